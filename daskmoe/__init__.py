@@ -1,0 +1,38 @@
+"""Mixture-of-experts models of data that do not fit in memory."""
+
+from importlib.metadata import version as _version
+
+from daskmoe.api import fit, fit_local
+from daskmoe.combine import aggregate
+from daskmoe.errors import (
+    ConvergenceWarning,
+    DaskMoEError,
+    InvalidDataError,
+    InvalidOptionError,
+    OutputExistsError,
+    PartitionError,
+    SchemaError,
+    StoreError,
+)
+from daskmoe.model import MixtureOfExperts, open_model
+from daskmoe.simulation import simulate
+
+__version__ = _version("daskmoe")
+
+__all__ = [
+    "ConvergenceWarning",
+    "DaskMoEError",
+    "InvalidDataError",
+    "InvalidOptionError",
+    "MixtureOfExperts",
+    "OutputExistsError",
+    "PartitionError",
+    "SchemaError",
+    "StoreError",
+    "__version__",
+    "aggregate",
+    "fit",
+    "fit_local",
+    "open_model",
+    "simulate",
+]

@@ -1,0 +1,97 @@
+"""From the plain results of the engine to a labelled model with its diagnostics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from daskmoe.engine import FitResult, PartitionResult
+from daskmoe.labelling import label_local_estimates
+from daskmoe.model import MixtureOfExperts
+from daskmoe.numerics.parameters import FloatArray
+from daskmoe.rows import RowSchema
+
+
+def label_fit(
+    result: FitResult, rows: RowSchema, family: str, options: Mapping[str, Any]
+) -> MixtureOfExperts:
+    """The model of a fit, with ``diagnostics`` and ``local_estimates``."""
+    parts = result.partitions
+    local = label_local_estimates([r.estimate.parameters for r in parts], [r.label for r in parts], rows)
+    return MixtureOfExperts.from_parameters(
+        result.aggregate.parameters,
+        family=family,
+        rows=rows,
+        options=options,
+        diagnostics=_diagnostics(result),
+        local=local,
+    )
+
+
+def _diagnostics(result: FitResult) -> xr.Dataset:
+    aggregate = result.aggregate
+    variables: dict[str, Any] = {
+        "objective": ("iteration", aggregate.objectives, {"long_name": "transportation divergence"}),
+        "start_objective": (
+            "start",
+            aggregate.start_objectives,
+            {"long_name": "transportation divergence that each start of the aggregation reached"},
+        ),
+        "plan_mass": (
+            ("partition", "local_expert", "expert"),
+            _plan_mass(result),
+            {"long_name": "mass that the transport plan moves from a local expert to an expert"},
+        ),
+        "start_log_likelihood": (
+            ("partition", "init"),
+            _padded([r.estimate.start_log_likelihoods for r in result.partitions]),
+            {"long_name": "log-likelihood a row that each start reached on the subsample", "units": "nats"},
+        ),
+    }
+    variables |= _per_partition(result.partitions)
+    coords = {"partition": np.array([r.label for r in result.partitions], dtype=np.str_)}
+    return xr.Dataset(variables, coords, {"converged": int(aggregate.converged)})
+
+
+def _per_partition(parts: Sequence[PartitionResult]) -> dict[str, Any]:
+    columns = {
+        "rows": ("rows used", [r.estimate.rows for r in parts]),
+        "dropped_rows": ("rows left out because of missing values", [r.estimate.dropped_rows for r in parts]),
+        "weight": ("sum of the row weights", [r.estimate.weight for r in parts]),
+        "log_likelihood": ("sum of log f(y|x) in nats", [r.estimate.log_likelihood for r in parts]),
+        "penalized_log_likelihood": ("maximized objective in nats", [r.estimate.objective for r in parts]),
+        "passes": ("passes over all rows", [r.estimate.iterations for r in parts]),
+        "converged": ("1 where the local fit converged", [int(r.estimate.converged) for r in parts]),
+        "seconds": ("time of the local fit in seconds", [r.estimate.seconds for r in parts]),
+        "data_bytes": ("size of the rows in bytes", [r.data_bytes for r in parts]),
+        "sent_bytes": ("size of what the partition sent in bytes", [r.sent_bytes for r in parts]),
+    }
+    out: dict[str, Any] = {
+        name: ("partition", np.asarray(values), {"long_name": text})
+        for name, (text, values) in columns.items()
+    }
+    status = np.array([r.estimate.status for r in parts], dtype=np.str_)
+    out["status"] = ("partition", status, {"long_name": "ok, or what went wrong"})
+    return out
+
+
+def _plan_mass(result: FitResult) -> FloatArray:
+    """The plan's flow by (partition, local expert, expert), zero where a partition has no such expert."""
+    flow = result.aggregate.flow
+    sizes = [0 if (p := r.estimate.parameters) is None else p.n_experts for r in result.partitions]
+    out = np.zeros((len(sizes), max(sizes), flow.shape[1]))
+    stop = 0
+    for m, size in enumerate(sizes):
+        out[m, :size] = flow[stop : stop + size]
+        stop += size
+    return out
+
+
+def _padded(rows: Sequence[FloatArray]) -> FloatArray:
+    out = np.full((len(rows), max(len(row) for row in rows)), np.nan)
+    for m, row in enumerate(rows):
+        out[m, : len(row)] = row
+    return out

@@ -1,0 +1,266 @@
+"""The `daskmoe` command: demo, fit, predict, aggregate, summary.
+
+Results go to stdout, logs to stderr. Exit codes: 0 done; 2 bad usage or input; 3 done, but some partitions
+were left out; 4 failed.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+import daskmoe
+from daskmoe.cluster import ClusterChoice, connect, show_progress
+from daskmoe.config import AGGREGATIONS, ON_ERROR
+from daskmoe.demo import DemoOptions, free_folder, run_demo
+from daskmoe.errors import (
+    DaskMoEError,
+    InvalidDataError,
+    InvalidOptionError,
+    OutputExistsError,
+    SchemaError,
+    StoreError,
+)
+from daskmoe.storage import save_zarr
+
+logger = logging.getLogger(__name__)
+
+DONE: Final = 0
+BAD_INPUT: Final = 2
+PARTITIONS_LEFT_OUT: Final = 3
+FAILED: Final = 4
+
+_INPUT_ERRORS = (InvalidDataError, InvalidOptionError, OutputExistsError, SchemaError, StoreError)
+_INTERRUPTED = 130
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    _log_to_stderr()
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        What follows the name of the program.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    try:
+        code = commands.main(list(arguments), prog_name="daskmoe", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return BAD_INPUT
+    except (click.Abort, KeyboardInterrupt):
+        return _INTERRUPTED
+    except _INPUT_ERRORS as error:
+        logger.error("%s", error)
+        return BAD_INPUT
+    except (DaskMoEError, TimeoutError) as error:
+        logger.error("%s", error)
+        return FAILED
+    except Exception:
+        logger.exception("The job failed; the traceback says where.")
+        return FAILED
+    return int(code or DONE)
+
+
+def cluster_options(command: Command) -> Command:
+    """Add the options that say where a command runs."""
+    for option in (
+        click.option(
+            "--scheduler-file", type=click.Path(exists=True), help="Use the scheduler of this file."
+        ),
+        click.option("--scheduler", metavar="ADDRESS", help="Use the scheduler at this address."),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            help="Start as many worker processes on this machine.  [default: one a core]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _choose_cluster(workers: int | None, scheduler: str | None, scheduler_file: str | None) -> ClusterChoice:
+    choice = ClusterChoice(workers, scheduler, scheduler_file)
+    if sum(value is not None for value in choice) > 1:
+        raise click.UsageError("Expected at most one of --workers, --scheduler and --scheduler-file.")
+    return choice
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(package_name="daskmoe", message="%(prog)s %(version)s")
+@click.option("-v", "--verbose", is_flag=True, help="Log details too.")
+def commands(verbose: bool) -> None:
+    """Mixture-of-experts regression on data that do not fit in memory.
+
+    Results go to stdout, logs to stderr. Exit codes: 0 done, 2 bad usage or input, 3 done but some partitions
+    were left out, 4 failed.
+    """
+    if verbose:
+        logging.getLogger("daskmoe").setLevel(logging.DEBUG)
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
+    # Python's warnings reach the log of a job too.
+    logging.captureWarnings(True)
+    for name in ("daskmoe", "py.warnings"):
+        named = logging.getLogger(name)
+        named.handlers = [handler]
+        named.setLevel(logging.INFO)
+        named.propagate = False
+
+
+@commands.command()
+@click.option("--output", type=click.Path(path_type=Path), help="Folder to make.  [default: daskmoe-demo]")
+@click.option("--rows", type=click.IntRange(min=100), default=1_000_000, help="Rows to simulate and fit.")
+@click.option("--partitions", type=click.IntRange(min=1), default=32, help="Chunks of the store.")
+@click.option("--seed", type=int, default=0, help="Seed of the simulation and the fit.")
+@cluster_options
+def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: Any) -> None:
+    """Simulate a store, fit it on worker processes, compare with the truth: a minute on two cores."""
+    choice = _choose_cluster(**cluster)
+    folder = free_folder(Path("daskmoe-demo")) if output is None else output
+    _require_new(folder)
+    logger.info("The demo goes to the folder %s.", folder)
+    with connect(choice) as client:
+        result = run_demo(client, DemoOptions(folder, rows, partitions, seed))
+    click.echo(result)
+
+
+@commands.command()
+@click.argument("store")
+@click.option("--target", required=True, help="Variable to predict.")
+@click.option("--n-experts", type=click.IntRange(min=1), required=True, help="Experts of the model.")
+@click.option("--features", metavar="A,B,...", help="Variables to predict from.  [default: all that fit]")
+@click.option(
+    "--partitions",
+    metavar="NUMBER|NAME",
+    help="Number of row ranges, or a coordinate with one partition a value.  [default: the target's chunks]",
+)
+@click.option(
+    "--aggregation", type=click.Choice(AGGREGATIONS), default="auto", help="Estimator of the model."
+)
+@click.option("--support-size", type=click.IntRange(min=1), default=2000, help="Rows of the support sample.")
+@click.option(
+    "--refine", type=click.IntRange(min=0), default=0, help="Rounds of refinement over all partitions."
+)
+@click.option(
+    "--on-error", type=click.Choice(ON_ERROR), default="raise", help="What bad rows and partitions do."
+)
+@click.option("--seed", type=int, help="Seed of all randomness.")
+@click.option("--checkpoint", type=click.Path(), help="Folder that keeps finished local fits.")
+@click.option(
+    "--output", type=click.Path(), required=True, help="Model to write: Zarr, or netCDF if it ends in .nc."
+)
+@cluster_options
+def fit(
+    store: str,
+    output: str,
+    features: str | None,
+    partitions: str | None,
+    seed: int | None,
+    workers: int | None,
+    scheduler: str | None,
+    scheduler_file: str | None,
+    **options: Any,
+) -> int:
+    """Fit a model to a Zarr STORE and write it."""
+    choice = _choose_cluster(workers, scheduler, scheduler_file)
+    _require_new(Path(output))
+    names = features.split(",") if features else None
+    split = int(partitions) if partitions and partitions.isdecimal() else partitions
+    # Built before the cluster starts, so that bad input is said at once.
+    job = daskmoe.fit(store, features=names, partitions=split, random_state=seed, compute=False, **options)
+    with connect(choice) as client, show_progress(client, "moe-local-fit", "Partitions fitted"):
+        model = job.compute()
+    _save(model, output)
+    return _partitions_left_out(model)
+
+
+@commands.command()
+@click.argument("model")
+@click.argument("store")
+@click.option("--output", type=click.Path(), required=True, help="Zarr store to write.")
+@cluster_options
+def predict(model: str, store: str, output: str, **cluster: Any) -> None:
+    """Predict the target of MODEL on the rows of STORE, chunk by chunk."""
+    choice = _choose_cluster(**cluster)
+    _require_new(Path(output))
+    prediction = daskmoe.open_model(model).predict(store)
+    with connect(choice):
+        save_zarr(prediction.to_dataset(), output)
+    click.echo(output)
+
+
+@commands.command()
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.option("--support", required=True, metavar="STORE", help="Store whose rows are the support sample.")
+@click.option(
+    "--n-experts", type=click.IntRange(min=1), help="Experts of the result.  [default: as the models]"
+)
+@click.option("--seed", type=int, help="Seed of all randomness.")
+@click.option(
+    "--output", type=click.Path(), required=True, help="Model to write: Zarr, or netCDF if it ends in .nc."
+)
+def aggregate(
+    models: tuple[str, ...], support: str, n_experts: int | None, seed: int | None, output: str
+) -> None:
+    """Join models that were fitted elsewhere into one."""
+    _require_new(Path(output))
+    _save(daskmoe.aggregate(models, support, n_experts=n_experts, random_state=seed), output)
+
+
+@commands.command()
+@click.argument("model")
+def summary(model: str) -> None:
+    """Print what is in a saved MODEL."""
+    click.echo(daskmoe.open_model(model).summary())
+
+
+def _require_new(path: Path) -> None:
+    if path.exists():
+        raise OutputExistsError(
+            f"{path}: exists already and is not overwritten; remove it or choose another path."
+        )
+
+
+def _save(model: daskmoe.MixtureOfExperts, output: str) -> None:
+    if output.endswith(".nc"):
+        model.to_netcdf(output)
+    else:
+        model.to_zarr(output)
+    click.echo(output)
+
+
+def _partitions_left_out(model: daskmoe.MixtureOfExperts) -> int:
+    """The exit code that says whether all partitions were used; the log names those that were not."""
+    if model.diagnostics is None:
+        return DONE
+    statuses = dict(zip(*(model.diagnostics[name].values for name in ("partition", "status")), strict=True))
+    reasons = [f"{label} ({status})" for label, status in statuses.items() if status.startswith("left out")]
+    if not reasons:
+        return DONE
+    logger.warning("%d of %d partitions were left out: %s", len(reasons), len(statuses), "; ".join(reasons))
+    return PARTITIONS_LEFT_OUT
+
+
+if __name__ == "__main__":
+    main()

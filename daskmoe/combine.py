@@ -1,0 +1,163 @@
+"""`aggregate`: one model from models that were fitted and saved elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from daskmoe.config import check_choice, check_integer
+from daskmoe.engine.threads import single_threaded_blas
+from daskmoe.errors import InvalidDataError
+from daskmoe.labelling import label_local_estimates
+from daskmoe.model import MixtureOfExperts, open_model
+from daskmoe.numerics.aggregation import reduction_estimator
+from daskmoe.numerics.families import get_family
+from daskmoe.numerics.parameters import FloatArray, SupportSample
+from daskmoe.random import RandomState, entropy_of
+from daskmoe.rows import extract_rows, match_schema, open_store, plan_partitions, read_box
+
+METHODS = ("reduction",)
+
+_SUPPORT_ROWS = 10_000
+
+
+def aggregate(
+    models: Sequence[MixtureOfExperts | str | os.PathLike[str]],
+    support: xr.Dataset | str | os.PathLike[str],
+    *,
+    n_experts: int | None = None,
+    method: str = "reduction",
+    random_state: RandomState = None,
+) -> MixtureOfExperts:
+    """Aggregate fitted models into one, from the models alone and a sample of features.
+
+    The result minimizes E_x sum_lk P_lk(x) KL(phi_l(.|x), phi_k(.|x)) over K-expert models, where the large
+    MoE is the average of the models weighted by their row counts and P the optimal transport plan.
+
+    Parameters
+    ----------
+    models : sequence of MixtureOfExperts or path
+        Fitted models, or where they were saved; the same features, target and family.
+    support : xr.Dataset or path
+        Rows at which the expectation over x is taken; the target is not needed. Of more than 10,000 rows, a
+        random 10,000 are used.
+    n_experts : int, optional
+        K of the result; by default that of the models.
+    method : {"reduction"}
+    random_state : int, SeedSequence, Generator or None
+        Draws the support rows.
+
+    Returns
+    -------
+    MixtureOfExperts
+
+    Raises
+    ------
+    InvalidDataError
+        If the models differ in features, target, units or family, or the support has other labels or no
+        complete rows.
+    InvalidOptionError
+        If the method is unknown or K cannot be had.
+
+    References
+    ----------
+    arXiv:2312.09877, sections 3 and 4.
+
+    Examples
+    --------
+    >>> import daskmoe
+    >>> data, truth = daskmoe.simulate(2000, n_features=3, n_experts=2, random_state=0)
+    >>> halves = [data.isel(row=slice(0, 1000)), data.isel(row=slice(1000, None))]
+    >>> models = [daskmoe.fit_local(half, "y", n_experts=2, random_state=0) for half in halves]
+    >>> daskmoe.aggregate(models, data).n_experts
+    2
+    """
+    check_choice("method", method, METHODS)
+    opened = [m if isinstance(m, MixtureOfExperts) else open_model(m) for m in models]
+    _check_models(opened)
+    size = _common_size(opened) if n_experts is None else check_integer("n_experts", n_experts, 1)
+    first = opened[0]
+    sample = _support_sample(support, first, np.random.default_rng(entropy_of(random_state)))
+    locals_ = [model.parameters for model in opened]
+    weights = np.array([_row_weight(model) for model in opened])
+    with single_threaded_blas():
+        result = reduction_estimator(locals_, weights, sample, size, get_family(first.family))
+    labels = [str(m) for m in range(len(opened))]
+    diagnostics = xr.Dataset(
+        {
+            "objective": ("iteration", result.objectives),
+            "start_objective": ("start", result.start_objectives),
+            "weight": ("partition", weights),
+        },
+        {"partition": np.array(labels, dtype=np.str_)},
+        {"converged": int(result.converged)},
+    )
+    return MixtureOfExperts.from_parameters(
+        result.parameters,
+        family=first.family,
+        rows=first.rows,
+        options={"aggregation": method, "models": len(opened), "n_experts": size},
+        diagnostics=diagnostics,
+        local=label_local_estimates(locals_, labels, first.rows),
+    )
+
+
+def _check_models(models: Sequence[MixtureOfExperts]) -> None:
+    if not models:
+        raise InvalidDataError("models: expected at least one fitted model, got none.")
+    first = models[0]
+    for m, model in enumerate(models[1:], start=1):
+        pairs = {
+            "features": (first.feature_names, model.feature_names),
+            "target": (first.target, model.target),
+            "family": (first.family, model.family),
+            "units of the target": (
+                first.rows.target_attrs.get("units"),
+                model.rows.target_attrs.get("units"),
+            ),
+        }
+        for what, (expected, got) in pairs.items():
+            if expected != got:
+                raise InvalidDataError(
+                    f"models: expected the same {what} in all, got {expected!r} in model 0 and {got!r} in "
+                    f"model {m}. Fit them to data labelled alike."
+                )
+
+
+def _common_size(models: Sequence[MixtureOfExperts]) -> int:
+    sizes = sorted({model.n_experts for model in models})
+    if len(sizes) > 1:
+        raise InvalidDataError(
+            f"n_experts: expected models of one size where n_experts is not given, got sizes {sizes}."
+        )
+    return sizes[0]
+
+
+def _row_weight(model: MixtureOfExperts) -> float:
+    """What a model counts for: the summed row weights of its fit, one where it does not say."""
+    known = model.diagnostics
+    return float(known["weight"].sum()) if known is not None and "weight" in known else 1.0
+
+
+def _support_sample(
+    support: xr.Dataset | str | os.PathLike[str], model: MixtureOfExperts, rng: np.random.Generator
+) -> SupportSample:
+    """Complete rows of features from the caller's data, matched by label."""
+    data = support if isinstance(support, xr.Dataset) else open_store(support)
+    schema = match_schema(data, model.rows, need_target=False)
+    (everything,) = plan_partitions(data, schema, 1)
+    features: FloatArray = extract_rows(
+        read_box(data, schema, everything, need_target=False),
+        schema,
+        everything,
+        on_error="skip",
+        need_target=False,
+    ).features.astype(np.float64)
+    if not len(features):
+        raise InvalidDataError("support: expected at least one row without missing features, got none.")
+    if len(features) > _SUPPORT_ROWS:
+        features = features[np.sort(rng.choice(len(features), _SUPPORT_ROWS, replace=False))]
+    return SupportSample(features, None, np.full(len(features), 1.0 / len(features)))

@@ -1,0 +1,116 @@
+"""The graph of a fit: M local tasks, one aggregate task, and one that holds what they share.
+
+Building computes nothing. With a store, tasks open their own row ranges and the graph holds no data; with a
+dataset, each task depends on its own piece of it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import xarray as xr
+from dask.base import tokenize
+from dask.delayed import Delayed, delayed
+
+from daskmoe.config import LocalFitOptions
+from daskmoe.engine.results import FitResult
+from daskmoe.engine.tasks import TaskPlan, aggregate_partitions, fit_partition
+from daskmoe.rows import Partition, RowSchema, read_box
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """A validated request to fit.
+
+    Attributes
+    ----------
+    source : str or xr.Dataset
+        Path or URL of a Zarr store, or a dataset, lazy or in memory.
+    schema : RowSchema
+    partitions : tuple of Partition
+    options : LocalFitOptions
+    support_size : int
+        S, rows of the support sample over all partitions.
+    seed : int
+    on_error : {"raise", "skip"}
+    checkpoint : str or None
+    """
+
+    source: str | xr.Dataset
+    schema: RowSchema
+    partitions: tuple[Partition, ...]
+    options: LocalFitOptions
+    support_size: int
+    seed: int
+    on_error: Literal["raise", "skip"]
+    checkpoint: str | None
+
+    @property
+    def token(self) -> str:
+        """Names the request: the same for the same data, options and seed."""
+        source: Any = os.path.abspath(self.source) if _is_local(self.source) else self.source
+        if isinstance(self.source, xr.Dataset):
+            used = [*(v.name for v in self.schema.variables), self.schema.target, self.schema.weight]
+            source = self.source[[name for name in used if name is not None]]
+        return str(
+            tokenize(
+                source, self.schema.to_json(), self.partitions, self.options, self.support_size, self.seed,
+                self.on_error,
+            )
+        )  # fmt: skip
+
+
+def build_fit(request: FitRequest) -> Delayed:
+    """The delayed `FitResult` of a request."""
+    token = request.token
+    path = request.source if isinstance(request.source, str) else None
+    plan = TaskPlan(
+        path, request.schema, request.options, request.seed, request.on_error, request.checkpoint, token
+    )
+    shared = delayed(plan, name=f"moe-plan-{token}", traverse=False)
+    local_fit = delayed(fit_partition, pure=False, traverse=False)
+    shares = support_shares([p.n_rows for p in request.partitions], request.support_size)
+    results = [
+        local_fit(
+            shared, partition, share, _piece(request, partition),
+            dask_key_name=f"moe-local-fit-{token}-{partition.index}",
+        )
+        for partition, share in zip(request.partitions, shares, strict=True)
+    ]  # fmt: skip
+    aggregate = delayed(aggregate_partitions, pure=False)
+    return cast(Delayed, aggregate(shared, results, dask_key_name=f"moe-aggregate-{token}"))
+
+
+def fit_directly(request: FitRequest) -> FitResult:
+    """The result of a request without a graph, in this thread."""
+    path = request.source if isinstance(request.source, str) else None
+    plan = TaskPlan(path, request.schema, request.options, request.seed, request.on_error, None, "")
+    shares = support_shares([p.n_rows for p in request.partitions], request.support_size)
+    pairs = zip(request.partitions, shares, strict=True)
+    results = [
+        fit_partition(plan, partition, share, _piece(request, partition)) for partition, share in pairs
+    ]
+    return aggregate_partitions(plan, results)
+
+
+def support_shares(rows: list[int], support_size: int) -> list[int]:
+    """Support rows of each partition, in proportion to its rows, at least one each."""
+    cumulative = np.cumsum(np.asarray(rows, dtype=np.int64))
+    total = int(cumulative[-1])
+    size = min(support_size, total)
+    # Differences of rounded cumulative quotas add up to the size exactly.
+    bounds = np.concatenate([[0], np.rint(cumulative * (size / total)).astype(np.int64)])
+    return [int(share) for share in np.maximum(np.diff(bounds), 1)]
+
+
+def _piece(request: FitRequest, partition: Partition) -> xr.Dataset | None:
+    if isinstance(request.source, str):
+        return None
+    return read_box(request.source, request.schema, partition)
+
+
+def _is_local(source: Any) -> bool:
+    return isinstance(source, str) and "://" not in source

@@ -1,0 +1,49 @@
+"""What tasks return: plain arrays, labelled later by the model."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from daskmoe.numerics.aggregation import Aggregate
+from daskmoe.numerics.parameters import LocalEstimate, Moments, SupportSample
+
+
+class PartitionResult(NamedTuple):
+    """What one local task sends back, kilobytes whatever the partition's size.
+
+    Attributes
+    ----------
+    label : str
+        The partition's label.
+    estimate : LocalEstimate
+    support : SupportSample
+        The partition's share; its weights sum to one.
+    moments : Moments or None
+        None where the partition was left out.
+    data_bytes : int
+        Size of the rows that were read, in bytes.
+    """
+
+    label: str
+    estimate: LocalEstimate
+    support: SupportSample
+    moments: Moments | None
+    data_bytes: int
+
+    @property
+    def sent_bytes(self) -> int:
+        """Size of the arrays that travel to the aggregation, in bytes."""
+        groups = (
+            self.estimate.parameters,
+            self.support,
+            self.moments,
+            (self.estimate.start_log_likelihoods,),
+        )
+        return sum(int(getattr(a, "nbytes", 8)) for g in groups if g is not None for a in g if a is not None)
+
+
+class FitResult(NamedTuple):
+    """What the aggregation returns: the ``aggregate`` and every partition's result, in partition order."""
+
+    aggregate: Aggregate
+    partitions: list[PartitionResult]

@@ -1,0 +1,39 @@
+"""Every error and warning daskmoe raises, one tree rooted at `DaskMoEError`."""
+
+from __future__ import annotations
+
+
+class DaskMoEError(Exception):
+    """Root of all errors raised by daskmoe."""
+
+
+class InvalidOptionError(DaskMoEError, ValueError):
+    """An option has a value it cannot have; the message lists what is valid."""
+
+
+class InvalidDataError(DaskMoEError, ValueError):
+    """The data do not fit the request: a variable is missing, has a wrong type, dimension or value."""
+
+
+class StoreError(DaskMoEError, OSError):
+    """A store cannot be opened or is not what it should be."""
+
+
+class OutputExistsError(DaskMoEError, FileExistsError):
+    """The output exists already and is never overwritten unasked."""
+
+
+class SchemaError(DaskMoEError, ValueError):
+    """A saved model has another schema version or misses variables."""
+
+
+class PartitionError(DaskMoEError, RuntimeError):
+    """A partition could not be fitted; the message names the partition, its rows and a remedy."""
+
+    def __init__(self, message: str) -> None:
+        # One string argument, so that the error survives the pickle from a worker.
+        super().__init__(message)
+
+
+class ConvergenceWarning(UserWarning):
+    """An iteration stopped before it converged."""

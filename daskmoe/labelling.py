@@ -1,0 +1,184 @@
+"""Arrays of parameters to labelled datasets, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from daskmoe.errors import InvalidDataError, SchemaError
+from daskmoe.numerics.parameters import FloatArray, MoEParameters
+from daskmoe.rows import RowSchema
+from daskmoe.schema import (
+    COEF,
+    EXPERT,
+    FEATURE,
+    GATE_COEF,
+    GATE_INTERCEPT,
+    INTERCEPT,
+    LOCAL_EXPERT,
+    PARAMETERS,
+    PARTITION,
+    VARIANCE,
+)
+
+LONG_NAMES = {
+    GATE_INTERCEPT: "intercept of the gating network",
+    GATE_COEF: "coefficients of the gating network",
+    INTERCEPT: "intercept of the expert's regression",
+    COEF: "coefficients of the expert's regression",
+    VARIANCE: "variance of the expert's density",
+}
+
+
+def label_parameters(parameters: MoEParameters, rows: RowSchema) -> xr.Dataset:
+    """The parameters of one model as a dataset.
+
+    Parameters
+    ----------
+    parameters : MoEParameters
+        K experts, and as many features as ``rows`` has labels.
+    rows : RowSchema
+        Gives the feature labels and the units of the target.
+
+    Returns
+    -------
+    xr.Dataset
+        ``gate_intercept``, ``intercept`` and ``variance`` with dimension ``expert``; ``gate_coef``
+        and ``coef`` with dimensions ``expert`` and ``feature``.
+
+    Raises
+    ------
+    InvalidDataError
+        If the number of features differs.
+    """
+    _check_features(parameters, rows)
+    coords = {EXPERT: np.arange(parameters.n_experts), FEATURE: _labels(rows.feature_labels)}
+    return _dataset(_arrays(parameters), (EXPERT,), coords, rows)
+
+
+def label_local_estimates(
+    parameters: Sequence[MoEParameters | None], labels: Sequence[str], rows: RowSchema
+) -> xr.Dataset:
+    """The local estimators of all partitions as one dataset.
+
+    Parameters
+    ----------
+    parameters : sequence of MoEParameters or None
+        One local estimator a partition, in partition order; None where the partition was left out.
+    labels : sequence of str
+        Labels of the partitions, in the same order.
+    rows : RowSchema
+        Gives the feature labels and the units of the target.
+
+    Returns
+    -------
+    xr.Dataset
+        The variables of `label_parameters` with the dimensions ``partition``, ``local_expert`` (and
+        ``feature``); NaN where a partition was left out or has fewer experts than another.
+
+    Raises
+    ------
+    InvalidDataError
+        If the numbers of estimators and labels, or of features, differ.
+    """
+    if len(parameters) != len(labels):
+        raise InvalidDataError(
+            f"local estimates: expected one label a partition, got {len(parameters)} partitions and "
+            f"{len(labels)} labels."
+        )
+    n_experts = max((p.n_experts for p in parameters if p is not None), default=0)
+    n_features = len(rows.feature_labels)
+    shape = (len(parameters), n_experts)
+    arrays = {
+        name: np.full((*shape, n_features) if has_features else shape, np.nan)
+        for name, has_features in PARAMETERS.items()
+    }
+    for m, local in enumerate(parameters):
+        if local is None:
+            continue
+        _check_features(local, rows)
+        for name, values in _arrays(local).items():
+            arrays[name][m, : local.n_experts] = values
+    coords = {
+        PARTITION: _labels(labels),
+        LOCAL_EXPERT: np.arange(n_experts),
+        FEATURE: _labels(rows.feature_labels),
+    }
+    return _dataset(arrays, (PARTITION, LOCAL_EXPERT), coords, rows)
+
+
+def parameters_from(params: xr.Dataset) -> MoEParameters:
+    """The arrays of a dataset that `label_parameters` made; the inverse of it."""
+    gate = np.column_stack([_values(params, GATE_INTERCEPT), _values(params, GATE_COEF)])
+    coef = np.column_stack([_values(params, INTERCEPT), _values(params, COEF)])
+    return MoEParameters(gate, coef, _values(params, VARIANCE))
+
+
+def check_params(params: xr.Dataset, rows: RowSchema) -> None:
+    """Raise `SchemaError` unless ``params`` has all variables and dimensions and the features of ``rows``."""
+    for name, has_features in PARAMETERS.items():
+        if name not in params:
+            raise SchemaError(
+                f"model: expected the variables {list(PARAMETERS)}, got "
+                f"{sorted(map(str, params.data_vars))}; {name!r} is missing."
+            )
+        dims = (EXPERT, FEATURE) if has_features else (EXPERT,)
+        if set(params[name].dims) != set(dims):
+            raise SchemaError(
+                f"model: expected variable {name!r} to have the dimensions {dims}, got {params[name].dims}."
+            )
+    if FEATURE not in params.coords:
+        raise SchemaError(
+            f"model: expected a coordinate {FEATURE!r} with the labels of the features, got none."
+        )
+    labels = tuple(map(str, params[FEATURE].values))
+    if labels != rows.feature_labels:
+        raise SchemaError(
+            f"model: expected the features {list(rows.feature_labels)} of its rows schema, "
+            f"got {list(labels)}."
+        )
+
+
+def _values(params: xr.Dataset, name: str) -> FloatArray:
+    dims = (EXPERT, FEATURE) if PARAMETERS[name] else (EXPERT,)
+    return np.asarray(params[name].transpose(*dims).values, dtype=np.float64)
+
+
+def _arrays(parameters: MoEParameters) -> dict[str, FloatArray]:
+    return {
+        GATE_INTERCEPT: parameters.gate[:, 0],
+        GATE_COEF: parameters.gate[:, 1:],
+        INTERCEPT: parameters.coef[:, 0],
+        COEF: parameters.coef[:, 1:],
+        VARIANCE: parameters.dispersion,
+    }
+
+
+def _dataset(
+    arrays: dict[str, FloatArray], dims: tuple[str, ...], coords: dict[str, np.ndarray], rows: RowSchema
+) -> xr.Dataset:
+    units = rows.target_attrs.get("units")
+    known_units = {GATE_INTERCEPT: "1"}
+    if units is not None:
+        known_units |= {INTERCEPT: units, VARIANCE: f"({units})^2"}
+    variables = {}
+    for name, values in arrays.items():
+        attrs = {"long_name": LONG_NAMES[name]}
+        if name in known_units:
+            attrs["units"] = known_units[name]
+        variables[name] = ((*dims, FEATURE) if PARAMETERS[name] else dims, np.array(values), attrs)
+    return xr.Dataset(variables, coords)
+
+
+def _labels(labels: Sequence[str]) -> np.ndarray:
+    return np.array(labels, dtype=np.str_)
+
+
+def _check_features(parameters: MoEParameters, rows: RowSchema) -> None:
+    if parameters.n_features != len(rows.feature_labels):
+        raise InvalidDataError(
+            f"parameters: expected {len(rows.feature_labels)} features {list(rows.feature_labels)}, "
+            f"got {parameters.n_features}."
+        )

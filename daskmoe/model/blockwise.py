@@ -1,0 +1,193 @@
+"""Row functions of the numerics applied to labelled data: lazy data stay lazy, chunk for chunk.
+
+A row function takes features (n, p), and where it needs one a value a row (n,), and gives (n,) or, with a
+leading dimension, (K, n). It runs on blocks of rows, so a chunk needs little more memory than it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from daskmoe.numerics.mixture import row_blocks
+from daskmoe.numerics.parameters import FloatArray
+from daskmoe.rows import FeatureVariable, RowSchema
+
+RowFunction = Callable[..., FloatArray]
+
+
+def input_key(name: str) -> str:
+    """Name of a variable among the inputs: never that of a dimension, which would make an index of it."""
+    return f"{name} values"
+
+
+def gather_inputs(data: xr.Dataset, rows: RowSchema, *, with_target: bool = False) -> xr.Dataset:
+    """The variables that an evaluation reads, on one grid of chunks, without coordinates.
+
+    The grid is the target's where the data hold a chunked target, else the features' own grids unified. A
+    feature dimension becomes one chunk. Nothing is computed; data in memory stay in memory.
+
+    Parameters
+    ----------
+    data : xr.Dataset
+    rows : RowSchema
+        Matched to ``data``.
+    with_target : bool
+        Whether the target is read too.
+
+    Returns
+    -------
+    xr.Dataset
+        The feature variables, their columns in the model's order (and the target), named by `input_key`.
+        Together they have all sample dimensions.
+    """
+    variables = {input_key(variable.name): _columns(data, variable) for variable in rows.variables}
+    if with_target:
+        variables[input_key(rows.target)] = data.variables[rows.target].to_base_variable()
+    inputs = xr.Dataset(variables).drop_attrs()
+    absent = {dim: data.sizes[dim] for dim in rows.sample_dims if dim not in inputs.sizes}
+    if absent:
+        first = input_key(rows.variables[0].name)
+        inputs[first] = inputs[first].expand_dims(absent)
+    grid = _target_grid(data, rows)
+    if not grid and all(variable.chunks is None for variable in variables.values()):
+        return inputs
+    whole: dict[Any, Any] = {v.feature_dim: -1 for v in rows.variables if v.feature_dim is not None}
+    return inputs.chunk(whole | grid) if grid else inputs.chunk(whole).unify_chunks()
+
+
+def apply_to_rows(
+    function: RowFunction,
+    inputs: xr.Dataset,
+    rows: RowSchema,
+    *,
+    per_row: xr.Variable | None = None,
+    leading: tuple[str, int] | None = None,
+) -> xr.Variable:
+    """Evaluate ``function`` on all rows; rows with a missing or infinite input give NaN.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(features)`` or, with ``per_row``, ``function(features, values)``.
+    inputs : xr.Dataset
+        From `gather_inputs`.
+    rows : RowSchema
+    per_row : xr.Variable, optional
+        One value a row, over the sample dimensions: the response, or the row numbers.
+    leading : (str, int), optional
+        Name and length of the dimension that the results of ``function`` have in front.
+
+    Returns
+    -------
+    xr.Variable
+        Dimensions: the leading one, then the sample dimensions in the target's order.
+    """
+    core_dims = [() if v.feature_dim is None else (v.feature_dim,) for v in rows.variables]
+    arguments = [inputs.variables[input_key(v.name)] for v in rows.variables]
+    if per_row is not None:
+        arguments.append(per_row)
+    result = xr.apply_ufunc(
+        _evaluate_block,
+        *arguments,
+        input_core_dims=core_dims + [()] * (per_row is not None),
+        output_core_dims=[() if leading is None else (leading[0],)],
+        kwargs={
+            "function": function,
+            "has_feature_dim": tuple(map(bool, core_dims)),
+            "width": None if leading is None else leading[1],
+        },
+        dask="parallelized",
+        output_dtypes=[np.float64],
+        dask_gufunc_kwargs={} if leading is None else {"output_sizes": dict([leading])},
+        keep_attrs=False,
+    )
+    out: xr.Variable = result.transpose(*(() if leading is None else leading[:1]), *rows.sample_dims)
+    return out
+
+
+def row_numbers(inputs: xr.Dataset, rows: RowSchema) -> xr.Variable:
+    """The number of every row, in C order of the sample dimensions; lazy where the inputs are."""
+    total, stride = xr.Variable((), 0), 1
+    for dim in reversed(rows.sample_dims):
+        size = inputs.sizes[dim]
+        total = xr.Variable(dim, _arange(size, inputs.chunksizes.get(dim))) * stride + total
+        stride *= size
+    return total.transpose(*rows.sample_dims)
+
+
+def label_result(
+    result: xr.Variable, data: xr.Dataset, rows: RowSchema, *, name: str, attrs: Mapping[str, Any]
+) -> xr.DataArray:
+    """A result with the coordinates that the target has, or would have, in ``data``; none is loaded."""
+    kept = [
+        key for key, coord in data.coords.items() if set(coord.dims) <= set(rows.sample_dims) and key != name
+    ]
+    coords = data.coords.to_dataset()
+    coords = coords.drop_vars([key for key in coords.variables if key not in kept])
+    leading = [dim for dim in result.dims if dim not in rows.sample_dims]
+    coords = coords.assign_coords({dim: np.arange(result.sizes[dim]) for dim in leading})
+    # A Coordinates object goes as it is; from a plain mapping xarray would load values to build indexes.
+    return xr.DataArray(result, coords=coords.coords, name=name, attrs=dict(attrs))
+
+
+def _columns(data: xr.Dataset, feature: FeatureVariable) -> xr.Variable:
+    """A feature variable with its columns in the model's order."""
+    variable = data.variables[feature.name].to_base_variable()
+    if feature.positions is None:
+        return variable
+    columns: xr.Variable = variable.isel({feature.feature_dim: list(feature.positions)})
+    return columns
+
+
+def _target_grid(data: xr.Dataset, rows: RowSchema) -> dict[Any, tuple[int, ...]]:
+    if rows.target not in data.variables:
+        return {}
+    chunks = data.variables[rows.target].chunksizes
+    return {dim: sizes for dim, sizes in chunks.items() if dim in rows.sample_dims}
+
+
+def _arange(size: int, chunks: tuple[int, ...] | None) -> Any:
+    if chunks is None:
+        return np.arange(size)
+    import dask.array as da
+
+    return da.arange(size, chunks=(chunks,))
+
+
+def _evaluate_block(
+    *arrays: NDArray[Any], function: RowFunction, has_feature_dim: tuple[bool, ...], width: int | None
+) -> FloatArray:
+    """Stack the arrays of one chunk to rows, evaluate them in blocks, restore the chunk's shape."""
+    columns = [
+        array if wide else array[..., None]
+        for array, wide in zip(arrays[: len(has_feature_dim)], has_feature_dim, strict=True)
+    ]
+    values = arrays[len(has_feature_dim) :]
+    shape = np.broadcast_shapes(*(c.shape[:-1] for c in columns), *(v.shape for v in values))
+    features = _stack(columns, shape)
+    flat_values = [np.broadcast_to(v, shape).reshape(-1) for v in values]
+    out = np.full((width or 1, len(features)), np.nan)
+    for block in row_blocks(len(features)):
+        arguments = [features[block], *(v[block] for v in flat_values)]
+        used = np.isfinite(arguments[0]).all(axis=1)
+        for v in arguments[1:]:
+            used &= np.isfinite(v)
+        if used.any():
+            out[:, block][:, used] = function(*(argument[used] for argument in arguments))
+    if width is None:
+        return out.reshape(shape)
+    return np.moveaxis(out.reshape(width, *shape), 0, -1)
+
+
+def _stack(columns: list[NDArray[Any]], shape: tuple[int, ...]) -> NDArray[np.floating[Any]]:
+    dtype = np.result_type(*columns)
+    dtype = dtype if np.issubdtype(dtype, np.floating) else np.dtype(np.float64)
+    stacked = np.concatenate(
+        [np.broadcast_to(c, (*shape, c.shape[-1])) for c in columns], axis=-1, dtype=dtype
+    )
+    return stacked.reshape(-1, stacked.shape[-1])

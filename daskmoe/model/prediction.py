@@ -1,0 +1,150 @@
+"""What a model says about labelled data: densities, means, intervals, draws and their sums."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from daskmoe.errors import InvalidDataError, InvalidOptionError
+from daskmoe.model.blockwise import (
+    RowFunction,
+    apply_to_rows,
+    gather_inputs,
+    input_key,
+    label_result,
+    row_numbers,
+)
+from daskmoe.numerics.families import Family
+from daskmoe.numerics.mixture import Features, log_density, log_gating, mixture_mean
+from daskmoe.numerics.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.quantiles import mixture_quantiles
+from daskmoe.numerics.simulate import sample_response
+from daskmoe.random import RandomState, entropy_of
+from daskmoe.rows import RowSchema, match_schema, open_store
+from daskmoe.schema import BOUND, LOWER, UPPER
+
+Data = xr.Dataset | str | os.PathLike[str]
+
+
+def match_data(data: Data, rows: RowSchema, *, with_target: bool = False) -> tuple[xr.Dataset, RowSchema]:
+    """The data, opened where a path is given, and the model's schema matched to them by label."""
+    if isinstance(data, str | os.PathLike):
+        data = open_store(data)
+    elif not isinstance(data, xr.Dataset):
+        raise InvalidDataError(
+            f"data: expected an xarray.Dataset or the path of a Zarr store, got {type(data).__name__}."
+        )
+    return data, match_schema(data, rows, need_target=with_target, need_weight=False)
+
+
+def evaluate(
+    function: RowFunction,
+    data: Data,
+    rows: RowSchema,
+    *,
+    name: str,
+    attrs: Mapping[str, Any],
+    leading: tuple[str, int] | None = None,
+    with_target: bool = False,
+) -> xr.DataArray:
+    """``function(features)``, or ``function(features, response)``, of all rows as a labelled array."""
+    data, rows = match_data(data, rows, with_target=with_target)
+    inputs = gather_inputs(data, rows, with_target=with_target)
+    response = inputs.variables[input_key(rows.target)] if with_target else None
+    result = apply_to_rows(function, inputs, rows, per_row=response, leading=leading)
+    return label_result(result, data, rows, name=name, attrs=attrs)
+
+
+def interval(parameters: MoEParameters, data: Data, rows: RowSchema, level: float) -> xr.Dataset:
+    """The central predictive interval of probability ``level``, as variables ``lower`` and ``upper``."""
+    if not 0 < level < 1:
+        raise InvalidOptionError(f"level: expected a number strictly between 0 and 1, got {level!r}.")
+    function = partial(mixture_quantiles, parameters, probabilities=(0.5 - 0.5 * level, 0.5 + 0.5 * level))
+    bounds = evaluate(function, data, rows, name=rows.target, attrs=rows.target_attrs, leading=(BOUND, 2))
+    variables = {name: bounds.isel({BOUND: i}, drop=True) for i, name in enumerate((LOWER, UPPER))}
+    return bounds.coords.to_dataset().drop_vars(BOUND).assign(variables).assign_attrs(level=level)
+
+
+def draw(
+    parameters: MoEParameters, family: str, data: Data, rows: RowSchema, random_state: RandomState
+) -> xr.DataArray:
+    """Draw y given x for every row."""
+    data, rows = match_data(data, rows)
+    inputs = gather_inputs(data, rows)
+    function = partial(_draw_rows, parameters, family, entropy_of(random_state))
+    drawn = apply_to_rows(function, inputs, rows, per_row=row_numbers(inputs, rows))
+    return label_result(drawn, data, rows, name=rows.target, attrs=rows.target_attrs)
+
+
+def total_log_density(parameters: MoEParameters, family: Family, data: Data, rows: RowSchema) -> float:
+    """Sum of log f(y|x) over all rows."""
+    return _totals(partial(log_density, parameters, family), data, rows)["sum"]
+
+
+def r_squared(parameters: MoEParameters, family: Family, data: Data, rows: RowSchema) -> float:
+    """The share of the variance of y that E[y|x] explains; of a constant y, 1 if it is exact and 0 if not."""
+    totals = _totals(partial(_squared_error, parameters, family), data, rows)
+    if totals["spread"] == 0:
+        return float(totals["sum"] == 0)
+    return 1.0 - totals["sum"] / totals["spread"]
+
+
+def gating(parameters: MoEParameters, features: Features) -> FloatArray:
+    """pi_k(x), shape (K, n)."""
+    return np.exp(log_gating(parameters, features))
+
+
+def _squared_error(
+    parameters: MoEParameters, family: Family, features: Features, response: NDArray[Any]
+) -> FloatArray:
+    return (response - mixture_mean(parameters, family, features)) ** 2
+
+
+def _draw_rows(
+    parameters: MoEParameters,
+    family: str,
+    entropy: int,
+    features: Features,
+    numbers: NDArray[np.int64],
+) -> FloatArray:
+    # The first row's number keys the block: no two blocks share a stream, and no order of tasks matters.
+    seeds = np.random.SeedSequence(entropy, spawn_key=(int(numbers[0]),))
+    return sample_response(parameters, family, np.asarray(features, np.float64), np.random.default_rng(seeds))
+
+
+def _totals(function: RowFunction, data: Data, rows: RowSchema) -> dict[str, float]:
+    """Sums over all rows in one computation; an error where a row holds a missing or infinite value."""
+    data, rows = match_data(data, rows, with_target=True)
+    inputs = gather_inputs(data, rows, with_target=True)
+    response = inputs.variables[input_key(rows.target)]
+    if response.size == 0:
+        raise InvalidDataError(f"data: expected at least one row, got sizes {dict(response.sizes)}.")
+    values = apply_to_rows(function, inputs, rows, per_row=response)
+    sums = {
+        "sum": values.sum(skipna=True),
+        "spread": response.astype(np.float64).var(skipna=True) * response.size,
+        "missing": values.isnull().sum(),
+    }
+    totals = {str(name): float(total) for name, total in xr.Dataset(sums).compute().items()}
+    if totals["missing"]:
+        raise InvalidDataError(
+            "data: expected numbers in all rows, got missing or infinite values in "
+            f"{totals['missing']:.0f} of {response.size} rows (values by variable: "
+            f"{_count_missing(inputs, rows)}); drop or fill those rows first."
+        )
+    return totals
+
+
+def _count_missing(inputs: xr.Dataset, rows: RowSchema) -> dict[str, int]:
+    """How many values of each input are missing or infinite, for those that have some."""
+    names = [*(variable.name for variable in rows.variables), rows.target]
+    values = {name: inputs.variables[input_key(name)].astype(np.float64) for name in names}
+    missing = {input_key(name): (~np.isfinite(value)).sum() for name, value in values.items()}
+    counts = xr.Dataset(missing).compute()
+    return {name: int(counts[input_key(name)]) for name in names if counts[input_key(name)] > 0}

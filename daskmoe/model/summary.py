@@ -1,0 +1,73 @@
+"""A model as a few lines of text."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from daskmoe.schema import COEF, EXPERT, FEATURE, GATE_COEF, GATE_INTERCEPT, INTERCEPT, PARTITION, VARIANCE
+from daskmoe.storage import ModelParts
+
+MAX_FEATURES = 30
+_WIDTH = 12
+
+
+def summarize(parts: ModelParts) -> str:
+    """Head, table of the experts, table of the coefficients, and how the fit went."""
+    params, rows = parts.params, parts.rows
+    units = rows.target_attrs.get("units")
+    head = [
+        f"Mixture of {params.sizes[EXPERT]} {parts.family} experts",
+        f"target      {rows.target}{f' [{units}]' if units else ''} ({', '.join(rows.sample_dims)})",
+        f"features    {len(rows.feature_labels)}",
+    ]
+    scalars = {name: params[name] for name in (INTERCEPT, VARIANCE, GATE_INTERCEPT)}
+    sections = [
+        head + _fit_lines(parts.diagnostics),
+        _table("experts", {name: values.values.tolist() for name, values in scalars.items()}),
+        _table("coefficients of the experts (coef)", _by_feature(params[COEF])),
+        _table("coefficients of the gating network (gate_coef)", _by_feature(params[GATE_COEF])),
+    ]
+    left_out = len(rows.feature_labels) - MAX_FEATURES
+    if left_out > 0:
+        sections.append([f"... and {left_out} more features: see .params"])
+    return "\n\n".join("\n".join(lines) for lines in sections)
+
+
+def _fit_lines(diagnostics: xr.Dataset | None) -> list[str]:
+    if diagnostics is None:
+        return []
+    lines = []
+    if PARTITION in diagnostics.sizes:
+        lines.append(f"partitions  {diagnostics.sizes[PARTITION]}{_states(diagnostics)}")
+    if "rows" in diagnostics:
+        lines.append(f"rows        {int(diagnostics['rows'].sum())}")
+    return lines
+
+
+def _states(diagnostics: xr.Dataset) -> str:
+    if "status" not in diagnostics:
+        return ""
+    failed = diagnostics["status"].where(diagnostics["status"] != "ok", drop=True)
+    if failed.size == 0:
+        return ", all ok"
+    first = failed[0]
+    label = f" {first[PARTITION].item()}" if PARTITION in first.coords else ""
+    return f", {failed.size} not ok (first: partition{label}, {first.item()})"
+
+
+def _by_feature(values: xr.DataArray) -> dict[str, list[float]]:
+    labelled = values.transpose(FEATURE, EXPERT)
+    labels = map(str, labelled[FEATURE].values[:MAX_FEATURES])
+    return dict(zip(labels, labelled.values.tolist(), strict=False))
+
+
+def _table(title: str, lines: dict[str, list[float]]) -> list[str]:
+    """One line a quantity, one column an expert."""
+    first = max(map(len, lines))
+    n_experts = len(next(iter(lines.values())))
+    header = " ".join(f"{f'expert {k}':>{_WIDTH}}" for k in range(n_experts))
+    body = [
+        f"  {name:<{first}} " + " ".join(f"{value:>{_WIDTH}.5g}" for value in values)
+        for name, values in lines.items()
+    ]
+    return [title, f"  {'':<{first}} {header}", *body]

@@ -1,0 +1,1 @@
+"""The mathematics, in NumPy and SciPy alone: no Dask, no labels, no printing."""

@@ -1,0 +1,225 @@
+"""One EM pass over all rows, for several models at once.
+
+Pure NumPy, in the coordinates of `coordinates`. With responsibilities tau and gates pi, the M-step needs
+sum tau_k u u', sum tau_k r_k u and sum tau_k r_k^2 for expert k (r_k the residual), and for one Newton step
+of the gating network sum (tau_k - pi_k) u and sum pi_k (1[k = l] - pi_l) u u'. Gram matrices only
+precondition steps, so they are formed in single precision; everything that decides where the optimum is
+(log-likelihood, gradients, residual sums) is accumulated in double precision. Shapes: R runs, K experts, q =
+r + 1, B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskmoe.numerics.coordinates import Block
+from daskmoe.numerics.packed import packed_size, pairwise_products, unpack
+from daskmoe.numerics.parameters import FloatArray
+from daskmoe.numerics.priors import Prior
+
+Array = NDArray[np.floating[Any]]
+
+# In squared standardized units of the response: below it a density is a spike of rounding errors.
+VARIANCE_FLOOR = 1e-14
+
+
+class Runs(NamedTuple):
+    """R models fitted side by side: ``gate`` (R, K, q), ``coef`` (R, K, q), ``variance`` (R, K)."""
+
+    gate: Array
+    coef: Array
+    variance: Array
+
+    def take(self, index: NDArray[np.intp] | slice) -> Runs:
+        """Some of the runs."""
+        return Runs(self.gate[index], self.coef[index], self.variance[index])
+
+
+class EMStatistics(NamedTuple):
+    """Sums over rows at given parameters.
+
+    Attributes
+    ----------
+    log_likelihood : ndarray of shape (R,)
+    mass : ndarray of shape (R, K)
+        Sum of tau_k.
+    squares : ndarray of shape (R, K)
+        Sum of tau_k r_k^2.
+    expert_moment, gate_gradient : ndarray of shape (R, K, q)
+        Sums of tau_k r_k u and of (tau_k - pi_k) u.
+    expert_gram : ndarray of shape (R, K, q, q)
+        Sum of tau_k u u'.
+    gate_information : ndarray of shape (R, K - 1, K - 1, q, q)
+        Sum of pi_k (1[k = l] - pi_l) u u'.
+    """
+
+    log_likelihood: Array
+    mass: Array
+    squares: Array
+    expert_moment: Array
+    gate_gradient: Array
+    expert_gram: Array
+    gate_information: Array
+
+
+class Posterior(NamedTuple):
+    """E-step of a block: log f (R, B); gates, responsibilities and residuals (R, K, B)."""
+
+    log_density: Array
+    gates: Array
+    responsibilities: Array
+    residuals: Array
+
+
+def e_step(runs: Runs, block: Block) -> Posterior:
+    """Gates, responsibilities and log f(y|x) of a block, by two shifted exponentials a row and expert."""
+    n_runs, n_experts, q = runs.gate.shape
+    shape = (n_runs, n_experts, block.design.shape[1])
+    dtype = block.design.dtype
+    logits = (runs.gate.reshape(-1, q).astype(dtype, copy=False) @ block.design).reshape(shape)
+    residuals = (runs.coef.reshape(-1, q).astype(dtype, copy=False) @ block.design).reshape(shape)
+    np.subtract(block.response, residuals, out=residuals)
+    logits -= logits.max(axis=1, keepdims=True)
+    joint = np.square(residuals)
+    joint *= (-0.5 / runs.variance)[..., None].astype(dtype, copy=False)
+    joint += logits
+    joint -= (0.5 * np.log(2 * np.pi * runs.variance))[..., None].astype(dtype, copy=False)
+    gates = np.exp(logits, out=logits)
+    gate_sum = gates.sum(axis=1, keepdims=True)
+    gates /= gate_sum
+    top = joint.max(axis=1, keepdims=True)
+    joint -= top
+    np.exp(joint, out=joint)
+    joint_sum = joint.sum(axis=1, keepdims=True)
+    joint /= joint_sum
+    log_density = np.log(joint_sum[:, 0]) - np.log(gate_sum[:, 0]) + top[:, 0]
+    return Posterior(log_density, gates, joint, residuals)
+
+
+def em_statistics(runs: Runs, blocks: Iterable[Block]) -> EMStatistics:
+    """All statistics of one EM pass over ``blocks``."""
+    n_runs, n_experts, q = runs.gate.shape
+    n_pairs = n_experts * (n_experts - 1) // 2
+    packed = np.zeros((n_runs, n_experts + n_pairs, packed_size(q)))
+    linear = np.zeros((n_runs, 2 * n_experts, q))
+    log_likelihood = np.zeros(n_runs)
+    sums = np.zeros((n_runs, 2, n_experts))
+    buffers = _Buffers()
+    for block in blocks:
+        state = e_step(runs, block)
+        tau = state.responsibilities
+        gradient = buffers.get("linear", (n_runs, 2 * n_experts, tau.shape[2]), tau.dtype)
+        np.subtract(tau, state.gates, out=gradient[:, n_experts:])
+        if block.weight is not None:
+            tau *= block.weight
+            gradient[:, n_experts:] *= block.weight
+            state.gates[...] *= np.sqrt(block.weight)
+            log_likelihood += state.log_density @ block.weight
+        else:
+            log_likelihood += state.log_density.sum(axis=1, dtype=np.float64)
+        np.multiply(tau, state.residuals, out=gradient[:, :n_experts])
+        sums[:, 0] += tau.sum(axis=2, dtype=np.float64)
+        sums[:, 1] += np.einsum("rkb,rkb->rk", gradient[:, :n_experts], state.residuals)
+        linear += (gradient.reshape(-1, tau.shape[2]) @ block.design.T).reshape(linear.shape)
+        weights = _gram_weights(tau, state.gates, block.weight, buffers)
+        products = buffers.get("products", (packed_size(q), tau.shape[2]), np.float32)
+        pairwise_products(block.design.astype(np.float32, copy=False), products)
+        packed += (weights.reshape(-1, tau.shape[2]) @ products.T).reshape(packed.shape)
+    gate_information = _gate_blocks(unpack(packed[:, n_experts:]), n_experts)
+    return EMStatistics(
+        log_likelihood,
+        sums[:, 0],
+        sums[:, 1],
+        linear[:, :n_experts],
+        linear[:, n_experts:],
+        unpack(packed[:, :n_experts]),
+        gate_information,
+    )
+
+
+class _Buffers:
+    """Arrays kept from one block to the next; a smaller last block gets a contiguous one of its own."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, Array] = {}
+
+    def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An array of this shape, its values undefined."""
+        array = self._arrays.get(name)
+        if array is None or array.shape != shape:
+            array = self._arrays[name] = np.empty(shape, dtype=dtype)
+        return array
+
+
+def _gram_weights(tau: Array, root_gates: Array, weight: Array | None, buffers: _Buffers) -> Array:
+    """Row weights of the Gram matrices: tau_k, then pi_k (pi_l - 1[k = l]) for k <= l < K - 1."""
+    n_runs, n_experts, width = tau.shape
+    n_pairs = n_experts * (n_experts - 1) // 2
+    weights = buffers.get("weights", (n_runs, n_experts + n_pairs, width), np.float32)
+    weights[:, :n_experts] = tau
+    start = n_experts
+    for k in range(n_experts - 1):
+        stop = start + n_experts - 1 - k
+        np.multiply(root_gates[:, k : k + 1], root_gates[:, k : n_experts - 1], out=weights[:, start:stop])
+        diagonal = root_gates[:, k] if weight is None else root_gates[:, k] * np.sqrt(weight)
+        weights[:, start] -= diagonal
+        start = stop
+    return weights
+
+
+def _gate_blocks(pairs: Array, n_experts: int) -> Array:
+    """(R, K - 1, K - 1, q, q) information from the negated packed pairs (R, K (K - 1) / 2, q, q)."""
+    free = n_experts - 1
+    out = np.empty((pairs.shape[0], free, free, *pairs.shape[2:]), dtype=pairs.dtype)
+    rows, columns = np.triu_indices(free)
+    out[:, rows, columns] = -pairs
+    out[:, columns, rows] = -pairs
+    return out
+
+
+def m_step(runs: Runs, statistics: EMStatistics, prior: Prior, damping: Array) -> Runs:
+    """Maximize the expected penalized complete-data log-likelihood from the statistics of one pass.
+
+    Coefficients, then variances, are exact conditional maxima; the gating network takes one Newton step whose
+    information is multiplied by ``1 + damping`` (R,).
+    """
+    variance = runs.variance[..., None]
+    step = _solve(
+        statistics.expert_gram / variance[..., None] + prior.coef_hessian(),
+        statistics.expert_moment / variance - prior.coef_gradient(runs.coef),
+    )
+    squares = statistics.squares - np.sum(step * (2 * statistics.expert_moment), axis=-1)
+    squares += np.einsum("rki,rkij,rkj->rk", step, statistics.expert_gram, step)
+    new_variance = squares.clip(0.0) + prior.variance * prior.spread
+    new_variance /= statistics.mass + prior.variance
+    return Runs(
+        runs.gate + _gate_step(runs, statistics, prior, damping),
+        runs.coef + step,
+        new_variance.clip(VARIANCE_FLOOR),
+    )
+
+
+def _gate_step(runs: Runs, statistics: EMStatistics, prior: Prior, damping: Array) -> Array:
+    n_runs, n_experts, q = runs.gate.shape
+    out = np.zeros_like(runs.gate)
+    if n_experts == 1:
+        return out
+    size = (n_experts - 1) * q
+    information = statistics.gate_information.astype(np.float64)
+    information *= (1.0 + damping)[:, None, None, None, None]
+    information += prior.gate_hessian(n_experts)
+    gradient = (statistics.gate_gradient - prior.gate_gradient(runs.gate))[:, :-1]
+    matrix = information.transpose(0, 1, 3, 2, 4).reshape(n_runs, size, size)
+    out[:, :-1] = _solve(matrix, gradient.reshape(n_runs, size)).reshape(n_runs, n_experts - 1, q)
+    return out
+
+
+def _solve(matrices: Array, right: Array) -> FloatArray:
+    """Solve symmetric systems; a ridge at rounding level keeps semi-definite ones solvable."""
+    diagonal = np.einsum("...ii->...i", matrices := matrices.astype(np.float64))
+    diagonal += 1e-7 * diagonal.mean(axis=-1, keepdims=True) + 1e-300
+    return np.asarray(np.linalg.solve(matrices, right[..., None])[..., 0], dtype=np.float64)

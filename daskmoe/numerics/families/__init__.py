@@ -1,0 +1,16 @@
+"""Families of expert densities, one module a family, looked up by name."""
+
+from __future__ import annotations
+
+from daskmoe.errors import InvalidOptionError
+from daskmoe.numerics.families.gaussian import Gaussian
+
+Family = Gaussian
+FAMILIES: dict[str, Family] = {"gaussian": Gaussian()}
+
+
+def get_family(name: str) -> Family:
+    """The family called ``name``; raises `InvalidOptionError` for an unknown one."""
+    if name not in FAMILIES:
+        raise InvalidOptionError(f"family: expected one of {sorted(FAMILIES)}, got {name!r}.")
+    return FAMILIES[name]

@@ -1,0 +1,109 @@
+"""Starting points of the local estimator: several kinds of hard partitions of a subsample, each made a model.
+
+Pure NumPy, in the coordinates of `coordinates`. No kind is best on all data: experts that differ where the
+features differ are found from k-means cells and random directions, experts that differ in their regressions
+from planes fitted to neighbourhoods, and experts that differ in noise from the sizes of the residuals of one
+linear regression. The kinds take turns; the race in `local` sorts them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskmoe.numerics.em import VARIANCE_FLOOR, Runs
+from daskmoe.numerics.packed import packed_size, pairwise_products, unpack
+from daskmoe.numerics.parameters import FloatArray
+from daskmoe.numerics.priors import Prior
+
+Array = NDArray[np.floating[Any]]
+Labels = NDArray[np.intp]
+
+# Soft memberships let a wrong cell lose its rows in the first EM passes.
+_CONFIDENCE = 0.9
+_LLOYD_STEPS = 5
+
+
+def starting_runs(
+    design: FloatArray,
+    response: FloatArray,
+    weight: FloatArray | None,
+    n_experts: int,
+    n_init: int,
+    prior: Prior,
+    rng: np.random.Generator,
+) -> Runs:
+    """``n_init`` starting models for the rows ``design`` (q, n), ``response`` (n,); gates start flat."""
+    memberships = np.full((n_init, n_experts, design.shape[1]), (1.0 - _CONFIDENCE) / n_experts)
+    for run in range(n_init):
+        labels = _KINDS[run % len(_KINDS)](design, response, n_experts, rng)
+        np.put_along_axis(memberships[run], labels[None], _CONFIDENCE + memberships[run, :1], axis=0)
+    if weight is not None:
+        memberships *= weight
+    return _weighted_fits(memberships, design, response, prior)
+
+
+def _weighted_fits(memberships: FloatArray, design: FloatArray, response: FloatArray, prior: Prior) -> Runs:
+    """Each expert's penalized weighted least squares and residual variance under given memberships."""
+    shape, q = memberships.shape[:2], len(design)
+    products = pairwise_products(design, np.empty((packed_size(q), design.shape[1])))
+    flat = memberships.reshape(-1, design.shape[1])
+    mass = flat.sum(axis=1)
+    gram = unpack(flat @ products.T)
+    # A pseudo-row in a hundred keeps cells with fewer rows than features on the ground.
+    gram += (prior.coef + 0.01 * mass / q)[:, None, None] * prior.metric
+    coef = np.linalg.solve(gram, ((flat * response) @ design.T)[..., None])[..., 0]
+    squares = np.sum(flat * (response - coef @ design) ** 2, axis=1)
+    variance = (squares + prior.variance * prior.spread) / (mass + prior.variance)
+    gate = np.zeros((*shape, q))
+    return Runs(gate, coef.reshape(*shape, q), variance.reshape(shape).clip(VARIANCE_FLOOR))
+
+
+def _residual_size(design: Array, response: Array, n_experts: int, rng: np.random.Generator) -> Labels:
+    """Bands of |residual| of one linear regression, cut at random quantiles."""
+    coef = np.linalg.lstsq(design.T, response, rcond=None)[0]
+    size = np.abs(response - coef @ design)
+    cuts = np.quantile(size, np.sort(rng.random(n_experts - 1)))
+    return np.asarray(np.searchsorted(cuts, size))
+
+
+def _feature_cells(design: Array, response: Array, n_experts: int, rng: np.random.Generator) -> Labels:
+    """k-means cells of the features from random rows."""
+    rows = design[1:]
+    centers = rows[:, rng.choice(rows.shape[1], n_experts, replace=False)].T
+    labels = _nearest(centers, rows)
+    for _ in range(_LLOYD_STEPS):
+        counts = np.bincount(labels, minlength=n_experts)
+        sums = np.stack([rows[:, labels == k].sum(axis=1) for k in range(n_experts)])
+        centers = np.where(counts[:, None] > 0, sums / counts.clip(1)[:, None], centers)
+        labels = _nearest(centers, rows)
+    return labels
+
+
+def _nearest(centers: Array, rows: Array) -> Labels:
+    return np.asarray(np.argmin(0.5 * np.sum(centers**2, axis=1)[:, None] - centers @ rows, axis=0))
+
+
+def _local_planes(design: Array, response: Array, n_experts: int, rng: np.random.Generator) -> Labels:
+    """The nearest of K regressions, each fitted to the neighbours of a random row."""
+    q, n = design.shape
+    size = min(max(3 * q, n // (2 * n_experts)), n)
+    coefs = []
+    for center in rng.choice(n, n_experts, replace=False):
+        distance = np.sum((design - design[:, center, None]) ** 2, axis=0)
+        near = np.argpartition(distance, size - 1)[:size]
+        rows = design[:, near]
+        coefs.append(np.linalg.solve(rows @ rows.T + 0.1 * np.eye(q), rows @ response[near]))
+    return np.asarray(np.argmin((response - np.stack(coefs) @ design) ** 2, axis=0))
+
+
+def _directions(design: Array, response: Array, n_experts: int, rng: np.random.Generator) -> Labels:
+    """The largest of K random linear functions."""
+    return np.asarray(np.argmax(rng.standard_normal((n_experts, len(design))) @ design, axis=0))
+
+
+_Kind = Callable[[Array, Array, int, np.random.Generator], Labels]
+_KINDS: tuple[_Kind, ...] = (_feature_cells, _residual_size, _local_planes, _directions)

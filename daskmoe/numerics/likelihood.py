@@ -1,0 +1,198 @@
+"""Log-likelihood of all rows with its gradient and observed information, summed in one pass over blocks.
+
+Pure NumPy, in the coordinates of `coordinates`. A row's log-likelihood is log sum_k exp(l_k) with
+l_k = log pi_k + log phi_k. Write u for [1, features], tau_k for the responsibilities, s_k and t_k for the
+derivatives of log phi_k in the linear predictor and in the log-variance. The observed information of a row is
+
+    z z' - sum_k tau_k v_k v_k' + terms of the second derivatives of l_k,
+
+where z stacks (tau_k) for the gates, (tau_k s_k) for the coefficients and (tau_k t_k) for the log-variances,
+and v_k = (1, s_k, t_k) (Louis, 1982, equation 3.2, for this model). Every entry is a row weight times u u', u
+or one, so the sums are three matrix products. Parameters are ordered gate (K - 1, q), coef (K, q),
+log-variance (K,); P = (2 K - 1) q + K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskmoe.numerics.coordinates import Block
+from daskmoe.numerics.em import Runs, e_step
+from daskmoe.numerics.packed import packed_size, pairwise_products, unpack
+from daskmoe.numerics.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.priors import Prior
+
+Array = NDArray[np.floating[Any]]
+
+
+class LikelihoodStatistics(NamedTuple):
+    """Row sums: ``value``, ``gradient`` (P,), ``information`` (P, P) (minus the Hessian), ``weight``."""
+
+    value: float
+    gradient: FloatArray
+    information: FloatArray
+    weight: float
+
+
+def pack_parameters(parameters: MoEParameters) -> FloatArray:
+    """The vector of free parameters, shape (P,): gates without the reference, coefficients, log-variances."""
+    parts = (parameters.gate[:-1].ravel(), parameters.coef.ravel(), np.log(parameters.dispersion))
+    return np.concatenate(parts)
+
+
+def unpack_parameters(theta: FloatArray, n_experts: int) -> MoEParameters:
+    """Parameters from their vector; the inverse of `pack_parameters`."""
+    q = (len(theta) - n_experts) // (2 * n_experts - 1)
+    gate = np.zeros((n_experts, q))
+    split = (n_experts - 1) * q
+    gate[:-1] = theta[:split].reshape(n_experts - 1, q)
+    coef = theta[split:-n_experts].reshape(n_experts, q).copy()
+    return MoEParameters(gate, coef, np.exp(theta[-n_experts:]))
+
+
+def log_likelihood_of(parameters: MoEParameters, blocks: Iterable[Block]) -> float:
+    """The log-likelihood alone: an E-step without statistics."""
+    runs = Runs(*(array[None] for array in parameters))
+    total = 0.0
+    for block in blocks:
+        values = e_step(runs, block).log_density[0]
+        total += float(values.sum(dtype=np.float64) if block.weight is None else values @ block.weight)
+    return total
+
+
+def likelihood_statistics(
+    parameters: MoEParameters, blocks: Iterable[Block], *, precision: type = np.float64
+) -> LikelihoodStatistics:
+    """Value, gradient and observed information; ``precision`` is that of the information's products.
+
+    Single precision is enough where the information only scales a step: it does not move the optimum.
+    """
+    n_experts, q = parameters.gate.shape
+    runs = Runs(*(array[None] for array in parameters))
+    sums = _Sums(n_experts, q, precision)
+    for block in blocks:
+        sums.add(runs, block)
+    return LikelihoodStatistics(sums.value, sums.gradient(), sums.information(), sums.weight)
+
+
+class _Sums:
+    """Accumulators of `likelihood_statistics` and their assembly to a gradient and a matrix."""
+
+    def __init__(self, n_experts: int, q: int, precision: type) -> None:
+        self.n_experts, self.q, self.precision = n_experts, q, precision
+        self.vectors = 2 * n_experts - 1
+        self.value = self.weight = 0.0
+        self.linear = np.zeros((self.vectors, q))
+        self.scalar = np.zeros(n_experts)
+        self.outer = np.zeros((packed_size(self.vectors), packed_size(q)))
+        self.mixed = np.zeros((n_experts, self.vectors, q))
+        self.corner = np.zeros((n_experts, n_experts))
+
+    def add(self, runs: Runs, block: Block) -> None:
+        """Add the rows of one block."""
+        state = e_step(runs, block)
+        weight, gates, tau = block.weight, state.gates[0], state.responsibilities[0]
+        log_density = state.log_density[0]
+        score = state.residuals[0] / runs.variance[0][:, None]
+        spread = 0.5 * (score * state.residuals[0] - 1.0)
+        pieces = np.concatenate([tau[:-1], tau * score, tau * spread])
+        self.value += float(log_density.sum() if weight is None else log_density @ weight)
+        self.weight += block.response.size if weight is None else float(weight.sum())
+        gradient = pieces.copy()
+        gradient[: self.n_experts - 1] -= gates[:-1]
+        if weight is not None:
+            gradient *= weight
+        self.linear += gradient[: self.vectors] @ block.design.T
+        self.scalar += gradient[self.vectors :].sum(axis=1)
+        curvature = self._curvature(gates, tau, score, runs.variance[0])
+        products = np.empty((packed_size(self.q), tau.shape[1]), self.precision)
+        pairwise_products(block.design.astype(self.precision, copy=False), products)
+        outer = np.empty((len(self.outer), tau.shape[1]), self.precision)
+        self._outer_weights(pieces, curvature, gates, outer)
+        if weight is not None:
+            outer *= weight
+        self.outer += outer @ products.T
+        self._add_dispersion(pieces, tau, score, spread, weight, block.design)
+
+    def _curvature(self, gates: Array, tau: Array, score: Array, variance: FloatArray) -> Array:
+        """Row weights of the diagonal (k, k) blocks beyond z z': (2 K - 1, B)."""
+        experts = tau * (1.0 / variance[:, None] - score * score)
+        return np.concatenate([gates[:-1] - tau[:-1], experts])
+
+    def _outer_weights(self, pieces: Array, curvature: Array, gates: Array, out: Array) -> None:
+        """Row weights of u u' for every pair of linear parameter vectors, packed by rows."""
+        free, vectors = self.n_experts - 1, self.vectors
+        start = 0
+        for a in range(vectors):
+            stop = start + vectors - a
+            np.multiply(pieces[a], pieces[a:vectors], out=out[start:stop], casting="same_kind")
+            out[start] += curvature[a]
+            if a < free:
+                out[start : start + free - a] -= gates[a] * gates[a:free]
+                # The gate's own expert: -tau_k s_k.
+                out[start + free] -= pieces[free + a]
+            start = stop
+
+    def _add_dispersion(
+        self, pieces: Array, tau: Array, score: Array, spread: Array, weight: Array | None, design: Array
+    ) -> None:
+        free, vectors, n_experts = self.n_experts - 1, self.vectors, self.n_experts
+        scaled = pieces[vectors:] if weight is None else pieces[vectors:] * weight
+        for k in range(n_experts):
+            rows = pieces[:vectors] * scaled[k]
+            if k < free:
+                rows[k] -= scaled[k]
+            # d^2 log phi / (d eta d log sigma^2) = -s.
+            own = tau[k] * score[k] * (1.0 - spread[k])
+            rows[free + k] += own if weight is None else own * weight
+            self.mixed[k] += rows @ design.T
+        self.corner += scaled @ pieces[vectors:].T
+        # d^2 log phi / (d log sigma^2)^2 = -(spread + 1/2).
+        own = tau * (spread + 0.5 - spread * spread)
+        self.corner[np.diag_indices(n_experts)] += own.sum(axis=1) if weight is None else own @ weight
+
+    def gradient(self) -> FloatArray:
+        """Gradient in the order of `pack_parameters`."""
+        return np.concatenate([self.linear.ravel(), self.scalar])
+
+    def information(self) -> FloatArray:
+        """Information in the order of `pack_parameters`."""
+        vectors, q, n_experts = self.vectors, self.q, self.n_experts
+        size = vectors * q
+        out = np.empty((size + n_experts, size + n_experts))
+        blocks = out[:size, :size].reshape(vectors, q, vectors, q)
+        rows, columns = np.triu_indices(vectors)
+        matrices = unpack(self.outer)
+        blocks[rows, :, columns, :] = matrices
+        blocks[columns, :, rows, :] = matrices
+        out[size:, :size] = self.mixed.reshape(n_experts, size)
+        out[:size, size:] = out[size:, :size].T
+        out[size:, size:] = self.corner
+        return out
+
+
+def penalized(
+    statistics: LikelihoodStatistics, parameters: MoEParameters, prior: Prior
+) -> LikelihoodStatistics:
+    """The same statistics with the prior's penalty taken off: the maximized objective."""
+    n_experts, q = parameters.gate.shape
+    split, size = (n_experts - 1) * q, (2 * n_experts - 1) * q
+    ratio = prior.spread / parameters.dispersion
+    gradient = statistics.gradient.copy()
+    gradient[:split] -= prior.gate_gradient(parameters.gate)[:-1].ravel()
+    gradient[split:size] -= prior.coef_gradient(parameters.coef).ravel()
+    gradient[size:] -= 0.5 * prior.variance * (1.0 - ratio)
+    information = statistics.information.copy()
+    gates = prior.gate_hessian(n_experts).transpose(0, 2, 1, 3)
+    information[:split, :split] += gates.reshape(split, split)
+    for k in range(n_experts):
+        rows = slice(split + k * q, split + (k + 1) * q)
+        information[rows, rows] += prior.coef_hessian()
+    diagonal = np.arange(size, size + n_experts)
+    information[diagonal, diagonal] += 0.5 * prior.variance * ratio
+    value = statistics.value - float(prior.penalty(*parameters))
+    return statistics._replace(value=value, gradient=gradient, information=information)

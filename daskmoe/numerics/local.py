@@ -1,0 +1,221 @@
+"""The local estimator: the penalized maximum-likelihood mixture of experts of one partition.
+
+Pure NumPy. Several starts race on a subsample by EM, all at once, the slower half leaving twice; the leaders
+are polished by damped Newton steps; the best goes on to subsamples eight times larger and at last to all
+rows, where a few Newton passes suffice because the start is already as close as the smaller sample allows.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskmoe.config import LocalFitOptions
+from daskmoe.numerics.alignment import canonical_order
+from daskmoe.numerics.coordinates import (
+    Block,
+    Coordinates,
+    Observations,
+    coordinates_from,
+    moments,
+)
+from daskmoe.numerics.em import VARIANCE_FLOOR, EMStatistics, Runs, em_statistics, m_step
+from daskmoe.numerics.initialization import starting_runs
+from daskmoe.numerics.likelihood import (
+    LikelihoodStatistics,
+    likelihood_statistics,
+    log_likelihood_of,
+    penalized,
+)
+from daskmoe.numerics.newton import NewtonResult, maximize
+from daskmoe.numerics.parameters import FloatArray, LocalEstimate, MoEParameters, Moments
+from daskmoe.numerics.priors import Prior, prior_from
+
+Array = NDArray[np.floating[Any]]
+
+# EM passes before each halving of the field, and how many runs Newton polishes on the first two subsamples.
+_RACE = (8, 8, 24)
+_POLISHED = (3, 2)
+_GROWTH = 8
+# On a subsample, precision beyond its own sampling error is wasted.
+_SUBSAMPLE_TOLERANCE = 1e-6
+_SUBSAMPLE_PASSES = 40
+
+
+class Problem(NamedTuple):
+    """Rows, the coordinates they are fitted in, and the prior."""
+
+    rows: Observations
+    coordinates: Coordinates
+    prior: Prior
+
+    def statistics(self, parameters: MoEParameters) -> LikelihoodStatistics:
+        """Penalized log-likelihood with derivatives, one pass."""
+        blocks = self.rows.blocks(self.coordinates)
+        raw = likelihood_statistics(parameters, blocks, precision=np.float32)
+        return penalized(raw, parameters, self.prior)
+
+    def objective(self, parameters: MoEParameters) -> float:
+        """Penalized log-likelihood alone."""
+        value = log_likelihood_of(parameters, self.rows.blocks(self.coordinates))
+        return value - float(self.prior.penalty(*parameters))
+
+    def subsample(self, index: NDArray[np.intp]) -> Problem:
+        """The same problem on some of the rows."""
+        return self._replace(rows=self.rows.take(index))
+
+
+def fit_local_estimate(
+    rows: Observations,
+    options: LocalFitOptions,
+    rng: np.random.Generator,
+    row_moments: Moments | None = None,
+) -> LocalEstimate:
+    """Fit one partition.
+
+    Parameters
+    ----------
+    rows : Observations
+        n rows, n > 0; finite values, weights not negative with a positive sum.
+    options : LocalFitOptions
+    rng : numpy.random.Generator
+        Draws subsamples and starts.
+    row_moments : Moments, optional
+        Moments of ``rows`` where they are known already.
+
+    Returns
+    -------
+    LocalEstimate
+        ``log_likelihood`` is the plain one, ``objective`` the maximized penalized one (see `priors`).
+    """
+    began = time.perf_counter()
+    known = moments(rows) if row_moments is None else row_moments
+    coordinates = coordinates_from(known)
+    prior = prior_from(known, coordinates, options.n_experts)
+    problem = Problem(rows, coordinates, prior)
+    if options.n_experts == 1:
+        result, starts = _single_expert(problem), np.empty(0)
+    else:
+        result, starts = _search(problem, options, rng)
+    offset = known.weight * np.log(coordinates.scale)
+    objective = result.objective - offset
+    return LocalEstimate(
+        parameters=canonical_order(coordinates.to_data(result.parameters)),
+        rows=rows.n_rows,
+        dropped_rows=0,
+        weight=known.weight,
+        log_likelihood=objective + float(prior.penalty(*result.parameters)),
+        objective=objective,
+        iterations=result.passes,
+        converged=result.converged,
+        start_log_likelihoods=starts - np.log(coordinates.scale),
+        seconds=time.perf_counter() - began,
+        status="ok" if result.converged else "not converged",
+    )
+
+
+def _single_expert(problem: Problem) -> NewtonResult:
+    """K = 1: weighted least squares, minimum-norm in whitened coordinates, maximum-likelihood variance."""
+    q = problem.coordinates.size
+    start = Runs(np.zeros((1, 1, q)), np.zeros((1, 1, q)), np.ones((1, 1)))
+    fitted = start
+    # The second solve removes the rounding of the single-precision Gram matrix of the first.
+    for _ in range(3):
+        statistics = em_statistics(fitted, problem.rows.blocks(problem.coordinates))
+        fitted = m_step(fitted, statistics, problem.prior, np.zeros(1))
+    variance = (statistics.squares / statistics.mass).clip(VARIANCE_FLOOR)
+    parameters = MoEParameters(fitted.gate[0], fitted.coef[0], variance[0])
+    return NewtonResult(parameters, problem.objective(parameters), 4, True)
+
+
+def _search(
+    problem: Problem, options: LocalFitOptions, rng: np.random.Generator
+) -> tuple[NewtonResult, FloatArray]:
+    """Race, polish and grow; returns the optimum on all rows and what each start reached on the subsample."""
+    n = problem.rows.n_rows
+    index = rng.permutation(n) if n <= 4 * options.start_rows else None
+    sizes = _sample_sizes(n, options.start_rows)
+    first = problem if sizes[0] == n else problem.subsample(_draw(rng, n, sizes[0], index))
+    runs, reached = _race(first, options, rng)
+    candidates = [MoEParameters(*(array[i] for array in runs)) for i in range(len(runs.gate))]
+    for size, kept in zip(sizes[:-1], _POLISHED + (1,) * len(sizes), strict=False):
+        stage = first if size == sizes[0] else problem.subsample(_draw(rng, n, size, index))
+        candidates = [
+            r.parameters for r in _polish(stage, candidates[:kept], _SUBSAMPLE_TOLERANCE, _SUBSAMPLE_PASSES)
+        ]
+    kept = _POLISHED[0] if len(sizes) == 1 else 1
+    results = _polish(problem, candidates[:kept], options.tolerance, options.max_passes)
+    return results[0], reached / first.rows.total_weight
+
+
+def _sample_sizes(n: int, start_rows: int) -> list[int]:
+    """Growing subsample sizes, the last one all rows."""
+    sizes = []
+    size = start_rows
+    while 2 * size < n:
+        sizes.append(size)
+        size *= _GROWTH
+    return [*sizes, n]
+
+
+def _draw(rng: np.random.Generator, n: int, size: int, index: NDArray[np.intp] | None) -> NDArray[np.intp]:
+    drawn = rng.choice(n, size, replace=False, shuffle=False) if index is None else index[:size]
+    return np.sort(drawn)
+
+
+def _polish(
+    problem: Problem, candidates: list[MoEParameters], tolerance: float, max_passes: int
+) -> list[NewtonResult]:
+    """Newton from every candidate, best objective first."""
+    gain = tolerance * problem.rows.total_weight
+    results = [
+        maximize(c, problem.statistics, problem.objective, tolerance=gain, max_passes=max_passes)
+        for c in candidates
+    ]
+    return sorted(results, key=lambda r: -r.objective)
+
+
+def _race(problem: Problem, options: LocalFitOptions, rng: np.random.Generator) -> tuple[Runs, FloatArray]:
+    """EM on the subsample from all starts at once: the survivors, best first, and all log-likelihoods."""
+    blocks = [Block(b.design.copy(), b.response, b.weight) for b in problem.rows.blocks(problem.coordinates)]
+    design = np.concatenate([b.design for b in blocks], axis=1)
+    response = np.concatenate([b.response for b in blocks])
+    weight = None if problem.rows.weight is None else problem.rows.weight.astype(np.float64)
+    runs = starting_runs(design, response, weight, options.n_experts, options.n_init, problem.prior, rng)
+    reached = np.empty(options.n_init)
+    alive = np.arange(options.n_init)
+    for passes in _RACE:
+        runs, objective, log_likelihood = em(runs, blocks, problem.prior, passes)
+        reached[alive] = log_likelihood
+        best = np.argsort(-objective, kind="stable")
+        best = best[: max(_POLISHED[0], (len(best) + 1) // 2)]
+        runs, alive = runs.take(best), alive[best]
+    return runs, reached
+
+
+def em(runs: Runs, blocks: list[Block], prior: Prior, passes: int) -> tuple[Runs, Array, Array]:
+    """``passes`` safeguarded EM passes for all runs; also their objectives and log-likelihoods.
+
+    A run whose objective would fall goes back and repeats its gate step with more damping.
+    """
+    damping = np.zeros(len(runs.gate))
+    statistics = em_statistics(runs, blocks)
+    objective = statistics.log_likelihood - prior.penalty(*runs)
+    for _ in range(passes):
+        trial = m_step(runs, statistics, prior, damping)
+        trial_statistics = em_statistics(trial, blocks)
+        trial_objective = trial_statistics.log_likelihood - prior.penalty(*trial)
+        rises = trial_objective >= objective
+        damping = np.where(rises, damping / 4, np.maximum(4 * damping, 1.0))
+        runs = Runs(*(_choose(rises, a, b) for a, b in zip(trial, runs, strict=True)))
+        pairs = zip(trial_statistics, statistics, strict=True)
+        statistics = EMStatistics(*(_choose(rises, a, b) for a, b in pairs))
+        objective = np.where(rises, trial_objective, objective)
+    return runs, objective, statistics.log_likelihood
+
+
+def _choose(rises: NDArray[np.bool_], new: Array, old: Array) -> Array:
+    return np.where(rises.reshape(-1, *(1,) * (new.ndim - 1)), new, old)

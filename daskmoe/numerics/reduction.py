@@ -1,0 +1,145 @@
+"""The reduction estimator: K experts at the least transportation divergence from the large MoE, by MM.
+
+Pure NumPy. Majorize: the transport plan at the current experts. Minimize: each expert is the barycentre of
+the mass it receives. For gaussian experts, with W = sum_l P_lk(s), m = sum_l P_lk(s) E_l[y|x_s] and
+M2 = sum_l P_lk(s) E_l[y^2|x_s],
+
+    beta_k = argmin_b sum_s (W b'u_s - 2 m) b'u_s = (U' W U)^-1 U' m,
+    sigma_k^2 = sum_s (M2 - 2 m yhat + W yhat^2) / sum_s W,
+
+the spread between the components included, so that the objective never rises (arXiv:2312.09877, section 4,
+with the exact variance). Last, the gating network is fitted to the plan's marginals (`gating.fit_gating`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from daskmoe.numerics.coordinates import Coordinates, Observations, coordinates_from, moments
+from daskmoe.numerics.families import Family
+from daskmoe.numerics.gating import fit_gating
+from daskmoe.numerics.parameters import FloatArray, LargeMoE, MoEParameters, SupportSample
+from daskmoe.numerics.transport import Experts, PlanStatistics, ReductionProblem, pointwise_plan, whole_plan
+
+PlanKind = Literal["pointwise", "whole"]
+
+MAX_ITERATIONS = 500
+_TOLERANCE = 1e-9
+# Relative to the experts' mean dispersion.
+_DISPERSION_FLOOR = 1e-10
+
+
+class ReductionResult(NamedTuple):
+    """The reduction estimator and how it was found.
+
+    Attributes
+    ----------
+    parameters : MoEParameters
+    objectives : ndarray of shape (iterations,)
+        Transportation divergence at every MM iteration, never rising.
+    flow : ndarray of shape (L, K)
+        Mass that the plan moves from each component to each expert.
+    converged : bool
+    start_objectives : ndarray of shape (starts,)
+        The lowest objective that each start reached.
+    """
+
+    parameters: MoEParameters
+    objectives: FloatArray
+    flow: FloatArray
+    converged: bool
+    start_objectives: FloatArray
+
+
+def reduce_mixture(
+    large: LargeMoE,
+    support: SupportSample,
+    starts: Sequence[MoEParameters],
+    family: Family,
+    plan: PlanKind = "pointwise",
+) -> ReductionResult:
+    """Reduce the large MoE to as many experts as the starts have; the best start's result is kept.
+
+    Parameters
+    ----------
+    large : LargeMoE
+        L components over p features.
+    support : SupportSample
+        S rows; responses are not used.
+    starts : sequence of MoEParameters
+        Starting experts, each with K experts; their gates are not used.
+    family : Family
+    plan : {"pointwise", "whole"}
+        The paper's plan, or the one that moves every component whole.
+    """
+    coordinates, problem = reduction_problem(large, support, family)
+    runs = [
+        _minimize(problem, Experts(start.coef, start.dispersion), plan)
+        for start in (coordinates.from_data(s) for s in starts)
+    ]
+    best = min(runs, key=lambda run: run[1][-1])
+    experts, objectives, statistics, converged = best
+    gate = fit_gating(problem.design, statistics.mass)
+    reduced = MoEParameters(gate, experts.coef, experts.dispersion)
+    return ReductionResult(
+        coordinates.to_data(reduced),
+        np.array(objectives),
+        statistics.flow,
+        converged,
+        np.array([run[1][-1] for run in runs]),
+    )
+
+
+def reduction_problem(
+    large: LargeMoE, support: SupportSample, family: Family
+) -> tuple[Coordinates, ReductionProblem]:
+    """The large MoE in whitened coordinates of the support, where weighted least squares is well posed."""
+    response = np.zeros(len(support.features))
+    rows = Observations(support.features, response, support.weight)
+    coordinates = coordinates_from(moments(rows))
+    blocks = rows.blocks(coordinates)
+    design = np.concatenate([block.design.copy() for block in blocks], axis=1)
+    inner = coordinates.from_data(MoEParameters(large.gate, large.coef, large.dispersion))
+    # `from_data` moves the gating reference, which a softmax within each partition does not feel.
+    moved = large._replace(gate=inner.gate, coef=inner.coef, dispersion=inner.dispersion)
+    return coordinates, ReductionProblem(moved, design, support.weight, family)
+
+
+def _minimize(
+    problem: ReductionProblem, experts: Experts, kind: PlanKind
+) -> tuple[Experts, list[float], PlanStatistics, bool]:
+    """MM from given experts until the objective stands still."""
+    plan = pointwise_plan if kind == "pointwise" else whole_plan
+    statistics = plan(problem, experts)
+    objectives = [statistics.objective]
+    for _ in range(MAX_ITERATIONS):
+        trial = barycentres(problem, statistics, experts)
+        trial_statistics = plan(problem, trial)
+        gain = statistics.objective - trial_statistics.objective
+        # Below rounding, a step could raise the objective: keep the better end.
+        if gain <= 0:
+            return experts, objectives, statistics, True
+        experts, statistics = trial, trial_statistics
+        objectives.append(statistics.objective)
+        if gain <= _TOLERANCE * abs(statistics.objective):
+            return experts, objectives, statistics, True
+    return experts, objectives, statistics, False
+
+
+def barycentres(problem: ReductionProblem, plan: PlanStatistics, previous: Experts) -> Experts:
+    """The minimization step: each expert the KL barycentre of its mass; an expert without mass stays."""
+    coef, dispersion = previous.coef.copy(), previous.dispersion.copy()
+    design = problem.design
+    total = plan.mass.sum(axis=1)
+    floor = _DISPERSION_FLOOR * float(problem.large.dispersion.mean())
+    for k in np.flatnonzero(total > np.finfo(float).eps):
+        gram = (design * plan.mass[k]) @ design.T
+        moment = design @ plan.first[k]
+        coef[k] = np.linalg.lstsq(gram, moment, rcond=1e-13)[0]
+        fitted = coef[k] @ design
+        spread = plan.second[k] - 2 * plan.first[k] * fitted + plan.mass[k] * fitted**2
+        dispersion[k] = max(float(spread.sum()) / total[k], floor)
+    return Experts(coef, dispersion)

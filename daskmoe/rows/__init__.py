@@ -1,0 +1,24 @@
+"""From labelled data to rows: choose the variables, plan partitions, read and stack a partition.
+
+Knows xarray and NumPy. It builds no graph: what a task does with a partition is `read_box`, then
+`extract_rows`.
+"""
+
+from daskmoe.rows.matching import match_schema
+from daskmoe.rows.partitions import Partition, plan_partitions
+from daskmoe.rows.reading import Rows, extract_rows
+from daskmoe.rows.schema import FeatureVariable, RowSchema, describe_rows
+from daskmoe.rows.stores import open_store, read_box
+
+__all__ = [
+    "FeatureVariable",
+    "Partition",
+    "RowSchema",
+    "Rows",
+    "describe_rows",
+    "extract_rows",
+    "match_schema",
+    "open_store",
+    "plan_partitions",
+    "read_box",
+]

@@ -1,0 +1,236 @@
+"""Stacking a partition: from a box of labelled arrays to features (n, p), response (n,) and weight (n,).
+
+Arrays pass through without a copy where they are laid out as rows already, so rows may share memory with the
+data they come from: they are read, never written to.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from daskmoe.errors import InvalidDataError
+from daskmoe.rows.partitions import Partition, comparable
+from daskmoe.rows.schema import FeatureVariable, RowSchema
+
+FloatArray = NDArray[np.float64]
+FeatureArray = NDArray[np.float64] | NDArray[np.float32]
+Selection = slice | NDArray[np.intp]
+
+# Elements handled at a time: a block of features and its temporaries stay in cache.
+_BLOCK = 1 << 17
+
+
+class Rows(NamedTuple):
+    """Rows of a partition.
+
+    Attributes
+    ----------
+    features : ndarray of shape (n, p)
+        C-contiguous; float32 if all feature variables are, else float64.
+    response : ndarray of shape (n,) or None
+        The target, as float64.
+    weight : ndarray of shape (n,) or None
+        Row weights, if the schema has any.
+    dropped : int
+        Number of rows left out because a value was missing or infinite.
+    """
+
+    features: FeatureArray
+    response: FloatArray | None
+    weight: FloatArray | None
+    dropped: int
+
+
+def extract_rows(
+    box: xr.Dataset,
+    schema: RowSchema,
+    partition: Partition,
+    *,
+    on_error: Literal["raise", "skip"] = "raise",
+    need_target: bool = True,
+) -> Rows:
+    """Stack the rows of a partition, loading them if they are lazy.
+
+    Parameters
+    ----------
+    box : xr.Dataset
+        The partition's piece of the data, as `read_box` gives it.
+    schema : RowSchema
+        The columns.
+    partition : Partition
+        Which rows of the box.
+    on_error : {"raise", "skip"}
+        What to do about rows with a NaN or infinite feature or response: raise, or drop and count them.
+    need_target : bool
+        Whether to give the response.
+
+    Returns
+    -------
+    Rows
+        In C order of the sample dimensions.
+
+    Raises
+    ------
+    InvalidDataError
+        If a weight is negative or not finite; if another value is not finite and `on_error` is "raise".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xarray as xr
+    >>> from daskmoe.rows import describe_rows, plan_partitions
+    >>> ds = xr.Dataset({"x": ("row", [1.0, 2.0, 3.0]), "y": ("row", [4.0, 5.0, np.nan])})
+    >>> schema = describe_rows(ds, "y")
+    >>> rows = extract_rows(ds, schema, *plan_partitions(ds, schema), on_error="skip")
+    >>> rows.response.tolist(), rows.dropped
+    ([4.0, 5.0], 1)
+    """
+    shape = tuple(stop - start for _, start, stop in partition.box)
+    selection = _selection(box, schema, partition, shape)
+    features = _features(box, schema, shape)[selection]
+    response = _column(box, schema.target, schema, shape)[selection] if need_target else None
+    weight = None
+    if schema.weight is not None:
+        weight = _column(box, schema.weight, schema, shape)[selection]
+        _check_weights(weight, schema.weight, partition, selection)
+    bad = _bad_rows(features, response)
+    if bad is None:
+        return Rows(features, response, weight, 0)
+    if on_error == "raise":
+        raise InvalidDataError(_bad_text(features, response, bad, schema, partition, selection))
+    good = ~bad
+    return Rows(
+        features[good],
+        None if response is None else response[good],
+        None if weight is None else weight[good],
+        int(np.count_nonzero(bad)),
+    )
+
+
+def _aligned(variable: xr.Variable, sample_dims: tuple[str, ...], feature_dim: str | None) -> NDArray[Any]:
+    """Values with the sample dimensions in order (length 1 where it has none), the feature dimension last."""
+    # Loaded before it is transposed: lazy arrays pay for a transposition with scattered reads.
+    values = np.asarray(variable.values)
+    order = [*sample_dims, feature_dim] if feature_dim else [*sample_dims]
+    values = values.transpose([variable.dims.index(dim) for dim in order if dim in variable.dims])
+    return values[tuple(slice(None) if dim in variable.dims else np.newaxis for dim in order)]
+
+
+def _column(box: xr.Dataset, name: str, schema: RowSchema, shape: tuple[int, ...]) -> FloatArray:
+    values = _aligned(box.variables[name], schema.sample_dims, None).astype(np.float64, copy=False)
+    return np.broadcast_to(values, shape).reshape(-1)
+
+
+def _feature_part(box: xr.Dataset, variable: FeatureVariable, sample_dims: tuple[str, ...]) -> NDArray[Any]:
+    values = _aligned(box.variables[variable.name], sample_dims, variable.feature_dim)
+    if variable.feature_dim is None:
+        return values[..., np.newaxis]
+    return values if variable.positions is None else np.take(values, variable.positions, axis=-1)
+
+
+def _features(box: xr.Dataset, schema: RowSchema, shape: tuple[int, ...]) -> FeatureArray:
+    parts = [_feature_part(box, variable, schema.sample_dims) for variable in schema.variables]
+    single = all(part.dtype.kind == "f" and part.dtype.itemsize == 4 for part in parts)
+    dtype = np.dtype(np.float32 if single else np.float64)
+    width = sum(part.shape[-1] for part in parts)
+    if len(parts) == 1 and parts[0].shape[:-1] == shape:
+        return np.ascontiguousarray(parts[0], dtype).reshape(-1, width)
+    out = np.empty((*shape, width), dtype)
+    # By blocks of the first dimension: written column by column, every column would pull all of `out`
+    # through the cache once more.
+    step = max(1, _BLOCK // max(1, width * math.prod(shape[1:])))
+    for start in range(0, shape[0], step):
+        _fill(out, parts, slice(start, start + step))
+    return out.reshape(-1, width)
+
+
+def _fill(out: FeatureArray, parts: list[NDArray[Any]], block: slice) -> None:
+    column = 0
+    for part in parts:
+        stop = column + part.shape[-1]
+        out[block, ..., column:stop] = part if part.shape[0] == 1 else part[block]
+        column = stop
+
+
+def _selection(box: xr.Dataset, schema: RowSchema, partition: Partition, shape: tuple[int, ...]) -> Selection:
+    if partition.where is None:
+        return slice(*partition.rows) if partition.rows is not None else slice(0, math.prod(shape))
+    name, value = partition.where
+    values = comparable(_aligned(box.variables[name], schema.sample_dims, None), name)
+    return np.flatnonzero(np.broadcast_to(values == value, shape))
+
+
+def _check_weights(weight: FloatArray, name: str, partition: Partition, selection: Selection) -> None:
+    if not weight.size or (weight.min() >= 0 and weight.max() < math.inf):
+        return
+    bad = ~((weight >= 0) & (weight < math.inf))
+    raise InvalidDataError(
+        f"Expected weights of zero or more, got {np.count_nonzero(bad)} negative, infinite or NaN of "
+        f"{weight.size} in variable {name!r} of partition {partition.label!r} "
+        f"({_places(bad, partition, selection)})."
+    )
+
+
+def _bad_rows(features: FeatureArray, response: FloatArray | None) -> NDArray[np.bool_] | None:
+    bad = _not_finite(features)
+    other = None if response is None else _not_finite(response[:, np.newaxis])
+    if bad is None or other is None:
+        return other if bad is None else bad
+    return bad | other
+
+
+def _not_finite(values: FeatureArray) -> NDArray[np.bool_] | None:
+    """Which rows have a NaN or infinity; None if no row has."""
+    with np.errstate(all="ignore"):
+        # A finite sum has finite terms, and needs no temporary.
+        if math.isfinite(values.sum()):
+            return None
+    bad = np.empty(len(values), np.bool_)
+    step = max(1, _BLOCK // values.shape[1])
+    for start in range(0, len(values), step):
+        block = slice(start, start + step)
+        np.logical_not(np.isfinite(values[block]).all(axis=1), out=bad[block])
+    return bad if bad.any() else None
+
+
+def _bad_text(
+    features: FeatureArray,
+    response: FloatArray | None,
+    bad: NDArray[np.bool_],
+    schema: RowSchema,
+    partition: Partition,
+    selection: Selection,
+) -> str:
+    wrong = ~np.isfinite(features[bad])
+    counts = []
+    column = 0
+    for variable in schema.variables:
+        stop = column + len(variable.labels)
+        counts.append((variable.name, np.count_nonzero(wrong[:, column:stop].any(axis=1))))
+        column = stop
+    if response is not None:
+        counts.append((schema.target, np.count_nonzero(~np.isfinite(response[bad]))))
+    return (
+        f"Expected finite values, got NaN or infinity in {np.count_nonzero(bad)} of {bad.size} rows of "
+        f"partition {partition.label!r} (by variable: "
+        + ", ".join(f"{name!r} {count}" for name, count in counts if count)
+        + f"; {_places(bad, partition, selection)}). on_error='skip' drops such rows and counts them."
+    )
+
+
+def _places(bad: NDArray[np.bool_], partition: Partition, selection: Selection, limit: int = 3) -> str:
+    """The first bad rows, as positions along the sample dimensions of the whole dataset."""
+    first = np.flatnonzero(bad)[:limit]
+    inside = selection.start + first if isinstance(selection, slice) else selection[first]
+    shape = tuple(stop - start for _, start, stop in partition.box)
+    places = zip(*np.unravel_index(inside, shape), strict=True)
+    texts = [
+        ", ".join(f"{dim}={start + int(i)}" for (dim, start, _), i in zip(partition.box, place, strict=True))
+        for place in places
+    ]
+    return "first at " + "; ".join(texts)

@@ -1,0 +1,45 @@
+"""Names of the dimensions, variables and attributes of a model, in memory and saved, and their version."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCHEMA_VERSION: Final = 1
+
+EXPERT: Final = "expert"
+FEATURE: Final = "feature"
+PARTITION: Final = "partition"
+LOCAL_EXPERT: Final = "local_expert"
+
+GATE_INTERCEPT: Final = "gate_intercept"
+GATE_COEF: Final = "gate_coef"
+INTERCEPT: Final = "intercept"
+COEF: Final = "coef"
+VARIANCE: Final = "variance"
+
+# Variable -> whether it has the feature dimension after the expert dimension.
+PARAMETERS: Final[dict[str, bool]] = {
+    GATE_INTERCEPT: False,
+    GATE_COEF: True,
+    INTERCEPT: False,
+    COEF: True,
+    VARIANCE: False,
+}
+
+BOUND: Final = "bound"
+LOWER: Final = "lower"
+UPPER: Final = "upper"
+
+# Parts of a saved model other than the parameters: their names carry the part's name and a dot in front, so
+# that a model is one flat dataset, which every format can hold.
+DIAGNOSTICS: Final = "diagnostics"
+LOCAL_ESTIMATES: Final = "local_estimates"
+PARTS: Final = (DIAGNOSTICS, LOCAL_ESTIMATES)
+PART_SEPARATOR: Final = "."
+
+ATTR_SCHEMA_VERSION: Final = "daskmoe_schema"
+ATTR_VERSION: Final = "daskmoe_version"
+ATTR_CREATED: Final = "created"
+ATTR_FAMILY: Final = "family"
+ATTR_ROWS: Final = "rows"
+ATTR_OPTIONS: Final = "options"

@@ -1,0 +1,34 @@
+"""Sphinx configuration: MyST pages, numpydoc docstrings."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+_PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+
+project = "daskmoe"
+author = "daskmoe developers"
+copyright = f"2026, {author}"
+version = release = _PROJECT["version"]
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "myst_parser",
+]
+exclude_patterns = ["_build"]
+source_suffix = {".md": "markdown"}
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+autodoc_typehints = "none"
+# numpydoc loads autosummary, which the pages do not use.
+autosummary_generate = False
+numpydoc_show_class_members = False
+default_role = "literal"
+
+html_theme = "pydata_sphinx_theme"
+html_static_path = ["_static"]
+html_title = "daskmoe"
+html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}

@@ -1,0 +1,243 @@
+"""The command line as a user meets it: what it writes, where, and with which exit code."""
+
+from __future__ import annotations
+
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client, LocalCluster
+
+import daskmoe
+from daskmoe.cli import BAD_INPUT, DONE, FAILED, PARTITIONS_LEFT_OUT, run
+from daskmoe.cluster import TaskCounts, count_tasks, show_progress
+from daskmoe.demo import Row, format_table, free_folder
+from daskmoe.demo_figure import draw_demo_figure
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data, _ = daskmoe.simulate(2_000, n_features=3, n_experts=2, chunks=500, design="overlap", random_state=0)
+    path = tmp_path_factory.mktemp("cli") / "rows.zarr"
+    data.to_zarr(path, zarr_format=2)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model_path(store: Path) -> Path:
+    model = daskmoe.fit_local(store, "y", n_experts=2, random_state=0)
+    path = store.with_name("model.zarr")
+    model.to_zarr(path)
+    return path
+
+
+def fit_arguments(store: Path, output: Path, *more: str) -> list[str]:
+    return [
+        "fit",
+        str(store),
+        "--target",
+        "y",
+        "--n-experts",
+        "2",
+        "--seed",
+        "0",
+        "--output",
+        str(output),
+        *more,
+    ]
+
+
+@pytest.mark.cluster
+def test_fit_writes_the_model_that_the_library_gives(
+    cluster: LocalCluster, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "model.zarr"
+    assert run(fit_arguments(store, output, "--scheduler", cluster.scheduler_address)) == DONE
+    assert capsys.readouterr().out == f"{output}\n"
+    expected = daskmoe.fit(store, "y", n_experts=2, random_state=0)
+    xr.testing.assert_identical(daskmoe.open_model(output).params, expected.params)
+
+
+@pytest.mark.cluster
+def test_fit_takes_partitions_features_and_netcdf(cluster: LocalCluster, store: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model.nc"
+    options = ("--partitions", "3", "--features", "X", "--scheduler", cluster.scheduler_address)
+    assert run(fit_arguments(store, output, *options)) == DONE
+    model = daskmoe.open_model(output)
+    assert model.diagnostics is not None
+    assert model.diagnostics.sizes["partition"] == 3
+
+
+@pytest.mark.cluster
+def test_predict_writes_a_store_like_the_target(
+    cluster: LocalCluster, store: Path, model_path: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "predictions.zarr"
+    arguments = ["predict", str(model_path), str(store), "--output", str(output)]
+    assert run([*arguments, "--scheduler", cluster.scheduler_address]) == DONE
+    with xr.open_zarr(output, consolidated=False) as predictions:
+        expected = daskmoe.open_model(model_path).predict(store)
+        assert predictions["y"].chunks == expected.chunks
+        np.testing.assert_array_equal(predictions["y"], expected)
+
+
+def test_aggregate_and_summary(
+    store: Path, model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "joined.zarr"
+    models = [str(model_path), str(model_path)]
+    assert (
+        run(["aggregate", *models, "--support", str(store), "--seed", "0", "--output", str(output)]) == DONE
+    )
+    assert run(["summary", str(output)]) == DONE
+    assert daskmoe.open_model(output).summary() in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit"], "Missing argument 'STORE'"),
+        (["nothing"], "No such command 'nothing'"),
+        (["summary", "nowhere.zarr"], "nowhere.zarr"),
+        (["fit", "nowhere.zarr", "--target", "y", "--n-experts", "2", "--output", "m.zarr"], "nowhere.zarr"),
+        (["fit", "a.zarr", "--target", "y", "--n-experts", "0", "--output", "m.zarr"], "--n-experts"),
+        (
+            ["demo", "--workers", "1", "--scheduler", "tcp://127.0.0.1:1"],
+            "at most one of --workers, --scheduler",
+        ),
+    ],
+)
+def test_bad_usage_and_bad_input_exit_with_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == BAD_INPUT
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err + caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["fit", "predict", "aggregate", "demo"])
+def test_an_output_that_exists_is_left_alone(
+    command: str, store: Path, model_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = {
+        "fit": fit_arguments(store, tmp_path),
+        "predict": ["predict", str(model_path), str(store), "--output", str(tmp_path)],
+        "aggregate": ["aggregate", str(model_path), "--support", str(store), "--output", str(tmp_path)],
+        "demo": ["demo", "--output", str(tmp_path)],
+    }
+    assert run(arguments[command]) == BAD_INPUT
+    assert "exists already and is not overwritten" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_target_is_bad_input(store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    arguments = fit_arguments(store, tmp_path / "model.zarr")
+    arguments[arguments.index("y")] = "rain"
+    assert run(arguments) == BAD_INPUT
+    assert "'rain'" in caplog.text
+
+
+def test_an_unexpected_error_exits_with_4(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(path: str) -> None:
+        raise RuntimeError("the disk is gone")
+
+    monkeypatch.setattr(daskmoe, "open_model", fail)
+    assert run(["summary", str(model_path)]) == FAILED
+    assert "the disk is gone" in caplog.text
+
+
+def test_help_and_version_need_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == DONE
+    out = capsys.readouterr().out
+    assert all(command in out for command in ("demo", "fit", "predict", "aggregate", "summary"))
+
+
+@pytest.mark.cluster
+def test_progress_counts_the_tasks(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "daskmoe"), show_progress(client, "moe-some", "Partitions fitted"):
+        futures = [client.submit(abs, i, key=f"moe-some-{i}") for i in range(5)]
+        client.gather(futures)
+    assert "Partitions fitted: 5 of 5" in caplog.text
+    assert count_tasks(client, "moe-some") == TaskCounts(5, 5)
+
+
+def test_free_folder_counts_up(tmp_path: Path) -> None:
+    wanted = tmp_path / "demo"
+    assert free_folder(wanted) == wanted
+    wanted.mkdir()
+    (tmp_path / "demo-2").mkdir()
+    assert free_folder(wanted) == tmp_path / "demo-3"
+
+
+def test_table_says_what_is_not_known_by_leaving_it_out() -> None:
+    lines = format_table([Row("the reduction", -1.25, 0.5, 12.3), Row("the truth", -1.2, 0.25)]).splitlines()
+    assert lines[1].split() == ["the", "reduction", "-1.2500", "0.50000", "12.3", "s"]
+    assert lines[2].split() == ["the", "truth", "-1.2000", "0.25000"]
+
+
+def test_figure_is_svg_with_every_row_and_coefficient() -> None:
+    observed = np.array([0.0, 1.0, 2.0, 2.0])
+    coef = np.arange(6.0).reshape(2, 3)
+    root = ElementTree.fromstring(draw_demo_figure(observed, observed, coef, coef + 0.1))
+    tags = [element.tag.rpartition("}")[2] for element in root.iter()]
+    cells = [
+        element for element in root.iter() if element.get("fill-opacity") and element.tag.endswith("rect")
+    ]
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert len(cells) == 3
+    # Six coefficients and a key for two experts.
+    assert tags.count("circle") == 6 + 2
+    darkest = max(cells, key=lambda cell: float(cell.get("fill-opacity", 0)))
+    assert float(darkest.get("fill-opacity", 0)) == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_demo_leaves_model_predictions_and_figure(tmp_path: Path) -> None:
+    output = tmp_path / "demo"
+    command = [sys.executable, "-m", "daskmoe.cli", "demo", "--rows", "40000", "--partitions", "4"]
+    done = subprocess.run(
+        [*command, "--workers", "2", "--output", str(output)], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == DONE, done.stderr
+    assert re.search(r"Dashboard: http://127\.0\.0\.1:\d+/status", done.stderr)
+    assert "Partitions fitted: 4 of 4" in done.stderr
+    assert "Traceback" not in done.stderr
+    for name in ("one local fit", "the reduction", "the truth"):
+        assert name in done.stdout
+    for name in ("model.zarr", "predictions.zarr", "figure.svg"):
+        assert str(output / name) in done.stdout
+        assert (output / name).exists()
+    assert daskmoe.open_model(output / "model.zarr").n_experts == 4
+
+
+@pytest.mark.cluster
+def test_partitions_left_out_exit_with_3(
+    cluster: LocalCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, _ = daskmoe.simulate(1_000, n_features=2, n_experts=2, chunks=250, design="overlap", random_state=0)
+    data = data.load()
+    data["y"][:250] = np.nan
+    store = tmp_path / "rows.zarr"
+    data.chunk({data["y"].dims[0]: 250}).to_zarr(store, zarr_format=2)
+    output = tmp_path / "model.zarr"
+    options = ("--on-error", "skip", "--scheduler", cluster.scheduler_address)
+    assert run(fit_arguments(store, output, *options)) == PARTITIONS_LEFT_OUT
+    assert "1 of 4 partitions were left out" in caplog.text
+    assert output.exists()

@@ -1,0 +1,63 @@
+"""The documentation is run: every Python block of README and docs, or its opt-out gives a reason.
+
+Blocks of one page share a namespace, as a reader would type them one after the other. A block is left out by
+a comment on the line above it: ``<!-- not run: why -->``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import daskmoe
+from daskmoe import errors
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts)]
+BLOCK = re.compile(
+    r"(?:^<!-- not run:(?P<reason>.*?)-->\n)?^```(?:\{code-block\} )?python\n(?P<code>.*?)^```", re.M | re.S
+)
+LINK = re.compile(r"!?\[[^\]]*\]\((?!https?:|#)(?P<target>[^)#]+)[^)]*\)")
+
+
+def page_id(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for block in BLOCK.finditer(text):
+        if block["reason"] is not None:
+            assert block["reason"].strip(), "an opt-out needs its reason"
+            continue
+        # Blank lines in front give the line numbers of the page in a traceback.
+        lines_before = text.count("\n", 0, block.start("code"))
+        exec(compile("\n" * lines_before + block["code"], str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_between_files_lead_somewhere(page: Path) -> None:
+    for link in LINK.finditer(page.read_text(encoding="utf-8")):
+        assert (page.parent / link["target"]).exists(), link[0]
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    reference = set(re.findall(r"^\.\. auto(?:function|class):: (\w+)$", page, flags=re.M))
+    # The page takes all of `daskmoe.errors` by itself.
+    public = {name for name in daskmoe.__all__ if name != "__version__" and not hasattr(errors, name)}
+    assert public <= reference
+
+
+def test_the_block_pattern_sees_blocks_and_reasons() -> None:
+    page = "```python\na = 1\n```\n<!-- not run: needs SLURM -->\n```python\nb = 1\n```\n```bash\nls\n```\n"
+    assert [(b["code"], b["reason"]) for b in BLOCK.finditer(page)] == [
+        ("a = 1\n", None),
+        ("b = 1\n", " needs SLURM "),
+    ]

@@ -1,0 +1,114 @@
+"""The examples run, on data made here and, where they are there, on the real ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import daskmoe
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+STATIONS = ("Alpha", "Beta", "Gamma")
+
+
+@pytest.fixture(scope="module")
+def beijing() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("beijing", EXAMPLES / "beijing_air_quality.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_station(name: str, rng: np.random.Generator) -> pd.DataFrame:
+    """Forty days about the split, hourly, with gaps like those of the real table."""
+    time = pd.date_range("2016-02-01", periods=960, freq="h")
+    table = pd.DataFrame({part: getattr(time, part) for part in ("year", "month", "day", "hour")})
+    for column in ("PM2.5", "PM10", "SO2", "NO2", "CO", "O3", "TEMP", "PRES", "DEWP", "RAIN", "WSPM"):
+        table[column] = 50 + np.cumsum(rng.normal(size=len(time)))
+        table.loc[rng.random(len(time)) < 0.02, column] = np.nan
+    table["wd"] = rng.choice(["N", "NE", "SSW", None], size=len(time))
+    return table.assign(station=name)
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.concat([make_station(name, rng) for name in STATIONS], ignore_index=True)
+
+
+def test_features_of_one_station(beijing: ModuleType, table: pd.DataFrame) -> None:
+    rows = table[table["station"] == "Alpha"]
+    features = beijing.station_features(rows)
+    filled = rows["PM2.5"].interpolate(limit_direction="both").to_numpy()
+    assert features.sizes == {"time": 960 - 24}
+    assert features["time"].values[0] == np.datetime64("2016-02-02T00")
+    np.testing.assert_array_equal(features["PM2.5"], filled[24:])
+    np.testing.assert_array_equal(features["PM2.5_lag2"], filled[22:-2])
+    np.testing.assert_array_equal(features["PM2.5_lag24"], filled[:-24])
+    np.testing.assert_allclose(features["wd_sin"] ** 2 + features["wd_cos"] ** 2, 1)
+
+
+def test_dataset_is_standardized_by_the_training_years(beijing: ModuleType, table: pd.DataFrame) -> None:
+    data = beijing.build_dataset(table)
+    assert [str(name) for name in data["station"].values] == list(STATIONS)
+    assert data["PM2.5"].attrs["units"] == "ug/m3"
+    assert data["hour_sin"].dims == ("time",)
+    assert len(data.data_vars) == 20
+    training = data.sel(time=data["time"] < np.datetime64("2016-03-01"))["TEMP"]
+    assert abs(float(training.mean())) < 1e-12
+    assert float(training.std()) == pytest.approx(1)
+
+
+def test_no_data_is_said_plainly(beijing: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"expected PRSA_Data_\*\.csv or a Parquet file, found neither"):
+        beijing.read_table(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_beijing_example_runs(
+    beijing: ModuleType, table: pd.DataFrame, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if kind == "parquet":
+        table.to_parquet(tmp_path / "table.parquet")
+    else:
+        for name, rows in table.groupby("station"):
+            rows.to_csv(tmp_path / f"PRSA_Data_{name}.csv", index=False)
+    output = tmp_path / "output"
+    beijing.main([str(tmp_path), "--output", str(output)])
+    assert "published: centralized fit" in capsys.readouterr().out
+    model = daskmoe.open_model(output / "model.zarr")
+    assert model.n_experts == 4
+    assert len(model.feature_names) == 19
+    with xr.open_zarr(output / "predictions.zarr", consolidated=False) as predictions:
+        assert predictions["PM2.5"].sizes == {"station": 3, "time": 960 - 29 * 24}
+        assert predictions["PM2.5"].attrs["units"] == "ug/m3"
+        assert bool(predictions["PM2.5"].notnull().all())
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_beijing_reaches_the_published_scores(
+    beijing: ModuleType,
+    data_path: Callable[[str], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    beijing.main([str(data_path("beijing")), "--output", str(tmp_path / "output")])
+    line = re.search(r"^daskmoe, one pass +(\S+) +(\S+) +(\S+)$", capsys.readouterr().out, flags=re.M)
+    assert line
+    rmse, mae, log_likelihood = map(float, line.groups())
+    assert rmse < 18.0
+    assert mae < 9.8
+    assert log_likelihood > -3.76

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, Literal, cast, overload
 
+import numpy as np
 import xarray as xr
 from dask.delayed import Delayed, delayed
 
@@ -15,7 +17,17 @@ from daskmoe.engine import FitRequest, build_fit, fit_directly
 from daskmoe.errors import InvalidDataError, InvalidOptionError
 from daskmoe.model import MixtureOfExperts
 from daskmoe.random import RandomState, entropy_of
-from daskmoe.rows import Partition, RowSchema, describe_rows, open_store, plan_partitions
+from daskmoe.rows import (
+    Partition,
+    RowSchema,
+    describe_rows,
+    open_store,
+    plan_partitions,
+    plan_sample,
+)
+
+_PILOT_ROWS = 10_000
+_LARGEST_PILOT_ROWS = 30_000
 
 Data = xr.Dataset | str | os.PathLike[str]
 
@@ -119,7 +131,7 @@ def fit(  # type: ignore[misc]
     options = LocalFitOptions(n_experts=n_experts, family=family, n_init=n_init, start_rows=start_rows)
     request = _request(
         data, target, features, partitions, sample_weight, options, support_size, random_state, on_error,
-        checkpoint
+        checkpoint, aggregation,
     )  # fmt: skip
     recorded = _recorded(request, aggregation=aggregation, refine=refine)
     label = delayed(label_fit, pure=False, traverse=False)
@@ -181,6 +193,7 @@ def _request(
     random_state: RandomState,
     on_error: str,
     checkpoint: str | os.PathLike[str] | None,
+    aggregation: str = "reduction",
 ) -> FitRequest:
     """Validate everything that can be before data are read."""
     check_integer("support_size", support_size, 1)
@@ -190,16 +203,26 @@ def _request(
     planned = plan_partitions(dataset, schema, partitions)
     if on_error == "raise":
         _check_sizes(planned, schema, options.n_experts)
+    seed = entropy_of(random_state)
+    shared_start = aggregation == "auto" and len(planned) > 1
     return FitRequest(
         source=source,
         schema=schema,
         partitions=planned,
         options=options,
         support_size=support_size,
-        seed=entropy_of(random_state),
+        seed=seed,
         on_error=cast(Literal["raise", "skip"], on_error),
         checkpoint=None if checkpoint is None else os.path.abspath(os.fspath(checkpoint)),
+        sample=_plan_pilot(dataset, schema, seed) if shared_start else (),
     )
+
+
+def _plan_pilot(dataset: xr.Dataset, schema: RowSchema, seed: int) -> tuple[Partition, ...]:
+    """The sample of the shared start: 5 % of the rows, at least 10,000, at most 30,000."""
+    rows = math.prod(dataset.sizes[dim] for dim in schema.sample_dims)
+    size = min(max(_PILOT_ROWS, rows // 20), _LARGEST_PILOT_ROWS)
+    return plan_sample(dataset, schema, size, np.random.default_rng(seed))
 
 
 def _source(data: Data) -> tuple[xr.Dataset, str | xr.Dataset]:

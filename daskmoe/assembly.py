@@ -53,7 +53,13 @@ def _diagnostics(result: FitResult) -> xr.Dataset:
     }
     variables |= _per_partition(result.partitions)
     coords = {"partition": np.array([r.label for r in result.partitions], dtype=np.str_)}
-    return xr.Dataset(variables, coords, {"converged": int(aggregate.converged)})
+    if aggregate.candidates:
+        scores = np.array(list(aggregate.candidates.values()))
+        text = {"long_name": "log-likelihood a row on the labelled support", "units": "nats"}
+        variables["candidate_log_likelihood"] = ("candidate", scores, text)
+        coords["candidate"] = np.array(list(aggregate.candidates), dtype=np.str_)
+    attrs = {"converged": int(aggregate.converged), "aggregation": aggregate.chosen}
+    return xr.Dataset(variables, coords, attrs)
 
 
 def _per_partition(parts: Sequence[PartitionResult]) -> dict[str, Any]:

@@ -116,31 +116,45 @@ def show_progress(client: Client, prefix: str, label: str) -> Iterator[None]:
     label : str
         What a task is, in the plural.
     """
+    reporter = _Reporter(client, prefix, label)
     stop = threading.Event()
-    thread = threading.Thread(target=_report, args=(client, prefix, label, stop), daemon=True)
+    thread = threading.Thread(target=reporter.watch, args=(stop,), daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
+    reporter.finish()
 
 
-def _report(client: Client, prefix: str, label: str, stop: threading.Event) -> None:
-    # A terminal shows a bar; a log gets a line for every tenth.
-    draw, steps = (_draw_bar, 200) if sys.stderr.isatty() else (_log_line, 10)
-    shown, last = -1, False
-    while not last:
-        last = stop.wait(_POLL_SECONDS)
-        try:
-            counts = count_tasks(client, prefix)
-        except (OSError, ValueError, TimeoutError):
-            # The cluster is gone; whatever waits for the result says why.
-            return
-        step = steps * counts.done // max(counts.total, 1)
-        if counts.total and step != shown:
-            shown = step
-            draw(counts, label)
+class _Reporter:
+    def __init__(self, client: Client, prefix: str, label: str) -> None:
+        self._client, self._prefix, self._label = client, prefix, label
+        # A terminal shows a bar; a log gets a line for every tenth.
+        self._draw, self._steps = (_draw_bar, 200) if sys.stderr.isatty() else (_log_line, 10)
+        self._shown, self._total = -1, 0
+
+    def watch(self, stop: threading.Event) -> None:
+        """Show the counts every second until told to stop."""
+        while not stop.wait(_POLL_SECONDS):
+            try:
+                counts = count_tasks(self._client, self._prefix)
+            except (OSError, ValueError, TimeoutError):
+                # The cluster is gone; whatever waits for the result says why.
+                return
+            self._total = max(self._total, counts.total)
+            self._show(counts)
+
+    def finish(self) -> None:
+        """Show that all are done: by now the scheduler may have forgotten the tasks."""
+        self._show(TaskCounts(self._total, self._total))
+
+    def _show(self, counts: TaskCounts) -> None:
+        step = self._steps * counts.done // max(counts.total, 1)
+        if counts.total and step != self._shown:
+            self._shown = step
+            self._draw(counts, self._label)
 
 
 def _log_line(counts: TaskCounts, label: str) -> None:

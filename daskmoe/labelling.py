@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError, SchemaError
 from daskmoe.numerics.parameters import FloatArray, MoEParameters
@@ -157,7 +159,7 @@ def _arrays(parameters: MoEParameters) -> dict[str, FloatArray]:
 
 
 def _dataset(
-    arrays: dict[str, FloatArray], dims: tuple[str, ...], coords: dict[str, np.ndarray], rows: RowSchema
+    arrays: dict[str, FloatArray], dims: tuple[str, ...], coords: dict[str, NDArray[Any]], rows: RowSchema
 ) -> xr.Dataset:
     units = rows.target_attrs.get("units")
     known_units = {GATE_INTERCEPT: "1"}
@@ -172,7 +174,7 @@ def _dataset(
     return xr.Dataset(variables, coords)
 
 
-def _labels(labels: Sequence[str]) -> np.ndarray:
+def _labels(labels: Sequence[str]) -> NDArray[np.str_]:
     return np.array(labels, dtype=np.str_)
 
 

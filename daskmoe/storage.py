@@ -134,7 +134,7 @@ def save_zarr(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     ds : xr.Dataset
-        In memory or lazy; its chunks become the store's, whatever the encoding it was read with.
+        In memory or lazy; its chunks become the store's, ragged ones made regular.
     path : str or path
         A folder, or a URL.
 
@@ -144,7 +144,7 @@ def save_zarr(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
         If ``path`` exists.
     """
     # Zarr has a stable specification for texts of variable length only.
-    ds = _as_dtype(ds.drop_encoding(), {"U": np.dtypes.StringDType()})
+    ds = _with_regular_chunks(_as_dtype(ds.drop_encoding(), {"U": np.dtypes.StringDType()}))
     options: dict[str, Any] = {"mode": "w-", "zarr_format": 3, "consolidated": False}
     if not _is_url(path):
         with _new_path(path) as temporary:
@@ -240,6 +240,13 @@ def _as_dtype(ds: xr.Dataset, dtypes: Mapping[str, Any]) -> xr.Dataset:
 def _with_fixed_texts(ds: xr.Dataset) -> xr.Dataset:
     # NumPy casts texts of variable length to a fixed length by way of objects only.
     return _as_dtype(_as_dtype(ds, {"T": object}), {"O": np.str_})
+
+
+def _with_regular_chunks(ds: xr.Dataset) -> xr.Dataset:
+    # Unified chunks may be ragged, and a chunk of a Zarr array has one size.
+    grids = ds.unify_chunks().chunksizes
+    ragged = {dim: max(sizes) for dim, sizes in grids.items() if len({*sizes[:-1], max(sizes)}) > 1}
+    return ds.chunk(ragged) if ragged else ds
 
 
 def _without_long_integers(ds: xr.Dataset) -> xr.Dataset:

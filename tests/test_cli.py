@@ -6,6 +6,7 @@ import logging
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -34,6 +35,16 @@ def model_path(store: Path) -> Path:
     model = daskmoe.fit_local(store, "y", n_experts=2, random_state=0)
     path = store.with_name("model.zarr")
     model.to_zarr(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def gap_store(store: Path) -> Path:
+    """The store with no response in its first partition."""
+    data = xr.open_zarr(store).load()
+    data["y"][:500] = np.nan
+    path = store.with_name("gap.zarr")
+    data.drop_encoding().chunk(row=500).to_zarr(path, zarr_format=2)
     return path
 
 
@@ -151,6 +162,28 @@ def test_a_missing_target_is_bad_input(store: Path, tmp_path: Path, caplog: pyte
     assert "'rain'" in caplog.text
 
 
+@pytest.mark.cluster
+@pytest.mark.timeout(60)
+def test_missing_values_are_bad_input(
+    cluster: LocalCluster, gap_store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "model.zarr"
+    assert run(fit_arguments(gap_store, output, "--scheduler", cluster.scheduler_address)) == BAD_INPUT
+    assert "on_error='skip'" in caplog.text
+    assert not output.exists()
+
+
+@pytest.mark.cluster
+def test_partitions_left_out_exit_with_3(
+    cluster: LocalCluster, gap_store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "model.zarr"
+    options = ("--on-error", "skip", "--scheduler", cluster.scheduler_address)
+    assert run(fit_arguments(gap_store, output, *options)) == PARTITIONS_LEFT_OUT
+    assert "1 of 4 partitions were left out: 0 (left out: " in caplog.text
+    assert output.exists()
+
+
 def test_an_unexpected_error_exits_with_4(
     model_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -169,12 +202,19 @@ def test_help_and_version_need_nothing(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.cluster
-def test_progress_counts_the_tasks(client: Client, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "daskmoe"), show_progress(client, "moe-some", "Partitions fitted"):
-        futures = [client.submit(abs, i, key=f"moe-some-{i}") for i in range(5)]
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "forgotten"])
+def test_progress_ends_on_all_tasks(client: Client, keep: bool, caplog: pytest.LogCaptureFixture) -> None:
+    prefix = f"moe-sleep-{keep}"
+    with caplog.at_level(logging.INFO, "daskmoe"), show_progress(client, prefix, "Partitions fitted"):
+        futures = [client.submit(time.sleep, 0.4, key=f"{prefix}-{i}") for i in range(8)]
         client.gather(futures)
-    assert "Partitions fitted: 5 of 5" in caplog.text
-    assert count_tasks(client, "moe-some") == TaskCounts(5, 5)
+        if keep:
+            assert count_tasks(client, prefix) == TaskCounts(8, 8)
+        else:
+            del futures
+    lines = [record.getMessage() for record in caplog.records if record.name == "daskmoe.cluster"]
+    assert lines[-1] == "Partitions fitted: 8 of 8"
+    assert len(lines) == len(set(lines))
 
 
 def test_free_folder_counts_up(tmp_path: Path) -> None:
@@ -225,19 +265,3 @@ def test_demo_leaves_model_predictions_and_figure(tmp_path: Path) -> None:
         assert str(output / name) in done.stdout
         assert (output / name).exists()
     assert daskmoe.open_model(output / "model.zarr").n_experts == 4
-
-
-@pytest.mark.cluster
-def test_partitions_left_out_exit_with_3(
-    cluster: LocalCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    data, _ = daskmoe.simulate(1_000, n_features=2, n_experts=2, chunks=250, design="overlap", random_state=0)
-    data = data.load()
-    data["y"][:250] = np.nan
-    store = tmp_path / "rows.zarr"
-    data.chunk({data["y"].dims[0]: 250}).to_zarr(store, zarr_format=2)
-    output = tmp_path / "model.zarr"
-    options = ("--on-error", "skip", "--scheduler", cluster.scheduler_address)
-    assert run(fit_arguments(store, output, *options)) == PARTITIONS_LEFT_OUT
-    assert "1 of 4 partitions were left out" in caplog.text
-    assert output.exists()

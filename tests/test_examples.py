@@ -17,6 +17,7 @@ import daskmoe
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 STATIONS = ("Alpha", "Beta", "Gamma")
+HOURS = 46 * 24
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,8 @@ def beijing() -> ModuleType:
 
 
 def make_station(name: str, rng: np.random.Generator) -> pd.DataFrame:
-    """Forty days about the split, hourly, with gaps like those of the real table."""
-    time = pd.date_range("2016-02-01", periods=960, freq="h")
+    """Hours of two months before the split and five days after it, with gaps like those of the real table."""
+    time = pd.date_range("2016-01-20", periods=HOURS, freq="h")
     table = pd.DataFrame({part: getattr(time, part) for part in ("year", "month", "day", "hour")})
     for column in ("PM2.5", "PM10", "SO2", "NO2", "CO", "O3", "TEMP", "PRES", "DEWP", "RAIN", "WSPM"):
         table[column] = 50 + np.cumsum(rng.normal(size=len(time)))
@@ -50,8 +51,8 @@ def test_features_of_one_station(beijing: ModuleType, table: pd.DataFrame) -> No
     rows = table[table["station"] == "Alpha"]
     features = beijing.station_features(rows)
     filled = rows["PM2.5"].interpolate(limit_direction="both").to_numpy()
-    assert features.sizes == {"time": 960 - 24}
-    assert features["time"].values[0] == np.datetime64("2016-02-02T00")
+    assert features.sizes == {"time": HOURS - 24}
+    assert features["time"].values[0] == np.datetime64("2016-01-21T00")
     np.testing.assert_array_equal(features["PM2.5"], filled[24:])
     np.testing.assert_array_equal(features["PM2.5_lag2"], filled[22:-2])
     np.testing.assert_array_equal(features["PM2.5_lag24"], filled[:-24])
@@ -92,7 +93,7 @@ def test_beijing_example_runs(
     assert model.n_experts == 4
     assert len(model.feature_names) == 19
     with xr.open_zarr(output / "predictions.zarr", consolidated=False) as predictions:
-        assert predictions["PM2.5"].sizes == {"station": 3, "time": 960 - 29 * 24}
+        assert predictions["PM2.5"].sizes == {"station": 3, "time": 5 * 24}
         assert predictions["PM2.5"].attrs["units"] == "ug/m3"
         assert bool(predictions["PM2.5"].notnull().all())
 

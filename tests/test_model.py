@@ -378,7 +378,8 @@ def test_quantiles_of_any_mixture(
 
     def reached(y: np.ndarray) -> np.ndarray:
         gates = np.exp(mixture.log_gating(parameters, features))
-        return np.sum(gates * norm.cdf(y, mixture.linear_predictor(coef, features), scale), axis=0)
+        below = norm.cdf(y, mixture.linear_predictor(coef, features), scale)
+        return np.asarray(np.sum(gates * below, axis=0))
 
     assert (reached(found - near) <= probability + 1e-15).all()
     assert (reached(found + near) >= probability - 1e-15).all()
@@ -573,6 +574,14 @@ def test_predicting_from_a_store_and_to_a_store(tmp_path: Path, raise_if_dask_co
     np.testing.assert_array_equal(written["y"], model.predict(data))
     assert list(map(str, written["station"].values)) == data["station"].values.tolist()
     assert model.log_likelihood(str(tmp_path / "data")) == pytest.approx(model.log_likelihood(data))
+
+
+def test_ragged_predictions_are_written(tmp_path: Path) -> None:
+    data = flat_data().drop_vars("y")
+    ragged = make_model(flat_data(), "y").predict(data.chunk(time=(20, 13, 17)))
+    save_zarr(ragged.to_dataset(), tmp_path / "predicted")
+    written = xr.load_dataset(tmp_path / "predicted", engine="zarr", consolidated=False)
+    np.testing.assert_array_equal(written["y"], ragged)
 
 
 def test_a_large_lazy_coordinate_is_not_read(raise_if_dask_computes: Guard) -> None:

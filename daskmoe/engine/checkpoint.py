@@ -18,6 +18,7 @@ import numpy as np
 
 from daskmoe.engine.results import PartitionResult
 from daskmoe.numerics.parameters import LocalEstimate, MoEParameters, Moments, SupportSample
+from daskmoe.numerics.refinement import Expansion
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,12 @@ def _to_arrays(result: PartitionResult) -> dict[str, Any]:
         "scalars": np.array(json.dumps(scalars)),
         "start_log_likelihoods": estimate.start_log_likelihoods,
     }
-    groups = {"parameters": estimate.parameters, "support": result.support, "moments": result.moments}
+    groups = {
+        "parameters": estimate.parameters,
+        "support": result.support,
+        "moments": result.moments,
+        "expansion": result.expansion,
+    }
     for group, values in groups.items():
         if values is not None:
             fields = values._asdict().items()
@@ -90,4 +96,5 @@ def _from_arrays(arrays: dict[str, Any]) -> PartitionResult:
         SupportSample(**{"response": None, **group("support")}),
         Moments(float(moments["weight"]), moments["mean"], moments["scatter"]) if moments else None,
         data_bytes,
+        Expansion(**group("expansion")) if group("expansion") else None,
     )

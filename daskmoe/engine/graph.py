@@ -1,4 +1,4 @@
-"""The graph of a fit: M local tasks, one aggregate task, and one that holds what they share.
+"""The graph of a fit: M local tasks, one aggregate task, and a constant number of others.
 
 Building computes nothing. With a store, tasks open their own row ranges and the graph holds no data; with a
 dataset, each task depends on its own piece of it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -17,8 +18,10 @@ from dask.delayed import Delayed, delayed
 
 from daskmoe.config import LocalFitOptions
 from daskmoe.engine.results import FitResult
-from daskmoe.engine.tasks import TaskPlan, aggregate_partitions, fit_partition
+from daskmoe.engine.tasks import TaskPlan, aggregate_partitions, fit_partition, fit_pilot, read_sample
 from daskmoe.rows import Partition, RowSchema, read_box
+
+_SAMPLE_TASKS = 16
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class FitRequest:
     seed : int
     on_error : {"raise", "skip"}
     checkpoint : str or None
+    sample : tuple of Partition
+        Runs of rows of the pilot's sample; none where there is no shared start.
     """
 
     source: str | xr.Dataset
@@ -47,8 +52,9 @@ class FitRequest:
     seed: int
     on_error: Literal["raise", "skip"]
     checkpoint: str | None
+    sample: tuple[Partition, ...] = ()
 
-    @property
+    @cached_property
     def token(self) -> str:
         """Names the request: the same for the same data, options and seed."""
         source: Any = os.path.abspath(self.source) if _is_local(self.source) else self.source
@@ -58,7 +64,7 @@ class FitRequest:
         return str(
             tokenize(
                 source, self.schema.to_json(), self.partitions, self.options, self.support_size, self.seed,
-                self.on_error,
+                self.on_error, self.sample,
             )
         )  # fmt: skip
 
@@ -66,34 +72,63 @@ class FitRequest:
 def build_fit(request: FitRequest) -> Delayed:
     """The delayed `FitResult` of a request."""
     token = request.token
-    path = request.source if isinstance(request.source, str) else None
-    plan = TaskPlan(
-        path, request.schema, request.options, request.seed, request.on_error, request.checkpoint, token
-    )
-    shared = delayed(plan, name=f"moe-plan-{token}", traverse=False)
+    shared = delayed(_plan(request), name=f"moe-plan-{token}", traverse=False)
+    pilot = _build_pilot(request, shared) if request.sample else None
     local_fit = delayed(fit_partition, pure=False, traverse=False)
-    shares = support_shares([p.n_rows for p in request.partitions], request.support_size)
     results = [
         local_fit(
-            shared, partition, share, _piece(request, partition),
+            shared, partition, share, _piece(request, partition), pilot,
             dask_key_name=f"moe-local-fit-{token}-{partition.index}",
         )
-        for partition, share in zip(request.partitions, shares, strict=True)
+        for partition, share in _shares(request)
     ]  # fmt: skip
     aggregate = delayed(aggregate_partitions, pure=False)
-    return cast(Delayed, aggregate(shared, results, dask_key_name=f"moe-aggregate-{token}"))
+    return cast(Delayed, aggregate(shared, results, pilot, dask_key_name=f"moe-aggregate-{token}"))
+
+
+def _build_pilot(request: FitRequest, shared: Delayed) -> Delayed:
+    """The tasks of a shared start: at most `_SAMPLE_TASKS` that read, one that fits."""
+    read = delayed(read_sample, pure=False, traverse=False)
+    samples = [
+        read(
+            shared, runs, [_piece(request, run) for run in runs],
+            dask_key_name=f"moe-sample-{request.token}-{index}",
+        )
+        for index, runs in enumerate(_sample_groups(request))
+    ]  # fmt: skip
+    fit = delayed(fit_pilot, pure=False)
+    return cast(Delayed, fit(shared, samples, dask_key_name=f"moe-pilot-{request.token}"))
 
 
 def fit_directly(request: FitRequest) -> FitResult:
     """The result of a request without a graph, in this thread."""
-    path = request.source if isinstance(request.source, str) else None
-    plan = TaskPlan(path, request.schema, request.options, request.seed, request.on_error, None, "")
-    shares = support_shares([p.n_rows for p in request.partitions], request.support_size)
-    pairs = zip(request.partitions, shares, strict=True)
+    plan = _plan(request)
+    groups = _sample_groups(request)
+    samples = [read_sample(plan, runs, [_piece(request, run) for run in runs]) for runs in groups]
+    pilot = fit_pilot(plan, samples) if samples else None
     results = [
-        fit_partition(plan, partition, share, _piece(request, partition)) for partition, share in pairs
+        fit_partition(plan, partition, share, _piece(request, partition), pilot)
+        for partition, share in _shares(request)
     ]
-    return aggregate_partitions(plan, results)
+    return aggregate_partitions(plan, results, pilot)
+
+
+def _plan(request: FitRequest) -> TaskPlan:
+    path = request.source if isinstance(request.source, str) else None
+    return TaskPlan(
+        path, request.schema, request.options, request.seed, request.on_error, request.checkpoint,
+        request.token if request.checkpoint else "", bool(request.sample),
+    )  # fmt: skip
+
+
+def _sample_groups(request: FitRequest) -> list[tuple[Partition, ...]]:
+    tasks = min(len(request.sample), _SAMPLE_TASKS)
+    return [request.sample[i::tasks] for i in range(tasks)]
+
+
+def _shares(request: FitRequest) -> list[tuple[Partition, int]]:
+    shares = support_shares([p.n_rows for p in request.partitions], request.support_size)
+    return list(zip(request.partitions, shares, strict=True))
 
 
 def support_shares(rows: list[int], support_size: int) -> list[int]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from daskmoe.numerics.aggregation import Aggregate
 from daskmoe.numerics.parameters import LocalEstimate, Moments, SupportSample
+from daskmoe.numerics.refinement import Expansion
 
 
 class PartitionResult(NamedTuple):
@@ -22,6 +23,8 @@ class PartitionResult(NamedTuple):
         None where the partition was left out.
     data_bytes : int
         Size of the rows that were read, in bytes.
+    expansion : Expansion or None
+        What the partition says about shared parameters, where there is a pilot.
     """
 
     label: str
@@ -29,16 +32,13 @@ class PartitionResult(NamedTuple):
     support: SupportSample
     moments: Moments | None
     data_bytes: int
+    expansion: Expansion | None = None
 
     @property
     def sent_bytes(self) -> int:
         """Size of the arrays that travel to the aggregation, in bytes."""
-        groups = (
-            self.estimate.parameters,
-            self.support,
-            self.moments,
-            (self.estimate.start_log_likelihoods,),
-        )
+        starts = (self.estimate.start_log_likelihoods,)
+        groups = (self.estimate.parameters, self.support, self.moments, starts, self.expansion)
         return sum(int(getattr(a, "nbytes", 8)) for g in groups if g is not None for a in g if a is not None)
 
 

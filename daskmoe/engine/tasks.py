@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Sequence
+from functools import reduce
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,14 +15,18 @@ from daskmoe.engine.checkpoint import checkpoint_path, load_result, save_result
 from daskmoe.engine.results import FitResult, PartitionResult
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import DaskMoEError, InvalidDataError, PartitionError
-from daskmoe.numerics.aggregation import pool_support, reduction_estimator
-from daskmoe.numerics.coordinates import Observations, moments
+from daskmoe.numerics.aggregation import one_shot_estimator, pool_support, reduction_estimator
+from daskmoe.numerics.coordinates import Observations, merge_moments, moments
 from daskmoe.numerics.families import get_family
 from daskmoe.numerics.local import fit_local_estimate
 from daskmoe.numerics.parameters import LocalEstimate, SupportSample
-from daskmoe.rows import Partition, Rows, RowSchema, extract_rows, read_box
+from daskmoe.numerics.refinement import Pilot, expand_estimate, make_pilot
+from daskmoe.rows import Partition, RowSchema, extract_rows, read_box
 
 logger = logging.getLogger(__name__)
+
+# Partition m draws from the spawn key (m,): the pilot must not share it with any.
+_SAMPLE_SEED = 2**31
 
 
 class TaskPlan(NamedTuple):
@@ -40,6 +45,8 @@ class TaskPlan(NamedTuple):
         Folder of finished partitions.
     token : str
         Of everything that a result depends on.
+    labelled : bool
+        Whether support rows carry their responses.
     """
 
     source: str | None
@@ -49,12 +56,54 @@ class TaskPlan(NamedTuple):
     on_error: Literal["raise", "skip"]
     checkpoint: str | None
     token: str
+    labelled: bool
+
+
+def read_sample(
+    plan: TaskPlan, runs: Sequence[Partition], pieces: Sequence[xr.Dataset | None]
+) -> Observations:
+    """Read some runs of the pilot's sample; incomplete rows are left out, whatever ``plan.on_error`` says."""
+    return _concatenate([_rows(plan, run, piece, "skip") for run, piece in zip(runs, pieces, strict=True)])
+
+
+def fit_pilot(plan: TaskPlan, samples: Sequence[Observations]) -> Pilot:
+    """Fit the sample: the shared start of all partitions.
+
+    Raises
+    ------
+    InvalidDataError
+        If the sample has too few complete rows.
+    """
+    sample = _concatenate(samples)
+    rng = np.random.default_rng(np.random.SeedSequence(plan.seed, spawn_key=(_SAMPLE_SEED,)))
+    if sample.n_rows < max(2, plan.options.n_experts):
+        raise InvalidDataError(
+            f"Expected complete rows in the sample that the pilot is fitted to, got {sample.n_rows}. Drop "
+            "incomplete rows from the data, or use aggregation='reduction', which needs no sample."
+        )
+    with single_threaded_blas():
+        estimate = fit_local_estimate(sample, plan.options, rng)
+        assert estimate.parameters is not None
+        return make_pilot(estimate.parameters, sample)
+
+
+def _concatenate(parts: Sequence[Observations]) -> Observations:
+    weights = [part.weight for part in parts if part.weight is not None]
+    return Observations(
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.response for part in parts]),
+        np.concatenate(weights) if weights else None,
+    )
 
 
 def fit_partition(
-    plan: TaskPlan, partition: Partition, support_rows: int, piece: xr.Dataset | None
+    plan: TaskPlan,
+    partition: Partition,
+    support_rows: int,
+    piece: xr.Dataset | None,
+    pilot: Pilot | None,
 ) -> PartitionResult:
-    """Read one partition, fit it and draw its share of the support sample.
+    """Read one partition, fit it (from the pilot, if there is one) and draw its share of the support.
 
     Raises
     ------
@@ -70,10 +119,13 @@ def fit_partition(
             return kept
     try:
         with single_threaded_blas():
-            result = _fit(plan, partition, support_rows, piece)
+            result = _fit(plan, partition, support_rows, piece, pilot)
     except Exception as error:
         failure = _as_partition_error(error, partition)
         if plan.on_error == "raise":
+            # An error that is its own cause cannot be sent between processes.
+            if failure is error:
+                raise
             raise failure from error
         logger.warning("partition %s is left out: %s", partition.label, failure)
         return _left_out(partition, plan, str(failure))
@@ -83,56 +135,68 @@ def fit_partition(
 
 
 def _fit(
-    plan: TaskPlan, partition: Partition, support_rows: int, piece: xr.Dataset | None
+    plan: TaskPlan,
+    partition: Partition,
+    support_rows: int,
+    piece: xr.Dataset | None,
+    pilot: Pilot | None,
 ) -> PartitionResult:
     fit_seed, support_seed = np.random.SeedSequence(plan.seed, spawn_key=(partition.index,)).spawn(2)
-    began = time.perf_counter()
-    box = read_box(plan.source, plan.schema, partition) if plan.source is not None else piece
-    assert box is not None
-    rows = extract_rows(box, plan.schema, partition, on_error=plan.on_error)
-    seconds_read = time.perf_counter() - began
-    data = _observations(rows, partition, plan.options.n_experts)
-    estimate = fit_local_estimate(data, plan.options, np.random.default_rng(fit_seed))
+    data = _rows(plan, partition, piece, plan.on_error)
+    _check_rows(data, partition, plan.options.n_experts)
+    if pilot is None:
+        estimate = fit_local_estimate(data, plan.options, np.random.default_rng(fit_seed))
+        expansion = None
+    else:
+        estimate, expansion = expand_estimate(data, pilot)
     logger.info(
-        "partition %s: %d rows read in %.2f s, fitted in %.2f s, %.4f nats a row",
-        partition.label, estimate.rows, seconds_read, estimate.seconds,
-        estimate.log_likelihood / estimate.weight,
+        "partition %s: %d rows fitted in %.2f s, %.4f nats a row",
+        partition.label, estimate.rows, estimate.seconds, estimate.log_likelihood / estimate.weight,
     )  # fmt: skip
     return PartitionResult(
         partition.label,
-        estimate._replace(dropped_rows=rows.dropped),
-        draw_support(data, support_rows, np.random.default_rng(support_seed)),
+        estimate._replace(dropped_rows=partition.n_rows - data.n_rows),
+        draw_support(data, support_rows, np.random.default_rng(support_seed), plan.labelled),
         moments(data),
         sum(a.nbytes for a in data if a is not None),
+        expansion,
     )
 
 
-def _observations(rows: Rows, partition: Partition, n_experts: int) -> Observations:
-    """The rows of a partition, if they are enough for a fit."""
+def _rows(
+    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, on_error: Literal["raise", "skip"]
+) -> Observations:
+    box = read_box(plan.source, plan.schema, partition) if plan.source is not None else piece
+    assert box is not None
+    rows = extract_rows(box, plan.schema, partition, on_error=on_error)
     assert rows.response is not None
-    data = Observations(rows.features, rows.response, rows.weight)
+    return Observations(rows.features, rows.response, rows.weight)
+
+
+def _check_rows(data: Observations, partition: Partition, n_experts: int) -> None:
+    """Raise `InvalidDataError` unless the rows are enough for a fit."""
     least = max(2, n_experts)
     used = data.n_rows if data.weight is None else int(np.count_nonzero(data.weight))
     if used < least:
         raise InvalidDataError(
             f"Partition {partition.label!r}: expected at least {least} complete rows of positive weight for "
-            f"{n_experts} experts, got {used} ({rows.dropped} dropped). Use fewer or larger partitions, or "
+            f"{n_experts} experts, got {used} of {partition.n_rows}. Use fewer or larger partitions, or "
             "on_error='skip' to leave it out."
         )
-    return data
 
 
-def draw_support(data: Observations, n_rows: int, rng: np.random.Generator) -> SupportSample:
-    """A simple random sample of features, weighing as the rows do."""
+def draw_support(data: Observations, n_rows: int, rng: np.random.Generator, labelled: bool) -> SupportSample:
+    """A simple random sample of features (and responses, if labelled), weighing as the rows do."""
     index = np.sort(rng.choice(data.n_rows, min(n_rows, data.n_rows), replace=False, shuffle=False))
     weight = np.ones(len(index)) if data.weight is None else data.weight[index].astype(np.float64)
     total = weight.sum()
     weight = weight / total if total > 0 else np.full(len(index), 1.0 / max(len(index), 1))
-    return SupportSample(np.asarray(data.features[index], dtype=np.float64), None, weight)
+    response = np.asarray(data.response[index], dtype=np.float64) if labelled else None
+    return SupportSample(np.asarray(data.features[index], dtype=np.float64), response, weight)
 
 
-def aggregate_partitions(plan: TaskPlan, results: list[PartitionResult]) -> FitResult:
-    """The aggregate task: pool the support and reduce the local estimators, in partition order.
+def aggregate_partitions(plan: TaskPlan, results: list[PartitionResult], pilot: Pilot | None) -> FitResult:
+    """The aggregate task: one model from what the partitions sent, in partition order.
 
     Raises
     ------
@@ -144,15 +208,15 @@ def aggregate_partitions(plan: TaskPlan, results: list[PartitionResult]) -> FitR
         reasons = "; ".join(sorted({r.estimate.status for r in results})[:3])
         raise PartitionError(f"Expected at least one partition that can be fitted, got none: {reasons}")
     weights = np.array([r.estimate.weight for r in fitted])
+    locals_ = [r.estimate.parameters for r in fitted if r.estimate.parameters is not None]
+    family, n_experts = get_family(plan.options.family), plan.options.n_experts
     with single_threaded_blas():
         support = pool_support([r.support for r in fitted], weights)
-        aggregate = reduction_estimator(
-            [r.estimate.parameters for r in fitted if r.estimate.parameters is not None],
-            weights,
-            support,
-            plan.options.n_experts,
-            get_family(plan.options.family),
-        )
+        if pilot is None:
+            return FitResult(reduction_estimator(locals_, weights, support, n_experts, family), results)
+        pooled = reduce(merge_moments, [r.moments for r in fitted if r.moments is not None])
+        expansions = [r.expansion for r in fitted if r.expansion is not None]
+        aggregate = one_shot_estimator(expansions, locals_, weights, support, pooled, pilot, family)
     return FitResult(aggregate, results)
 
 

@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from daskmoe.errors import InvalidOptionError
 from daskmoe.numerics.alignment import canonical_order
 from daskmoe.numerics.families import Family
-from daskmoe.numerics.parameters import FloatArray, LargeMoE, MoEParameters, SupportSample
+from daskmoe.numerics.mixture import log_density
+from daskmoe.numerics.parameters import FloatArray, LargeMoE, MoEParameters, Moments, SupportSample
+from daskmoe.numerics.priors import prior_from
 from daskmoe.numerics.reduction import reduce_mixture
+from daskmoe.numerics.refinement import Expansion, Pilot, combine_expansions
 
 _LOCAL_STARTS = 5
 
@@ -34,6 +37,10 @@ class Aggregate(NamedTuple):
     flow : ndarray of shape (L, K)
         Mass moved from every component of the large MoE to every expert.
     converged : bool
+    candidates : dict of str to float
+        Log-likelihood a row of every candidate on the labelled support; empty where there was no choice.
+    chosen : str
+        The method that gave ``parameters``.
     """
 
     parameters: MoEParameters
@@ -41,6 +48,8 @@ class Aggregate(NamedTuple):
     start_objectives: FloatArray
     flow: FloatArray
     converged: bool
+    candidates: dict[str, float]
+    chosen: str
 
 
 def reduction_estimator(
@@ -65,7 +74,7 @@ def reduction_estimator(
     """
     large = LargeMoE.from_estimates(list(locals_), weights)
     if len(locals_) == 1 and locals_[0].n_experts == n_experts:
-        return Aggregate(locals_[0], np.zeros(1), np.zeros(1), np.eye(n_experts), True)
+        return Aggregate(locals_[0], np.zeros(1), np.zeros(1), np.eye(n_experts), True, {}, "local")
     starts = _starts(locals_, weights, n_experts)
     result = reduce_mixture(large, support, starts, family)
     order = np.lexsort(result.parameters.coef.T[::-1])
@@ -75,7 +84,75 @@ def reduction_estimator(
         result.start_objectives,
         result.flow[:, order],
         result.converged,
+        {},
+        "reduction",
     )
+
+
+def one_shot_estimator(
+    expansions: Sequence[Expansion],
+    locals_: Sequence[MoEParameters],
+    weights: FloatArray,
+    support: SupportSample,
+    pooled: Moments,
+    pilot: Pilot,
+    family: Family,
+) -> Aggregate:
+    """The best estimator of one communication step: information-weighted, from a shared start.
+
+    The maximum of the summed expansions, unless another candidate (the reduction of the local estimates, the
+    pilot itself) is better on the labelled support by more than twice the standard error of the difference.
+
+    Parameters
+    ----------
+    expansions : sequence of Expansion
+    locals_ : sequence of MoEParameters
+    weights : ndarray of shape (M,)
+    support : SupportSample
+        With responses.
+    pooled : Moments
+        Of all rows; they make the prior.
+    pilot : Pilot
+    family : Family
+    """
+    n_experts = pilot.parameters.n_experts
+    prior = prior_from(pooled, pilot.coordinates, n_experts)
+    one_shot = combine_expansions(expansions, pilot, prior)
+    start = pilot.parameters if one_shot is None else one_shot
+    reduced = reduce_mixture(LargeMoE.from_estimates(list(locals_), weights), support, [start], family)
+    candidates = {"one-shot": one_shot, "reduction": reduced.parameters, "pilot": pilot.parameters}
+    known = {name: p for name, p in candidates.items() if p is not None}
+    chosen, scores = _choose(known, support, family)
+    order = np.lexsort(known[chosen].coef.T[::-1])
+    return Aggregate(
+        known[chosen].take(order),
+        reduced.objectives,
+        reduced.start_objectives,
+        reduced.flow[:, order],
+        reduced.converged,
+        scores,
+        chosen,
+    )
+
+
+def _choose(
+    candidates: dict[str, MoEParameters], support: SupportSample, family: Family
+) -> tuple[str, dict[str, float]]:
+    """The first candidate, unless another is significantly better on the support."""
+    assert support.response is not None
+    values = {
+        name: log_density(parameters, family, support.features, support.response)
+        for name, parameters in candidates.items()
+    }
+    scores = {name: float(support.weight @ value) for name, value in values.items()}
+    chosen = next(iter(candidates))
+    for name, value in values.items():
+        difference = value - values[chosen]
+        gain = float(support.weight @ difference)
+        deviation = float(np.sqrt(support.weight**2 @ (difference - gain) ** 2))
+        if gain > 2.0 * deviation or not np.isfinite(scores[chosen]):
+            chosen = name
+    return chosen, scores
 
 
 def _starts(locals_: Sequence[MoEParameters], weights: FloatArray, n_experts: int) -> list[MoEParameters]:

@@ -30,11 +30,25 @@ Array = NDArray[np.floating[Any]]
 
 
 class LikelihoodStatistics(NamedTuple):
-    """Row sums: ``value``, ``gradient`` (P,), ``information`` (P, P) (minus the Hessian), ``weight``."""
+    """Sums over rows.
+
+    Attributes
+    ----------
+    value : float
+        The log-likelihood.
+    gradient : ndarray of shape (P,)
+    information : ndarray of shape (P, P)
+        Observed information: minus the Hessian.
+    complete : ndarray of shape (P, P)
+        Information of the complete data, experts known: positive semi-definite, the metric of an EM step.
+    weight : float
+        Sum of the row weights.
+    """
 
     value: float
     gradient: FloatArray
     information: FloatArray
+    complete: FloatArray
     weight: float
 
 
@@ -76,7 +90,8 @@ def likelihood_statistics(
     sums = _Sums(n_experts, q, precision)
     for block in blocks:
         sums.add(runs, block)
-    return LikelihoodStatistics(sums.value, sums.gradient(), sums.information(), sums.weight)
+    information, complete = sums.information()
+    return LikelihoodStatistics(sums.value, sums.gradient(), information, complete, sums.weight)
 
 
 class _Sums:
@@ -88,7 +103,9 @@ class _Sums:
         self.value = self.weight = 0.0
         self.linear = np.zeros((self.vectors, q))
         self.scalar = np.zeros(n_experts)
-        self.outer = np.zeros((packed_size(self.vectors), packed_size(q)))
+        self.pairs = packed_size(self.vectors)
+        self.outer = np.zeros((self.pairs + packed_size(n_experts - 1) + n_experts, packed_size(q)))
+        self.mass = np.zeros(n_experts)
         self.mixed = np.zeros((n_experts, self.vectors, q))
         self.corner = np.zeros((n_experts, n_experts))
 
@@ -108,33 +125,45 @@ class _Sums:
             gradient *= weight
         self.linear += gradient[: self.vectors] @ block.design.T
         self.scalar += gradient[self.vectors :].sum(axis=1)
-        curvature = self._curvature(gates, tau, score, runs.variance[0])
         products = np.empty((packed_size(self.q), tau.shape[1]), self.precision)
         pairwise_products(block.design.astype(self.precision, copy=False), products)
         outer = np.empty((len(self.outer), tau.shape[1]), self.precision)
-        self._outer_weights(pieces, curvature, gates, outer)
+        self._complete_weights(gates, tau / runs.variance[0][:, None], outer[self.pairs :])
+        self._outer_weights(pieces, tau * score * score, outer)
         if weight is not None:
             outer *= weight
         self.outer += outer @ products.T
         self._add_dispersion(pieces, tau, score, spread, weight, block.design)
 
-    def _curvature(self, gates: Array, tau: Array, score: Array, variance: FloatArray) -> Array:
-        """Row weights of the diagonal (k, k) blocks beyond z z': (2 K - 1, B)."""
-        experts = tau * (1.0 / variance[:, None] - score * score)
-        return np.concatenate([gates[:-1] - tau[:-1], experts])
-
-    def _outer_weights(self, pieces: Array, curvature: Array, gates: Array, out: Array) -> None:
-        """Row weights of u u' for every pair of linear parameter vectors, packed by rows."""
-        free, vectors = self.n_experts - 1, self.vectors
+    def _complete_weights(self, gates: Array, precision: Array, out: Array) -> None:
+        """Row weights of u u' in the complete-data information: of the gates, then of the experts."""
         start = 0
+        for k in range(self.n_experts - 1):
+            stop = start + self.n_experts - 1 - k
+            np.multiply(gates[k], -gates[k:-1], out=out[start:stop], casting="same_kind")
+            out[start] += gates[k]
+            start = stop
+        out[start:] = precision
+
+    def _outer_weights(self, pieces: Array, squares: Array, out: Array) -> None:
+        """Row weights of u u' for every pair of linear parameter vectors, packed by rows.
+
+        z z' less the part within one expert, plus the complete-data terms, which stand behind in ``out``.
+        """
+        free, vectors = self.n_experts - 1, self.vectors
+        complete = out[self.pairs :]
+        start = gate_start = 0
         for a in range(vectors):
             stop = start + vectors - a
             np.multiply(pieces[a], pieces[a:vectors], out=out[start:stop], casting="same_kind")
-            out[start] += curvature[a]
             if a < free:
-                out[start : start + free - a] -= gates[a] * gates[a:free]
-                # The gate's own expert: -tau_k s_k.
+                out[start] -= pieces[a]
+                out[start : start + free - a] += complete[gate_start : gate_start + free - a]
                 out[start + free] -= pieces[free + a]
+                gate_start += free - a
+            else:
+                out[start] += complete[gate_start + a - free]
+                out[start] -= squares[a - free]
             start = stop
 
     def _add_dispersion(
@@ -152,6 +181,8 @@ class _Sums:
             self.mixed[k] += rows @ design.T
         self.corner += scaled @ pieces[vectors:].T
         # d^2 log phi / (d log sigma^2)^2 = -(spread + 1/2).
+        mass = tau if weight is None else tau * weight
+        self.mass += mass.sum(axis=1)
         own = tau * (spread + 0.5 - spread * spread)
         self.corner[np.diag_indices(n_experts)] += own.sum(axis=1) if weight is None else own @ weight
 
@@ -159,20 +190,34 @@ class _Sums:
         """Gradient in the order of `pack_parameters`."""
         return np.concatenate([self.linear.ravel(), self.scalar])
 
-    def information(self) -> FloatArray:
-        """Information in the order of `pack_parameters`."""
-        vectors, q, n_experts = self.vectors, self.q, self.n_experts
-        size = vectors * q
-        out = np.empty((size + n_experts, size + n_experts))
-        blocks = out[:size, :size].reshape(vectors, q, vectors, q)
-        rows, columns = np.triu_indices(vectors)
-        matrices = unpack(self.outer)
-        blocks[rows, :, columns, :] = matrices
-        blocks[columns, :, rows, :] = matrices
-        out[size:, :size] = self.mixed.reshape(n_experts, size)
-        out[:size, size:] = out[size:, :size].T
-        out[size:, size:] = self.corner
-        return out
+    def information(self) -> tuple[FloatArray, FloatArray]:
+        """Observed and complete-data information in the order of `pack_parameters`."""
+        vectors, n_experts = self.vectors, self.n_experts
+        free, size = n_experts - 1, vectors * self.q
+        observed = np.zeros((size + n_experts, size + n_experts))
+        complete = np.zeros_like(observed)
+        _place(observed[:size, :size], self.outer[: self.pairs], np.triu_indices(vectors))
+        gates = packed_size(free)
+        _place(complete[:size, :size], self.outer[self.pairs : self.pairs + gates], np.triu_indices(free))
+        experts = np.arange(free, vectors)
+        _place(complete[:size, :size], self.outer[self.pairs + gates :], (experts, experts))
+        observed[size:, :size] = self.mixed.reshape(n_experts, size)
+        observed[:size, size:] = observed[size:, :size].T
+        observed[size:, size:] = self.corner
+        complete[size:, size:] = np.diag(0.5 * self.mass)
+        return observed, complete
+
+
+def _place(matrix: FloatArray, packed: FloatArray, where: tuple[NDArray[np.intp], ...]) -> None:
+    """Write packed symmetric (q, q) blocks at block rows and columns ``where`` and their mirror images."""
+    if not len(packed):
+        return
+    matrices = unpack(packed)
+    q = matrices.shape[-1]
+    blocks = matrix.reshape(len(matrix) // q, q, len(matrix) // q, q)
+    rows, columns = where
+    blocks[rows, :, columns, :] = matrices
+    blocks[columns, :, rows, :] = matrices
 
 
 def penalized(
@@ -186,13 +231,17 @@ def penalized(
     gradient[:split] -= prior.gate_gradient(parameters.gate)[:-1].ravel()
     gradient[split:size] -= prior.coef_gradient(parameters.coef).ravel()
     gradient[size:] -= 0.5 * prior.variance * (1.0 - ratio)
-    information = statistics.information.copy()
+    curvature = np.zeros_like(statistics.information)
     gates = prior.gate_hessian(n_experts).transpose(0, 2, 1, 3)
-    information[:split, :split] += gates.reshape(split, split)
+    curvature[:split, :split] = gates.reshape(split, split)
     for k in range(n_experts):
         rows = slice(split + k * q, split + (k + 1) * q)
-        information[rows, rows] += prior.coef_hessian()
+        curvature[rows, rows] = prior.coef_hessian()
     diagonal = np.arange(size, size + n_experts)
-    information[diagonal, diagonal] += 0.5 * prior.variance * ratio
-    value = statistics.value - float(prior.penalty(*parameters))
-    return statistics._replace(value=value, gradient=gradient, information=information)
+    curvature[diagonal, diagonal] = 0.5 * prior.variance * ratio
+    return statistics._replace(
+        value=statistics.value - float(prior.penalty(*parameters)),
+        gradient=gradient,
+        information=statistics.information + curvature,
+        complete=statistics.complete + curvature,
+    )

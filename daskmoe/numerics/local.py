@@ -36,13 +36,18 @@ from daskmoe.numerics.priors import Prior, prior_from
 
 Array = NDArray[np.floating[Any]]
 
-# EM passes before each halving of the field, and how many runs Newton polishes on the first two subsamples.
-_RACE = (8, 8, 24)
-_POLISHED = (3, 2)
-_GROWTH = 8
-# On a subsample, precision beyond its own sampling error is wasted.
-_SUBSAMPLE_TOLERANCE = 1e-6
-_SUBSAMPLE_PASSES = 40
+# EM passes before each halving of the field, and how many candidates go on to each larger subsample.
+_RACE = (8, 8, 16)
+_POLISHED = (3, 2, 1)
+# Where all rows are few, the likelihood is rugged and passes are cheap: up to four times the starts, raced
+# for longer, and more of them polished.
+_SMALL_RACE = (16, 16, 32)
+_SMALL_POLISHED = 12
+_SMALL_STARTS = 4
+_GROWTH = 4
+# In nats a row. On a subsample, precision beyond its own sampling error is wasted.
+_SUBSAMPLE_TOLERANCE = 2e-4
+_SUBSAMPLE_PASSES = 12
 
 
 class Problem(NamedTuple):
@@ -136,18 +141,20 @@ def _search(
 ) -> tuple[NewtonResult, FloatArray]:
     """Race, polish and grow; returns the optimum on all rows and what each start reached on the subsample."""
     n = problem.rows.n_rows
-    index = rng.permutation(n) if n <= 4 * options.start_rows else None
     sizes = _sample_sizes(n, options.start_rows)
-    first = problem if sizes[0] == n else problem.subsample(_draw(rng, n, sizes[0], index))
-    runs, reached = _race(first, options, rng)
-    candidates = [MoEParameters(*(array[i] for array in runs)) for i in range(len(runs.gate))]
-    for size, kept in zip(sizes[:-1], _POLISHED + (1,) * len(sizes), strict=False):
-        stage = first if size == sizes[0] else problem.subsample(_draw(rng, n, size, index))
-        candidates = [
-            r.parameters for r in _polish(stage, candidates[:kept], _SUBSAMPLE_TOLERANCE, _SUBSAMPLE_PASSES)
-        ]
-    kept = _POLISHED[0] if len(sizes) == 1 else 1
-    results = _polish(problem, candidates[:kept], options.tolerance, options.max_passes)
+    if len(sizes) == 1:
+        first = problem
+        n_init = options.n_init * min(max(round(2 * options.start_rows / n), 1), _SMALL_STARTS)
+        candidates, reached = _race(problem, options.n_experts, n_init, _SMALL_RACE, _SMALL_POLISHED, rng)
+    else:
+        first = problem.subsample(_draw(rng, n, sizes[0]))
+        candidates, reached = _race(first, options.n_experts, options.n_init, _RACE, _POLISHED[0], rng)
+    for level, size in enumerate(sizes[:-1]):
+        stage = first if level == 0 else problem.subsample(_draw(rng, n, size))
+        results = _polish(stage, candidates, _SUBSAMPLE_TOLERANCE, _SUBSAMPLE_PASSES)
+        close = _SUBSAMPLE_TOLERANCE * stage.rows.total_weight
+        candidates = [r.parameters for r in _distinct(results, close)][: _POLISHED[min(level + 1, 2)]]
+    results = _polish(problem, candidates, options.tolerance, options.max_passes)
     return results[0], reached / first.rows.total_weight
 
 
@@ -161,9 +168,17 @@ def _sample_sizes(n: int, start_rows: int) -> list[int]:
     return [*sizes, n]
 
 
-def _draw(rng: np.random.Generator, n: int, size: int, index: NDArray[np.intp] | None) -> NDArray[np.intp]:
-    drawn = rng.choice(n, size, replace=False, shuffle=False) if index is None else index[:size]
-    return np.sort(drawn)
+def _draw(rng: np.random.Generator, n: int, size: int) -> NDArray[np.intp]:
+    return np.sort(rng.choice(n, size, replace=False, shuffle=False))
+
+
+def _distinct(results: list[NewtonResult], close: float) -> list[NewtonResult]:
+    """Results, best first, without those that ended where a better one did, told by their objective."""
+    kept: list[NewtonResult] = []
+    for result in results:
+        if all(other.objective - result.objective > close for other in kept):
+            kept.append(result)
+    return kept
 
 
 def _polish(
@@ -178,22 +193,32 @@ def _polish(
     return sorted(results, key=lambda r: -r.objective)
 
 
-def _race(problem: Problem, options: LocalFitOptions, rng: np.random.Generator) -> tuple[Runs, FloatArray]:
+def _race(
+    problem: Problem,
+    n_experts: int,
+    n_init: int,
+    race: tuple[int, ...],
+    kept: int,
+    rng: np.random.Generator,
+) -> tuple[list[MoEParameters], FloatArray]:
     """EM on the subsample from all starts at once: the survivors, best first, and all log-likelihoods."""
     blocks = [Block(b.design.copy(), b.response, b.weight) for b in problem.rows.blocks(problem.coordinates)]
     design = np.concatenate([b.design for b in blocks], axis=1)
     response = np.concatenate([b.response for b in blocks])
     weight = None if problem.rows.weight is None else problem.rows.weight.astype(np.float64)
-    runs = starting_runs(design, response, weight, options.n_experts, options.n_init, problem.prior, rng)
-    reached = np.empty(options.n_init)
-    alive = np.arange(options.n_init)
-    for passes in _RACE:
+    runs = starting_runs(design, response, weight, n_experts, n_init, problem.prior, rng)
+    reached = np.empty(n_init)
+    alive = np.arange(n_init)
+    close = _SUBSAMPLE_TOLERANCE * problem.rows.total_weight
+    for passes in race:
         runs, objective, log_likelihood = em(runs, blocks, problem.prior, passes)
         reached[alive] = log_likelihood
         best = np.argsort(-objective, kind="stable")
-        best = best[: max(_POLISHED[0], (len(best) + 1) // 2)]
+        best = best[: max(kept, (len(best) + 1) // 2)]
+        best = best[np.append(True, np.diff(-objective[best]) > close)]
         runs, alive = runs.take(best), alive[best]
-    return runs, reached
+    runs = runs.take(slice(kept))
+    return [MoEParameters(*(a[i] for a in runs)) for i in range(len(runs.gate))], reached
 
 
 def em(runs: Runs, blocks: list[Block], prior: Prior, passes: int) -> tuple[Runs, Array, Array]:

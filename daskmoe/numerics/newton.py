@@ -1,9 +1,14 @@
 """Damped Newton ascent of the penalized log-likelihood.
 
-Pure NumPy. A step solves (information + damping D) step = gradient with a positive diagonal D, the damping
-grown until the matrix is positive definite and shrunk while the quadratic model predicts well
-(Levenberg-Marquardt as a trust region, Nocedal and Wright 2006, section 4.3). A trial is kept only if the
-objective does not fall, and its statistics are those of the next step, so an accepted step costs one pass.
+Pure NumPy. A step solves
+
+    ((1 - d) I_observed + d I_complete) step = gradient,    0 <= d <= 1,
+
+between Newton's step (d = 0) and, in the same parameters, that of EM (d = 1), whose matrix is positive
+definite and whose step raises the objective; d > 1 shortens the latter. The damping d grows until the matrix
+is positive definite and shrinks while the quadratic model predicts well, as a trust region would (Nocedal and
+Wright 2006, section 4.1). A trial is kept only if the objective does not fall, and its statistics are those
+of the next step, so an accepted step costs one pass.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigvalsh
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from daskmoe.numerics.likelihood import LikelihoodStatistics, pack_parameters, unpack_parameters
 from daskmoe.numerics.parameters import FloatArray, MoEParameters
@@ -21,7 +26,8 @@ Evaluate = Callable[[MoEParameters], LikelihoodStatistics]
 Value = Callable[[MoEParameters], float]
 
 _LARGEST_LOG_VARIANCE_STEP = 2.0
-_SMALLEST_DAMPING = 1e-6
+_FIRST_DAMPING = 0.05
+_SMALLEST_DAMPING = 1e-3
 
 
 class NewtonState(NamedTuple):
@@ -43,22 +49,22 @@ class NewtonResult(NamedTuple):
 
 def damped_step(state: NewtonState) -> tuple[FloatArray, float, float]:
     """Step (P,), the gain that the quadratic model predicts, and the damping that made it well defined."""
-    gradient, information = state.statistics.gradient, state.statistics.information
-    diagonal = np.abs(np.diag(information))
-    scale = np.sqrt(np.maximum(diagonal, 1e-6 * diagonal.mean() + 1e-300))
-    scaled = information / np.outer(scale, scale)
+    _, gradient, observed, complete, _ = state.statistics
+    diagonal = np.diag(complete)
+    scale = np.sqrt(np.maximum(diagonal, 1e-10 * diagonal.max() + 1e-300))
+    outer = np.outer(scale, scale)
     damping = state.damping
     while True:
+        matrix = max(1.0 - damping, 0.0) * observed + damping * complete
         try:
-            factor = cho_factor(scaled + damping * np.eye(len(scaled)), lower=True)
+            factor = cho_factor(matrix / outer, lower=True)
             break
         except LinAlgError:
-            lowest = float(eigvalsh(scaled, subset_by_index=[0, 0])[0])
-            damping = max(10.0 * damping, 1e-3, -1.2 * lowest)
+            damping = max(2.0 * damping, _FIRST_DAMPING)
     step = cho_solve(factor, gradient / scale) / scale
     largest = float(np.abs(step[-state.parameters.n_experts :]).max())
     step *= min(1.0, _LARGEST_LOG_VARIANCE_STEP / max(largest, 1e-300))
-    predicted = float(gradient @ step - 0.5 * step @ information @ step)
+    predicted = float(gradient @ step - 0.5 * step @ observed @ step)
     return step, predicted, damping
 
 
@@ -69,13 +75,13 @@ def shift(parameters: MoEParameters, step: FloatArray) -> MoEParameters:
 
 def next_damping(damping: float, actual: float, predicted: float) -> float:
     """Less damping after a well predicted gain, more after a poor one."""
-    ratio = actual / predicted if predicted > 0 else -1.0
-    if actual < 0 or not np.isfinite(actual):
-        return max(8.0 * damping, 1e-2)
+    if not actual >= 0:
+        return max(3.0 * damping, _FIRST_DAMPING)
+    ratio = actual / predicted if predicted > 0 else 0.0
     if ratio < 0.25:
-        return max(4.0 * damping, 1e-3)
+        return max(1.5 * damping, _FIRST_DAMPING)
     if ratio > 0.7:
-        damping *= 0.1
+        damping *= 0.3
     return damping if damping > _SMALLEST_DAMPING else 0.0
 
 
@@ -92,7 +98,7 @@ def maximize(
     while passes < max_passes:
         step, predicted, damping = damped_step(state)
         trial = shift(state.parameters, step)
-        if predicted <= tolerance and damping <= _SMALLEST_DAMPING:
+        if predicted <= tolerance and damping == 0.0:
             objective = value(trial)
             if objective >= state.statistics.value:
                 return NewtonResult(trial, objective, passes + 1, True)

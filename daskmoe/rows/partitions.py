@@ -145,10 +145,17 @@ def _by_range(dims: tuple[str, ...], shape: tuple[int, ...], count: int) -> Iter
     n_rows = math.prod(shape)
     edges = (i * n_rows // count for i in range(count + 1))
     for index, (start, stop) in enumerate(pairwise(edges)):
-        ranges, skipped = _smallest_box(shape, start, stop)
-        size = stop - start
-        rows = None if size == _volume(ranges) else (skipped, skipped + size)
-        yield Partition(index, str(index), _box(dims, ranges), rows, None, size)
+        yield range_partition(dims, shape, index, start, stop)
+
+
+def range_partition(
+    dims: tuple[str, ...], shape: tuple[int, ...], index: int, start: int, stop: int
+) -> Partition:
+    """The partition of the rows from ``start`` to ``stop`` in C order."""
+    ranges, skipped = _smallest_box(shape, start, stop)
+    size = stop - start
+    rows = None if size == _volume(ranges) else (skipped, skipped + size)
+    return Partition(index, str(index), _box(dims, ranges), rows, None, size)
 
 
 def _smallest_box(shape: tuple[int, ...], start: int, stop: int) -> tuple[tuple[Range, ...], int]:

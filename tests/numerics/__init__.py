@@ -1,0 +1,1 @@
+"""Tests of the numerics: one module each, oracles before examples."""

@@ -1,0 +1,179 @@
+"""Damped Newton ascent: monotone, at scipy.optimize's optimum, safe where the information is indefinite."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
+from daskmoe.numerics.likelihood import LikelihoodStatistics, pack_parameters, unpack_parameters
+from daskmoe.numerics.local import Problem
+from daskmoe.numerics.newton import NewtonState, damped_step, maximize, next_damping, shift
+from daskmoe.numerics.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.priors import prior_from
+from numerics.oracles import random_model, random_rows
+
+
+def problem_of(rows: Observations, n_experts: int) -> Problem:
+    known = moments(rows)
+    coordinates = coordinates_from(known)
+    return Problem(rows, coordinates, prior_from(known, coordinates, n_experts))
+
+
+def two_experts(rng: np.random.Generator, n: int) -> Observations:
+    features = rng.standard_normal((n, 2))
+    first = rng.random(n) < 1 / (1 + np.exp(-2 * features[:, 0]))
+    eta = np.where(first, 2 + features @ [1.0, -1.0], -1 - features @ [2.0, 0.5])
+    return Observations(features, eta + 0.7 * rng.standard_normal(n), rng.uniform(0.5, 2, n))
+
+
+class Recorder:
+    """A problem that keeps the objective of every evaluation."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.values: list[float] = []
+
+    def evaluate(self, parameters: MoEParameters) -> LikelihoodStatistics:
+        found = self.problem.statistics(parameters)
+        self.values.append(found.value)
+        return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_reaches_the_optimum_of_scipy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    problem, start = problem_of(two_experts(rng, 400), 2), random_model(rng, 2, 2)
+    recorder = Recorder(problem)
+    result = maximize(start, recorder.evaluate, problem.objective, tolerance=1e-8, max_passes=200)
+    assert result.converged
+    assert result.passes <= 200
+    assert result.objective == pytest.approx(problem.objective(result.parameters), rel=1e-12)
+    assert result.objective >= max(recorder.values) - 1e-9 * abs(result.objective)
+
+    def negative(theta: FloatArray) -> tuple[float, FloatArray]:
+        found = problem.statistics(unpack_parameters(theta, 2))
+        return -found.value, -found.gradient
+
+    theta = pack_parameters(result.parameters)
+    best = minimize(negative, theta + 0.02, jac=True, method="BFGS", options={"gtol": 1e-6})
+    assert np.abs(best.jac).max() < 1e-3
+    np.testing.assert_allclose(theta, best.x, rtol=0, atol=1e-4)
+    assert result.objective >= -best.fun - 1e-7
+    np.testing.assert_allclose(problem.statistics(result.parameters).gradient, 0.0, rtol=0, atol=1e-4)
+
+
+def test_more_passes_never_lower_the_objective(rng: np.random.Generator) -> None:
+    problem, start = problem_of(two_experts(rng, 200), 3), random_model(rng, 3, 2, steepness=3)
+    reached = [
+        maximize(start, problem.statistics, problem.objective, tolerance=1e-9, max_passes=passes).objective
+        for passes in range(2, 30)
+    ]
+    assert reached[0] >= problem.objective(start)
+    assert (np.diff(reached) >= 0).all()
+    assert reached[-1] > reached[0]
+
+
+def test_says_when_it_did_not_converge(rng: np.random.Generator) -> None:
+    problem, start = problem_of(two_experts(rng, 200), 2), random_model(rng, 2, 2)
+    result = maximize(start, problem.statistics, problem.objective, tolerance=1e-9, max_passes=2)
+    assert (result.converged, result.passes) == (False, 2)
+
+
+def test_at_the_optimum_it_stays(rng: np.random.Generator) -> None:
+    problem = problem_of(two_experts(rng, 300), 2)
+    start = random_model(rng, 2, 2)
+    first = maximize(start, problem.statistics, problem.objective, tolerance=1e-9, max_passes=200)
+    again = maximize(first.parameters, problem.statistics, problem.objective, tolerance=1e-9, max_passes=200)
+    assert again.passes == 2
+    assert first.objective <= again.objective <= first.objective + 1e-9
+
+
+def state_with(
+    observed: FloatArray, complete: FloatArray, gradient: FloatArray, damping: float = 0.0
+) -> NewtonState:
+    statistics = LikelihoodStatistics(0.0, gradient, observed, complete, 1.0)
+    return NewtonState(unpack_parameters(np.zeros(len(gradient)), 2), statistics, damping)
+
+
+@pytest.mark.parametrize("curvature", [-1e-3, -1.0, -1e6])
+def test_indefinite_information_is_damped_to_an_ascent_step(
+    curvature: float, rng: np.random.Generator
+) -> None:
+    basis = np.linalg.qr(rng.standard_normal((8, 8)))[0]
+    complete = (basis * np.linspace(1, 3, 8)) @ basis.T
+    observed = (basis * np.append(curvature, np.linspace(0.5, 2, 7))) @ basis.T
+    gradient = rng.standard_normal(8)
+    step, predicted, damping = damped_step(state_with(observed, complete, gradient))
+    assert damping > 0
+    assert gradient @ step > 0
+    assert predicted == pytest.approx(gradient @ step - 0.5 * step @ observed @ step)
+    assert np.isfinite(step).all()
+
+
+def test_undamped_step_is_newtons_and_full_damping_is_the_step_of_em(rng: np.random.Generator) -> None:
+    root = rng.standard_normal((8, 8))
+    observed, complete = root @ root.T + 5 * np.eye(8), np.diag(np.linspace(20, 30, 8))
+    gradient = 0.1 * rng.standard_normal(8)
+    for damping, matrix in ((0.0, observed), (1.0, complete), (4.0, 4 * complete)):
+        step, predicted, used = damped_step(state_with(observed, complete, gradient, damping))
+        assert used == damping
+        np.testing.assert_allclose(step, np.linalg.solve(matrix, gradient), rtol=1e-9)
+        assert predicted > 0
+
+
+def test_log_variances_move_two_units_at_most() -> None:
+    gradient = np.append(np.zeros(7), 50.0)
+    step, _, _ = damped_step(state_with(np.eye(8), np.eye(8), gradient))
+    np.testing.assert_allclose(step, np.append(np.zeros(7), 2.0))
+
+
+def test_step_moves_the_packed_vector(rng: np.random.Generator) -> None:
+    model = random_model(rng, 2, 1)
+    step = rng.standard_normal(8)
+    np.testing.assert_allclose(pack_parameters(shift(model, step)), pack_parameters(model) + step, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("damping", "actual", "predicted", "lowest", "highest"),
+    [
+        (0.0, -1.0, 1.0, 1e-3, 1.0),
+        (0.2, -1.0, 1.0, 0.4, 1.0),
+        (0.2, float("nan"), 1.0, 0.4, 1.0),
+        (0.2, 0.1, 1.0, 0.2 + 1e-9, 1.0),
+        (0.2, 0.5, 1.0, 0.2, 0.2),
+        (0.2, 0.95, 1.0, 0.0, 0.1),
+        (0.002, 0.95, 1.0, 0.0, 0.0),
+        (0.2, 0.5, -1.0, 0.2 + 1e-9, 1.0),
+    ],
+)
+def test_damping_follows_the_quality_of_the_prediction(
+    damping: float, actual: float, predicted: float, lowest: float, highest: float
+) -> None:
+    assert lowest <= next_damping(damping, actual, predicted) <= highest
+
+
+def test_a_step_to_nowhere_is_refused(rng: np.random.Generator) -> None:
+    problem, start = problem_of(two_experts(rng, 100), 2), random_model(rng, 2, 2)
+    at_start = problem.statistics(start)
+    theta = pack_parameters(start)
+
+    def evaluate(parameters: MoEParameters) -> LikelihoodStatistics:
+        return at_start if (pack_parameters(parameters) == theta).all() else at_start._replace(value=np.nan)
+
+    result = maximize(start, evaluate, problem.objective, tolerance=1e-9, max_passes=50)
+    assert result.objective == at_start.value
+    np.testing.assert_array_equal(pack_parameters(result.parameters), theta)
+    # Steps that damping made too short to gain anything say nothing about the gradient.
+    assert not result.converged
+
+
+def test_one_expert_takes_one_step_to_least_squares(rng: np.random.Generator) -> None:
+    rows = random_rows(rng, 50, 2)
+    problem = problem_of(rows, 1)
+    start = MoEParameters(np.zeros((1, 3)), np.zeros((1, 3)), np.ones(1))
+    result = maximize(start, problem.statistics, problem.objective, tolerance=1e-10, max_passes=50)
+    found = problem.coordinates.to_data(result.parameters)
+    design = np.column_stack([np.ones(50), rows.features])
+    np.testing.assert_allclose(found.coef[0], np.linalg.lstsq(design, rows.response)[0], rtol=1e-6)

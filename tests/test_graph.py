@@ -1,0 +1,200 @@
+"""The graph of a fit: what is in it, what building it does (nothing), and how often it is computed (once)."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import dask
+import dask.array
+import numpy as np
+import pytest
+import xarray as xr
+from dask.delayed import Delayed
+
+import daskmoe
+
+FAST: dict[str, Any] = {"n_experts": 2, "n_init": 2, "random_state": 0}
+MEGABYTE = 1_000_000
+
+
+@contextmanager
+def counted() -> Iterator[list[list[str]]]:
+    """The keys of every graph that Dask computes inside the block."""
+    graphs: list[list[str]] = []
+
+    def scheduler(dsk: Any, keys: Any, **kwargs: Any) -> Any:
+        # What Dask hands over is a graph or, of late, an expression of one.
+        graph = dsk.__dask_graph__() if hasattr(dsk, "__dask_graph__") else dsk
+        graphs.append([str(key) for key in dict(graph)])
+        return dask.get(dsk, keys, **kwargs)
+
+    with dask.config.set(scheduler=scheduler):
+        yield graphs
+
+
+def rows(n_rows: int) -> xr.Dataset:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(n_rows, 2))
+    response = np.where(features[:, 0] > 0, 3.0, -3.0) * features[:, 1] + rng.normal(size=n_rows)
+    return xr.Dataset(
+        {"X": (("row", "feature"), features), "y": ("row", response)},
+        {"row": np.arange(n_rows).astype("datetime64[m]").astype("datetime64[ns]")},
+    )
+
+
+def write(data: xr.Dataset, path: Path, chunk: int) -> Path:
+    data.to_zarr(path, zarr_format=2, encoding={"X": {"chunks": (chunk, 2)}, "y": {"chunks": (chunk,)}})
+    return path
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 1,000 chunks with a coordinate along the rows."""
+    return write(rows(5_000), tmp_path_factory.mktemp("graph") / "thousand.zarr", 5)
+
+
+def kinds(keys: list[str]) -> Counter[str]:
+    """How many keys there are of local fits, aggregates and others."""
+    starts = ("moe-local-fit", "moe-aggregate")
+    return Counter(next((start for start in starts if key.startswith(start)), "other") for key in keys)
+
+
+def keys_of(model: Delayed) -> list[str]:
+    return [str(key) for key in dict(model.__dask_graph__())]
+
+
+def test_one_local_fit_a_partition_one_aggregate_few_others(thousand: Path) -> None:
+    others = set()
+    for partitions, expected in ((1, 1), (7, 7), (1_000, 1_000), (None, 1_000)):
+        found = kinds(keys_of(daskmoe.fit(thousand, "y", partitions=partitions, compute=False, **FAST)))
+        assert found["moe-local-fit"] == expected
+        assert found["moe-aggregate"] == 1
+        others.add(found["other"])
+    assert len(others) == 1
+    assert others.pop() <= 3
+
+
+@pytest.mark.parametrize("partitions", [None, 1_000])
+def test_a_thousand_partitions_pickle_to_less_than_a_megabyte(thousand: Path, partitions: int | None) -> None:
+    model = daskmoe.fit(thousand, "y", partitions=partitions, compute=False, **FAST)
+    assert kinds(keys_of(model))["moe-local-fit"] == 1_000
+    for dump in (pickle.dumps, cloudpickle.dumps):
+        assert len(dump(model.__dask_graph__())) < MEGABYTE
+        assert len(dump(dict(model.__dask_graph__()))) < MEGABYTE
+
+
+def test_partitions_by_name_pickle_small_too(tmp_path: Path) -> None:
+    data = rows(5_000).assign_coords(
+        station=("row", np.array([f"station {i % 1_000:04}" for i in range(5_000)]))
+    )
+    path = write(data, tmp_path / "rows.zarr", 500)
+    model = daskmoe.fit(path, "y", partitions="station", compute=False, **FAST)
+    assert kinds(keys_of(model))["moe-local-fit"] == 1_000
+    assert len(cloudpickle.dumps(dict(model.__dask_graph__()))) < MEGABYTE
+
+
+def test_building_computes_nothing(thousand: Path) -> None:
+    with counted() as graphs, xr.open_zarr(thousand, consolidated=True) as lazy:
+        for source in (thousand, str(thousand), lazy):
+            for partitions in (None, 3):
+                model = daskmoe.fit(source, "y", partitions=partitions, compute=False, **FAST)
+                assert isinstance(model, Delayed)
+        assert graphs == []
+
+
+def test_fit_computes_once(tmp_path: Path) -> None:
+    path = write(rows(300), tmp_path / "rows.zarr", 100)
+    for source in (path, rows(300).chunk(row=100), rows(300)):
+        with counted() as graphs:
+            daskmoe.fit(source, "y", **FAST)
+        assert len(graphs) == 1
+        (keys,) = graphs
+        found = kinds(keys)
+        assert found["moe-local-fit"] == (1 if source is not path and not source.chunks else 3)
+        assert found["moe-aggregate"] == 1
+
+
+def test_fit_local_needs_no_scheduler(tmp_path: Path) -> None:
+    path = write(rows(300), tmp_path / "rows.zarr", 100)
+    with counted() as graphs:
+        daskmoe.fit_local(path, "y", **FAST)
+        daskmoe.fit_local(rows(300), "y", **FAST)
+    assert graphs == []
+
+
+def test_every_chunk_is_read_once_and_only_by_its_partition() -> None:
+    data = rows(400)
+    reads: list[tuple[str, int]] = []
+
+    def read(values: np.ndarray, name: str, block_info: Any = None) -> np.ndarray:
+        reads.append((name, block_info[0]["array-location"][0][0]))
+        return values
+
+    lazy = data.chunk(row=100)
+    watched = lazy
+    for name in ("X", "y"):
+        blocks = lazy[name].data.map_blocks(
+            read, name, dtype=np.float64, meta=np.empty((0,) * lazy[name].ndim)
+        )
+        watched = watched.assign({name: lazy[name].copy(data=blocks)})
+    model = daskmoe.fit(watched, "y", compute=False, **FAST)
+    assert reads == []
+    model.compute(scheduler="synchronous")
+    assert sorted(reads) == [(name, start) for name in ("X", "y") for start in (0, 100, 200, 300)]
+
+
+def test_keys_name_the_request(tmp_path: Path) -> None:
+    """Equal requests share keys; requests that give different models never do."""
+    path = write(rows(300), tmp_path / "rows.zarr", 100)
+    weighted = rows(300).assign(w=("row", np.ones(300))).chunk(row=100)
+    changed = rows(300).assign(y=rows(300)["y"] + 1).chunk(row=100)
+    base: dict[str, Any] = {"data": path, "target": "y", "features": "X", **FAST}
+    requests = [
+        base,
+        base | {"random_state": 1},
+        base | {"n_experts": 3},
+        base | {"n_init": 3},
+        base | {"start_rows": 50},
+        base | {"support_size": 100},
+        base | {"partitions": 2},
+        base | {"on_error": "skip"},
+        base | {"data": rows(300).chunk(row=100)},
+        base | {"data": changed},
+        base | {"data": weighted, "sample_weight": "w"},
+        base | {"target": "X", "features": "y"},
+    ]
+    keys = [daskmoe.fit(compute=False, **request).key for request in requests]
+    assert len(set(keys)) == len(keys)
+    assert [daskmoe.fit(compute=False, **request).key for request in requests] == keys
+    assert daskmoe.fit(compute=False, **(base | {"data": str(path)})).key == keys[0]
+
+
+def test_keys_tell_apart_models_with_other_recorded_options(tmp_path: Path) -> None:
+    path = write(rows(300), tmp_path / "rows.zarr", 100)
+    models = {
+        name: daskmoe.fit(path, "y", aggregation=name, compute=False, **FAST)
+        for name in ("auto", "reduction")
+    }
+    computed = dict(zip(models, dask.compute(*models.values(), scheduler="synchronous"), strict=True))
+    assert {name: model.options["aggregation"] for name, model in computed.items()} == {
+        "auto": "auto",
+        "reduction": "reduction",
+    }
+
+
+def test_results_are_kilobytes(tmp_path: Path) -> None:
+    path = write(rows(20_000), tmp_path / "rows.zarr", 10_000)
+    model = daskmoe.fit(path, "y", compute=False, **FAST)
+    fits = [key for key in keys_of(model) if key.startswith("moe-local-fit")]
+    results = dask.get(dict(model.__dask_graph__()), fits)
+    for result in results:
+        size = len(pickle.dumps(result))
+        # A share of 1,000 support rows, two features and a weight each, and the rest.
+        assert 1_000 * 3 * 8 < size < 1_000 * 3 * 8 + 4_000
+        assert result.data_bytes == 10_000 * 3 * 8

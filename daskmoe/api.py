@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, overload
 
 import numpy as np
 import xarray as xr
+from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
 from daskmoe.assembly import label_fit
@@ -135,9 +136,8 @@ def fit(  # type: ignore[misc]
     )  # fmt: skip
     recorded = _recorded(request, aggregation=aggregation, refine=refine)
     label = delayed(label_fit, pure=False, traverse=False)
-    model = label(
-        build_fit(request), request.schema, family, recorded, dask_key_name=f"moe-model-{request.token}"
-    )
+    key = f"moe-model-{tokenize(request.token, recorded)}"
+    model = label(build_fit(request), request.schema, family, recorded, dask_key_name=key)
     return cast(MixtureOfExperts, model.compute()) if compute else cast(Delayed, model)
 
 

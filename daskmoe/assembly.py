@@ -45,13 +45,12 @@ def _diagnostics(result: FitResult) -> xr.Dataset:
             _plan_mass(result),
             {"long_name": "mass that the transport plan moves from a local expert to an expert"},
         ),
-        "start_log_likelihood": (
-            ("partition", "init"),
-            _padded([r.estimate.start_log_likelihoods for r in result.partitions]),
-            {"long_name": "log-likelihood a row that each start reached on the subsample", "units": "nats"},
-        ),
     }
     variables |= _per_partition(result.partitions)
+    starts = _padded([r.estimate.start_log_likelihoods for r in result.partitions])
+    if starts.size:
+        text = {"long_name": "log-likelihood a row that each start reached on the subsample", "units": "nats"}
+        variables["start_log_likelihood"] = (("partition", "init"), starts, text)
     coords = {"partition": np.array([r.label for r in result.partitions], dtype=np.str_)}
     if aggregate.candidates:
         scores = np.array(list(aggregate.candidates.values()))

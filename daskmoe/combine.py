@@ -114,6 +114,7 @@ def _check_models(models: Sequence[MixtureOfExperts]) -> None:
             "features": (first.feature_names, model.feature_names),
             "target": (first.target, model.target),
             "family": (first.family, model.family),
+            "units of the features": (_units(first), _units(model)),
             "units of the target": (
                 first.rows.target_attrs.get("units"),
                 model.rows.target_attrs.get("units"),
@@ -125,6 +126,10 @@ def _check_models(models: Sequence[MixtureOfExperts]) -> None:
                     f"models: expected the same {what} in all, got {expected!r} in model 0 and {got!r} in "
                     f"model {m}. Fit them to data labelled alike."
                 )
+
+
+def _units(model: MixtureOfExperts) -> dict[str, str | None]:
+    return {variable.name: variable.units for variable in model.rows.variables}
 
 
 def _common_size(models: Sequence[MixtureOfExperts]) -> int:

@@ -1,4 +1,4 @@
-"""`aggregate`: models fitted elsewhere, from memory or disk, become one; those that do not fit are refused."""
+"""`aggregate`: models fitted elsewhere, from memory or disk, become one; those that do not fit are not."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def renamed(model: MixtureOfExperts, data: xr.Dataset) -> MixtureOfExperts:
 
 def test_fit_is_the_local_fits_aggregated(data: xr.Dataset) -> None:
     """The local estimates and support sample of a fit, handed to `aggregate`, give the same model."""
-    fitted = daskmoe.fit(data.chunk(row=1_000), "y", n_experts=2, support_size=3_000, **FAST)
+    fitted = daskmoe.fit(
+        data.chunk(row=1_000), "y", n_experts=2, support_size=3_000, aggregation="reduction", **FAST
+    )
     assert fitted.local_estimates is not None
     local = [
         MixtureOfExperts(

@@ -17,7 +17,7 @@ import daskmoe
 from daskmoe import MixtureOfExperts
 from daskmoe.engine import checkpoint, tasks
 
-OPTIONS: dict[str, Any] = {"n_experts": 2, "n_init": 2, "random_state": 0}
+OPTIONS: dict[str, Any] = {"n_experts": 2, "n_init": 2, "random_state": 0, "aggregation": "reduction"}
 
 
 @pytest.fixture(autouse=True)

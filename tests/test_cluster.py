@@ -23,7 +23,7 @@ from daskmoe.cluster import count_tasks
 
 pytestmark = pytest.mark.cluster
 
-OPTIONS: dict[str, Any] = {"n_experts": 2, "n_init": 3, "random_state": 0}
+OPTIONS: dict[str, Any] = {"n_experts": 2, "n_init": 3, "random_state": 0, "aggregation": "reduction"}
 WAIT = 120
 
 
@@ -85,6 +85,9 @@ def result(client: Client, *args: Any, **options: Any) -> MixtureOfExperts:
 def test_two_workers(client: Client, store: Path, expected: MixtureOfExperts) -> None:
     assert_same_bits(result(client, store, "y", **OPTIONS), expected)
     assert_same_bits(daskmoe.fit(store, "y", **OPTIONS), expected)
+    auto = OPTIONS | {"aggregation": "auto"}
+    by_default = daskmoe.fit(store, "y", compute=False, **auto).compute(scheduler="synchronous")
+    assert_same_bits(result(client, store, "y", **auto), by_default)
     with xr.open_zarr(store, consolidated=True) as lazy:
         assert_same_bits(result(client, lazy, "y", **OPTIONS), expected)
         assert_same_bits(result(client, lazy.load(), "y", partitions=10, **OPTIONS), expected)
@@ -197,8 +200,8 @@ MEGABYTE = 2**20
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_store_larger_than_memory_does_not_spill(tmp_path: Path) -> None:
-    limit, n_workers, n_features = 450 * MEGABYTE, 2, 20
-    chunk = 50_000
+    limit, n_workers, n_features = 320 * MEGABYTE, 2, 8
+    chunk = 100_000
     n_rows = 3 * n_workers * limit // (8 * (n_features + 1)) // chunk * chunk + chunk
     path = tmp_path / "large.zarr"
     write_large(path, n_rows, chunk, n_features)
@@ -207,7 +210,7 @@ def test_a_store_larger_than_memory_does_not_spill(tmp_path: Path) -> None:
     with workers(n_workers, memory_limit=limit) as client:
         before = client.run(os.getpid)
         future = client.compute(
-            daskmoe.fit(path, "y", n_experts=2, n_init=2, start_rows=500, random_state=0, compute=False)
+            daskmoe.fit(path, "y", n_experts=2, n_init=2, start_rows=500, compute=False, random_state=0)
         )
         model = future.result(timeout=500)
         assert model.diagnostics is not None

@@ -22,7 +22,8 @@ from daskmoe import MixtureOfExperts
 
 Guard = Callable[..., AbstractContextManager[None]]
 
-FAST: dict[str, Any] = {"n_experts": 2, "n_init": 3, "random_state": 7}
+FAST: dict[str, Any] = {"n_experts": 2, "n_init": 3, "random_state": 7, "aggregation": "reduction"}
+LOCAL = {name: value for name, value in FAST.items() if name != "aggregation"}
 
 
 def assert_same_bits(first: MixtureOfExperts, second: MixtureOfExperts) -> None:
@@ -82,6 +83,17 @@ def test_processes(store: Path, expected: MixtureOfExperts) -> None:
     assert_same_bits(model.compute(scheduler="processes", num_workers=2), expected)
 
 
+def test_the_default_aggregation_gives_the_same_bits_too(data: xr.Dataset, store: Path) -> None:
+    options = {**FAST, "aggregation": "auto"}
+    expected = daskmoe.fit(store, "y", **options)
+    with xr.open_zarr(store, consolidated=True) as lazy:
+        assert_same_bits(daskmoe.fit(lazy, "y", **options), expected)
+    for source in (store, data.chunk(row=300)):
+        model = daskmoe.fit(source, "y", compute=False, **options)
+        for scheduler in ("synchronous", "threads"):
+            assert_same_bits(model.compute(scheduler=scheduler), expected)
+
+
 def test_seed_decides(store: Path, expected: MixtureOfExperts) -> None:
     # The starts differ, and with them the support sample and the last digits of the result.
     other = daskmoe.fit(store, "y", **(FAST | {"random_state": 8}))
@@ -99,7 +111,7 @@ def test_seed_decides(store: Path, expected: MixtureOfExperts) -> None:
 
 
 def test_one_partition_is_the_local_fit(data: xr.Dataset, store: Path) -> None:
-    local = daskmoe.fit_local(store, "y", **FAST)
+    local = daskmoe.fit_local(store, "y", **LOCAL)
     for source, partitions in ((store, 1), (data, None), (data.chunk(row=-1), None), (data.chunk(row=7), 1)):
         model = daskmoe.fit(source, "y", partitions=partitions, **FAST)
         assert model.diagnostics is not None
@@ -143,7 +155,9 @@ def test_chunks_are_partitions_and_cover_every_row_once(
         }
     ).transpose(*dims)
     lazy = data.chunk(time=rows, place=columns)
-    model = daskmoe.fit(lazy, "y", features="x", sample_weight="square", n_experts=1, random_state=0)
+    model = daskmoe.fit(
+        lazy, "y", features="x", sample_weight="square", n_experts=1, aggregation="reduction", random_state=0
+    )
     assert model.diagnostics is not None
     found = model.diagnostics
     blocks = lazy["square"].data.to_delayed().ravel()
@@ -185,7 +199,9 @@ def least_squares(features: np.ndarray, response: np.ndarray) -> tuple[np.ndarra
 def test_one_expert_is_least_squares_and_its_reduction_their_average(data: xr.Dataset) -> None:
     # Unequal partitions; every row is a support row.
     sizes = (100, 500, 250, 350)
-    model = daskmoe.fit(data.chunk(row=sizes), "y", n_experts=1, support_size=1_200, random_state=0)
+    model = daskmoe.fit(
+        data.chunk(row=sizes), "y", n_experts=1, support_size=1_200, aggregation="reduction", random_state=0
+    )
     parts = np.split(np.arange(1_200), np.cumsum(sizes)[:-1])
     features, response = data["X"].values, data["y"].values
     fits = [least_squares(features[part], response[part]) for part in parts]
@@ -409,7 +425,7 @@ def test_layouts_predict_like_their_target(
 
 def test_labels_and_units_of_the_parameters() -> None:
     layout = gridded_layout()
-    model = daskmoe.fit_local(layout.data, "t", features=layout.features, **FAST)
+    model = daskmoe.fit_local(layout.data, "t", features=layout.features, **LOCAL)
     assert model.feature_names == ("wind", "elevation", "season", "1", "2")
     assert model.params["coef"].dims == ("expert", "feature")
     assert model.params["intercept"].attrs["units"] == "K"
@@ -482,7 +498,7 @@ def test_a_dimension_makes_one_partition_a_value() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("design", ["paper", "overlap"])
 def test_the_simulated_default_is_near_the_truth(design: str) -> None:
-    """The demo's 20 features, 4 experts and rows a partition, on an eighth of its rows.
+    """The demo's 20 features, 4 experts and rows a partition, on an eighth of its rows, with all defaults.
 
     The global fit of 125,000 rows would lose 151 parameters / (2 * 125,000) = 0.0006 nats a row, and the
     difference of two log-likelihoods of 100,000 held-out rows is certain to less than that.

@@ -19,7 +19,7 @@ from dask.delayed import Delayed
 
 import daskmoe
 
-FAST: dict[str, Any] = {"n_experts": 2, "n_init": 2, "random_state": 0}
+FAST: dict[str, Any] = {"n_experts": 2, "n_init": 2, "random_state": 0, "aggregation": "reduction"}
 MEGABYTE = 1_000_000
 
 
@@ -60,8 +60,8 @@ def thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def kinds(keys: list[str]) -> Counter[str]:
-    """How many keys there are of local fits, aggregates and others."""
-    starts = ("moe-local-fit", "moe-aggregate")
+    """How many keys there are of the tasks that the contract names, and of others."""
+    starts = ("moe-local-fit", "moe-aggregate", "moe-sample", "moe-pilot")
     return Counter(next((start for start in starts if key.startswith(start)), "other") for key in keys)
 
 
@@ -69,20 +69,30 @@ def keys_of(model: Delayed) -> list[str]:
     return [str(key) for key in dict(model.__dask_graph__())]
 
 
-def test_one_local_fit_a_partition_one_aggregate_few_others(thousand: Path) -> None:
+@pytest.mark.parametrize("aggregation", ["auto", "reduction"])
+def test_one_local_fit_a_partition_one_aggregate_few_others(thousand: Path, aggregation: str) -> None:
+    options = FAST | {"aggregation": aggregation, "compute": False}
     others = set()
-    for partitions, expected in ((1, 1), (7, 7), (1_000, 1_000), (None, 1_000)):
-        found = kinds(keys_of(daskmoe.fit(thousand, "y", partitions=partitions, compute=False, **FAST)))
+    for partitions, expected in ((2, 2), (7, 7), (1_000, 1_000), (None, 1_000)):
+        found = kinds(keys_of(daskmoe.fit(thousand, "y", partitions=partitions, **options)))
         assert found["moe-local-fit"] == expected
         assert found["moe-aggregate"] == 1
+        # A shared start: some tasks that sample and one pilot, or neither.
+        assert found["moe-pilot"] == (1 if found["moe-sample"] else 0)
+        if aggregation == "reduction":
+            assert found["moe-sample"] == 0
         others.add(found["other"])
     assert len(others) == 1
     assert others.pop() <= 3
 
 
+@pytest.mark.parametrize("aggregation", ["auto", "reduction"])
 @pytest.mark.parametrize("partitions", [None, 1_000])
-def test_a_thousand_partitions_pickle_to_less_than_a_megabyte(thousand: Path, partitions: int | None) -> None:
-    model = daskmoe.fit(thousand, "y", partitions=partitions, compute=False, **FAST)
+def test_a_thousand_partitions_pickle_to_less_than_a_megabyte(
+    thousand: Path, partitions: int | None, aggregation: str
+) -> None:
+    options = FAST | {"aggregation": aggregation, "compute": False}
+    model = daskmoe.fit(thousand, "y", partitions=partitions, **options)
     assert kinds(keys_of(model))["moe-local-fit"] == 1_000
     for dump in (pickle.dumps, cloudpickle.dumps):
         assert len(dump(model.__dask_graph__())) < MEGABYTE
@@ -101,7 +111,7 @@ def test_partitions_by_name_pickle_small_too(tmp_path: Path) -> None:
 
 def test_building_computes_nothing(thousand: Path) -> None:
     with counted() as graphs, xr.open_zarr(thousand, consolidated=True) as lazy:
-        for source in (thousand, str(thousand), lazy):
+        for source in (str(thousand), lazy):
             for partitions in (None, 3):
                 model = daskmoe.fit(source, "y", partitions=partitions, compute=False, **FAST)
                 assert isinstance(model, Delayed)
@@ -123,8 +133,8 @@ def test_fit_computes_once(tmp_path: Path) -> None:
 def test_fit_local_needs_no_scheduler(tmp_path: Path) -> None:
     path = write(rows(300), tmp_path / "rows.zarr", 100)
     with counted() as graphs:
-        daskmoe.fit_local(path, "y", **FAST)
-        daskmoe.fit_local(rows(300), "y", **FAST)
+        daskmoe.fit_local(path, "y", n_experts=2, n_init=2)
+        daskmoe.fit_local(rows(300), "y", n_experts=2, n_init=2)
     assert graphs == []
 
 
@@ -175,17 +185,17 @@ def test_keys_name_the_request(tmp_path: Path) -> None:
     assert daskmoe.fit(compute=False, **(base | {"data": str(path)})).key == keys[0]
 
 
-def test_keys_tell_apart_models_with_other_recorded_options(tmp_path: Path) -> None:
+@pytest.mark.parametrize("partitions", [None, 1])
+def test_keys_tell_apart_models_with_other_recorded_options(tmp_path: Path, partitions: int | None) -> None:
+    """Computed together, as Dask merges tasks of one key."""
     path = write(rows(300), tmp_path / "rows.zarr", 100)
-    models = {
-        name: daskmoe.fit(path, "y", aggregation=name, compute=False, **FAST)
-        for name in ("auto", "reduction")
-    }
-    computed = dict(zip(models, dask.compute(*models.values(), scheduler="synchronous"), strict=True))
-    assert {name: model.options["aggregation"] for name, model in computed.items()} == {
-        "auto": "auto",
-        "reduction": "reduction",
-    }
+    names = ("auto", "reduction")
+    delayed = [
+        daskmoe.fit(path, "y", partitions=partitions, compute=False, **(FAST | {"aggregation": name}))
+        for name in names
+    ]
+    models = dask.compute(*delayed, scheduler="synchronous")
+    assert tuple(model.options["aggregation"] for model in models) == names
 
 
 def test_results_are_kilobytes(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ class Observations(NamedTuple):
             width = rows.stop - start
             np.subtract(self.features[rows].T, center, out=centered[:, :width])
             design[1:, :width] = coordinates.transform @ centered[:, :width]
-            response = (self.response[rows] - coordinates.location) / coordinates.scale
+            response = (self.response[rows].astype(np.float64) - coordinates.location) / coordinates.scale
             weight = None if self.weight is None else self.weight[rows].astype(np.float64)
             yield Block(design[:, :width], response.astype(dtype), weight)
 

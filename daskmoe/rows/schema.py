@@ -113,8 +113,8 @@ def describe_rows(
     target : str
         The response variable; its dimensions are the sample dimensions.
     features : str, sequence of str or None
-        The feature variables, in column order. None takes every other data variable that fits: numbers or
-        booleans over some of the sample dimensions and at most one other dimension.
+        The feature variables, in column order. None takes every other data variable that fits, by name:
+        numbers or booleans over some of the sample dimensions and at most one other dimension.
     sample_weight : str or None
         The variable of row weights.
 
@@ -141,7 +141,11 @@ def describe_rows(
     if sample_weight is not None:
         check_weight(ds, sample_weight, sample_dims)
     used = {target} if sample_weight is None else {target, sample_weight}
-    names = _fitting_names(ds, used, sample_dims) if features is None else _asked_names(features, used)
+    # A store lists its variables in any order; the same data must give the same columns.
+    if features is None:
+        names: Sequence[str] = sorted(_fitting_names(ds, used, sample_dims))
+    else:
+        names = _asked_names(features, used)
     for name in names:
         if misfit := _misfit(find_variable(ds, name, "feature"), sample_dims):
             raise InvalidDataError(f"Feature variable {name!r} {misfit}.")

@@ -1,0 +1,492 @@
+"""Bad input: the right error, which names what is wrong and what to do, before any work where it can be known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+import daskmoe
+from daskmoe import (
+    DaskMoEError,
+    InvalidDataError,
+    InvalidOptionError,
+    MixtureOfExperts,
+    OutputExistsError,
+    PartitionError,
+    SchemaError,
+    StoreError,
+)
+
+Guard = Callable[..., AbstractContextManager[None]]
+FAST: dict[str, Any] = {"n_experts": 2, "n_init": 2, "random_state": 0, "aggregation": "reduction"}
+
+
+def rows(n_rows: int = 400) -> xr.Dataset:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(n_rows, 2))
+    response = np.where(features[:, 0] > 0, 3.0, -3.0) * features[:, 1] + rng.normal(size=n_rows)
+    return xr.Dataset(
+        {
+            "X": (("row", "feature"), features),
+            "wind": ("row", rng.normal(size=n_rows)),
+            "y": ("row", response),
+        },
+        {"feature": ["a", "b"]},
+    )
+
+
+def lazy(data: xr.Dataset | None = None) -> xr.Dataset:
+    return (rows() if data is None else data).chunk(row=100)
+
+
+def assert_says(error: BaseException, *parts: str) -> None:
+    for part in parts:
+        assert part in str(error)
+
+
+@pytest.fixture
+def model() -> MixtureOfExperts:
+    return daskmoe.fit_local(rows(), "y", features="X", n_experts=2, n_init=2, random_state=0)
+
+
+# Variables.
+
+
+VARIABLES: dict[str, tuple[Callable[[xr.Dataset], xr.Dataset], dict[str, Any], tuple[str, ...]]] = {
+    "no target": (
+        lambda data: data,
+        {"target": "z"},
+        ("Expected a target variable 'z', got a dataset that has 'X', 'wind', 'y'",),
+    ),
+    "no feature": (
+        lambda data: data,
+        {"features": ["X", "rain"]},
+        ("Expected a feature variable 'rain', got a dataset that has 'X', 'wind', 'y'",),
+    ),
+    "no feature left": (
+        lambda data: data[["y"]],
+        {"features": None},
+        ("No feature left: besides 'y'", "sample dimensions ('row',)"),
+    ),
+    "no weight": (
+        lambda data: data,
+        {"sample_weight": "w"},
+        ("Expected a weight variable 'w', got a dataset that has 'X', 'wind', 'y'",),
+    ),
+    "the target as a feature": (
+        lambda data: data,
+        {"features": ["X", "y"]},
+        ("'y' cannot be a feature: it is the target or the weight",),
+    ),
+    "a feature with two dimensions too many": (
+        lambda data: data.assign(cube=(("row", "u", "v"), np.zeros((400, 2, 2)))),
+        {"features": ["cube"]},
+        (
+            "Feature variable 'cube' has dimensions ('row', 'u', 'v')",
+            "expected one or more of the sample dimensions ('row',) and at most one other",
+        ),
+    ),
+    "a feature without a sample dimension": (
+        lambda data: data.assign(table=("place", np.zeros(3))),
+        {"features": ["table"]},
+        ("Feature variable 'table' has dimensions ('place',)", "sample dimensions ('row',)"),
+    ),
+    "a weight with a feature dimension": (
+        lambda data: data,
+        {"features": ["wind"], "sample_weight": "X"},
+        ("Weight variable 'X' has dimensions ('row', 'feature'), expected some of ('row',)",),
+    ),
+    "a scalar target": (
+        lambda data: data.assign(z=3.0),
+        {"target": "z"},
+        ("Target 'z' is a scalar, expected at least one (sample) dimension",),
+    ),
+    "labels twice": (
+        lambda data: data.assign_coords(feature=["a", "a"]),
+        {},
+        ("Expected different labels of feature columns, got more than once: 'a'",),
+    ),
+    "no rows": (
+        lambda data: data.isel(row=slice(0)),
+        {},
+        ("Target 'y' has no rows: {'row': 0}",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_variables_that_do_not_fit(name: str, raise_if_dask_computes: Guard) -> None:
+    change, options, parts = VARIABLES[name]
+    data = change(rows())
+    options = {"target": "y", "features": "X", **options}
+    for source in (data, lazy(data)):
+        with raise_if_dask_computes():
+            with pytest.raises(InvalidDataError) as caught:
+                daskmoe.fit(source, **FAST, **options)
+            assert_says(caught.value, *parts)
+            with pytest.raises(InvalidDataError) as caught:
+                daskmoe.fit_local(source, n_experts=2, **options)
+            assert_says(caught.value, *parts)
+
+
+DTYPES = {
+    "object": np.array([1, "a"] * 200, dtype=object),
+    "<U1": np.array(["a", "b"] * 200),
+    "|S1": np.array([b"a", b"b"] * 200),
+    "complex128": np.ones(400, dtype=complex),
+    "datetime64[ns]": np.arange(400).astype("datetime64[ns]"),
+    "timedelta64[ns]": np.arange(400).astype("timedelta64[ns]"),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("role", ["target", "feature", "weight"])
+def test_dtypes_that_are_not_numbers(dtype: str, role: str, raise_if_dask_computes: Guard) -> None:
+    data = rows().assign(bad=("row", DTYPES[dtype]))
+    options = {"target": "y", "features": ["X"]} | {
+        "target": {"target": "bad"},
+        "feature": {"features": ["X", "bad"]},
+        "weight": {"sample_weight": "bad"},
+    }[role]
+    for source in (data, lazy(data)):
+        with raise_if_dask_computes(), pytest.raises(InvalidDataError) as caught:
+            daskmoe.fit(source, **FAST, **options)
+        assert_says(caught.value, "'bad'", f"has dtype {dtype}", "expected real numbers or booleans")
+        assert role in str(caught.value).lower()
+
+
+@pytest.mark.parametrize("data", [np.ones((3, 2)), rows()["X"], None, {"y": [1.0]}], ids=str)
+def test_data_that_are_no_dataset(data: Any) -> None:
+    for function in (daskmoe.fit, daskmoe.fit_local):
+        with pytest.raises(InvalidDataError, match=r"data: expected an xarray.Dataset or the path of a Zarr"):
+            function(data, "y", n_experts=2)
+
+
+# Options.
+
+
+OPTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"n_experts": 0}, "n_experts: expected an integer of at least 1, got 0"),
+    ({"n_experts": -2}, "n_experts: expected an integer of at least 1, got -2"),
+    ({"n_experts": 2.5}, "n_experts: expected an integer of at least 1, got 2.5"),
+    ({"n_experts": True}, "n_experts: expected an integer of at least 1, got True"),
+    ({"n_experts": "2"}, "n_experts: expected an integer of at least 1, got '2'"),
+    ({"n_init": 0}, "n_init: expected an integer of at least 1, got 0"),
+    ({"start_rows": 5}, "start_rows: expected an integer of at least 10, got 5"),
+    ({"support_size": 0}, "support_size: expected an integer of at least 1, got 0"),
+    ({"random_state": -1}, "random_state: expected an integer of at least 0, got -1"),
+    ({"random_state": "seed"}, "random_state: expected an integer of at least 0, got 'seed'"),
+    ({"family": "cauchy"}, "gaussian"),
+    ({"aggregation": "mean"}, "aggregation: expected one of ['auto', 'reduction'], got 'mean'"),
+    ({"on_error": "ignore"}, "on_error: expected one of ['raise', 'skip'], got 'ignore'"),
+    ({"refine": -1}, "refine: expected"),
+    ({"partitions": 0}, "Expected partitions between 1 and the 400 rows of 'y', got 0"),
+    ({"partitions": 401}, "Expected partitions between 1 and the 400 rows of 'y', got 401"),
+    ({"partitions": 2.0}, "Expected partitions to be None, an integer or the name of a coordinate, got 2.0"),
+    ({"partitions": "station"}, "got 'station'; the dataset has 'wind', 'y'"),
+    ({"features": []}, "Expected at least one name in features, got none"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), OPTIONS, ids=lambda value: str(value))
+def test_options_that_cannot_be(options: dict[str, Any], message: str, raise_if_dask_computes: Guard) -> None:
+    for source in (rows(), lazy()):
+        with raise_if_dask_computes(), pytest.raises(InvalidOptionError) as caught:
+            daskmoe.fit(source, "y", **(FAST | options))
+        assert_says(caught.value, message)
+
+
+def test_a_misspelt_option_is_not_swallowed() -> None:
+    with pytest.raises(TypeError, match="n_expert"):
+        daskmoe.fit(rows(), "y", n_experts=2, n_expert=3)  # type: ignore[call-overload]
+
+
+def test_partitions_by_missing_values() -> None:
+    data = rows().assign_coords(station=("row", np.where(np.arange(400) < 3, np.nan, 1.0)))
+    with pytest.raises(InvalidDataError) as caught:
+        daskmoe.fit(data, "y", partitions="station", **FAST)
+    assert_says(caught.value, "'station'", "got 3 missing of 400", "fill them or drop these rows")
+
+
+# Sizes of partitions.
+
+
+def test_more_experts_than_rows(raise_if_dask_computes: Guard) -> None:
+    with raise_if_dask_computes():
+        with pytest.raises(InvalidDataError) as caught:
+            daskmoe.fit(lazy(), "y", **(FAST | {"n_experts": 101}))
+        assert_says(
+            caught.value,
+            "at least 101 rows for 101 experts",
+            "got 4 smaller",
+            "'0' (100 rows)",
+            "Use fewer partitions",
+            "on_error='skip'",
+        )
+        with pytest.raises(InvalidDataError, match="at least 401 rows for 401 experts, got 1 smaller"):
+            daskmoe.fit_local(rows(), "y", n_experts=401)
+
+
+@pytest.mark.parametrize("n_experts", [1, 2])
+def test_a_partition_of_one_row(n_experts: int, raise_if_dask_computes: Guard) -> None:
+    data = rows().chunk(row=(200, 1, 199))
+    with raise_if_dask_computes(), pytest.raises(InvalidDataError) as caught:
+        daskmoe.fit(data, "y", **(FAST | {"n_experts": n_experts}))
+    assert_says(caught.value, "at least 2 rows", "got 1 smaller: '1' (1 rows)", "larger chunks")
+    left = daskmoe.fit(data, "y", **(FAST | {"n_experts": n_experts, "on_error": "skip"}))
+    assert left.diagnostics is not None
+    status = left.diagnostics["status"].values.tolist()
+    assert [text.startswith("left out") for text in status] == [False, True, False]
+
+
+# Rows.
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_missing_and_infinite_values(value: float, tmp_path: Path) -> None:
+    data = rows()
+    data["X"][[205, 210], 1] = value
+    data["wind"][[210, 299]] = value
+    data["y"][211] = value
+    path = tmp_path / "rows.zarr"
+    lazy(data).to_zarr(path, zarr_format=2)
+    for source in (lazy(data), path):
+        with pytest.raises(InvalidDataError) as caught:
+            daskmoe.fit(source, "y", features=["X", "wind"], **FAST)
+        assert_says(
+            caught.value,
+            "Expected finite values, got NaN or infinity in 4 of 100 rows of partition '2'",
+            "by variable: 'X' 2, 'wind' 2, 'y' 1",
+            "first at row=205; row=210; row=211",
+            "on_error='skip' drops such rows",
+        )
+    with pytest.raises(InvalidDataError, match="in 4 of 400 rows of partition '0'"):
+        daskmoe.fit_local(data, "y", features=["X", "wind"], n_experts=2)
+
+
+def test_an_error_of_a_partition_is_not_its_own_cause() -> None:
+    """Whoever follows the chain of causes, as Distributed does, must come to its end."""
+    data = rows()
+    data["y"][0] = np.nan
+    with pytest.raises(InvalidDataError) as caught:
+        daskmoe.fit(lazy(data), "y", compute=False, **FAST).compute(scheduler="synchronous")
+    seen: list[BaseException] = []
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert all(error is not other for other in seen)
+        seen.append(error)
+        error = error.__cause__
+
+
+def test_skipping_drops_incomplete_rows_and_counts_them() -> None:
+    data = rows()
+    data["X"][[5, 205, 210], 1] = np.nan
+    data["y"][[6, 5]] = np.inf
+    model = daskmoe.fit(lazy(data), "y", on_error="skip", features="X", **FAST)
+    found = model.diagnostics
+    assert found is not None
+    assert found["dropped_rows"].values.tolist() == [2, 0, 2, 0]
+    assert found["rows"].values.tolist() == [98, 100, 98, 100]
+    assert found["status"].values.tolist() == ["ok"] * 4
+    complete = rows().drop_isel(row=[5, 6, 205, 210]).chunk(row=(98, 100, 98, 100))
+    expected = daskmoe.fit(complete, "y", features="X", **FAST)
+    xr.testing.assert_identical(model.local_estimates, expected.local_estimates)
+    local = daskmoe.fit_local(data, "y", features="X", n_experts=2, on_error="skip")
+    assert local.diagnostics is not None
+    assert local.diagnostics["dropped_rows"].values.tolist() == [4]
+
+
+def test_skipping_leaves_out_partitions_that_fail() -> None:
+    data = rows()
+    data["y"][100:199] = np.nan
+    model = daskmoe.fit(lazy(data), "y", on_error="skip", **FAST)
+    found, local = model.diagnostics, model.local_estimates
+    assert found is not None
+    assert local is not None
+    status = found["status"].values.tolist()
+    assert [status[m] for m in (0, 2, 3)] == ["ok"] * 3
+    assert status[1].startswith("left out: ")
+    for part in ("Partition '1'", "at least 2 complete rows", "got 1 "):
+        assert part in status[1]
+    assert found["rows"].values.tolist() == [100, 0, 100, 100]
+    assert found["dropped_rows"].values.tolist() == [0, 100, 0, 0]
+    assert found["weight"].values.tolist() == [100.0, 0.0, 100.0, 100.0]
+    assert local.isel(partition=1).isnull().all().to_array().all()
+    whole = daskmoe.fit(lazy(), "y", **FAST)
+    assert whole.local_estimates is not None
+    xr.testing.assert_identical(
+        local.isel(partition=[0, 2, 3]), whole.local_estimates.isel(partition=[0, 2, 3])
+    )
+    assert all(np.isfinite(values).all() for values in model.parameters)
+    assert found["plan_mass"].isel(partition=1).sum() == 0
+    assert "1 not ok" in model.summary()
+
+
+def test_skipping_everything_is_an_error() -> None:
+    data = rows() * np.nan
+    with pytest.raises(PartitionError) as caught:
+        daskmoe.fit(lazy(data), "y", on_error="skip", **FAST)
+    assert_says(caught.value, "Expected at least one partition that can be fitted, got none", "complete rows")
+    with pytest.raises(PartitionError, match="at least one partition that can be fitted"):
+        daskmoe.fit_local(data, "y", n_experts=2, on_error="skip")
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
+def test_weights_that_are_none(value: float) -> None:
+    data = rows().assign(w=("row", np.ones(400)))
+    data["w"][[150, 160]] = value
+    with pytest.raises(InvalidDataError) as caught:
+        daskmoe.fit(lazy(data), "y", sample_weight="w", **FAST)
+    assert_says(
+        caught.value,
+        "Expected weights of zero or more, got 2 negative, infinite or NaN of 100",
+        "variable 'w' of partition '1'",
+        "first at row=150; row=160",
+    )
+
+
+def test_a_partition_without_weight() -> None:
+    data = rows().assign(w=("row", np.where(np.arange(400) // 100 == 2, 0.0, 1.0)))
+    with pytest.raises(InvalidDataError) as caught:
+        daskmoe.fit(lazy(data), "y", sample_weight="w", **FAST)
+    assert_says(caught.value, "Partition '2'", "complete rows of positive weight", "on_error='skip'")
+
+
+# Stores.
+
+
+def test_stores_that_are_not_there_or_not_zarr(tmp_path: Path, model: MixtureOfExperts) -> None:
+    text, folder, netcdf = tmp_path / "rows.csv", tmp_path / "folder", tmp_path / "rows.nc"
+    text.write_text("x,y\n1,2\n")
+    folder.mkdir()
+    rows()[["wind", "y"]].to_netcdf(netcdf)
+    nowhere = tmp_path / "nowhere.zarr"
+    uses: list[Callable[[Any], Any]] = [
+        lambda path: daskmoe.fit(path, "y", **FAST),
+        lambda path: daskmoe.fit_local(path, "y", n_experts=2),
+        model.predict,
+        lambda path: daskmoe.aggregate([model], path),
+    ]
+    for path, what in ((nowhere, "does not exist"), (folder, "is not a Zarr group")):
+        for use in uses:
+            for given in (path, str(path)):
+                with pytest.raises(StoreError) as caught:
+                    use(given)
+                assert_says(caught.value, "Expected a Zarr store", repr(str(path)), what)
+                assert_says(caught.value, "Open other formats with xarray and pass the Dataset")
+    for path in (text, netcdf):
+        for use in uses:
+            with pytest.raises(StoreError, match=re.escape(str(path))):
+                use(path)
+
+
+def test_an_array_is_not_a_dataset(tmp_path: Path) -> None:
+    path = tmp_path / "array.zarr"
+    zarr.create_array(path, shape=(3,), dtype="f8")
+    with pytest.raises(DaskMoEError, match=r"array\.zarr"):
+        daskmoe.fit(path, "y", **FAST)
+
+
+def test_the_target_is_not_in_the_store(tmp_path: Path, raise_if_dask_computes: Guard) -> None:
+    path = tmp_path / "rows.zarr"
+    lazy().to_zarr(path, zarr_format=2)
+    with raise_if_dask_computes(), pytest.raises(InvalidDataError, match="Expected a target variable 'z'"):
+        daskmoe.fit(path, "z", **FAST)
+
+
+def test_outputs_are_never_overwritten(tmp_path: Path, model: MixtureOfExperts) -> None:
+    writers = {"model.zarr": model.to_zarr, "model.nc": model.to_netcdf}
+    for name, write in writers.items():
+        path = tmp_path / name
+        write(path)
+        before = {file: file.read_bytes() for file in [path, *path.rglob("*")] if file.is_file()}
+        with pytest.raises(OutputExistsError, match=re.escape(str(path))):
+            write(path)
+        assert {file: file.read_bytes() for file in [path, *path.rglob("*")] if file.is_file()} == before
+    assert issubclass(OutputExistsError, FileExistsError)
+
+
+# Models.
+
+
+def test_models_of_another_schema_version(tmp_path: Path, model: MixtureOfExperts) -> None:
+    store, file = tmp_path / "model.zarr", tmp_path / "model.nc"
+    changed = model.to_dataset().assign_attrs(daskmoe_schema=99)
+    changed.to_zarr(store, zarr_format=2)
+    changed.to_netcdf(file)
+    for path in (store, file):
+        with pytest.raises(SchemaError) as caught:
+            daskmoe.open_model(path)
+        assert_says(caught.value, "99", "1", path.name)
+
+
+def test_what_is_not_a_model(tmp_path: Path) -> None:
+    store, file = tmp_path / "rows.zarr", tmp_path / "rows.nc"
+    lazy().to_zarr(store, zarr_format=2)
+    rows()[["wind", "y"]].to_netcdf(file)
+    for path in (store, file):
+        with pytest.raises(SchemaError, match=re.escape(path.name)):
+            daskmoe.open_model(path)
+    with pytest.raises(StoreError, match=r"nowhere\.zarr"):
+        daskmoe.open_model(tmp_path / "nowhere.zarr")
+
+
+def test_features_that_are_missing_or_unknown(model: MixtureOfExperts, raise_if_dask_computes: Guard) -> None:
+    data = rows()
+    more = data.reindex(feature=["a", "b", "c"], fill_value=0.0)
+    cases: list[tuple[xr.Dataset, tuple[str, ...]]] = [
+        (data.drop_vars("X"), ("Expected a feature variable 'X'",)),
+        (data.isel(feature=[0]), ("'X'", "misses the labels 'b' along 'feature'")),
+        (more, ("labels along 'feature' that the model does not know: 'c'", "drop them with sel(feature=")),
+        (data.drop_vars("feature"), ("'X' has no labels along 'feature'", "assign_coords(feature=...)")),
+        (data.assign(X=data["X"].astype(str)), ("'X'", "expected real numbers or booleans")),
+        (data.rename(feature="band"), ("'X' has dimensions ('row', 'band')",)),
+    ]
+    for wrong, parts in cases:
+        for method in (
+            model.predict,
+            model.gating_probabilities,
+            model.responsibilities,
+            model.log_likelihood,
+        ):
+            with raise_if_dask_computes(), pytest.raises(InvalidDataError) as caught:
+                method(wrong.chunk(row=100))
+            assert_says(caught.value, *parts)
+
+
+def test_features_are_matched_by_label(model: MixtureOfExperts) -> None:
+    data = rows()
+    expected = model.predict(data)
+    xr.testing.assert_identical(model.predict(data.isel(feature=[1, 0])), expected)
+    xr.testing.assert_identical(model.predict(data[["wind", "X"]]), expected)
+    swapped = data.assign_coords(feature=["b", "a"])
+    assert not np.allclose(model.predict(swapped), expected)
+
+
+def test_columns_without_labels_are_counted() -> None:
+    data = rows().drop_vars("feature")
+    model = daskmoe.fit_local(data, "y", features="X", n_experts=2, n_init=2, random_state=0)
+    assert model.feature_names == ("X_0", "X_1")
+    with pytest.raises(InvalidDataError, match="'X' has 1 columns along 'feature', expected 2"):
+        model.predict(data.isel(feature=[0]))
+
+
+def test_rows_without_a_target_cannot_be_scored(model: MixtureOfExperts) -> None:
+    for method in (model.responsibilities, model.log_likelihood, model.score):
+        with pytest.raises(InvalidDataError, match="Expected a target variable 'y'"):
+            method(rows().drop_vars("y"))
+
+
+def test_every_error_is_one_of_ours() -> None:
+    for error in (
+        InvalidDataError, InvalidOptionError, OutputExistsError, PartitionError, SchemaError, StoreError,
+    ):  # fmt: skip
+        assert issubclass(error, DaskMoEError)

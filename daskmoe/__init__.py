@@ -9,12 +9,14 @@ from daskmoe.errors import (
     DaskMoEError,
     InvalidDataError,
     InvalidOptionError,
+    NotAtOptimumError,
     OutputExistsError,
     PartitionError,
     SchemaError,
     StoreError,
 )
 from daskmoe.model import MixtureOfExperts, open_model
+from daskmoe.refining import refine
 from daskmoe.simulation import simulate
 
 __version__ = _version("daskmoe")
@@ -25,6 +27,7 @@ __all__ = [
     "InvalidDataError",
     "InvalidOptionError",
     "MixtureOfExperts",
+    "NotAtOptimumError",
     "OutputExistsError",
     "PartitionError",
     "SchemaError",
@@ -34,5 +37,6 @@ __all__ = [
     "fit",
     "fit_local",
     "open_model",
+    "refine",
     "simulate",
 ]

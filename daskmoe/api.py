@@ -15,22 +15,22 @@ from dask.delayed import Delayed, delayed
 from daskmoe.assembly import label_fit
 from daskmoe.config import AGGREGATIONS, ON_ERROR, LocalFitOptions, check_choice, check_integer
 from daskmoe.engine import FitRequest, build_fit, fit_directly
+from daskmoe.engine.refine import refine_rounds
 from daskmoe.errors import InvalidDataError, InvalidOptionError
 from daskmoe.model import MixtureOfExperts
 from daskmoe.random import RandomState, entropy_of
+from daskmoe.refining import Rounds, check_rounds, label_refinement
+from daskmoe.request import Data, source_of
 from daskmoe.rows import (
     Partition,
     RowSchema,
     describe_rows,
-    open_store,
     plan_partitions,
     plan_sample,
 )
 
 _PILOT_ROWS = 10_000
 _LARGEST_PILOT_ROWS = 30_000
-
-Data = xr.Dataset | str | os.PathLike[str]
 
 
 @overload
@@ -50,7 +50,7 @@ def fit(  # type: ignore[misc]
     partitions: int | str | None = None,
     aggregation: str = "auto",
     support_size: int = 2000,
-    refine: int = 0,
+    refine: Rounds = 0,
     random_state: RandomState = None,
     checkpoint: str | os.PathLike[str] | None = None,
     on_error: str = "raise",
@@ -85,8 +85,9 @@ def fit(  # type: ignore[misc]
         How local estimators become one model; see `docs/`.
     support_size : int
         S, rows of features at which expectations over x are taken.
-    refine : int
-        Rounds over all partitions after the aggregation.
+    refine : int or "converged"
+        Most rounds over all partitions after the aggregation (see `daskmoe.refine`); "converged" goes on to
+        the global estimator.
     random_state : int, SeedSequence, Generator or None
         Partition m draws from ``SeedSequence(seed, spawn_key=(m,))``, so the result does not depend on the
         scheduler or the number of workers.
@@ -127,8 +128,12 @@ def fit(  # type: ignore[misc]
     (2, 4)
     """
     check_choice("aggregation", aggregation, AGGREGATIONS)
-    if refine != 0:
-        raise InvalidOptionError(f"refine: expected 0 (refinement is not available yet), got {refine!r}.")
+    rounds = check_rounds(refine, 0)
+    if rounds != 0 and not compute:
+        raise InvalidOptionError(
+            "compute: expected True with refinement, whose rounds depend on each other, got False. "
+            "Compute the model, then use daskmoe.refine."
+        )
     options = LocalFitOptions(n_experts=n_experts, family=family, n_init=n_init, start_rows=start_rows)
     request = _request(
         data, target, features, partitions, sample_weight, options, support_size, random_state, on_error,
@@ -138,7 +143,12 @@ def fit(  # type: ignore[misc]
     label = delayed(label_fit, pure=False, traverse=False)
     key = f"moe-model-{tokenize(request.token, recorded)}"
     model = label(build_fit(request), request.schema, family, recorded, dask_key_name=key)
-    return cast(MixtureOfExperts, model.compute()) if compute else cast(Delayed, model)
+    if not compute:
+        return cast(Delayed, model)
+    fitted = cast(MixtureOfExperts, model.compute())
+    if rounds == 0:
+        return fitted
+    return label_refinement(fitted, refine_rounds(request, fitted.parameters, rounds, None))
 
 
 def fit_local(
@@ -198,7 +208,7 @@ def _request(
     """Validate everything that can be before data are read."""
     check_integer("support_size", support_size, 1)
     check_choice("on_error", on_error, ON_ERROR)
-    dataset, source = _source(data)
+    dataset, source = source_of(data)
     schema = describe_rows(dataset, target, features, sample_weight)
     planned = plan_partitions(dataset, schema, partitions)
     if on_error == "raise":
@@ -223,18 +233,6 @@ def _plan_pilot(dataset: xr.Dataset, schema: RowSchema, seed: int) -> tuple[Part
     rows = math.prod(dataset.sizes[dim] for dim in schema.sample_dims)
     size = min(max(_PILOT_ROWS, rows // 20), _LARGEST_PILOT_ROWS)
     return plan_sample(dataset, schema, size, np.random.default_rng(seed))
-
-
-def _source(data: Data) -> tuple[xr.Dataset, str | xr.Dataset]:
-    """The dataset to plan with, and what tasks read from: an absolute path or URL, or the dataset."""
-    if isinstance(data, xr.Dataset):
-        return data, data
-    if not isinstance(data, str | os.PathLike):
-        raise InvalidDataError(
-            f"data: expected an xarray.Dataset or the path of a Zarr store, got {type(data).__name__}."
-        )
-    path = os.fspath(data)
-    return open_store(path), path if "://" in path else os.path.abspath(path)
 
 
 def _check_sizes(partitions: tuple[Partition, ...], schema: RowSchema, n_experts: int) -> None:

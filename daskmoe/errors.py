@@ -35,5 +35,9 @@ class PartitionError(DaskMoEError, RuntimeError):
         super().__init__(message)
 
 
+class NotAtOptimumError(DaskMoEError, ValueError):
+    """Inference was asked of a model that is not at a maximum of the likelihood."""
+
+
 class ConvergenceWarning(UserWarning):
     """An iteration stopped before it converged."""

@@ -1,4 +1,4 @@
-"""Bad input: the right error, which names what is wrong and what to do, before any work where it can be known."""
+"""Bad input: the right error, naming what is wrong and what to do, before any work where it can be known."""
 
 from __future__ import annotations
 

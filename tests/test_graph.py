@@ -109,12 +109,14 @@ def test_partitions_by_name_pickle_small_too(tmp_path: Path) -> None:
     assert len(cloudpickle.dumps(dict(model.__dask_graph__()))) < MEGABYTE
 
 
-def test_building_computes_nothing(thousand: Path) -> None:
-    with counted() as graphs, xr.open_zarr(thousand, consolidated=True) as lazy:
-        for source in (str(thousand), lazy):
-            for partitions in (None, 3):
-                model = daskmoe.fit(source, "y", partitions=partitions, compute=False, **FAST)
-                assert isinstance(model, Delayed)
+@pytest.mark.parametrize("aggregation", ["auto", "reduction"])
+def test_building_computes_nothing(tmp_path: Path, aggregation: str) -> None:
+    path = write(rows(300), tmp_path / "rows.zarr", 100)
+    options = FAST | {"aggregation": aggregation, "compute": False}
+    with counted() as graphs, xr.open_zarr(path, consolidated=True) as lazy:
+        for source in (path, str(path), lazy, rows(300)):
+            for partitions in (None, 2):
+                assert isinstance(daskmoe.fit(source, "y", partitions=partitions, **options), Delayed)
         assert graphs == []
 
 

@@ -72,12 +72,12 @@ class FitRequest:
 def build_fit(request: FitRequest) -> Delayed:
     """The delayed `FitResult` of a request."""
     token = request.token
-    shared = delayed(_plan(request), name=f"moe-plan-{token}", traverse=False)
+    shared = delayed(task_plan(request), name=f"moe-plan-{token}", traverse=False)
     pilot = _build_pilot(request, shared) if request.sample else None
     local_fit = delayed(fit_partition, pure=False, traverse=False)
     results = [
         local_fit(
-            shared, partition, share, _piece(request, partition), pilot,
+            shared, partition, share, piece_of(request, partition), pilot,
             dask_key_name=f"moe-local-fit-{token}-{partition.index}",
         )
         for partition, share in _shares(request)
@@ -91,7 +91,7 @@ def _build_pilot(request: FitRequest, shared: Delayed) -> Delayed:
     read = delayed(read_sample, pure=False, traverse=False)
     samples = [
         read(
-            shared, runs, [_piece(request, run) for run in runs],
+            shared, runs, [piece_of(request, run) for run in runs],
             dask_key_name=f"moe-sample-{request.token}-{index}",
         )
         for index, runs in enumerate(_sample_groups(request))
@@ -102,18 +102,19 @@ def _build_pilot(request: FitRequest, shared: Delayed) -> Delayed:
 
 def fit_directly(request: FitRequest) -> FitResult:
     """The result of a request without a graph, in this thread."""
-    plan = _plan(request)
+    plan = task_plan(request)
     groups = _sample_groups(request)
-    samples = [read_sample(plan, runs, [_piece(request, run) for run in runs]) for runs in groups]
+    samples = [read_sample(plan, runs, [piece_of(request, run) for run in runs]) for runs in groups]
     pilot = fit_pilot(plan, samples) if samples else None
     results = [
-        fit_partition(plan, partition, share, _piece(request, partition), pilot)
+        fit_partition(plan, partition, share, piece_of(request, partition), pilot)
         for partition, share in _shares(request)
     ]
     return aggregate_partitions(plan, results, pilot)
 
 
-def _plan(request: FitRequest) -> TaskPlan:
+def task_plan(request: FitRequest) -> TaskPlan:
+    """What all tasks of a request share."""
     path = request.source if isinstance(request.source, str) else None
     return TaskPlan(
         path, request.schema, request.options, request.seed, request.on_error, request.checkpoint,
@@ -141,7 +142,8 @@ def support_shares(rows: list[int], support_size: int) -> list[int]:
     return [int(share) for share in np.maximum(np.diff(bounds), 1)]
 
 
-def _piece(request: FitRequest, partition: Partition) -> xr.Dataset | None:
+def piece_of(request: FitRequest, partition: Partition) -> xr.Dataset | None:
+    """A partition's piece of a dataset; None where tasks open a store."""
     if isinstance(request.source, str):
         return None
     return read_box(request.source, request.schema, partition)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -24,6 +24,8 @@ from daskmoe.numerics.refinement import Pilot, expand_estimate, make_pilot
 from daskmoe.rows import Partition, RowSchema, extract_rows, read_box
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Partition m draws from the spawn key (m,): the pilot must not share it with any.
 _SAMPLE_SEED = 2**31
@@ -63,7 +65,9 @@ def read_sample(
     plan: TaskPlan, runs: Sequence[Partition], pieces: Sequence[xr.Dataset | None]
 ) -> Observations:
     """Read some runs of the pilot's sample; incomplete rows are left out, whatever ``plan.on_error`` says."""
-    return _concatenate([_rows(plan, run, piece, "skip") for run, piece in zip(runs, pieces, strict=True)])
+    return _concatenate(
+        [read_rows(plan, run, piece, "skip") for run, piece in zip(runs, pieces, strict=True)]
+    )
 
 
 def fit_pilot(plan: TaskPlan, samples: Sequence[Observations]) -> Pilot:
@@ -117,21 +121,28 @@ def fit_partition(
         if (kept := load_result(path)) is not None:
             logger.info("partition %s: taken from checkpoint %s", partition.label, path)
             return kept
-    try:
-        with single_threaded_blas():
-            result = _fit(plan, partition, support_rows, piece, pilot)
-    except Exception as error:
-        failure = _as_partition_error(error, partition)
-        if plan.on_error == "raise":
-            # An error that is its own cause cannot be sent between processes.
-            if failure is error:
-                raise
-            raise failure from error
-        logger.warning("partition %s is left out: %s", partition.label, failure)
-        return _left_out(partition, plan, str(failure))
+    result = attempt(plan, partition, lambda: _fit(plan, partition, support_rows, piece, pilot))
+    if isinstance(result, DaskMoEError):
+        return _left_out(partition, plan, str(result))
     if path is not None:
         save_result(path, result)
     return result
+
+
+def attempt(plan: TaskPlan, partition: Partition, work: Callable[[], T]) -> T | DaskMoEError:
+    """What ``work`` gives, with one BLAS thread; its failure, where partitions that fail are left out."""
+    try:
+        with single_threaded_blas():
+            return work()
+    except Exception as error:
+        failure = _as_partition_error(error, partition)
+        if plan.on_error == "skip":
+            logger.warning("partition %s is left out: %s", partition.label, failure)
+            return failure
+        # An error that is its own cause cannot be sent between processes.
+        if failure is error:
+            raise
+        raise failure from error
 
 
 def _fit(
@@ -142,7 +153,7 @@ def _fit(
     pilot: Pilot | None,
 ) -> PartitionResult:
     fit_seed, support_seed = np.random.SeedSequence(plan.seed, spawn_key=(partition.index,)).spawn(2)
-    data = _rows(plan, partition, piece, plan.on_error)
+    data = read_rows(plan, partition, piece, plan.on_error)
     _check_rows(data, partition, plan.options.n_experts)
     if pilot is None:
         estimate = fit_local_estimate(data, plan.options, np.random.default_rng(fit_seed))
@@ -163,9 +174,10 @@ def _fit(
     )
 
 
-def _rows(
+def read_rows(
     plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, on_error: Literal["raise", "skip"]
 ) -> Observations:
+    """The rows of a partition, from the store or from its piece of a dataset."""
     box = read_box(plan.source, plan.schema, partition) if plan.source is not None else piece
     assert box is not None
     rows = extract_rows(box, plan.schema, partition, on_error=on_error)

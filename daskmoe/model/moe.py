@@ -12,7 +12,7 @@ import xarray as xr
 
 from daskmoe import storage
 from daskmoe.labelling import check_params, label_parameters, parameters_from
-from daskmoe.model import prediction
+from daskmoe.model import prediction, uncertainty
 from daskmoe.model.prediction import Data
 from daskmoe.model.summary import summarize
 from daskmoe.numerics import mixture
@@ -240,6 +240,31 @@ class MixtureOfExperts:
             If the target or a feature is missing, or a row holds a missing or infinite value.
         """
         return prediction.r_squared(self.parameters, self._family, data, self.rows)
+
+    def standard_errors(self, kind: str = "model") -> xr.Dataset:
+        """Standard errors of the parameters, shaped like ``params``.
+
+        ``"model"`` inverts the observed information; ``"robust"`` is the sandwich with the rows' scores, which
+        holds if the density is misspecified. Gating weights are relative to the last expert, whose own are zero.
+
+        Raises
+        ------
+        NotAtOptimumError
+            Unless `daskmoe.refine` reached the maximum.
+        InvalidOptionError
+            If ``kind`` is unknown.
+        """
+        return uncertainty.standard_errors(self.params, self.diagnostics, kind)
+
+    def confidence_interval(self, level: float = 0.95, kind: str = "model") -> xr.Dataset:
+        """Normal confidence intervals, shaped like ``params`` with a dimension ``bound``.
+
+        Raises
+        ------
+        NotAtOptimumError, InvalidOptionError
+            As `standard_errors`, or if ``level`` is not between 0 and 1.
+        """
+        return uncertainty.confidence_interval(self.params, self.standard_errors(kind), level)
 
     def to_dataset(self) -> xr.Dataset:
         """Everything in the model as one dataset, as `to_zarr` stores it.

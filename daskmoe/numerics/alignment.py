@@ -17,7 +17,12 @@ from daskmoe.numerics.parameters import FloatArray, MoEParameters, SupportSample
 
 def canonical_order(parameters: MoEParameters) -> MoEParameters:
     """Experts by ascending intercept, then slopes: the same model whichever start or partition found it."""
-    return parameters.take(np.lexsort(parameters.coef.T[::-1]))
+    return parameters.take(canonical_indices(parameters))
+
+
+def canonical_indices(parameters: MoEParameters) -> NDArray[np.intp]:
+    """The order in which `canonical_order` takes the experts."""
+    return np.asarray(np.lexsort(parameters.coef.T[::-1]))
 
 
 def divergence_matrix(

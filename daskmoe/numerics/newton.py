@@ -27,6 +27,8 @@ Value = Callable[[MoEParameters], float]
 
 _LARGEST_LOG_VARIANCE_STEP = 2.0
 _FIRST_DAMPING = 0.05
+# Products in single precision can leave a semi-definite matrix this far below zero.
+_RIDGE = 1e-5
 _SMALLEST_DAMPING = 1e-3
 
 
@@ -53,13 +55,16 @@ def damped_step(state: NewtonState) -> tuple[FloatArray, float, float]:
     diagonal = np.diag(complete)
     scale = np.sqrt(np.maximum(diagonal, 1e-10 * diagonal.max() + 1e-300))
     outer = np.outer(scale, scale)
+    observed_scaled, complete_scaled = observed / outer, complete / outer
     damping = state.damping
     while True:
-        matrix = max(1.0 - damping, 0.0) * observed + damping * complete
+        matrix = max(1.0 - damping, 0.0) * observed_scaled + damping * complete_scaled
         try:
-            factor = cho_factor(matrix / outer, lower=True)
+            factor = cho_factor(matrix, lower=True)
             break
         except LinAlgError:
+            if damping > 0.5:
+                complete_scaled[np.diag_indices_from(complete)] += _RIDGE
             damping = max(2.0 * damping, _FIRST_DAMPING)
     step = cho_solve(factor, gradient / scale) / scale
     largest = float(np.abs(step[-state.parameters.n_experts :]).max())
@@ -110,7 +115,8 @@ def maximize(
         if actual >= 0:
             state = NewtonState(trial, statistics, damping)
         elif predicted <= tolerance:
-            return NewtonResult(state.parameters, state.statistics.value, passes, True)
+            # Steps shorter than EM's gain little anywhere: that says nothing about the gradient.
+            return NewtonResult(state.parameters, state.statistics.value, passes, damping <= 1.0)
         else:
             state = state._replace(damping=damping)
     return NewtonResult(state.parameters, state.statistics.value, passes, False)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.spatial.distance import pdist
 
 from daskmoe.errors import InvalidOptionError
 from daskmoe.numerics.families import get_family
@@ -123,9 +124,9 @@ def _draw_overlap(n_features: int, n_experts: int, rng: np.random.Generator) -> 
     directions = rng.standard_normal((n_features, n_experts))
     if n_features >= n_experts:
         directions = np.linalg.qr(directions)[0]
+        centers = directions.T * (_SEPARATION / np.sqrt(2.0))
     else:
-        directions /= np.linalg.norm(directions, axis=0)
-    centers = directions.T * (_SEPARATION / np.sqrt(2.0))
+        centers = directions.T * (_SEPARATION / pdist(directions.T).min())
     gate = np.concatenate([-0.5 * np.sum(centers**2, axis=1, keepdims=True), centers], axis=1)
     coef = np.zeros((n_experts, n_features + 1))
     coef[:, 1:] = rng.integers(-10, 11, size=(n_experts, n_features))

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from daskmoe.config import LocalFitOptions
 from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
 from daskmoe.numerics.likelihood import likelihood_statistics, penalized
-from daskmoe.numerics.local import _sample_sizes, fit_local_estimate
+from daskmoe.numerics.local import Problem, _polish, _sample_sizes, fit_local_estimate
 from daskmoe.numerics.mixture import log_likelihood
 from daskmoe.numerics.parameters import FloatArray, LocalEstimate, MoEParameters
 from daskmoe.numerics.priors import prior_from
 from daskmoe.numerics.simulate import draw_design, sample_rows
-from numerics.oracles import GAUSSIAN, assert_same_model, gates_and_means, random_rows
+from numerics.oracles import GAUSSIAN, assert_same_model, gates_and_means, random_model, random_rows
 
 TRUTH = MoEParameters(
     np.array([[0.5, 3.0, 0.0], [0.0, -1.0, 2.0], [0.0, 0.0, 0.0]]),
@@ -214,6 +214,17 @@ class TestOptimum:
         assert (long.converged, long.status) == (True, "ok")
         assert short.objective < long.objective
         assert_sound(short, rows)
+
+    def test_polished_candidates_come_best_first(self, rng: np.random.Generator) -> None:
+        rows = random_rows(rng, 60, 2)
+        known = moments(rows)
+        coordinates = coordinates_from(known)
+        problem = Problem(rows, coordinates, prior_from(known, coordinates, 3))
+        results = _polish(problem, [random_model(rng, 3, 2) for _ in range(8)], 1e-9, 100)
+        objectives = [result.objective for result in results]
+        assert objectives == sorted(objectives, reverse=True)
+        assert objectives[0] - objectives[-1] > 0.1
+        assert fit(rows).objective + rows.n_rows * np.log(coordinates.scale) >= objectives[0] - 1e-6
 
     @given(st.integers(20, 10**7), st.integers(10, 5000))
     def test_subsamples_grow_to_all_rows(self, n: int, start_rows: int) -> None:

@@ -75,6 +75,17 @@ def test_more_passes_never_lower_the_objective(rng: np.random.Generator) -> None
     assert reached[-1] > reached[0]
 
 
+def test_the_last_predicted_gain_is_taken(rng: np.random.Generator) -> None:
+    problem, start = problem_of(two_experts(rng, 400), 2), random_model(rng, 2, 2)
+    best = maximize(start, problem.statistics, problem.objective, tolerance=1e-9, max_passes=200)
+    beside = shift(best.parameters, np.full(11, 0.01))
+    found = maximize(beside, problem.statistics, problem.objective, tolerance=10.0, max_passes=200)
+    assert (found.converged, found.passes) == (True, 2)
+    lost = best.objective - problem.objective(beside)
+    assert 1e-3 < lost < 10
+    assert 0 <= best.objective - found.objective < 0.01 * lost
+
+
 def test_says_when_it_did_not_converge(rng: np.random.Generator) -> None:
     problem, start = problem_of(two_experts(rng, 200), 2), random_model(rng, 2, 2)
     result = maximize(start, problem.statistics, problem.objective, tolerance=1e-9, max_passes=2)

@@ -10,6 +10,7 @@ from hypothesis import given
 from daskmoe.numerics.coordinates import Observations, coordinates_from, merge_moments, moments
 from daskmoe.numerics.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.priors import (
+    _SPREAD_SHARE,
     COEF_STRENGTH,
     GATE_STRENGTH,
     VARIANCE_STRENGTH,
@@ -43,7 +44,7 @@ def test_penalty_is_its_definition(weighted: bool, rng: np.random.Generator) -> 
     centered = design @ (model.gate - model.gate.mean(axis=0)).T
     gates = np.sum(share @ centered**2)
     coefs = np.sum(share @ (design @ model.coef.T - mean) ** 2) / variance
-    spread = 0.05 * linear_residual_share(rows, weight) * variance
+    spread = _SPREAD_SHARE * linear_residual_share(rows, weight) * variance
     variances = np.sum(np.log(model.dispersion) + spread / model.dispersion)
     expected = 0.5 * (GATE_STRENGTH * gates + COEF_STRENGTH * coefs + VARIANCE_STRENGTH * variances)
     found = prior_from(moments(rows), identity_coordinates(3), 3).penalty(*model)
@@ -147,4 +148,4 @@ def test_no_feature_is_left(rng: np.random.Generator) -> None:
     rows = random_rows(rng, 20, 0)
     prior = prior_from(moments(rows), identity_coordinates(0), 2)
     assert prior.metric.tolist() == [[1.0]]
-    assert prior.spread == pytest.approx(0.05 * rows.response.var())
+    assert prior.spread == pytest.approx(_SPREAD_SHARE * rows.response.var())

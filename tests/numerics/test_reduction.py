@@ -129,6 +129,16 @@ def test_every_step_lowers_plan_and_experts_in_turn(kind: Kind, rng: np.random.G
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_stops_where_another_run_gains_nothing(kind: Kind, rng: np.random.Generator) -> None:
+    large, support = LargeMoE.from_estimates(locals_of(rng, 6, 0.7), np.ones(6)), some_support(rng)
+    first = reduce_mixture(large, support, [random_model(rng, 3, 2)], GAUSSIAN, kind)
+    again = reduce_mixture(large, support, [first.parameters], GAUSSIAN, kind)
+    assert first.converged
+    assert len(first.objectives) > 1
+    assert again.objectives[-1] == pytest.approx(first.objectives[-1], rel=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n_copies", [1, 5])
 def test_copies_of_one_estimator_are_a_fixed_point(
     kind: Kind, n_copies: int, rng: np.random.Generator

@@ -1,0 +1,46 @@
+"""Standard errors and confidence intervals, from what refinement left in the diagnostics."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from scipy.stats import norm
+
+from daskmoe.config import check_choice
+from daskmoe.errors import InvalidOptionError, NotAtOptimumError
+from daskmoe.schema import VARIANCE
+
+KINDS = ("model", "robust")
+
+_PREFIX = "standard_error_"
+
+
+def standard_errors(params: xr.Dataset, diagnostics: xr.Dataset | None, kind: str) -> xr.Dataset:
+    """Standard errors shaped like ``params``; see `MixtureOfExperts.standard_errors`."""
+    check_choice("kind", kind, KINDS)
+    names = {f"{_PREFIX}{name}": name for name in params.data_vars}
+    if diagnostics is None or not set(names) <= set(map(str, diagnostics.data_vars)):
+        raise NotAtOptimumError(
+            "Expected a model at the maximum of the likelihood, got one whose refinement did not reach it or "
+            "was not run. Use daskmoe.refine(model, data, rounds='converged') first."
+        )
+    found = diagnostics[list(names)].rename(names).sel(kind=kind, drop=True)
+    ordered = {
+        name: found[name].transpose(*params[name].dims).assign_attrs(params[name].attrs)
+        for name in names.values()
+    }
+    return xr.Dataset(ordered, params.coords)
+
+
+def confidence_interval(params: xr.Dataset, errors: xr.Dataset, level: float) -> xr.Dataset:
+    """Normal intervals of the parameters; see `MixtureOfExperts.confidence_interval`."""
+    if not 0 < level < 1:
+        raise InvalidOptionError(f"level: expected a number in (0, 1), got {level!r}.")
+    width = norm.ppf(0.5 + level / 2) * errors
+    lower, upper = params - width, params + width
+    # On the log scale a variance stays positive and its estimator is closer to normal.
+    ratio = np.exp(width[VARIANCE] / params[VARIANCE])
+    lower[VARIANCE], upper[VARIANCE] = params[VARIANCE] / ratio, params[VARIANCE] * ratio
+    bound = xr.DataArray(["lower", "upper"], dims="bound", name="bound")
+    both: xr.Dataset = xr.concat([lower, upper], bound)
+    return both.assign_attrs(level=level)

@@ -114,12 +114,13 @@ def _check_models(models: Sequence[MixtureOfExperts]) -> None:
             "features": (first.feature_names, model.feature_names),
             "target": (first.target, model.target),
             "family": (first.family, model.family),
-            "units of the features": (_units(first), _units(model)),
             "units of the target": (
                 first.rows.target_attrs.get("units"),
                 model.rows.target_attrs.get("units"),
             ),
         }
+        units = _units(model)
+        pairs |= {f"units of {name!r}": (unit, units.get(name)) for name, unit in _units(first).items()}
         for what, (expected, got) in pairs.items():
             if expected != got:
                 raise InvalidDataError(

@@ -6,12 +6,11 @@ that a file that is there is whole. The name carries a token of everything the r
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import tempfile
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,20 @@ from daskmoe.numerics.parameters import LocalEstimate, MoEParameters, Moments, S
 from daskmoe.numerics.refinement import Expansion
 
 logger = logging.getLogger(__name__)
+
+
+def store_fingerprint(path: str) -> str:
+    """Of the names, sizes and times of all files of a store on this machine; empty for a URL.
+
+    A store that was written again under the same path must not be taken for the one the checkpoints are of.
+    """
+    digest = hashlib.sha256()
+    for folder, folders, files in os.walk(path):
+        folders.sort()
+        for name in sorted(files):
+            status = os.stat(os.path.join(folder, name))
+            digest.update(f"{folder}/{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest() if os.path.isdir(path) else ""
 
 
 def checkpoint_path(folder: str, token: str, index: int) -> Path:
@@ -45,11 +58,12 @@ def save_result(path: Path, result: PartitionResult) -> None:
 def load_result(path: Path) -> PartitionResult | None:
     """The result kept at ``path``; None if there is none or it cannot be read."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return _from_arrays(dict(arrays))
     except FileNotFoundError:
         return None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    # A spoiled archive can fail in any way, and whatever it is the partition is fitted again.
+    except Exception as error:
         logger.warning("checkpoint %s cannot be read and is made anew: %s", path, error)
         return None
 

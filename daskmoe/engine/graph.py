@@ -6,7 +6,6 @@ dataset, each task depends on its own piece of it.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, cast
@@ -17,6 +16,7 @@ from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
 from daskmoe.config import LocalFitOptions
+from daskmoe.engine.checkpoint import store_fingerprint
 from daskmoe.engine.results import FitResult
 from daskmoe.engine.tasks import TaskPlan, aggregate_partitions, fit_partition, fit_pilot, read_sample
 from daskmoe.rows import Partition, RowSchema, read_box
@@ -57,7 +57,9 @@ class FitRequest:
     @cached_property
     def token(self) -> str:
         """Names the request: the same for the same data, options and seed."""
-        source: Any = os.path.abspath(self.source) if _is_local(self.source) else self.source
+        source: Any = self.source
+        if isinstance(source, str) and self.checkpoint is not None:
+            source = (source, store_fingerprint(source))
         if isinstance(self.source, xr.Dataset):
             used = [*(v.name for v in self.schema.variables), self.schema.target, self.schema.weight]
             source = self.source[[name for name in used if name is not None]]
@@ -147,7 +149,3 @@ def piece_of(request: FitRequest, partition: Partition) -> xr.Dataset | None:
     if isinstance(request.source, str):
         return None
     return read_box(request.source, request.schema, partition)
-
-
-def _is_local(source: Any) -> bool:
-    return isinstance(source, str) and "://" not in source

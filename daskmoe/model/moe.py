@@ -244,8 +244,9 @@ class MixtureOfExperts:
     def standard_errors(self, kind: str = "model") -> xr.Dataset:
         """Standard errors of the parameters, shaped like ``params``.
 
-        ``"model"`` inverts the observed information; ``"robust"`` is the sandwich with the rows' scores, which
-        holds if the density is misspecified. Gating weights are relative to the last expert, whose own are zero.
+        ``"model"`` inverts the observed information; ``"robust"`` is the sandwich with the rows' scores,
+        which holds if the density is misspecified. Gating weights are relative to the last expert, whose own
+        are zero.
 
         Raises
         ------

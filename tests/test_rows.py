@@ -148,7 +148,7 @@ def test_gridded_data_with_broadcast_covariates() -> None:
     schema = describe_rows(ds, "y")
     assert schema.sample_dims == ("time", "lat", "lon")
     assert schema.feature_labels == ("height", "hour", "500", "850")
-    assert schema.variables[1].units == "m"
+    assert schema.variables[0].units == "m"
     assert schema.target_attrs == {"units": "K"}
     (rows,) = read_all(ds, schema, plan_partitions(ds, schema))
     np.testing.assert_array_equal(rows.features, stacked(ds, "y", ["height", "hour", "wind"]))

@@ -76,10 +76,7 @@ def _to_arrays(result: PartitionResult) -> dict[str, Any]:
         if name not in ("parameters", "start_log_likelihoods")
     }
     scalars |= {"label": result.label, "data_bytes": result.data_bytes}
-    arrays: dict[str, Any] = {
-        "scalars": np.array(json.dumps(scalars)),
-        "start_log_likelihoods": estimate.start_log_likelihoods,
-    }
+    arrays: dict[str, Any] = {"start_log_likelihoods": estimate.start_log_likelihoods}
     groups = {
         "parameters": estimate.parameters,
         "support": result.support,
@@ -90,6 +87,8 @@ def _to_arrays(result: PartitionResult) -> dict[str, Any]:
         if values is not None:
             fields = values._asdict().items()
             arrays |= {f"{group}.{name}": np.asarray(value) for name, value in fields if value is not None}
+    # An archive's directory has no checksum: the names say whether it lost an entry.
+    arrays["scalars"] = np.array(json.dumps({**scalars, "arrays": sorted(arrays)}))
     return arrays
 
 
@@ -98,7 +97,9 @@ def _from_arrays(arrays: dict[str, Any]) -> PartitionResult:
         start = f"{name}."
         return {key.removeprefix(start): value for key, value in arrays.items() if key.startswith(start)}
 
-    scalars = json.loads(str(arrays["scalars"]))
+    scalars = json.loads(str(arrays.pop("scalars")))
+    if scalars.pop("arrays") != sorted(arrays):
+        raise ValueError(f"entries are missing, there are only {sorted(arrays)}")
     label, data_bytes = scalars.pop("label"), scalars.pop("data_bytes")
     parameters = MoEParameters(**group("parameters")) if group("parameters") else None
     moments = group("moments")

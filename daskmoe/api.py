@@ -24,6 +24,7 @@ from daskmoe.request import Data, source_of
 from daskmoe.rows import (
     Partition,
     RowSchema,
+    SampleRun,
     describe_rows,
     plan_partitions,
     plan_sample,
@@ -228,7 +229,7 @@ def _request(
     )
 
 
-def _plan_pilot(dataset: xr.Dataset, schema: RowSchema, seed: int) -> tuple[Partition, ...]:
+def _plan_pilot(dataset: xr.Dataset, schema: RowSchema, seed: int) -> tuple[SampleRun, ...]:
     """The sample of the shared start: 5 % of the rows, at least 10,000, at most 30,000."""
     rows = math.prod(dataset.sizes[dim] for dim in schema.sample_dims)
     size = min(max(_PILOT_ROWS, rows // 20), _LARGEST_PILOT_ROWS)

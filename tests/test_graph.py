@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ import xarray as xr
 from dask.delayed import Delayed
 
 import daskmoe
+from daskmoe.engine import tasks
 
 FAST: dict[str, Any] = {"n_experts": 2, "n_init": 2, "random_state": 0, "aggregation": "reduction"}
 MEGABYTE = 1_000_000
@@ -159,6 +162,39 @@ def test_every_chunk_is_read_once_and_only_by_its_partition() -> None:
     assert reads == []
     model.compute(scheduler="synchronous")
     assert sorted(reads) == [(name, start) for name in ("X", "y") for start in (0, 100, 200, 300)]
+
+
+@pytest.mark.parametrize("aggregation", ["auto", "reduction"])
+@pytest.mark.parametrize("consolidated", [True, False])
+def test_rows_are_let_go_when_their_task_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, consolidated: bool, aggregation: str
+) -> None:
+    """Rows that only the collector of cycles frees fill a worker's memory until it comes by."""
+    path = tmp_path / "rows.zarr"
+    rows(300).chunk(row=100).to_zarr(path, zarr_format=2, consolidated=consolidated)
+    kept: list[weakref.ref[np.ndarray]] = []
+    alive: list[int] = []
+    original = tasks.extract_rows
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        alive.append(sum(reference() is not None for reference in kept))
+        found = original(*args, **kwargs)
+        kept.append(weakref.ref(found.features))
+        return found
+
+    monkeypatch.setattr(tasks, "extract_rows", watched)
+    model = daskmoe.fit(path, "y", compute=False, **(FAST | {"aggregation": aggregation}))
+    gc.collect()
+    gc.disable()
+    try:
+        fits = [key for key in keys_of(model) if key.startswith("moe-local-fit")]
+        results = dask.get(dict(model.__dask_graph__()), fits)
+    finally:
+        gc.enable()
+    assert len(results) == 3
+    assert len(alive) >= 3
+    # A local fit lets go of its rows; what the sample tasks read goes on to the pilot.
+    assert alive[-3:] == [0] * 3
 
 
 def test_keys_name_the_request(tmp_path: Path) -> None:

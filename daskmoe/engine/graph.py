@@ -19,7 +19,7 @@ from daskmoe.config import LocalFitOptions
 from daskmoe.engine.checkpoint import store_fingerprint
 from daskmoe.engine.results import FitResult
 from daskmoe.engine.tasks import TaskPlan, aggregate_partitions, fit_partition, fit_pilot, read_sample
-from daskmoe.rows import Partition, RowSchema, read_box
+from daskmoe.rows import Partition, RowSchema, SampleRun, read_box
 
 _SAMPLE_TASKS = 16
 
@@ -40,7 +40,7 @@ class FitRequest:
     seed : int
     on_error : {"raise", "skip"}
     checkpoint : str or None
-    sample : tuple of Partition
+    sample : tuple of SampleRun
         Runs of rows of the pilot's sample; none where there is no shared start.
     """
 
@@ -52,7 +52,7 @@ class FitRequest:
     seed: int
     on_error: Literal["raise", "skip"]
     checkpoint: str | None
-    sample: tuple[Partition, ...] = ()
+    sample: tuple[SampleRun, ...] = ()
 
     @cached_property
     def token(self) -> str:
@@ -93,7 +93,7 @@ def _build_pilot(request: FitRequest, shared: Delayed) -> Delayed:
     read = delayed(read_sample, pure=False, traverse=False)
     samples = [
         read(
-            shared, runs, [piece_of(request, run) for run in runs],
+            shared, runs, [piece_of(request, run.window) for run in runs],
             dask_key_name=f"moe-sample-{request.token}-{index}",
         )
         for index, runs in enumerate(_sample_groups(request))
@@ -106,7 +106,7 @@ def fit_directly(request: FitRequest) -> FitResult:
     """The result of a request without a graph, in this thread."""
     plan = task_plan(request)
     groups = _sample_groups(request)
-    samples = [read_sample(plan, runs, [piece_of(request, run) for run in runs]) for runs in groups]
+    samples = [read_sample(plan, runs, [piece_of(request, run.window) for run in runs]) for runs in groups]
     pilot = fit_pilot(plan, samples) if samples else None
     results = [
         fit_partition(plan, partition, share, piece_of(request, partition), pilot)
@@ -124,7 +124,7 @@ def task_plan(request: FitRequest) -> TaskPlan:
     )  # fmt: skip
 
 
-def _sample_groups(request: FitRequest) -> list[tuple[Partition, ...]]:
+def _sample_groups(request: FitRequest) -> list[tuple[SampleRun, ...]]:
     tasks = min(len(request.sample), _SAMPLE_TASKS)
     return [request.sample[i::tasks] for i in range(tasks)]
 

@@ -21,7 +21,7 @@ from daskmoe.numerics.families import get_family
 from daskmoe.numerics.local import fit_local_estimate
 from daskmoe.numerics.parameters import LocalEstimate, SupportSample
 from daskmoe.numerics.refinement import Pilot, expand_estimate, make_pilot
-from daskmoe.rows import Partition, RowSchema, extract_rows, read_box
+from daskmoe.rows import Partition, RowSchema, SampleRun, extract_rows, read_box
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +62,17 @@ class TaskPlan(NamedTuple):
 
 
 def read_sample(
-    plan: TaskPlan, runs: Sequence[Partition], pieces: Sequence[xr.Dataset | None]
+    plan: TaskPlan, runs: Sequence[SampleRun], pieces: Sequence[xr.Dataset | None]
 ) -> Observations:
     """Read some runs of the pilot's sample; incomplete rows are left out, whatever ``plan.on_error`` says."""
-    return _concatenate(
-        [read_rows(plan, run, piece, "skip") for run, piece in zip(runs, pieces, strict=True)]
-    )
+    parts = []
+    for run, piece in zip(runs, pieces, strict=True):
+        rows = read_rows(plan, run.window, piece, "skip")
+        seed = np.random.SeedSequence(plan.seed, spawn_key=(_SAMPLE_SEED, run.window.index))
+        size = min(run.n_rows, rows.n_rows)
+        drawn = np.random.default_rng(seed).choice(rows.n_rows, size, replace=False, shuffle=False)
+        parts.append(rows.take(np.sort(drawn)))
+    return _concatenate(parts)
 
 
 def fit_pilot(plan: TaskPlan, samples: Sequence[Observations]) -> Pilot:

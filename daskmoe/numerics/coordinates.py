@@ -17,7 +17,11 @@ from numpy.typing import NDArray
 
 from daskmoe.numerics.parameters import FloatArray, MoEParameters, Moments
 
-BLOCK_ROWS = 1024
+BLOCK_ROWS = 2048
+
+# The products of all pairs of features are a block's largest array: this many entries.
+_BLOCK_ENTRIES = 2**19
+_SMALLEST_BLOCK = 256
 
 Array = NDArray[np.floating[Any]]
 
@@ -109,15 +113,15 @@ class Observations(NamedTuple):
 
     def blocks(self, coordinates: Coordinates, dtype: type = np.float64) -> Iterator[Block]:
         """Blocks of at most `BLOCK_ROWS` rows in the optimizers' coordinates; buffers are reused."""
-        size = min(BLOCK_ROWS, self.n_rows)
-        centered = np.empty((self.features.shape[1], size))
+        fitting = 2 * _BLOCK_ENTRIES // (coordinates.size * (coordinates.size + 1))
+        size = min(max(fitting, _SMALLEST_BLOCK), BLOCK_ROWS, self.n_rows)
+        centered = np.empty((size, self.features.shape[1]))
         design: Array = np.ones((coordinates.size, size), dtype=dtype)
-        center = coordinates.center[:, None]
         for start in range(0, self.n_rows, size):
             rows = slice(start, min(start + size, self.n_rows))
             width = rows.stop - start
-            np.subtract(self.features[rows].T, center, out=centered[:, :width])
-            design[1:, :width] = coordinates.transform @ centered[:, :width]
+            np.subtract(self.features[rows], coordinates.center, out=centered[:width])
+            np.matmul(coordinates.transform, centered[:width].T, out=design[1:, :width], casting="same_kind")
             response = (self.response[rows].astype(np.float64) - coordinates.location) / coordinates.scale
             weight = None if self.weight is None else self.weight[rows].astype(np.float64)
             yield Block(design[:, :width], response.astype(dtype), weight)
@@ -134,14 +138,18 @@ def moments(rows: Observations) -> Moments:
         part = slice(start, start + BLOCK_ROWS)
         joint = np.empty((len(rows.response[part]), p + 1))
         joint[:, :p], joint[:, p] = rows.features[part], rows.response[part]
-        weight = np.ones(len(joint)) if rows.weight is None else rows.weight[part].astype(np.float64)
-        block = _block_moments(joint, weight)
+        block = _block_moments(joint, None if rows.weight is None else rows.weight[part].astype(np.float64))
         if block.weight > 0:
             total, mean, scatter = merge_moments(Moments(total, mean, scatter), block)
     return Moments(total, mean, scatter)
 
 
-def _block_moments(joint: FloatArray, weight: FloatArray) -> Moments:
+def _block_moments(joint: FloatArray, weight: FloatArray | None) -> Moments:
+    """Moments of the rows ``joint``, which are overwritten."""
+    if weight is None:
+        mean = np.ones(len(joint)) @ joint / len(joint)
+        joint -= mean
+        return Moments(float(len(joint)), mean, joint.T @ joint)
     total = float(weight.sum())
     if total == 0:
         return Moments(0.0, np.zeros(joint.shape[1]), np.zeros((joint.shape[1], joint.shape[1])))

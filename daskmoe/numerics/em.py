@@ -77,18 +77,18 @@ class Posterior(NamedTuple):
 
 def e_step(runs: Runs, block: Block) -> Posterior:
     """Gates, responsibilities and log f(y|x) of a block, by two shifted exponentials a row and expert."""
-    n_runs, n_experts, q = runs.gate.shape
-    shape = (n_runs, n_experts, block.design.shape[1])
+    n_experts, q = runs.gate.shape[1:]
     dtype = block.design.dtype
-    logits = (runs.gate.reshape(-1, q).astype(dtype, copy=False) @ block.design).reshape(shape)
-    residuals = (runs.coef.reshape(-1, q).astype(dtype, copy=False) @ block.design).reshape(shape)
+    models = np.concatenate([runs.gate, runs.coef], axis=1).astype(dtype, copy=False)
+    linear = (models.reshape(-1, q) @ block.design).reshape(*models.shape[:2], -1)
+    gates, residuals = linear[:, :n_experts], linear[:, n_experts:]
     np.subtract(block.response, residuals, out=residuals)
-    logits -= logits.max(axis=1, keepdims=True)
+    gates -= gates.max(axis=1, keepdims=True)
     joint = np.square(residuals)
     joint *= (-0.5 / runs.variance)[..., None].astype(dtype, copy=False)
-    joint += logits
+    joint += gates
     joint -= (0.5 * np.log(2 * np.pi * runs.variance))[..., None].astype(dtype, copy=False)
-    gates = np.exp(logits, out=logits)
+    gates = np.exp(gates, out=gates)
     gate_sum = gates.sum(axis=1, keepdims=True)
     gates /= gate_sum
     top = joint.max(axis=1, keepdims=True)
@@ -96,52 +96,53 @@ def e_step(runs: Runs, block: Block) -> Posterior:
     np.exp(joint, out=joint)
     joint_sum = joint.sum(axis=1, keepdims=True)
     joint /= joint_sum
-    log_density = np.log(joint_sum[:, 0]) - np.log(gate_sum[:, 0]) + top[:, 0]
+    # Both sums lie in [1, K].
+    log_density = np.log(joint_sum[:, 0] / gate_sum[:, 0]) + top[:, 0]
     return Posterior(log_density, gates, joint, residuals)
 
 
 def em_statistics(runs: Runs, blocks: Iterable[Block]) -> EMStatistics:
     """All statistics of one EM pass over ``blocks``."""
     n_runs, n_experts, q = runs.gate.shape
-    n_pairs = n_experts * (n_experts - 1) // 2
-    packed = np.zeros((n_runs, n_experts + n_pairs, packed_size(q)))
+    n_weights = n_experts + n_experts * (n_experts - 1) // 2
+    packed = np.zeros((packed_size(q), n_runs * n_weights))
     linear = np.zeros((n_runs, 2 * n_experts, q))
     log_likelihood = np.zeros(n_runs)
     sums = np.zeros((n_runs, 2, n_experts))
-    buffers = _Buffers()
+    buffers = Buffers()
     for block in blocks:
-        state = e_step(runs, block)
-        tau = state.responsibilities
-        gradient = buffers.get("linear", (n_runs, 2 * n_experts, tau.shape[2]), tau.dtype)
-        np.subtract(tau, state.gates, out=gradient[:, n_experts:])
-        if block.weight is not None:
+        state, width = e_step(runs, block), block.response.size
+        tau, gates = state.responsibilities, state.gates
+        gradient = buffers.get("linear", (n_runs, 2 * n_experts, width), tau.dtype)
+        np.subtract(tau, gates, out=gradient[:, n_experts:])
+        if block.weight is None:
+            log_likelihood += state.log_density.sum(axis=1, dtype=np.float64)
+        else:
             tau *= block.weight
             gradient[:, n_experts:] *= block.weight
-            state.gates[...] *= np.sqrt(block.weight)
             log_likelihood += state.log_density @ block.weight
-        else:
-            log_likelihood += state.log_density.sum(axis=1, dtype=np.float64)
         np.multiply(tau, state.residuals, out=gradient[:, :n_experts])
         sums[:, 0] += tau.sum(axis=2, dtype=np.float64)
         sums[:, 1] += np.einsum("rkb,rkb->rk", gradient[:, :n_experts], state.residuals)
-        linear += (gradient.reshape(-1, tau.shape[2]) @ block.design.T).reshape(linear.shape)
-        weights = _gram_weights(tau, state.gates, block.weight, buffers)
-        products = buffers.get("products", (packed_size(q), tau.shape[2]), np.float32)
+        linear += (gradient.reshape(-1, width) @ block.design.T).reshape(linear.shape)
+        weights = buffers.get("weights", (n_runs, n_weights, width), np.float32)
+        _gram_weights(tau, gates, block.weight, weights)
+        products = buffers.get("products", (packed_size(q), width), np.float32)
         pairwise_products(block.design.astype(np.float32, copy=False), products)
-        packed += (weights.reshape(-1, tau.shape[2]) @ products.T).reshape(packed.shape)
-    gate_information = _gate_blocks(unpack(packed[:, n_experts:]), n_experts)
+        packed += products @ weights.reshape(-1, width).T
+    grams = unpack(packed.T.reshape(n_runs, n_weights, -1))
     return EMStatistics(
         log_likelihood,
         sums[:, 0],
         sums[:, 1],
         linear[:, :n_experts],
         linear[:, n_experts:],
-        unpack(packed[:, :n_experts]),
-        gate_information,
+        grams[:, :n_experts],
+        _gate_blocks(grams[:, n_experts:], n_experts),
     )
 
 
-class _Buffers:
+class Buffers:
     """Arrays kept from one block to the next; a smaller last block gets a contiguous one of its own."""
 
     def __init__(self) -> None:
@@ -155,20 +156,18 @@ class _Buffers:
         return array
 
 
-def _gram_weights(tau: Array, root_gates: Array, weight: Array | None, buffers: _Buffers) -> Array:
+def _gram_weights(tau: Array, gates: Array, weight: Array | None, out: Array) -> None:
     """Row weights of the Gram matrices: tau_k, then pi_k (pi_l - 1[k = l]) for k <= l < K - 1."""
-    n_runs, n_experts, width = tau.shape
-    n_pairs = n_experts * (n_experts - 1) // 2
-    weights = buffers.get("weights", (n_runs, n_experts + n_pairs, width), np.float32)
-    weights[:, :n_experts] = tau
+    n_experts = tau.shape[1]
+    out[:, :n_experts] = tau
+    free = gates[:, :-1].astype(np.float32)
+    weighted = free if weight is None else free * weight.astype(np.float32)
     start = n_experts
     for k in range(n_experts - 1):
         stop = start + n_experts - 1 - k
-        np.multiply(root_gates[:, k : k + 1], root_gates[:, k : n_experts - 1], out=weights[:, start:stop])
-        diagonal = root_gates[:, k] if weight is None else root_gates[:, k] * np.sqrt(weight)
-        weights[:, start] -= diagonal
+        np.multiply(free[:, k : k + 1], weighted[:, k:], out=out[:, start:stop])
+        out[:, start] -= weighted[:, k]
         start = stop
-    return weights
 
 
 def _gate_blocks(pairs: Array, n_experts: int) -> Array:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.numerics.coordinates import Block
-from daskmoe.numerics.em import Runs, e_step
+from daskmoe.numerics.em import Buffers, Runs, e_step
 from daskmoe.numerics.packed import packed_size, pairwise_products, unpack
 from daskmoe.numerics.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.priors import Prior
@@ -100,40 +100,46 @@ class _Sums:
     def __init__(self, n_experts: int, q: int, precision: type) -> None:
         self.n_experts, self.q, self.precision = n_experts, q, precision
         self.vectors = 2 * n_experts - 1
+        self.pairs = packed_size(self.vectors)
         self.value = self.weight = 0.0
         self.linear = np.zeros((self.vectors, q))
         self.scalar = np.zeros(n_experts)
-        self.pairs = packed_size(self.vectors)
-        self.outer = np.zeros((self.pairs + packed_size(n_experts - 1) + n_experts, packed_size(q)))
+        self.outer = np.zeros((packed_size(q), self.pairs + packed_size(n_experts - 1) + n_experts))
         self.mass = np.zeros(n_experts)
-        self.mixed = np.zeros((n_experts, self.vectors, q))
+        self.mixed = np.zeros((q, n_experts * self.vectors))
         self.corner = np.zeros((n_experts, n_experts))
+        self._buffers = Buffers()
 
     def add(self, runs: Runs, block: Block) -> None:
         """Add the rows of one block."""
-        state = e_step(runs, block)
-        weight, gates, tau = block.weight, state.gates[0], state.responsibilities[0]
-        log_density = state.log_density[0]
+        state, weight = e_step(runs, block), block.weight
+        tau, log_density = state.responsibilities[0], state.log_density[0]
         score = state.residuals[0] / runs.variance[0][:, None]
         spread = 0.5 * (score * state.residuals[0] - 1.0)
         pieces = np.concatenate([tau[:-1], tau * score, tau * spread])
         self.value += float(log_density.sum() if weight is None else log_density @ weight)
         self.weight += block.response.size if weight is None else float(weight.sum())
         gradient = pieces.copy()
-        gradient[: self.n_experts - 1] -= gates[:-1]
+        gradient[: self.n_experts - 1] -= state.gates[0, :-1]
         if weight is not None:
             gradient *= weight
         self.linear += gradient[: self.vectors] @ block.design.T
         self.scalar += gradient[self.vectors :].sum(axis=1)
-        products = np.empty((packed_size(self.q), tau.shape[1]), self.precision)
-        pairwise_products(block.design.astype(self.precision, copy=False), products)
-        outer = np.empty((len(self.outer), tau.shape[1]), self.precision)
-        self._complete_weights(gates, tau / runs.variance[0][:, None], outer[self.pairs :])
-        self._outer_weights(pieces, tau * score * score, outer)
+        self._add_corner(pieces[self.vectors :], tau, spread, weight)
+        design, small = self._cast(block.design), self._cast(pieces)
+        outer = self._buffers.get("outer", (self.outer.shape[1], tau.shape[1]), self.precision)
+        precision = self._cast(tau / runs.variance[0][:, None])
+        self._complete_weights(self._cast(state.gates[0]), precision, outer[self.pairs :])
+        self._outer_weights(small, self._cast(tau * score * score), outer)
         if weight is not None:
-            outer *= weight
-        self.outer += outer @ products.T
-        self._add_dispersion(pieces, tau, score, spread, weight, block.design)
+            outer *= self._cast(weight)
+        products = self._buffers.get("products", (len(self.outer), tau.shape[1]), self.precision)
+        self.outer += pairwise_products(design, products) @ outer.T
+        mixed = self._mixed_weights(small, self._cast(tau * score * (1.0 - spread)), weight)
+        self.mixed += design @ mixed.T
+
+    def _cast(self, array: Array) -> Array:
+        return array.astype(self.precision, copy=False)
 
     def _complete_weights(self, gates: Array, precision: Array, out: Array) -> None:
         """Row weights of u u' in the complete-data information: of the gates, then of the experts."""
@@ -166,25 +172,30 @@ class _Sums:
                 out[start] -= squares[a - free]
             start = stop
 
-    def _add_dispersion(
-        self, pieces: Array, tau: Array, score: Array, spread: Array, weight: Array | None, design: Array
-    ) -> None:
+    def _mixed_weights(self, pieces: Array, own: Array, weight: Array | None) -> Array:
+        """Row weights of u for every log-variance with every linear parameter vector, shape (K (2 K - 1), B).
+
+        ``own`` is that of an expert's log-variance with its own coefficients besides their product.
+        """
         free, vectors, n_experts = self.n_experts - 1, self.vectors, self.n_experts
-        scaled = pieces[vectors:] if weight is None else pieces[vectors:] * weight
-        for k in range(n_experts):
-            rows = pieces[:vectors] * scaled[k]
-            if k < free:
-                rows[k] -= scaled[k]
-            # d^2 log phi / (d eta d log sigma^2) = -s.
-            own = tau[k] * score[k] * (1.0 - spread[k])
-            rows[free + k] += own if weight is None else own * weight
-            self.mixed[k] += rows @ design.T
-        self.corner += scaled @ pieces[vectors:].T
-        # d^2 log phi / (d log sigma^2)^2 = -(spread + 1/2).
-        mass = tau if weight is None else tau * weight
+        out = self._buffers.get("mixed", (n_experts, vectors, pieces.shape[1]), self.precision)
+        np.multiply(pieces[vectors:, None], pieces[:vectors], out=out)
+        gates, experts = np.arange(free), np.arange(n_experts)
+        out[gates, gates] -= pieces[vectors : vectors + free]
+        # d^2 log phi / (d eta d log sigma^2) = -s.
+        out[experts, free + experts] += own
+        if weight is not None:
+            out *= self._cast(weight)
+        return out.reshape(n_experts * vectors, -1)
+
+    def _add_corner(self, pieces: Array, tau: Array, spread: Array, weight: Array | None) -> None:
+        """Add the information between log-variances: ``pieces`` are tau_k t_k, ``spread`` t_k."""
+        scaled, mass = (pieces, tau) if weight is None else (pieces * weight, tau * weight)
+        self.corner += scaled @ pieces.T
         self.mass += mass.sum(axis=1)
-        own = tau * (spread + 0.5 - spread * spread)
-        self.corner[np.diag_indices(n_experts)] += own.sum(axis=1) if weight is None else own @ weight
+        # d^2 log phi / (d log sigma^2)^2 = -(spread + 1/2).
+        own = mass * (spread + 0.5 - spread * spread)
+        self.corner[np.diag_indices(self.n_experts)] += own.sum(axis=1)
 
     def gradient(self) -> FloatArray:
         """Gradient in the order of `pack_parameters`."""
@@ -196,12 +207,13 @@ class _Sums:
         free, size = n_experts - 1, vectors * self.q
         observed = np.zeros((size + n_experts, size + n_experts))
         complete = np.zeros_like(observed)
-        _place(observed[:size, :size], self.outer[: self.pairs], np.triu_indices(vectors))
+        outer = self.outer.T
+        _place(observed[:size, :size], outer[: self.pairs], np.triu_indices(vectors))
         gates = packed_size(free)
-        _place(complete[:size, :size], self.outer[self.pairs : self.pairs + gates], np.triu_indices(free))
+        _place(complete[:size, :size], outer[self.pairs : self.pairs + gates], np.triu_indices(free))
         experts = np.arange(free, vectors)
-        _place(complete[:size, :size], self.outer[self.pairs + gates :], (experts, experts))
-        observed[size:, :size] = self.mixed.reshape(n_experts, size)
+        _place(complete[:size, :size], outer[self.pairs + gates :], (experts, experts))
+        observed[size:, :size] = self.mixed.T.reshape(n_experts, size)
         observed[:size, size:] = observed[size:, :size].T
         observed[size:, size:] = self.corner
         complete[size:, size:] = np.diag(0.5 * self.mass)

@@ -35,7 +35,7 @@ from daskmoe.numerics.parameters import FloatArray, LocalEstimate, MoEParameters
 from daskmoe.numerics.priors import Prior
 
 # Passes of a partition from the shared start: more gain nothing that the prior would not take back.
-_PASSES = 4
+_PASSES = 8
 _TOLERANCE = 1e-4
 
 

@@ -96,11 +96,13 @@ def run_demo(client: Client, options: DemoOptions) -> str:
     """
     simulation = _simulate(options)
     local, local_seconds = _fit_one_partition(simulation, options)
-    model, seconds = _fit_all(client, simulation, options)
+    reduction, reduction_seconds = _fit_all(client, simulation, options, "reduction")
+    model, seconds = _fit_all(client, simulation, options, "auto")
     logger.info("Scoring on the held-out rows.")
     rows = [
         _score("one local fit", local, simulation.held_out, local_seconds),
-        _score("the reduction", model, simulation.held_out, seconds),
+        _score("the reduction", reduction, simulation.held_out, reduction_seconds),
+        _score("the default", model, simulation.held_out, seconds),
         _score("the truth", simulation.truth, simulation.held_out),
     ]
     files = _write_results(model, simulation, options.folder)
@@ -137,14 +139,16 @@ def _fit_one_partition(simulation: Simulation, options: DemoOptions) -> tuple[Mi
     return model, time.perf_counter() - started
 
 
-def _fit_all(client: Client, simulation: Simulation, options: DemoOptions) -> tuple[MixtureOfExperts, float]:
+def _fit_all(
+    client: Client, simulation: Simulation, options: DemoOptions, aggregation: str
+) -> tuple[MixtureOfExperts, float]:
     started = time.perf_counter()
     with show_progress(client, "moe-local-fit", "Partitions fitted"):
         model = fit(
             simulation.training,
             simulation.truth.target,
             n_experts=_EXPERTS,
-            aggregation="reduction",
+            aggregation=aggregation,
             random_state=options.seed,
         )
     return model, time.perf_counter() - started

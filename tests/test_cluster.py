@@ -200,7 +200,7 @@ MEGABYTE = 2**20
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_store_larger_than_memory_does_not_spill(tmp_path: Path) -> None:
-    limit, n_workers, n_features = 450 * MEGABYTE, 2, 20
+    limit, n_workers, n_features = 450 * MEGABYTE, 1, 20
     chunk = 50_000
     n_rows = 3 * n_workers * limit // (8 * (n_features + 1)) // chunk * chunk + chunk
     path = tmp_path / "large.zarr"

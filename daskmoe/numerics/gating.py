@@ -10,6 +10,7 @@ solved by damped Newton from zero: started elsewhere it can stop at once on satu
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from daskmoe.numerics.mixture import log_softmax
@@ -35,29 +36,53 @@ def fit_gating(design: FloatArray, targets: FloatArray) -> FloatArray:
     ndarray of shape (K, q)
         Gating weights, the last row zero.
     """
-    n_experts, q = len(targets), len(design)
+    return fit_partial_gating(design, targets[None], np.ones((1, len(targets)), dtype=bool))
+
+
+def fit_partial_gating(design: FloatArray, targets: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
+    """Softmax regression of soft targets of several groups, each of which knows some of the experts only.
+
+    A group g says how its mass divides among the experts it knows and nothing about the others: its part of
+    the objective is sum_s sum_k T_gk(s) log (pi_k(x_s) / sum_j known_gj pi_j(x_s)).
+
+    Parameters
+    ----------
+    design : ndarray of shape (q, S)
+    targets : ndarray of shape (G, K, S)
+        Zero for experts that are not known.
+    known : ndarray of bool, shape (G, K)
+
+    Returns
+    -------
+    ndarray of shape (K, q)
+        Gating weights, the last row zero.
+    """
+    n_experts, q = known.shape[1], len(design)
     gate = np.zeros((n_experts, q))
     if n_experts == 1:
         return gate
-    mass = targets.sum(axis=0)
-    targets, mass = targets / mass.sum(), mass / mass.sum()
-    value, damping = _objective(gate, design, targets), 0.0
+    targets = targets / targets.sum()
+    mass = targets.sum(axis=1)
+    value, damping = _objective(gate, design, targets, known), 0.0
     for _ in range(_MAX_STEPS):
-        gates = np.exp(log_softmax(gate @ design))
-        gradient = ((targets - mass * gates) @ design.T)[:-1].ravel()
-        information = gating_information(gates * np.sqrt(mass), np.sqrt(mass), design)
-        step, damping = _step(information, gradient, damping)
+        gradient, information = np.zeros((n_experts, q)), np.zeros(((n_experts - 1) * q,) * 2)
+        for part, target, weight in zip(known, targets, mass, strict=True):
+            gates = np.exp(_log_gates(gate @ design, part))
+            gradient += (target - weight * gates) @ design.T
+            information += gating_information(gates * np.sqrt(weight), np.sqrt(weight), design)
+        free = gradient[:-1].ravel()
+        step, damping = _step(information, free, damping)
         trial = gate.copy()
         trial[:-1] += step.reshape(n_experts - 1, q)
-        trial_value = _objective(trial, design, targets)
+        trial_value = _objective(trial, design, targets, known)
         if not trial_value >= value:
-            if gradient @ step < _TOLERANCE:
+            if free @ step < _TOLERANCE:
                 break
             damping = max(8.0 * damping, 1e-4)
             continue
         gain, value, gate = trial_value - value, trial_value, trial
         damping = damping / 8.0 if damping > 1e-12 else 0.0
-        if gain < _TOLERANCE and gradient @ step < _TOLERANCE:
+        if gain < _TOLERANCE and free @ step < _TOLERANCE:
             break
     return gate
 
@@ -80,8 +105,17 @@ def gating_information(root_gates: FloatArray, root_mass: FloatArray, design: Fl
     return out.reshape(free * q, free * q)
 
 
-def _objective(gate: FloatArray, design: FloatArray, targets: FloatArray) -> float:
-    return float(np.sum(targets * log_softmax(gate @ design)))
+def _log_gates(logits: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
+    """Log-probabilities among the known experts, minus infinity for the others."""
+    return log_softmax(np.where(known[:, None], logits, -np.inf))
+
+
+def _objective(gate: FloatArray, design: FloatArray, targets: FloatArray, known: NDArray[np.bool_]) -> float:
+    logits = gate @ design
+    return sum(
+        float(np.sum(target[part] * _log_gates(logits, part)[part]))
+        for target, part in zip(targets, known, strict=True)
+    )
 
 
 def _step(information: FloatArray, gradient: FloatArray, damping: float) -> tuple[FloatArray, float]:

@@ -145,7 +145,7 @@ class LargeMoE(NamedTuple):
 
     @classmethod
     def from_estimates(cls, parameters: list[MoEParameters], weights: FloatArray) -> LargeMoE:
-        """Stack local estimators, in partition order, with weights proportional to ``weights``."""
+        """Stack local estimators, in the given order, with weights proportional to ``weights``."""
         sizes = [p.n_experts for p in parameters]
         return cls(
             np.concatenate([p.gate for p in parameters]),
@@ -159,6 +159,21 @@ class LargeMoE(NamedTuple):
     def sizes(self) -> NDArray[np.intp]:
         """K_m, the number of experts of each local estimator, shape (M,)."""
         return np.bincount(self.partition, minlength=len(self.weights))
+
+    @property
+    def n_experts(self) -> int:
+        """L, the number of components."""
+        return int(self.gate.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        """p, the number of features (without the intercept)."""
+        return int(self.gate.shape[1] - 1)
+
+    def take(self, partitions: NDArray[np.intp]) -> LargeMoE:
+        """The large MoE of some of the local estimators, in the given order."""
+        locals_ = self.local_parameters()
+        return LargeMoE.from_estimates([locals_[m] for m in partitions], self.weights[partitions])
 
     def local_parameters(self) -> list[MoEParameters]:
         """The local estimators again, in partition order."""

@@ -13,20 +13,29 @@ with the exact variance). Last, the gating network is fitted to the plan's margi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from daskmoe.numerics.coordinates import Coordinates, Observations, coordinates_from, moments
 from daskmoe.numerics.families import Family
-from daskmoe.numerics.gating import fit_gating
+from daskmoe.numerics.gating import fit_gating, fit_partial_gating
 from daskmoe.numerics.parameters import FloatArray, LargeMoE, MoEParameters, SupportSample
-from daskmoe.numerics.transport import Experts, PlanStatistics, ReductionProblem, pointwise_plan, whole_plan
+from daskmoe.numerics.transport import (
+    Experts,
+    PlanStatistics,
+    ReductionProblem,
+    pointwise_plan,
+    tiles,
+    whole_plan,
+)
 
 PlanKind = Literal["pointwise", "whole"]
 
 MAX_ITERATIONS = 500
+# With more, starts race on so many.
+RACING_PARTITIONS = 256
 _TOLERANCE = 1e-9
 # Relative to the experts' mean dispersion.
 _DISPERSION_FLOOR = 1e-10
@@ -44,7 +53,7 @@ class ReductionResult(NamedTuple):
         Mass that the plan moves from each component to each expert.
     converged : bool
     start_objectives : ndarray of shape (starts,)
-        The lowest objective that each start reached.
+        The lowest objective that each start reached; that of the race for those that lost one.
     """
 
     parameters: MoEParameters
@@ -52,6 +61,14 @@ class ReductionResult(NamedTuple):
     flow: FloatArray
     converged: bool
     start_objectives: FloatArray
+
+
+class _Run(NamedTuple):
+    """Where MM from one start ended."""
+
+    experts: Experts
+    objectives: list[float]
+    converged: bool
 
 
 def reduce_mixture(
@@ -76,21 +93,65 @@ def reduce_mixture(
         The paper's plan, or the one that moves every component whole.
     """
     coordinates, problem = reduction_problem(large, support, family)
-    runs = [
-        _minimize(problem, Experts(start.coef, start.dispersion), plan)
-        for start in (coordinates.from_data(s) for s in starts)
-    ]
-    best = min(runs, key=lambda run: run[1][-1])
-    experts, objectives, statistics, converged = best
-    gate = fit_gating(problem.design, statistics.mass)
-    reduced = MoEParameters(gate, experts.coef, experts.dispersion)
+    inner = [coordinates.from_data(start) for start in starts]
+    return minimize_from(coordinates, problem, [Experts(s.coef, s.dispersion) for s in inner], plan)
+
+
+def minimize_from(
+    coordinates: Coordinates, problem: ReductionProblem, starts: Sequence[Experts], plan: PlanKind
+) -> ReductionResult:
+    """The reduction in its own coordinates: experts from the best start, then the gating network.
+
+    Where there are many partitions, the starts race on some of them and only the best goes on to all.
+    """
+    if len(problem.large.weights) > RACING_PARTITIONS and len(starts) > 1:
+        thinned = _thinned(problem, RACING_PARTITIONS)
+        raced = [_minimize(thinned, start, plan).experts for start in starts]
+        reached = np.array([_plan(plan)(problem, e, with_flow=False).objective for e in raced])
+        best = _minimize(problem, raced[int(np.argmin(reached))], plan)
+        reached[np.argmin(reached)] = best.objectives[-1]
+    else:
+        runs = [_minimize(problem, start, plan) for start in starts]
+        reached = np.array([run.objectives[-1] for run in runs])
+        best = runs[int(np.argmin(reached))]
+    statistics = _plan(plan)(problem, best.experts)
+    gate = _gating(problem, statistics)
+    reduced = MoEParameters(gate, best.experts.coef, best.experts.dispersion)
     return ReductionResult(
-        coordinates.to_data(reduced),
-        np.array(objectives),
-        statistics.flow,
-        converged,
-        np.array([run[1][-1] for run in runs]),
+        coordinates.to_data(reduced), np.array(best.objectives), statistics.flow, best.converged, reached
     )
+
+
+def _gating(problem: ReductionProblem, statistics: PlanStatistics) -> FloatArray:
+    """The gating network from the plan's marginals; from whole components where partitions know few experts.
+
+    A partition with fewer components than there are experts has never seen some of them. Its gates say how
+    likely its own experts are relative to each other, and nothing about the others.
+    """
+    n_experts, large = len(statistics.mass), problem.large
+    if (large.sizes >= n_experts).all():
+        return fit_gating(problem.design, statistics.mass)
+    target = np.argmax(statistics.flow, axis=1)
+    known = np.ones((len(large.weights), n_experts), dtype=bool)
+    known[large.sizes < n_experts] = False
+    known[large.partition, target] = True
+    groups, group = np.unique(known, axis=0, return_inverse=True)
+    targets = np.zeros((len(groups), n_experts, problem.design.shape[1]))
+    for tile in tiles(problem):
+        place = group.reshape(-1)[large.partition[tile.components]]
+        np.add.at(targets, (place, target[tile.components]), tile.mass)
+    return fit_partial_gating(problem.design, targets, groups)
+
+
+def _thinned(problem: ReductionProblem, n_partitions: int) -> ReductionProblem:
+    """The same problem with the components of some partitions only, spread evenly."""
+    large = problem.large
+    kept = np.unique(np.linspace(0, len(large.weights) - 1, n_partitions).round().astype(np.intp))
+    return problem._replace(large=large.take(kept))
+
+
+def _plan(kind: PlanKind) -> Callable[..., PlanStatistics]:
+    return pointwise_plan if kind == "pointwise" else whole_plan
 
 
 def reduction_problem(
@@ -108,25 +169,23 @@ def reduction_problem(
     return coordinates, ReductionProblem(moved, design, support.weight, family)
 
 
-def _minimize(
-    problem: ReductionProblem, experts: Experts, kind: PlanKind
-) -> tuple[Experts, list[float], PlanStatistics, bool]:
+def _minimize(problem: ReductionProblem, experts: Experts, kind: PlanKind) -> _Run:
     """MM from given experts until the objective stands still."""
-    plan = pointwise_plan if kind == "pointwise" else whole_plan
-    statistics = plan(problem, experts)
+    plan = _plan(kind)
+    statistics = plan(problem, experts, with_flow=False)
     objectives = [statistics.objective]
     for _ in range(MAX_ITERATIONS):
         trial = barycentres(problem, statistics, experts)
-        trial_statistics = plan(problem, trial)
+        trial_statistics = plan(problem, trial, with_flow=False)
         gain = statistics.objective - trial_statistics.objective
         # Below rounding, a step could raise the objective: keep the better end.
         if gain <= 0:
-            return experts, objectives, statistics, True
+            return _Run(experts, objectives, True)
         experts, statistics = trial, trial_statistics
         objectives.append(statistics.objective)
         if gain <= _TOLERANCE * abs(statistics.objective):
-            return experts, objectives, statistics, True
-    return experts, objectives, statistics, False
+            return _Run(experts, objectives, True)
+    return _Run(experts, objectives, False)
 
 
 def barycentres(problem: ReductionProblem, plan: PlanStatistics, previous: Experts) -> Experts:

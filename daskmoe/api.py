@@ -94,6 +94,7 @@ def fit(  # type: ignore[misc]
         scheduler or the number of workers.
     checkpoint : path, optional
         Folder where finished partitions are kept; a rerun with the same data and options goes on from there.
+        With ``random_state=None`` the seed is then 0, as a rerun could not repeat a fresh one.
     on_error : {"raise", "skip"}
         "skip" leaves out rows with missing values and partitions that fail, and reports them in
         ``diagnostics``.
@@ -214,7 +215,8 @@ def _request(
     planned = plan_partitions(dataset, schema, partitions)
     if on_error == "raise":
         _check_sizes(planned, schema, options.n_experts)
-    seed = entropy_of(random_state)
+    _check_folder(checkpoint)
+    seed = entropy_of(0 if random_state is None and checkpoint is not None else random_state)
     shared_start = aggregation == "auto" and len(planned) > 1
     return FitRequest(
         source=source,
@@ -227,6 +229,11 @@ def _request(
         checkpoint=None if checkpoint is None else os.path.abspath(os.fspath(checkpoint)),
         sample=_plan_pilot(dataset, schema, seed) if shared_start else (),
     )
+
+
+def _check_folder(checkpoint: str | os.PathLike[str] | None) -> None:
+    if checkpoint is not None and os.path.exists(checkpoint) and not os.path.isdir(checkpoint):
+        raise InvalidOptionError(f"checkpoint: expected a folder, got the file {os.fspath(checkpoint)!r}.")
 
 
 def _plan_pilot(dataset: xr.Dataset, schema: RowSchema, seed: int) -> tuple[SampleRun, ...]:

@@ -89,10 +89,10 @@ def test_beijing_example_runs(
     output = tmp_path / "output"
     beijing.main([str(tmp_path), "--output", str(output)])
     assert "published: centralized fit" in capsys.readouterr().out
-    model = daskmoe.open_model(output / "model.zarr")
+    model = daskmoe.open_model(output / "model-daskmoe-one-pass.zarr")
     assert model.n_experts == 4
     assert len(model.feature_names) == 19
-    with xr.open_zarr(output / "predictions.zarr", consolidated=False) as predictions:
+    with xr.open_zarr(output / "predictions-daskmoe-one-pass.zarr", consolidated=False) as predictions:
         assert predictions["PM2.5"].sizes == {"station": 3, "time": 5 * 24}
         assert predictions["PM2.5"].attrs["units"] == "ug/m3"
         assert bool(predictions["PM2.5"].notnull().all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Collection
 
 import xarray as xr
@@ -119,6 +120,8 @@ def _open_group(location: str) -> ZarrStore:
     group: ZarrStore
     try:
         group = ZarrStore.open_group(location, mode="r", consolidated=True)
-    except ValueError:
+    except ValueError as error:
+        # Zarr leaves a cycle of frames and with it whoever called, rows included, until the collector comes.
+        traceback.clear_frames(error.__traceback__)
         group = ZarrStore.open_group(location, mode="r", consolidated=False)
     return group

@@ -4,6 +4,7 @@ from importlib.metadata import version as _version
 
 from daskmoe.api import fit, fit_local
 from daskmoe.combine import aggregate
+from daskmoe.divergence import transportation_divergence
 from daskmoe.errors import (
     ConvergenceWarning,
     DaskMoEError,
@@ -39,4 +40,5 @@ __all__ = [
     "open_model",
     "refine",
     "simulate",
+    "transportation_divergence",
 ]

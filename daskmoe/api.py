@@ -1,37 +1,24 @@
-"""The public functions: fit, fit_local, aggregate, simulate."""
+"""`fit` and `fit_local`: from data to a model."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from typing import Any, Literal, cast, overload
 
-import numpy as np
-import xarray as xr
 from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
 from daskmoe.assembly import label_fit
-from daskmoe.config import AGGREGATIONS, ON_ERROR, LocalFitOptions, check_choice, check_integer
-from daskmoe.engine import FitRequest, build_fit, fit_directly
+from daskmoe.config import AGGREGATIONS, LocalFitOptions, check_choice, check_integer
+from daskmoe.engine import build_fit, fit_directly
 from daskmoe.engine.refine import refine_rounds
-from daskmoe.errors import InvalidDataError, InvalidOptionError
+from daskmoe.errors import InvalidOptionError
 from daskmoe.model import MixtureOfExperts
-from daskmoe.random import RandomState, entropy_of
+from daskmoe.planning import plan_request, recorded_options
+from daskmoe.random import RandomState
 from daskmoe.refining import Rounds, check_rounds, label_refinement
-from daskmoe.request import Data, source_of
-from daskmoe.rows import (
-    Partition,
-    RowSchema,
-    SampleRun,
-    describe_rows,
-    plan_partitions,
-    plan_sample,
-)
-
-_PILOT_ROWS = 10_000
-_LARGEST_PILOT_ROWS = 30_000
+from daskmoe.request import Data
 
 
 @overload
@@ -50,7 +37,9 @@ def fit(  # type: ignore[misc]
     family: str = "gaussian",
     partitions: int | str | None = None,
     aggregation: str = "auto",
+    support: str | Data = "labelled",
     support_size: int = 2000,
+    n_local_experts: int | None = None,
     refine: Rounds = 0,
     random_state: RandomState = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -63,8 +52,7 @@ def fit(  # type: ignore[misc]
     """Fit a mixture of experts to partitioned data in one pass and one communication step.
 
     Every partition is fitted on its own by penalized maximum likelihood of
-    f(y|x) = sum_k pi_k(x) phi_k(y|x); the local estimators are aggregated by optimal transport to the
-    K-expert model at the least transportation divergence from their weighted average.
+    f(y|x) = sum_k pi_k(x) phi_k(y|x); what the partitions send, kilobytes each, becomes one model.
 
     Parameters
     ----------
@@ -82,10 +70,21 @@ def fit(  # type: ignore[misc]
     partitions : int or str, optional
         None follows the target's chunks; an integer makes that many row ranges; the name of a coordinate
         makes one partition a value.
-    aggregation : {"auto", "reduction"}
-        How local estimators become one model; see `docs/`.
+    aggregation : str
+        How local estimators become one model. ``"auto"``: the best estimator of one communication step, an
+        average by information. ``"reduction"``: the K-expert model at the least transportation divergence
+        from the weighted average of the local estimators, by majorization-minimization; ``"whole"``: the same
+        with a plan that moves every expert whole; ``"greedy"``: pairwise merging; ``"weighted"``: the
+        weighted average itself; ``"middle"``: the local estimator nearest to all; ``"aligned"``: matching and
+        averaging.
+    support : {"labelled", "features", "synthetic"}, xr.Dataset or path
+        What may leave a partition. ``"labelled"``: rows with responses, of which ``"auto"`` makes the shared
+        start of all partitions; ``"features"``: rows of features only; ``"synthetic"``: no rows, those of the
+        support are drawn from the partitions' moments. Or the caller's own rows, and none of the partitions'.
     support_size : int
         S, rows of features at which expectations over x are taken.
+    n_local_experts : int, optional
+        Experts of the local estimators where they are not K; not for ``"auto"`` with a labelled support.
     refine : int or "converged"
         Most rounds over all partitions after the aggregation (see `daskmoe.refine`); "converged" goes on to
         the global estimator.
@@ -136,12 +135,24 @@ def fit(  # type: ignore[misc]
             "compute: expected True with refinement, whose rounds depend on each other, got False. "
             "Compute the model, then use daskmoe.refine."
         )
-    options = LocalFitOptions(n_experts=n_experts, family=family, n_init=n_init, start_rows=start_rows)
-    request = _request(
+    if rounds != 0 and aggregation == "weighted":
+        raise InvalidOptionError("refine: expected 0 with aggregation='weighted', whose gates are nested.")
+    check_integer("n_experts", n_experts, 1)
+    local = n_experts if n_local_experts is None else check_integer("n_local_experts", n_local_experts, 1)
+    options = LocalFitOptions(n_experts=local, family=family, n_init=n_init, start_rows=start_rows)
+    request = plan_request(
         data, target, features, partitions, sample_weight, options, support_size, random_state, on_error,
-        checkpoint, aggregation,
+        checkpoint, aggregation, n_experts, support,
     )  # fmt: skip
-    recorded = _recorded(request, aggregation=aggregation, refine=refine)
+    kind = request.support if isinstance(request.support, str) else "given"
+    recorded = recorded_options(
+        request,
+        n_experts=n_experts,
+        n_local_experts=local,
+        aggregation=aggregation,
+        support=kind,
+        refine=refine,
+    )
     label = delayed(label_fit, pure=False, traverse=False)
     key = f"moe-model-{tokenize(request.token, recorded)}"
     model = label(build_fit(request), request.schema, family, recorded, dask_key_name=key)
@@ -188,83 +199,7 @@ def fit_local(
     True
     """
     options = LocalFitOptions(n_experts=n_experts, family=family, n_init=n_init, start_rows=start_rows)
-    request = _request(
+    request = plan_request(
         data, target, features, 1, sample_weight, options, 1, random_state, on_error, None
     )  # fmt: skip
-    return label_fit(fit_directly(request), request.schema, family, _recorded(request))
-
-
-def _request(
-    data: Data,
-    target: str,
-    features: str | Sequence[str] | None,
-    partitions: int | str | None,
-    sample_weight: str | None,
-    options: LocalFitOptions,
-    support_size: int,
-    random_state: RandomState,
-    on_error: str,
-    checkpoint: str | os.PathLike[str] | None,
-    aggregation: str = "reduction",
-) -> FitRequest:
-    """Validate everything that can be before data are read."""
-    check_integer("support_size", support_size, 1)
-    check_choice("on_error", on_error, ON_ERROR)
-    dataset, source = source_of(data)
-    schema = describe_rows(dataset, target, features, sample_weight)
-    planned = plan_partitions(dataset, schema, partitions)
-    if on_error == "raise":
-        _check_sizes(planned, schema, options.n_experts)
-    _check_folder(checkpoint)
-    seed = entropy_of(0 if random_state is None and checkpoint is not None else random_state)
-    shared_start = aggregation == "auto" and len(planned) > 1
-    return FitRequest(
-        source=source,
-        schema=schema,
-        partitions=planned,
-        options=options,
-        support_size=support_size,
-        seed=seed,
-        on_error=cast(Literal["raise", "skip"], on_error),
-        checkpoint=None if checkpoint is None else os.path.abspath(os.fspath(checkpoint)),
-        sample=_plan_pilot(dataset, schema, seed) if shared_start else (),
-    )
-
-
-def _check_folder(checkpoint: str | os.PathLike[str] | None) -> None:
-    if checkpoint is not None and os.path.exists(checkpoint) and not os.path.isdir(checkpoint):
-        raise InvalidOptionError(f"checkpoint: expected a folder, got the file {os.fspath(checkpoint)!r}.")
-
-
-def _plan_pilot(dataset: xr.Dataset, schema: RowSchema, seed: int) -> tuple[SampleRun, ...]:
-    """The sample of the shared start: 5 % of the rows, at least 10,000, at most 30,000."""
-    rows = math.prod(dataset.sizes[dim] for dim in schema.sample_dims)
-    size = min(max(_PILOT_ROWS, rows // 20), _LARGEST_PILOT_ROWS)
-    return plan_sample(dataset, schema, size, np.random.default_rng(seed))
-
-
-def _check_sizes(partitions: tuple[Partition, ...], schema: RowSchema, n_experts: int) -> None:
-    least = max(2, n_experts)
-    small = [p for p in partitions if p.n_rows < least]
-    if small:
-        names = ", ".join(f"{p.label!r} ({p.n_rows} rows)" for p in small[:5])
-        raise InvalidDataError(
-            f"Expected partitions of {schema.target!r} with at least {least} rows for {n_experts} experts, "
-            f"got {len(small)} smaller: {names}. Use fewer partitions (partitions=...), larger chunks, or "
-            "on_error='skip' to leave them out."
-        )
-
-
-def _recorded(request: FitRequest, **more: Any) -> dict[str, Any]:
-    """Options that a model remembers; JSON can hold them."""
-    options = request.options
-    return {
-        "n_experts": options.n_experts,
-        "n_init": options.n_init,
-        "start_rows": options.start_rows,
-        "support_size": request.support_size,
-        "random_state": str(request.seed),
-        "partitions": len(request.partitions),
-        "on_error": request.on_error,
-        **more,
-    }
+    return label_fit(fit_directly(request), request.schema, family, recorded_options(request))

@@ -11,6 +11,7 @@ import xarray as xr
 from daskmoe.engine import FitResult, PartitionResult
 from daskmoe.labelling import label_local_estimates
 from daskmoe.model import MixtureOfExperts
+from daskmoe.numerics.aggregation import Aggregate
 from daskmoe.numerics.parameters import FloatArray
 from daskmoe.rows import RowSchema
 
@@ -31,8 +32,17 @@ def label_fit(
     )
 
 
-def _diagnostics(result: FitResult) -> xr.Dataset:
-    aggregate = result.aggregate
+def label_aggregate(aggregate: Aggregate, sizes: Sequence[int], labels: Sequence[str]) -> xr.Dataset:
+    """How an aggregate came about, with the plan's mass by (partition, local expert, expert).
+
+    Parameters
+    ----------
+    aggregate : Aggregate
+    sizes : sequence of int
+        Experts of every partition's estimate, 0 where it was left out.
+    labels : sequence of str
+        Of the partitions.
+    """
     variables: dict[str, Any] = {
         "objective": ("iteration", aggregate.objectives, {"long_name": "transportation divergence"}),
         "start_objective": (
@@ -40,18 +50,12 @@ def _diagnostics(result: FitResult) -> xr.Dataset:
             aggregate.start_objectives,
             {"long_name": "transportation divergence that each start of the aggregation reached"},
         ),
-        "plan_mass": (
-            ("partition", "local_expert", "expert"),
-            _plan_mass(result),
-            {"long_name": "mass that the transport plan moves from a local expert to an expert"},
-        ),
     }
-    variables |= _per_partition(result.partitions)
-    starts = _padded([r.estimate.start_log_likelihoods for r in result.partitions])
-    if starts.size:
-        text = {"long_name": "log-likelihood a row that each start reached on the subsample", "units": "nats"}
-        variables["start_log_likelihood"] = (("partition", "init"), starts, text)
-    coords = {"partition": np.array([r.label for r in result.partitions], dtype=np.str_)}
+    if aggregate.flow.shape[1]:
+        text = {"long_name": "mass that the transport plan moves from a local expert to an expert"}
+        dims = ("partition", "local_expert", "expert")
+        variables["plan_mass"] = (dims, _plan_mass(aggregate.flow, sizes), text)
+    coords = {"partition": np.array(labels, dtype=np.str_)}
     if aggregate.candidates:
         scores = np.array(list(aggregate.candidates.values()))
         text = {"long_name": "log-likelihood a row on the labelled support", "units": "nats"}
@@ -59,6 +63,18 @@ def _diagnostics(result: FitResult) -> xr.Dataset:
         coords["candidate"] = np.array(list(aggregate.candidates), dtype=np.str_)
     attrs = {"converged": int(aggregate.converged), "aggregation": aggregate.chosen}
     return xr.Dataset(variables, coords, attrs)
+
+
+def _diagnostics(result: FitResult) -> xr.Dataset:
+    parts = result.partitions
+    sizes = [0 if (p := r.estimate.parameters) is None else p.n_experts for r in parts]
+    labelled = label_aggregate(result.aggregate, sizes, [r.label for r in parts])
+    variables = _per_partition(parts)
+    starts = _padded([r.estimate.start_log_likelihoods for r in parts])
+    if starts.size:
+        text = {"long_name": "log-likelihood a row that each start reached on the subsample", "units": "nats"}
+        variables["start_log_likelihood"] = (("partition", "init"), starts, text)
+    return labelled.assign(variables)
 
 
 def _per_partition(parts: Sequence[PartitionResult]) -> dict[str, Any]:
@@ -83,10 +99,8 @@ def _per_partition(parts: Sequence[PartitionResult]) -> dict[str, Any]:
     return out
 
 
-def _plan_mass(result: FitResult) -> FloatArray:
+def _plan_mass(flow: FloatArray, sizes: Sequence[int]) -> FloatArray:
     """The plan's flow by (partition, local expert, expert), zero where a partition has no such expert."""
-    flow = result.aggregate.flow
-    sizes = [0 if (p := r.estimate.parameters) is None else p.n_experts for r in result.partitions]
     out = np.zeros((len(sizes), max(sizes), flow.shape[1]))
     stop = 0
     for m, size in enumerate(sizes):

@@ -10,13 +10,13 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import click
 
 import daskmoe
 from daskmoe.cluster import ClusterChoice, connect, show_progress
-from daskmoe.config import AGGREGATIONS, ON_ERROR
+from daskmoe.config import AGGREGATIONS, METHODS, ON_ERROR
 from daskmoe.demo import DemoOptions, free_folder, run_demo
 from daskmoe.errors import (
     DaskMoEError,
@@ -26,6 +26,7 @@ from daskmoe.errors import (
     SchemaError,
     StoreError,
 )
+from daskmoe.refining import Rounds
 from daskmoe.storage import save_zarr
 
 logger = logging.getLogger(__name__)
@@ -103,6 +104,13 @@ def _choose_cluster(workers: int | None, scheduler: str | None, scheduler_file: 
     return choice
 
 
+def _rounds(context: click.Context, parameter: click.Parameter, value: str) -> Rounds:
+    """A number of rounds, or ``converged``."""
+    if value == "converged":
+        return "converged"
+    return int(click.IntRange(min=0).convert(cast(Any, value), parameter, context))
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="daskmoe", message="%(prog)s %(version)s")
 @click.option("-v", "--verbose", is_flag=True, help="Log details too.")
@@ -158,9 +166,22 @@ def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: 
 @click.option(
     "--aggregation", type=click.Choice(AGGREGATIONS), default="auto", help="Estimator of the model."
 )
+@click.option(
+    "--support",
+    metavar="labelled|features|synthetic|STORE",
+    default="labelled",
+    help="What may leave a partition: rows with responses, rows of features, none; or a store of such rows.",
+)
+@click.option(
+    "--n-local-experts", type=click.IntRange(min=1), help="Experts of local fits.  [default: as the model]"
+)
 @click.option("--support-size", type=click.IntRange(min=1), default=2000, help="Rows of the support sample.")
 @click.option(
-    "--refine", type=click.IntRange(min=0), default=0, help="Rounds of refinement over all partitions."
+    "--refine",
+    metavar="ROUNDS|converged",
+    default="0",
+    callback=_rounds,
+    help="Most rounds of refinement over all partitions, or as many as it takes.",
 )
 @click.option(
     "--on-error", type=click.Choice(ON_ERROR), default="raise", help="What bad rows and partitions do."
@@ -177,6 +198,7 @@ def fit(
     features: str | None,
     partitions: str | None,
     seed: int | None,
+    refine: Rounds,
     workers: int | None,
     scheduler: str | None,
     scheduler_file: str | None,
@@ -185,12 +207,18 @@ def fit(
     """Fit a model to a Zarr STORE and write it."""
     choice = _choose_cluster(workers, scheduler, scheduler_file)
     _require_new(Path(output))
+    if refine and options["aggregation"] == "weighted":
+        raise click.UsageError("Expected --refine 0 with --aggregation weighted, whose gates are nested.")
     names = features.split(",") if features else None
     split = int(partitions) if partitions and partitions.isdecimal() else partitions
     # Built before the cluster starts, so that bad input is said at once.
     job = daskmoe.fit(store, features=names, partitions=split, random_state=seed, compute=False, **options)
-    with connect(choice) as client, show_progress(client, "moe-local-fit", "Partitions fitted"):
-        model = job.compute()
+    with connect(choice) as client:
+        with show_progress(client, "moe-local-fit", "Partitions fitted"):
+            model = job.compute()
+        if refine:
+            on_error = options["on_error"]
+            model = daskmoe.refine(model, store, rounds=refine, partitions=split, on_error=on_error)
     _save(model, output)
     return _partitions_left_out(model)
 
@@ -216,16 +244,18 @@ def predict(model: str, store: str, output: str, **cluster: Any) -> None:
 @click.option(
     "--n-experts", type=click.IntRange(min=1), help="Experts of the result.  [default: as the models]"
 )
+@click.option("--method", type=click.Choice(METHODS), default="reduction", help="Estimator of the result.")
 @click.option("--seed", type=int, help="Seed of all randomness.")
 @click.option(
     "--output", type=click.Path(), required=True, help="Model to write: Zarr, or netCDF if it ends in .nc."
 )
 def aggregate(
-    models: tuple[str, ...], support: str, n_experts: int | None, seed: int | None, output: str
+    models: tuple[str, ...], support: str, n_experts: int | None, method: str, seed: int | None, output: str
 ) -> None:
     """Join models that were fitted elsewhere into one."""
     _require_new(Path(output))
-    _save(daskmoe.aggregate(models, support, n_experts=n_experts, random_state=seed), output)
+    joined = daskmoe.aggregate(models, support, n_experts=n_experts, method=method, random_state=seed)
+    _save(joined, output)
 
 
 @commands.command()

@@ -8,20 +8,19 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from daskmoe.config import check_choice, check_integer
+from daskmoe.assembly import label_aggregate
+from daskmoe.config import METHODS, check_choice, check_integer
+from daskmoe.engine.aggregating import read_support
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import InvalidDataError
 from daskmoe.labelling import label_local_estimates
 from daskmoe.model import MixtureOfExperts, open_model
-from daskmoe.numerics.aggregation import reduction_estimator
+from daskmoe.numerics.aggregation import aggregate_estimates
 from daskmoe.numerics.families import get_family
-from daskmoe.numerics.parameters import FloatArray, SupportSample
+from daskmoe.numerics.parameters import FloatArray, LargeMoE, MoEParameters, SupportSample
 from daskmoe.random import RandomState, entropy_of
-from daskmoe.rows import extract_rows, match_schema, open_store, plan_partitions, read_box
-
-METHODS = ("reduction",)
-
-_SUPPORT_ROWS = 10_000
+from daskmoe.request import source_of
+from daskmoe.rows import match_schema
 
 
 def aggregate(
@@ -34,19 +33,21 @@ def aggregate(
 ) -> MixtureOfExperts:
     """Aggregate fitted models into one, from the models alone and a sample of features.
 
-    The result minimizes E_x sum_lk P_lk(x) KL(phi_l(.|x), phi_k(.|x)) over K-expert models, where the large
-    MoE is the average of the models weighted by their row counts and P the optimal transport plan.
+    The large MoE is the average of the models weighted by their row counts. The reduction minimizes
+    E_x sum_lk P_lk(x) KL(phi_l(.|x), phi_k(.|x)) over K-expert models, where P is the optimal transport plan.
 
     Parameters
     ----------
     models : sequence of MixtureOfExperts or path
-        Fitted models, or where they were saved; the same features, target and family.
+        Fitted models, or where they were saved; the same features, target and family, any numbers of experts.
+        A weighted average counts as the models it is made of.
     support : xr.Dataset or path
         Rows at which the expectation over x is taken; the target is not needed. Of more than 10,000 rows, a
         random 10,000 are used.
     n_experts : int, optional
-        K of the result; by default that of the models.
-    method : {"reduction"}
+        K of the result, more or fewer than a model has; by default that of the models.
+    method : {"reduction", "whole", "greedy", "weighted", "middle", "aligned"}
+        As ``aggregation`` in `fit`.
     random_state : int, SeedSequence, Generator or None
         Draws the support rows.
 
@@ -77,35 +78,48 @@ def aggregate(
     """
     check_choice("method", method, METHODS)
     opened = [m if isinstance(m, MixtureOfExperts) else open_model(m) for m in models]
-    _check_models(opened)
-    size = _common_size(opened) if n_experts is None else check_integer("n_experts", n_experts, 1)
+    check_models(opened)
+    locals_, weights, labels = _local_estimators(opened)
+    size = _common_size(locals_) if n_experts is None else check_integer("n_experts", n_experts, 1)
     first = opened[0]
-    sample = _support_sample(support, first, np.random.default_rng(entropy_of(random_state)))
-    locals_ = [model.parameters for model in opened]
-    weights = np.array([_row_weight(model) for model in opened])
+    sample = support_sample(support, first, entropy_of(random_state))
     with single_threaded_blas():
-        result = reduction_estimator(locals_, weights, sample, size, get_family(first.family))
-    labels = [str(m) for m in range(len(opened))]
-    diagnostics = xr.Dataset(
-        {
-            "objective": ("iteration", result.objectives),
-            "start_objective": ("start", result.start_objectives),
-            "weight": ("partition", weights),
-        },
-        {"partition": np.array(labels, dtype=np.str_)},
-        {"converged": int(result.converged)},
-    )
+        result = aggregate_estimates(method, locals_, weights, sample, size, get_family(first.family))
     return MixtureOfExperts.from_parameters(
         result.parameters,
         family=first.family,
         rows=first.rows,
         options={"aggregation": method, "models": len(opened), "n_experts": size},
-        diagnostics=diagnostics,
+        diagnostics=label_aggregate(result, [p.n_experts for p in locals_], labels).assign(
+            weight=("partition", weights, {"long_name": "sum of the row weights"})
+        ),
         local=label_local_estimates(locals_, labels, first.rows),
     )
 
 
-def _check_models(models: Sequence[MixtureOfExperts]) -> None:
+def _local_estimators(
+    models: Sequence[MixtureOfExperts],
+) -> tuple[list[MoEParameters], FloatArray, list[str]]:
+    """The models' parameters, weights and labels, weighted averages taken apart."""
+    parameters: list[MoEParameters] = []
+    weights: list[float] = []
+    labels: list[str] = []
+    for m, model in enumerate(models):
+        mixture, weight = model.mixture, _row_weight(model)
+        if isinstance(mixture, LargeMoE):
+            parts = mixture.local_parameters()
+            parameters += parts
+            weights += list(weight * mixture.weights)
+            labels += [f"{m}.{part}" for part in range(len(parts))]
+        else:
+            parameters.append(mixture)
+            weights.append(weight)
+            labels.append(str(m))
+    return parameters, np.array(weights), labels
+
+
+def check_models(models: Sequence[MixtureOfExperts]) -> None:
+    """Raise `InvalidDataError` unless there are models and they speak of the same things."""
     if not models:
         raise InvalidDataError("models: expected at least one fitted model, got none.")
     first = models[0]
@@ -133,8 +147,8 @@ def _units(model: MixtureOfExperts) -> dict[str, str | None]:
     return {variable.name: variable.units for variable in model.rows.variables}
 
 
-def _common_size(models: Sequence[MixtureOfExperts]) -> int:
-    sizes = sorted({model.n_experts for model in models})
+def _common_size(locals_: Sequence[MoEParameters]) -> int:
+    sizes = sorted({local.n_experts for local in locals_})
     if len(sizes) > 1:
         raise InvalidDataError(
             f"n_experts: expected models of one size where n_experts is not given, got sizes {sizes}."
@@ -148,22 +162,9 @@ def _row_weight(model: MixtureOfExperts) -> float:
     return float(known["weight"].sum()) if known is not None and "weight" in known else 1.0
 
 
-def _support_sample(
-    support: xr.Dataset | str | os.PathLike[str], model: MixtureOfExperts, rng: np.random.Generator
+def support_sample(
+    support: xr.Dataset | str | os.PathLike[str], model: MixtureOfExperts, seed: int
 ) -> SupportSample:
     """Complete rows of features from the caller's data, matched by label."""
-    data = support if isinstance(support, xr.Dataset) else open_store(support)
-    schema = match_schema(data, model.rows, need_target=False)
-    (everything,) = plan_partitions(data, schema, 1)
-    features: FloatArray = extract_rows(
-        read_box(data, schema, everything, need_target=False),
-        schema,
-        everything,
-        on_error="skip",
-        need_target=False,
-    ).features.astype(np.float64)
-    if not len(features):
-        raise InvalidDataError("support: expected at least one row without missing features, got none.")
-    if len(features) > _SUPPORT_ROWS:
-        features = features[np.sort(rng.choice(len(features), _SUPPORT_ROWS, replace=False))]
-    return SupportSample(features, None, np.full(len(features), 1.0 / len(features)))
+    dataset, source = source_of(support)
+    return read_support(source, match_schema(dataset, model.rows, need_target=False), seed)

@@ -9,7 +9,11 @@ from typing import Any
 from daskmoe.errors import InvalidOptionError
 from daskmoe.numerics.families import get_family
 
-AGGREGATIONS = ("auto", "reduction")
+# What `numerics.aggregation` can make of local estimators.
+METHODS = ("reduction", "whole", "greedy", "weighted", "middle", "aligned")
+AGGREGATIONS = ("auto", *METHODS)
+# What may leave a partition for the support.
+SUPPORTS = ("labelled", "features", "synthetic")
 ON_ERROR = ("raise", "skip")
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError, SchemaError
-from daskmoe.numerics.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.parameters import FloatArray, LargeMoE, Mixture, MoEParameters
 from daskmoe.rows import RowSchema
 from daskmoe.schema import (
     COEF,
@@ -18,6 +18,8 @@ from daskmoe.schema import (
     FEATURE,
     GATE_COEF,
     GATE_INTERCEPT,
+    GROUP,
+    GROUP_WEIGHT,
     INTERCEPT,
     LOCAL_EXPERT,
     PARAMETERS,
@@ -31,15 +33,17 @@ LONG_NAMES = {
     INTERCEPT: "intercept of the expert's regression",
     COEF: "coefficients of the expert's regression",
     VARIANCE: "variance of the expert's density",
+    GROUP: "number of the local estimator that the expert belongs to",
+    GROUP_WEIGHT: "weight of that local estimator",
 }
 
 
-def label_parameters(parameters: MoEParameters, rows: RowSchema) -> xr.Dataset:
+def label_parameters(parameters: Mixture, rows: RowSchema) -> xr.Dataset:
     """The parameters of one model as a dataset.
 
     Parameters
     ----------
-    parameters : MoEParameters
+    parameters : MoEParameters or LargeMoE
         K experts, and as many features as ``rows`` has labels.
     rows : RowSchema
         Gives the feature labels and the units of the target.
@@ -48,7 +52,9 @@ def label_parameters(parameters: MoEParameters, rows: RowSchema) -> xr.Dataset:
     -------
     xr.Dataset
         ``gate_intercept``, ``intercept`` and ``variance`` with dimension ``expert``; ``gate_coef``
-        and ``coef`` with dimensions ``expert`` and ``feature``.
+        and ``coef`` with dimensions ``expert`` and ``feature``. The large MoE also has ``group`` and
+        ``group_weight`` with dimension ``expert``: the number of the local estimator that an expert belongs
+        to, within which its gate is normalized, and that estimator's weight.
 
     Raises
     ------
@@ -57,7 +63,16 @@ def label_parameters(parameters: MoEParameters, rows: RowSchema) -> xr.Dataset:
     """
     _check_features(parameters, rows)
     coords = {EXPERT: np.arange(parameters.n_experts), FEATURE: _labels(rows.feature_labels)}
-    return _dataset(_arrays(parameters), (EXPERT,), coords, rows)
+    labelled = _dataset(_arrays(parameters), (EXPERT,), coords, rows)
+    if not isinstance(parameters, LargeMoE):
+        return labelled
+    weights = parameters.weights[parameters.partition]
+    return labelled.assign(
+        {
+            GROUP: (EXPERT, parameters.partition.astype(np.int64), {"long_name": LONG_NAMES[GROUP]}),
+            GROUP_WEIGHT: (EXPERT, weights, {"long_name": LONG_NAMES[GROUP_WEIGHT], "units": "1"}),
+        }
+    )
 
 
 def label_local_estimates(
@@ -111,11 +126,15 @@ def label_local_estimates(
     return _dataset(arrays, (PARTITION, LOCAL_EXPERT), coords, rows)
 
 
-def parameters_from(params: xr.Dataset) -> MoEParameters:
+def parameters_from(params: xr.Dataset) -> Mixture:
     """The arrays of a dataset that `label_parameters` made; the inverse of it."""
     gate = np.column_stack([_values(params, GATE_INTERCEPT), _values(params, GATE_COEF)])
     coef = np.column_stack([_values(params, INTERCEPT), _values(params, COEF)])
-    return MoEParameters(gate, coef, _values(params, VARIANCE))
+    if GROUP not in params:
+        return MoEParameters(gate, coef, _values(params, VARIANCE))
+    group = params[GROUP].values.astype(np.intp)
+    weights = params[GROUP_WEIGHT].values[np.flatnonzero(np.diff(group, prepend=-1))]
+    return LargeMoE(gate, coef, _values(params, VARIANCE), group, weights)
 
 
 def check_params(params: xr.Dataset, rows: RowSchema) -> None:
@@ -131,6 +150,8 @@ def check_params(params: xr.Dataset, rows: RowSchema) -> None:
             raise SchemaError(
                 f"model: expected variable {name!r} to have the dimensions {dims}, got {params[name].dims}."
             )
+    if GROUP in params:
+        _check_groups(params)
     if FEATURE not in params.coords:
         raise SchemaError(
             f"model: expected a coordinate {FEATURE!r} with the labels of the features, got none."
@@ -143,12 +164,25 @@ def check_params(params: xr.Dataset, rows: RowSchema) -> None:
         )
 
 
+def _check_groups(params: xr.Dataset) -> None:
+    """Raise `SchemaError` unless experts of a group follow each other and share one weight."""
+    if GROUP_WEIGHT not in params:
+        raise SchemaError(f"model: expected the variable {GROUP_WEIGHT!r} beside {GROUP!r}, got none.")
+    group, weight = params[GROUP].values, params[GROUP_WEIGHT].values
+    steps = np.diff(group, prepend=-1)
+    if not np.isin(steps, (0, 1)).all() or not (np.diff(weight)[steps[1:] == 0] == 0).all():
+        raise SchemaError(
+            f"model: expected {GROUP!r} to number the groups of experts from 0 on, in order, and one "
+            f"{GROUP_WEIGHT!r} a group, got other values; the model is damaged."
+        )
+
+
 def _values(params: xr.Dataset, name: str) -> FloatArray:
     dims = (EXPERT, FEATURE) if PARAMETERS[name] else (EXPERT,)
     return np.asarray(params[name].transpose(*dims).values, dtype=np.float64)
 
 
-def _arrays(parameters: MoEParameters) -> dict[str, FloatArray]:
+def _arrays(parameters: Mixture) -> dict[str, FloatArray]:
     return {
         GATE_INTERCEPT: parameters.gate[:, 0],
         GATE_COEF: parameters.gate[:, 1:],
@@ -178,7 +212,7 @@ def _labels(labels: Sequence[str]) -> NDArray[np.str_]:
     return np.array(labels, dtype=np.str_)
 
 
-def _check_features(parameters: MoEParameters, rows: RowSchema) -> None:
+def _check_features(parameters: Mixture, rows: RowSchema) -> None:
     if parameters.n_features != len(rows.feature_labels):
         raise InvalidDataError(
             f"parameters: expected {len(rows.feature_labels)} features {list(rows.feature_labels)}, "

@@ -15,8 +15,10 @@ from daskmoe.labelling import label_parameters
 from daskmoe.model import MixtureOfExperts
 from daskmoe.numerics.alignment import canonical_indices
 from daskmoe.numerics.inference import jacobian, standard_errors
+from daskmoe.numerics.parameters import FloatArray
 from daskmoe.request import Data, source_of
 from daskmoe.rows import match_schema, plan_partitions
+from daskmoe.schema import EXPERT
 
 Rounds = int | Literal["converged"]
 
@@ -57,7 +59,7 @@ def refine(
     MixtureOfExperts
         ``diagnostics`` has ``round_log_likelihood``, ``round_objective``, ``round_damping``, ``round_step``
         and ``round_seconds``, and says in ``refinement_converged`` whether the maximum was reached. If it
-        was, with a round to spare, there are `standard_errors`.
+        was, there are `standard_errors`, robust ones with a round to spare for the pass that finds them.
 
     Raises
     ------
@@ -125,8 +127,10 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     known = xr.Dataset() if model.diagnostics is None else model.diagnostics
     # A model may be refined more than once: its last rounds are told.
     known = known.drop_dims([dim for dim in ("round", "kind") if dim in known.dims])
+    if EXPERT in known.dims:
+        known = known.isel({EXPERT: order}).drop_vars(EXPERT, errors="ignore")
     diagnostics = known.assign(added).assign_attrs(refinement_converged=int(refinement.converged))
-    if refinement.scores is not None:
+    if refinement.converged:
         diagnostics = diagnostics.merge(_errors(model, refinement, order), combine_attrs="override")
     return MixtureOfExperts.from_parameters(
         refinement.parameters.take(order),
@@ -139,12 +143,14 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
 
 
 def _errors(model: MixtureOfExperts, refinement: Refinement, order: np.ndarray[Any, Any]) -> xr.Dataset:
-    """Standard errors of both kinds, ``standard_error_...`` with a dimension ``kind``."""
+    """Standard errors ``standard_error_...`` by ``kind``: robust ones where there are scores."""
     assert refinement.state.accepted is not None
     accepted = refinement.state.accepted
     derivative = jacobian(accepted.parameters, refinement.coordinates, order)
     size = accepted.parameters.n_experts
-    kinds = {"model": None, "robust": refinement.scores}
+    kinds: dict[str, FloatArray | None] = {"model": None}
+    if refinement.scores is not None:
+        kinds["robust"] = refinement.scores
     labelled = [
         label_parameters(
             standard_errors(accepted.statistics.information, scores, derivative, size), model.rows

@@ -17,6 +17,10 @@ INTERCEPT: Final = "intercept"
 COEF: Final = "coef"
 VARIANCE: Final = "variance"
 
+# Only in a weighted average, whose experts belong to groups with a gating network each.
+GROUP: Final = "group"
+GROUP_WEIGHT: Final = "group_weight"
+
 # Variable -> whether it has the feature dimension after the expert dimension.
 PARAMETERS: Final[dict[str, bool]] = {
     GATE_INTERCEPT: False,

@@ -296,10 +296,21 @@ def test_a_support_with_other_labels(models: list[MixtureOfExperts], data: xr.Da
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "average"}, r"method: expected one of \['reduction'\], got 'average'"),
+        ({"method": "average"}, r"method: expected one of \['reduction', .*'aligned'\], got 'average'"),
         ({"n_experts": 0}, "n_experts: expected an integer of at least 1, got 0"),
         ({"n_experts": 2.0}, "n_experts: expected an integer of at least 1, got 2.0"),
-        ({"n_experts": 5}, r"n_experts: expected the size of a local estimator, \[2\], got 5"),
+        (
+            {"n_experts": 7},
+            "n_experts: expected at most 6, the experts of all local estimators together, got 7",
+        ),
+        (
+            {"n_experts": 3, "method": "middle"},
+            r"n_experts: expected the size of a local estimator, \[2\], got 3",
+        ),
+        (
+            {"n_experts": 3, "method": "aligned"},
+            r"expected 3 experts in every local estimator to average them, got sizes \[2\]",
+        ),
         ({"random_state": -1}, "random_state: expected an integer of at least 0, got -1"),
     ],
 )

@@ -185,7 +185,7 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"random_state": -1}, "random_state: expected an integer of at least 0, got -1"),
     ({"random_state": "seed"}, "random_state: expected an integer of at least 0, got 'seed'"),
     ({"family": "cauchy"}, "gaussian"),
-    ({"aggregation": "mean"}, "aggregation: expected one of ['auto', 'reduction'], got 'mean'"),
+    ({"aggregation": "mean"}, "aggregation: expected one of ['auto', 'reduction', "),
     ({"on_error": "ignore"}, "on_error: expected one of ['raise', 'skip'], got 'ignore'"),
     ({"refine": -1}, "refine: expected"),
     ({"partitions": 0}, "Expected partitions between 1 and the 400 rows of 'y', got 0"),

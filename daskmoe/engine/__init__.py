@@ -1,6 +1,6 @@
 """Dask: what a task does with its partition, and the graph that fits, aggregates and gives plain results."""
 
-from daskmoe.engine.graph import FitRequest, build_fit, fit_directly
+from daskmoe.engine.graph import FitRequest, GivenSupport, build_fit, fit_directly
 from daskmoe.engine.results import FitResult, PartitionResult
 
-__all__ = ["FitRequest", "FitResult", "PartitionResult", "build_fit", "fit_directly"]
+__all__ = ["FitRequest", "FitResult", "GivenSupport", "PartitionResult", "build_fit", "fit_directly"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import xarray as xr
@@ -16,12 +16,27 @@ from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
 from daskmoe.config import LocalFitOptions
+from daskmoe.engine.aggregating import AggregationPlan, aggregate_partitions, read_support
 from daskmoe.engine.checkpoint import store_fingerprint
 from daskmoe.engine.results import FitResult
-from daskmoe.engine.tasks import TaskPlan, aggregate_partitions, fit_partition, fit_pilot, read_sample
+from daskmoe.engine.tasks import Sends, TaskPlan, fit_partition, fit_pilot, read_sample
 from daskmoe.rows import Partition, RowSchema, SampleRun, read_box
 
 _SAMPLE_TASKS = 16
+
+
+class GivenSupport(NamedTuple):
+    """Rows of the caller's own at which expectations over x are taken.
+
+    Attributes
+    ----------
+    data : str or xr.Dataset
+    schema : RowSchema
+        The fit's, matched to ``data``.
+    """
+
+    data: str | xr.Dataset
+    schema: RowSchema
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,12 @@ class FitRequest:
     checkpoint : str or None
     sample : tuple of SampleRun
         Runs of rows of the pilot's sample; none where there is no shared start.
+    method : str
+        ``"auto"`` or one of `daskmoe.config.METHODS`.
+    n_experts : int or None
+        K of the result; None for that of the local fits.
+    support : str or GivenSupport
+        One of `daskmoe.config.SUPPORTS`, or the caller's own rows.
     """
 
     source: str | xr.Dataset
@@ -53,6 +74,16 @@ class FitRequest:
     on_error: Literal["raise", "skip"]
     checkpoint: str | None
     sample: tuple[SampleRun, ...] = ()
+    method: str = "reduction"
+    n_experts: int | None = None
+    support: str | GivenSupport = "labelled"
+
+    @property
+    def sends(self) -> Sends:
+        """What a partition sends: rows if the support is made of them, responses if there is a pilot."""
+        alone = self.method == "auto" and not self.sample and len(self.partitions) > 1
+        rows = self.support in ("labelled", "features")
+        return Sends(rows, rows and bool(self.sample), alone)
 
     @cached_property
     def token(self) -> str:
@@ -66,9 +97,17 @@ class FitRequest:
         return str(
             tokenize(
                 source, self.schema.to_json(), self.partitions, self.options, self.support_size, self.seed,
-                self.on_error, self.sample,
+                self.on_error, self.sample, self.sends,
             )
         )  # fmt: skip
+
+    @property
+    def aggregation(self) -> AggregationPlan:
+        """How the local estimators become one model."""
+        shares = tuple(share for _, share in _shares(self))
+        size = self.options.n_experts if self.n_experts is None else self.n_experts
+        synthetic = self.support == "synthetic"
+        return AggregationPlan(self.method, size, self.options.family, synthetic, shares, self.seed)
 
 
 def build_fit(request: FitRequest) -> Delayed:
@@ -85,7 +124,19 @@ def build_fit(request: FitRequest) -> Delayed:
         for partition, share in _shares(request)
     ]  # fmt: skip
     aggregate = delayed(aggregate_partitions, pure=False)
-    return cast(Delayed, aggregate(shared, results, pilot, dask_key_name=f"moe-aggregate-{token}"))
+    given, plan = _build_support(request), request.aggregation
+    key = f"moe-aggregate-{tokenize(token, plan, given)}"
+    return cast(Delayed, aggregate(plan, results, pilot, given, dask_key_name=key))
+
+
+def _build_support(request: FitRequest) -> Delayed | None:
+    """The task that reads the caller's own support, if there is one."""
+    if not isinstance(request.support, GivenSupport):
+        return None
+    data, schema = request.support
+    key = f"moe-support-{tokenize(data, schema.to_json(), request.seed)}"
+    read = delayed(read_support, pure=False, traverse=False)
+    return cast(Delayed, read(data, schema, request.seed, dask_key_name=key))
 
 
 def _build_pilot(request: FitRequest, shared: Delayed) -> Delayed:
@@ -112,7 +163,7 @@ def fit_directly(request: FitRequest) -> FitResult:
         fit_partition(plan, partition, share, piece_of(request, partition), pilot)
         for partition, share in _shares(request)
     ]
-    return aggregate_partitions(plan, results, pilot)
+    return aggregate_partitions(request.aggregation, results, pilot, None)
 
 
 def task_plan(request: FitRequest) -> TaskPlan:
@@ -120,7 +171,7 @@ def task_plan(request: FitRequest) -> TaskPlan:
     path = request.source if isinstance(request.source, str) else None
     return TaskPlan(
         path, request.schema, request.options, request.seed, request.on_error, request.checkpoint,
-        request.token if request.checkpoint else "", bool(request.sample),
+        request.token if request.checkpoint else "", request.sends,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import xarray as xr
 from dask.base import tokenize
 from dask.delayed import Delayed, delayed
@@ -54,7 +55,8 @@ class Refinement(NamedTuple):
     state : RefinementState
     coordinates : Coordinates
     scores : ndarray of shape (P, P) or None
-        Sum of outer products of the rows' scores at the optimum; None where it was not reached.
+        Sum of outer products of the rows' scores at the optimum; None where it was not reached or no round
+        was left for the pass that finds them.
     """
 
     parameters: MoEParameters
@@ -94,7 +96,7 @@ def refine_rounds(
     infos: list[RoundInfo] = []
     seconds: list[float] = []
     most = _MOST_ROUNDS if rounds is None else rounds
-    while len(infos) < most and not state.converged:
+    while len(infos) < most and not state.stopped:
         began = time.perf_counter()
         trial = coordinates.to_data(state.trial)
         packed: PackedStatistics = _run(
@@ -103,11 +105,15 @@ def refine_rounds(
             partial(round_statistics, parameters=trial, coordinates=coordinates),
             add_statistics,
         )
+        _check_weight(packed.weight, state)
         state, info = advance(state, packed, prior)
-        infos.append(info)
+        offset = packed.weight * float(np.log(coordinates.scale))
+        infos.append(
+            info._replace(log_likelihood=info.log_likelihood - offset, objective=info.objective - offset)
+        )
         seconds.append(time.perf_counter() - began)
         logger.info(
-            "round %d: log-likelihood %.6f, damping %.2g", len(infos), info.log_likelihood, info.damping
+            "round %d: log-likelihood %.6f, damping %.2g", len(infos), infos[-1].log_likelihood, info.damping
         )
     assert state.accepted is not None
     reached = coordinates.to_data(state.accepted.parameters)
@@ -120,6 +126,19 @@ def refine_rounds(
             _add,
         )
     return Refinement(reached, infos, seconds, state.converged, state, coordinates, scores)
+
+
+def _check_weight(weight: float, state: RefinementState) -> None:
+    """Raise `PartitionError` unless a round saw the rows of the round before it."""
+    if state.accepted is None:
+        return
+    expected = state.accepted.statistics.weight
+    if abs(weight - expected) > 1e-9 * expected:
+        raise PartitionError(
+            f"Expected the same rows in every round, got a total weight of {expected:.10g} in one and "
+            f"{weight:.10g} in the next: a partition failed in one of them, or the data changed. The log "
+            "names partitions that are left out; refine again when all can be read."
+        )
 
 
 def _run(

@@ -1,10 +1,9 @@
-"""What the tasks of the graph do: fit one partition, aggregate all."""
+"""What the tasks of the graph do before the aggregation: fit the pilot, fit one partition."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import reduce
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -12,12 +11,11 @@ import xarray as xr
 
 from daskmoe.config import LocalFitOptions
 from daskmoe.engine.checkpoint import checkpoint_path, load_result, save_result
-from daskmoe.engine.results import FitResult, PartitionResult
+from daskmoe.engine.results import PartitionResult
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import DaskMoEError, InvalidDataError, PartitionError
-from daskmoe.numerics.aggregation import one_shot_estimator, pool_support, reduction_estimator
-from daskmoe.numerics.coordinates import Observations, merge_moments, moments
-from daskmoe.numerics.families import get_family
+from daskmoe.numerics.coordinates import Observations, moments
+from daskmoe.numerics.information import expand_at
 from daskmoe.numerics.local import fit_local_estimate
 from daskmoe.numerics.parameters import LocalEstimate, SupportSample
 from daskmoe.numerics.refinement import Pilot, expand_estimate, make_pilot
@@ -29,6 +27,24 @@ T = TypeVar("T")
 
 # Partition m draws from the spawn key (m,): the pilot must not share it with any.
 _SAMPLE_SEED = 2**31
+
+
+class Sends(NamedTuple):
+    """What a partition sends beside its estimate and moments.
+
+    Attributes
+    ----------
+    rows : bool
+        Its share of the support: rows of features.
+    responses : bool
+        The responses of these rows.
+    information : bool
+        The second-order expansion of its log-likelihood around its own estimate.
+    """
+
+    rows: bool
+    responses: bool
+    information: bool
 
 
 class TaskPlan(NamedTuple):
@@ -47,8 +63,7 @@ class TaskPlan(NamedTuple):
         Folder of finished partitions.
     token : str
         Of everything that a result depends on.
-    labelled : bool
-        Whether support rows carry their responses.
+    sends : Sends
     """
 
     source: str | None
@@ -58,7 +73,7 @@ class TaskPlan(NamedTuple):
     on_error: Literal["raise", "skip"]
     checkpoint: str | None
     token: str
-    labelled: bool
+    sends: Sends
 
 
 def read_sample(
@@ -160,9 +175,11 @@ def _fit(
     fit_seed, support_seed = np.random.SeedSequence(plan.seed, spawn_key=(partition.index,)).spawn(2)
     data = read_rows(plan, partition, piece, plan.on_error)
     _check_rows(data, partition, plan.options.n_experts)
+    known = moments(data)
     if pilot is None:
-        estimate = fit_local_estimate(data, plan.options, np.random.default_rng(fit_seed))
-        expansion = None
+        estimate = fit_local_estimate(data, plan.options, np.random.default_rng(fit_seed), known)
+        assert estimate.parameters is not None
+        expansion = expand_at(data, estimate.parameters, known) if plan.sends.information else None
     else:
         estimate, expansion = expand_estimate(data, pilot)
     logger.info(
@@ -172,8 +189,13 @@ def _fit(
     return PartitionResult(
         partition.label,
         estimate._replace(dropped_rows=partition.n_rows - data.n_rows),
-        draw_support(data, support_rows, np.random.default_rng(support_seed), plan.labelled),
-        moments(data),
+        draw_support(
+            data,
+            support_rows if plan.sends.rows else 0,
+            np.random.default_rng(support_seed),
+            plan.sends.responses,
+        ),
+        known,
         sum(a.nbytes for a in data if a is not None),
         expansion,
     )
@@ -210,31 +232,6 @@ def draw_support(data: Observations, n_rows: int, rng: np.random.Generator, labe
     weight = weight / total if total > 0 else np.full(len(index), 1.0 / max(len(index), 1))
     response = np.asarray(data.response[index], dtype=np.float64) if labelled else None
     return SupportSample(np.asarray(data.features[index], dtype=np.float64), response, weight)
-
-
-def aggregate_partitions(plan: TaskPlan, results: list[PartitionResult], pilot: Pilot | None) -> FitResult:
-    """The aggregate task: one model from what the partitions sent, in partition order.
-
-    Raises
-    ------
-    PartitionError
-        If every partition was left out.
-    """
-    fitted = [r for r in results if r.estimate.parameters is not None]
-    if not fitted:
-        reasons = "; ".join(sorted({r.estimate.status for r in results})[:3])
-        raise PartitionError(f"Expected at least one partition that can be fitted, got none: {reasons}")
-    weights = np.array([r.estimate.weight for r in fitted])
-    locals_ = [r.estimate.parameters for r in fitted if r.estimate.parameters is not None]
-    family, n_experts = get_family(plan.options.family), plan.options.n_experts
-    with single_threaded_blas():
-        support = pool_support([r.support for r in fitted], weights)
-        if pilot is None:
-            return FitResult(reduction_estimator(locals_, weights, support, n_experts, family), results)
-        pooled = reduce(merge_moments, [r.moments for r in fitted if r.moments is not None])
-        expansions = [r.expansion for r in fitted if r.expansion is not None]
-        aggregate = one_shot_estimator(expansions, locals_, weights, support, pooled, pilot, family)
-    return FitResult(aggregate, results)
 
 
 def _as_partition_error(error: Exception, partition: Partition) -> DaskMoEError:

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskmoe.numerics.mixture import row_blocks
+from daskmoe.numerics.mixture import BLOCK_ROWS, row_blocks
 from daskmoe.numerics.parameters import FloatArray
 from daskmoe.rows import FeatureVariable, RowSchema
 
@@ -67,6 +67,7 @@ def apply_to_rows(
     *,
     per_row: xr.Variable | None = None,
     leading: tuple[str, int] | None = None,
+    block_size: int = BLOCK_ROWS,
 ) -> xr.Variable:
     """Evaluate ``function`` on all rows; rows with a missing or infinite input give NaN.
 
@@ -81,6 +82,8 @@ def apply_to_rows(
         One value a row, over the sample dimensions: the response, or the row numbers.
     leading : (str, int), optional
         Name and length of the dimension that the results of ``function`` have in front.
+    block_size : int
+        Rows that ``function`` gets at once.
 
     Returns
     -------
@@ -100,6 +103,7 @@ def apply_to_rows(
             "function": function,
             "has_feature_dim": tuple(map(bool, core_dims)),
             "width": None if leading is None else leading[1],
+            "block_size": block_size,
         },
         dask="parallelized",
         output_dtypes=[np.float64],
@@ -160,7 +164,11 @@ def _arange(size: int, chunks: tuple[int, ...] | None) -> Any:
 
 
 def _evaluate_block(
-    *arrays: NDArray[Any], function: RowFunction, has_feature_dim: tuple[bool, ...], width: int | None
+    *arrays: NDArray[Any],
+    function: RowFunction,
+    has_feature_dim: tuple[bool, ...],
+    width: int | None,
+    block_size: int,
 ) -> FloatArray:
     """Stack the arrays of one chunk to rows, evaluate them in blocks, restore the chunk's shape."""
     columns = [
@@ -172,7 +180,7 @@ def _evaluate_block(
     features = _stack(columns, shape)
     flat_values = [np.broadcast_to(v, shape).reshape(-1) for v in values]
     out = np.full((width or 1, len(features)), np.nan)
-    for block in row_blocks(len(features)):
+    for block in row_blocks(len(features), block_size):
         arguments = [features[block], *(v[block] for v in flat_values)]
         used = np.isfinite(arguments[0]).all(axis=1)
         for v in arguments[1:]:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import xarray as xr
 
 from daskmoe import storage
+from daskmoe.errors import InvalidDataError
 from daskmoe.labelling import check_params, label_parameters, parameters_from
 from daskmoe.model import prediction, uncertainty
 from daskmoe.model.prediction import Data
 from daskmoe.model.summary import summarize
-from daskmoe.numerics import mixture
 from daskmoe.numerics.families import Family, get_family
-from daskmoe.numerics.parameters import MoEParameters
+from daskmoe.numerics.parameters import LargeMoE, Mixture, MoEParameters
 from daskmoe.random import RandomState
 from daskmoe.rows import RowSchema
 from daskmoe.schema import EXPERT
@@ -68,7 +67,7 @@ class MixtureOfExperts:
     @classmethod
     def from_parameters(
         cls,
-        parameters: MoEParameters,
+        parameters: Mixture,
         *,
         family: str,
         rows: RowSchema,
@@ -97,7 +96,24 @@ class MixtureOfExperts:
 
     @property
     def parameters(self) -> MoEParameters:
-        """The parameters as plain arrays, as the numerics take them."""
+        """The parameters as plain arrays, as the numerics take them.
+
+        Raises
+        ------
+        InvalidDataError
+            For a weighted average, whose gates are nested.
+        """
+        found = parameters_from(self.params)
+        if isinstance(found, LargeMoE):
+            raise InvalidDataError(
+                f"Expected a model with one gating network, got a weighted average of {len(found.weights)} "
+                "models, each with its own. Aggregate it with another method first."
+            )
+        return found
+
+    @property
+    def mixture(self) -> Mixture:
+        """The parameters as plain arrays, of a weighted average too."""
         return parameters_from(self.params)
 
     @property
@@ -147,8 +163,7 @@ class MixtureOfExperts:
         InvalidDataError
             If a feature is missing or unknown.
         """
-        function = partial(mixture.mixture_mean, self.parameters, self._family)
-        return prediction.evaluate(function, data, self.rows, name=self.target, attrs=self.rows.target_attrs)
+        return prediction.mean(self.mixture, self._family, data, self.rows)
 
     def predict_interval(self, data: Data, level: float = 0.95) -> xr.Dataset:
         """The central interval that holds y with probability ``level`` given x.
@@ -172,41 +187,19 @@ class MixtureOfExperts:
         InvalidOptionError
             If ``level`` is not between 0 and 1.
         """
-        return prediction.interval(self.parameters, data, self.rows, level)
+        return prediction.interval(self.mixture, data, self.rows, level)
 
     def gating_probabilities(self, data: Data) -> xr.DataArray:
         """pi_k(x), with dimension ``expert`` before the sample dimensions; sums to one over the experts."""
-        return prediction.evaluate(
-            partial(prediction.gating, self.parameters),
-            data,
-            self.rows,
-            name="gating_probability",
-            attrs={"long_name": "probability of the expert given the features", "units": "1"},
-            leading=(EXPERT, self.n_experts),
-        )
+        return prediction.gating_probabilities(self.mixture, data, self.rows)
 
     def responsibilities(self, data: Data) -> xr.DataArray:
         """tau_k = P(expert k given x, y), with dimension ``expert`` first; ``data`` must hold the target."""
-        return prediction.evaluate(
-            partial(mixture.responsibilities, self.parameters, self._family),
-            data,
-            self.rows,
-            name="responsibility",
-            attrs={"long_name": "probability of the expert given the features and the target", "units": "1"},
-            leading=(EXPERT, self.n_experts),
-            with_target=True,
-        )
+        return prediction.responsibilities(self.mixture, self._family, data, self.rows)
 
     def log_density(self, data: Data) -> xr.DataArray:
         """log f(y|x) of every row, in nats; ``data`` must hold the target."""
-        return prediction.evaluate(
-            partial(mixture.log_density, self.parameters, self._family),
-            data,
-            self.rows,
-            name="log_density",
-            attrs={"long_name": "log density of the target given the features"},
-            with_target=True,
-        )
+        return prediction.log_densities(self.mixture, self._family, data, self.rows)
 
     def sample(self, data: Data, random_state: RandomState = None) -> xr.DataArray:
         """Draw y from f(y|x) for every row, labelled like the result of `predict`.
@@ -217,7 +210,7 @@ class MixtureOfExperts:
         random_state : int, SeedSequence, Generator or None
             The draws depend on it and on the chunks of the data, never on the scheduler; None draws anew.
         """
-        return prediction.draw(self.parameters, self.family, data, self.rows, random_state)
+        return prediction.draw(self.mixture, self.family, data, self.rows, random_state)
 
     def log_likelihood(self, data: Data) -> float:
         """Sum of log f(y|x) over all rows of ``data``, each counted once; one computation, chunk by chunk.
@@ -227,7 +220,7 @@ class MixtureOfExperts:
         InvalidDataError
             If the target or a feature is missing, or a row holds a missing or infinite value.
         """
-        return prediction.total_log_density(self.parameters, self._family, data, self.rows)
+        return prediction.total_log_density(self.mixture, self._family, data, self.rows)
 
     def score(self, data: Data) -> float:
         """R² = 1 - sum (y - E[y|x])² / sum (y - mean y)² over all rows of ``data``; one computation.
@@ -239,7 +232,7 @@ class MixtureOfExperts:
         InvalidDataError
             If the target or a feature is missing, or a row holds a missing or infinite value.
         """
-        return prediction.r_squared(self.parameters, self._family, data, self.rows)
+        return prediction.r_squared(self.mixture, self._family, data, self.rows)
 
     def standard_errors(self, kind: str = "model") -> xr.Dataset:
         """Standard errors of the parameters, shaped like ``params``.

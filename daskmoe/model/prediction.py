@@ -21,13 +21,21 @@ from daskmoe.model.blockwise import (
     row_numbers,
 )
 from daskmoe.numerics.families import Family
-from daskmoe.numerics.mixture import Features, log_density, log_gating, mixture_mean
-from daskmoe.numerics.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.mixture import (
+    BLOCK_ROWS,
+    Features,
+    block_rows,
+    log_density,
+    log_gating,
+    mixture_mean,
+)
+from daskmoe.numerics.mixture import responsibilities as posterior
+from daskmoe.numerics.parameters import FloatArray, Mixture
 from daskmoe.numerics.quantiles import mixture_quantiles
 from daskmoe.numerics.simulate import sample_response
 from daskmoe.random import RandomState, entropy_of
 from daskmoe.rows import RowSchema, match_schema, open_store
-from daskmoe.schema import BOUND, LOWER, UPPER
+from daskmoe.schema import BOUND, EXPERT, LOWER, UPPER
 
 Data = xr.Dataset | str | os.PathLike[str]
 
@@ -52,62 +60,120 @@ def evaluate(
     attrs: Mapping[str, Any],
     leading: tuple[str, int] | None = None,
     with_target: bool = False,
+    block_size: int = BLOCK_ROWS,
 ) -> xr.DataArray:
     """``function(features)``, or ``function(features, response)``, of all rows as a labelled array."""
     data, rows = match_data(data, rows, with_target=with_target)
     inputs = gather_inputs(data, rows, with_target=with_target)
     response = inputs.variables[input_key(rows.target)] if with_target else None
-    result = apply_to_rows(function, inputs, rows, per_row=response, leading=leading)
+    result = apply_to_rows(function, inputs, rows, per_row=response, leading=leading, block_size=block_size)
     return label_result(result, data, rows, name=name, attrs=attrs)
 
 
-def interval(parameters: MoEParameters, data: Data, rows: RowSchema, level: float) -> xr.Dataset:
+def mean(parameters: Mixture, family: Family, data: Data, rows: RowSchema) -> xr.DataArray:
+    """E[y|x] of every row, labelled as the target."""
+    function, size = partial(mixture_mean, parameters, family), block_rows(parameters.n_experts)
+    return evaluate(function, data, rows, name=rows.target, attrs=rows.target_attrs, block_size=size)
+
+
+def gating_probabilities(parameters: Mixture, data: Data, rows: RowSchema) -> xr.DataArray:
+    """pi_k(x) of every row, the experts first."""
+    return evaluate(
+        partial(gating, parameters),
+        data,
+        rows,
+        name="gating_probability",
+        attrs={"long_name": "probability of the expert given the features", "units": "1"},
+        leading=(EXPERT, parameters.n_experts),
+        block_size=block_rows(parameters.n_experts),
+    )
+
+
+def responsibilities(parameters: Mixture, family: Family, data: Data, rows: RowSchema) -> xr.DataArray:
+    """tau_k of every row, the experts first."""
+    return evaluate(
+        partial(posterior, parameters, family),
+        data,
+        rows,
+        name="responsibility",
+        attrs={"long_name": "probability of the expert given the features and the target", "units": "1"},
+        leading=(EXPERT, parameters.n_experts),
+        with_target=True,
+        block_size=block_rows(parameters.n_experts),
+    )
+
+
+def log_densities(parameters: Mixture, family: Family, data: Data, rows: RowSchema) -> xr.DataArray:
+    """log f(y|x) of every row."""
+    return evaluate(
+        partial(log_density, parameters, family),
+        data,
+        rows,
+        name="log_density",
+        attrs={"long_name": "log density of the target given the features"},
+        with_target=True,
+        block_size=block_rows(parameters.n_experts),
+    )
+
+
+def interval(parameters: Mixture, data: Data, rows: RowSchema, level: float) -> xr.Dataset:
     """The central predictive interval of probability ``level``, as variables ``lower`` and ``upper``."""
     if not 0 < level < 1:
         raise InvalidOptionError(f"level: expected a number strictly between 0 and 1, got {level!r}.")
     function = partial(mixture_quantiles, parameters, probabilities=(0.5 - 0.5 * level, 0.5 + 0.5 * level))
-    bounds = evaluate(function, data, rows, name=rows.target, attrs=rows.target_attrs, leading=(BOUND, 2))
+    bounds = evaluate(
+        function,
+        data,
+        rows,
+        name=rows.target,
+        attrs=rows.target_attrs,
+        leading=(BOUND, 2),
+        block_size=block_rows(parameters.n_experts),
+    )
     variables = {name: bounds.isel({BOUND: i}, drop=True) for i, name in enumerate((LOWER, UPPER))}
     return bounds.coords.to_dataset().drop_vars(BOUND).assign(variables).assign_attrs(level=level)
 
 
 def draw(
-    parameters: MoEParameters, family: str, data: Data, rows: RowSchema, random_state: RandomState
+    parameters: Mixture, family: str, data: Data, rows: RowSchema, random_state: RandomState
 ) -> xr.DataArray:
     """Draw y given x for every row."""
     data, rows = match_data(data, rows)
     inputs = gather_inputs(data, rows)
     function = partial(_draw_rows, parameters, family, entropy_of(random_state))
-    drawn = apply_to_rows(function, inputs, rows, per_row=row_numbers(inputs, rows))
+    size = block_rows(parameters.n_experts)
+    drawn = apply_to_rows(function, inputs, rows, per_row=row_numbers(inputs, rows), block_size=size)
     return label_result(drawn, data, rows, name=rows.target, attrs=rows.target_attrs)
 
 
-def total_log_density(parameters: MoEParameters, family: Family, data: Data, rows: RowSchema) -> float:
+def total_log_density(parameters: Mixture, family: Family, data: Data, rows: RowSchema) -> float:
     """Sum of log f(y|x) over all rows."""
-    return _totals(partial(log_density, parameters, family), data, rows)["sum"]
+    function = partial(log_density, parameters, family)
+    return _totals(function, data, rows, block_rows(parameters.n_experts))["sum"]
 
 
-def r_squared(parameters: MoEParameters, family: Family, data: Data, rows: RowSchema) -> float:
+def r_squared(parameters: Mixture, family: Family, data: Data, rows: RowSchema) -> float:
     """The share of the variance of y that E[y|x] explains; of a constant y, 1 if it is exact and 0 if not."""
-    totals = _totals(partial(_squared_error, parameters, family), data, rows)
+    function = partial(_squared_error, parameters, family)
+    totals = _totals(function, data, rows, block_rows(parameters.n_experts))
     if totals["spread"] == 0:
         return float(totals["sum"] == 0)
     return 1.0 - totals["sum"] / totals["spread"]
 
 
-def gating(parameters: MoEParameters, features: Features) -> FloatArray:
+def gating(parameters: Mixture, features: Features) -> FloatArray:
     """pi_k(x), shape (K, n)."""
     return np.exp(log_gating(parameters, features))
 
 
 def _squared_error(
-    parameters: MoEParameters, family: Family, features: Features, response: NDArray[Any]
+    parameters: Mixture, family: Family, features: Features, response: NDArray[Any]
 ) -> FloatArray:
     return (response - mixture_mean(parameters, family, features)) ** 2
 
 
 def _draw_rows(
-    parameters: MoEParameters,
+    parameters: Mixture,
     family: str,
     entropy: int,
     features: Features,
@@ -118,14 +184,14 @@ def _draw_rows(
     return sample_response(parameters, family, np.asarray(features, np.float64), np.random.default_rng(seeds))
 
 
-def _totals(function: RowFunction, data: Data, rows: RowSchema) -> dict[str, float]:
+def _totals(function: RowFunction, data: Data, rows: RowSchema, block_size: int) -> dict[str, float]:
     """Sums over all rows in one computation; an error where a row holds a missing or infinite value."""
     data, rows = match_data(data, rows, with_target=True)
     inputs = gather_inputs(data, rows, with_target=True)
     response = inputs.variables[input_key(rows.target)]
     if response.size == 0:
         raise InvalidDataError(f"data: expected at least one row, got sizes {dict(response.sizes)}.")
-    values = apply_to_rows(function, inputs, rows, per_row=response)
+    values = apply_to_rows(function, inputs, rows, per_row=response, block_size=block_size)
     sums = {
         "sum": values.sum(skipna=True),
         "spread": response.astype(np.float64).var(skipna=True) * response.size,

@@ -8,6 +8,7 @@ from daskmoe.schema import COEF, EXPERT, FEATURE, GATE_COEF, GATE_INTERCEPT, INT
 from daskmoe.storage import ModelParts
 
 MAX_FEATURES = 30
+MAX_EXPERTS = 12
 _WIDTH = 12
 
 
@@ -20,13 +21,17 @@ def summarize(parts: ModelParts) -> str:
         f"target      {rows.target}{f' [{units}]' if units else ''} ({', '.join(rows.sample_dims)})",
         f"features    {len(rows.feature_labels)}",
     ]
-    scalars = {name: params[name] for name in (INTERCEPT, VARIANCE, GATE_INTERCEPT)}
+    shown = params.isel({EXPERT: slice(MAX_EXPERTS)})
+    scalars = {name: shown[name] for name in (INTERCEPT, VARIANCE, GATE_INTERCEPT)}
     sections = [
         head + _fit_lines(parts.diagnostics),
         _table("experts", {name: values.values.tolist() for name, values in scalars.items()}),
-        _table("coefficients of the experts (coef)", _by_feature(params[COEF])),
-        _table("coefficients of the gating network (gate_coef)", _by_feature(params[GATE_COEF])),
+        _table("coefficients of the experts (coef)", _by_feature(shown[COEF])),
+        _table("coefficients of the gating network (gate_coef)", _by_feature(shown[GATE_COEF])),
     ]
+    more_experts = params.sizes[EXPERT] - MAX_EXPERTS
+    if more_experts > 0:
+        sections.append([f"... and {more_experts} more experts: see .params"])
     left_out = len(rows.feature_labels) - MAX_FEATURES
     if left_out > 0:
         sections.append([f"... and {left_out} more features: see .params"])

@@ -24,6 +24,12 @@ def standard_errors(params: xr.Dataset, diagnostics: xr.Dataset | None, kind: st
             "Expected a model at the maximum of the likelihood, got one whose refinement did not reach it or "
             "was not run. Use daskmoe.refine(model, data, rounds='converged') first."
         )
+    if kind not in diagnostics["kind"].values:
+        raise NotAtOptimumError(
+            f"kind: expected one of {[str(known) for known in diagnostics['kind'].values]}, got {kind!r}: "
+            "its pass over the rows did not fit in the number of rounds. Use "
+            "daskmoe.refine(model, data, rounds='converged')."
+        )
     found = diagnostics[list(names)].rename(names).sel(kind=kind, drop=True)
     ordered = {
         name: found[name].transpose(*params[name].dims).assign_attrs(params[name].attrs)

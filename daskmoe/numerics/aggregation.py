@@ -1,27 +1,32 @@
-"""From the local estimators of all partitions to one model.
+"""From the local estimators of all partitions to one model: the paper's estimators, and the usual others.
 
 Pure NumPy. Partitions that were left out carry no weight. With one local estimator of the right size there is
-nothing to aggregate and it is returned as it is.
+nothing to aggregate and it is returned as it is. Local estimators are put in an order of their own first, so
+that the order of the partitions changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidOptionError
-from daskmoe.numerics.alignment import canonical_order
+from daskmoe.numerics.alignment import canonical_order, match_experts
+from daskmoe.numerics.coordinates import Coordinates
 from daskmoe.numerics.families import Family
-from daskmoe.numerics.mixture import log_density
-from daskmoe.numerics.parameters import FloatArray, LargeMoE, MoEParameters, Moments, SupportSample
-from daskmoe.numerics.priors import prior_from
-from daskmoe.numerics.reduction import reduce_mixture
-from daskmoe.numerics.refinement import Expansion, Pilot, combine_expansions
+from daskmoe.numerics.merging import clustered_experts, greedy_experts
+from daskmoe.numerics.parameters import FloatArray, LargeMoE, MoEParameters, SupportSample
+from daskmoe.numerics.reduction import PlanKind, fit_to_plan, minimize_from, reduction_problem
+from daskmoe.numerics.transport import Experts, ReductionProblem, pointwise_plan
 
 _LOCAL_STARTS = 5
+# The middle estimator compares all pairs of local estimators: of more than these, so many compete.
+_CANDIDATES = 256
+_COMPARED_CELLS = 4e9
+_FEWEST_ROWS = 50
 
 
 class Aggregate(NamedTuple):
@@ -29,13 +34,13 @@ class Aggregate(NamedTuple):
 
     Attributes
     ----------
-    parameters : MoEParameters
-        In canonical order.
+    parameters : MoEParameters or LargeMoE
+        In canonical order; the large MoE itself for the weighted average.
     objectives : ndarray of shape (iterations,)
-        Transportation divergence at each MM iteration.
+        Transportation divergence at each MM iteration; of the result where there are none.
     start_objectives : ndarray of shape (starts,)
     flow : ndarray of shape (L, K)
-        Mass moved from every component of the large MoE to every expert.
+        Mass moved from every component of the large MoE to every expert; no column for the weighted average.
     converged : bool
     candidates : dict of str to float
         Log-likelihood a row of every candidate on the labelled support; empty where there was no choice.
@@ -43,13 +48,82 @@ class Aggregate(NamedTuple):
         The method that gave ``parameters``.
     """
 
-    parameters: MoEParameters
+    parameters: MoEParameters | LargeMoE
     objectives: FloatArray
     start_objectives: FloatArray
     flow: FloatArray
     converged: bool
     candidates: dict[str, float]
     chosen: str
+
+
+class _Locals(NamedTuple):
+    """The local estimators that count, in their own order, on the support."""
+
+    parameters: list[MoEParameters]
+    large: LargeMoE
+    support: SupportSample
+    family: Family
+    coordinates: Coordinates
+    problem: ReductionProblem
+
+    def with_experts(self, n_experts: int) -> list[MoEParameters]:
+        """Those with as many experts; `InvalidOptionError` where there is none."""
+        fitting = [p for p in self.parameters if p.n_experts == n_experts]
+        if not fitting:
+            sizes = sorted({p.n_experts for p in self.parameters})
+            raise InvalidOptionError(
+                f"n_experts: expected the size of a local estimator, {sizes}, got {n_experts}."
+            )
+        return fitting
+
+    def experts(self, parameters: MoEParameters) -> Experts:
+        """The experts of a model in the coordinates of the problem."""
+        inner = self.coordinates.from_data(parameters)
+        return Experts(inner.coef, inner.dispersion)
+
+
+def aggregate_estimates(
+    method: str,
+    locals_: Sequence[MoEParameters],
+    weights: FloatArray,
+    support: SupportSample,
+    n_experts: int,
+    family: Family,
+) -> Aggregate:
+    """One model from local estimators.
+
+    Parameters
+    ----------
+    method : {"reduction", "whole", "greedy", "weighted", "middle", "aligned"}
+        The reduction estimator of arXiv:2312.09877; the same with the plan that moves every expert whole;
+        greedy pairwise merging (Runnalls, 2007); the large MoE itself; the local estimator at the least
+        transportation divergence from all; the average of the local estimators, their experts matched to
+        those of the middle one.
+    locals_ : sequence of MoEParameters
+        M local estimators, of any sizes.
+    weights : ndarray of shape (M,)
+        Row weights N_m; lambda_m is proportional to them.
+    support : SupportSample
+    n_experts : int
+        K of the result; of no meaning for the weighted average.
+    family : Family
+
+    Raises
+    ------
+    InvalidOptionError
+        If K cannot be had.
+    """
+    if len(locals_) == 1 and locals_[0].n_experts == n_experts:
+        return Aggregate(locals_[0], np.zeros(1), np.zeros(1), np.eye(n_experts), True, {}, "local")
+    used = [m for m in range(len(locals_)) if weights[m] > 0]
+    used.sort(key=lambda m: (locals_[m].coef[0].tolist(), locals_[m].gate[0].tolist(), weights[m]))
+    ordered = [locals_[m] for m in used]
+    large = LargeMoE.from_estimates(ordered, weights[used])
+    _check_size(large, n_experts)
+    known = _Locals(ordered, large, support, family, *reduction_problem(large, support, family))
+    found = _ESTIMATORS[method](known, n_experts)
+    return _in_order(found, [p.n_experts for p in locals_], used)
 
 
 def reduction_estimator(
@@ -59,127 +133,117 @@ def reduction_estimator(
     n_experts: int,
     family: Family,
 ) -> Aggregate:
-    """The reduction estimator R of arXiv:2312.09877 from local estimators in partition order.
-
-    Parameters
-    ----------
-    locals_ : sequence of MoEParameters
-        M local estimators.
-    weights : ndarray of shape (M,)
-        Row weights N_m; lambda_m is proportional to them.
-    support : SupportSample
-    n_experts : int
-        K of the result.
-    family : Family
-    """
-    large = LargeMoE.from_estimates(list(locals_), weights)
-    if len(locals_) == 1 and locals_[0].n_experts == n_experts:
-        return Aggregate(locals_[0], np.zeros(1), np.zeros(1), np.eye(n_experts), True, {}, "local")
-    starts = _starts(locals_, weights, n_experts)
-    result = reduce_mixture(large, support, starts, family)
-    order = np.lexsort(result.parameters.coef.T[::-1])
-    return Aggregate(
-        canonical_order(result.parameters),
-        result.objectives,
-        result.start_objectives,
-        result.flow[:, order],
-        result.converged,
-        {},
-        "reduction",
-    )
+    """The reduction estimator R of arXiv:2312.09877; see `aggregate_estimates`."""
+    return aggregate_estimates("reduction", locals_, weights, support, n_experts, family)
 
 
-def one_shot_estimator(
-    expansions: Sequence[Expansion],
-    locals_: Sequence[MoEParameters],
-    weights: FloatArray,
-    support: SupportSample,
-    pooled: Moments,
-    pilot: Pilot,
-    family: Family,
-) -> Aggregate:
-    """The best estimator of one communication step: information-weighted, from a shared start.
-
-    The maximum of the summed expansions, unless another candidate (the reduction of the local estimates, the
-    pilot itself) is better on the labelled support by more than twice the standard error of the difference.
-
-    Parameters
-    ----------
-    expansions : sequence of Expansion
-    locals_ : sequence of MoEParameters
-    weights : ndarray of shape (M,)
-    support : SupportSample
-        With responses.
-    pooled : Moments
-        Of all rows; they make the prior.
-    pilot : Pilot
-    family : Family
-    """
-    n_experts = pilot.parameters.n_experts
-    prior = prior_from(pooled, pilot.coordinates, n_experts)
-    one_shot = combine_expansions(expansions, pilot, prior)
-    start = pilot.parameters if one_shot is None else one_shot
-    reduced = reduce_mixture(LargeMoE.from_estimates(list(locals_), weights), support, [start], family)
-    candidates = {"one-shot": one_shot, "reduction": reduced.parameters, "pilot": pilot.parameters}
-    known = {name: p for name, p in candidates.items() if p is not None}
-    chosen, scores = _choose(known, support, family)
-    order = np.lexsort(known[chosen].coef.T[::-1])
-    return Aggregate(
-        known[chosen].take(order),
-        reduced.objectives,
-        reduced.start_objectives,
-        reduced.flow[:, order],
-        reduced.converged,
-        scores,
-        chosen,
-    )
-
-
-def _choose(
-    candidates: dict[str, MoEParameters], support: SupportSample, family: Family
-) -> tuple[str, dict[str, float]]:
-    """The first candidate, unless another is significantly better on the support."""
-    assert support.response is not None
-    values = {
-        name: log_density(parameters, family, support.features, support.response)
-        for name, parameters in candidates.items()
-    }
-    scores = {name: float(support.weight @ value) for name, value in values.items()}
-    chosen = next(iter(candidates))
-    for name, value in values.items():
-        difference = value - values[chosen]
-        gain = float(support.weight @ difference)
-        deviation = float(np.sqrt(support.weight**2 @ (difference - gain) ** 2))
-        if gain > 2.0 * deviation or not np.isfinite(scores[chosen]):
-            chosen = name
-    return chosen, scores
-
-
-def _starts(locals_: Sequence[MoEParameters], weights: FloatArray, n_experts: int) -> list[MoEParameters]:
-    """A few local estimators, spread over the partitions: one in a bad optimum must not decide."""
-    fitting: NDArray[np.intp] = np.array(
-        [m for m, p in enumerate(locals_) if p.n_experts == n_experts and weights[m] > 0], dtype=np.intp
-    )
-    if not len(fitting):
-        sizes = sorted({p.n_experts for p in locals_})
+def _check_size(large: LargeMoE, n_experts: int) -> None:
+    if n_experts > large.n_experts:
         raise InvalidOptionError(
-            f"n_experts: expected the size of a local estimator, {sizes}, got {n_experts}."
+            f"n_experts: expected at most {large.n_experts}, the experts of all local estimators together, "
+            f"got {n_experts}."
         )
-    chosen = np.unique(np.linspace(0, len(fitting) - 1, _LOCAL_STARTS).round().astype(np.intp))
-    return [locals_[m] for m in fitting[chosen]]
 
 
-def pool_support(samples: Sequence[SupportSample], weights: FloatArray) -> SupportSample:
-    """One support sample from the partitions' shares, each weighing what its partition does.
-
-    Responses are kept only if every share has them.
-    """
-    kept = [(s, w) for s, w in zip(samples, weights, strict=True) if len(s.features) and w > 0]
-    total = sum(w for _, w in kept)
-    responses = [s.response for s, _ in kept]
-    known = [r for r in responses if r is not None]
-    return SupportSample(
-        np.concatenate([s.features for s, _ in kept]),
-        np.concatenate(known) if len(known) == len(responses) else None,
-        np.concatenate([s.weight * (w / total) for s, w in kept]),
+def _reduction(known: _Locals, n_experts: int, plan: PlanKind = "pointwise") -> Aggregate:
+    result = minimize_from(known.coordinates, known.problem, _starts(known, n_experts), plan)
+    name = "reduction" if plan == "pointwise" else "whole"
+    return Aggregate(
+        result.parameters, result.objectives, result.start_objectives, result.flow, result.converged, {}, name
     )
+
+
+def _whole(known: _Locals, n_experts: int) -> Aggregate:
+    return _reduction(known, n_experts, "whole")
+
+
+def _greedy(known: _Locals, n_experts: int) -> Aggregate:
+    experts = greedy_experts(known.problem, n_experts)
+    gate, statistics = fit_to_plan(known.problem, experts, "whole")
+    parameters = known.coordinates.to_data(MoEParameters(gate, experts.coef, experts.dispersion))
+    objective = np.array([statistics.objective])
+    return Aggregate(parameters, objective, objective, statistics.flow, True, {}, "greedy")
+
+
+def _weighted(known: _Locals, n_experts: int) -> Aggregate:
+    flow = np.zeros((known.large.n_experts, 0))
+    return Aggregate(known.large, np.zeros(1), np.zeros(1), flow, True, {}, "weighted")
+
+
+def _middle(known: _Locals, n_experts: int) -> Aggregate:
+    return _moved_to(known, _middle_of(known, known.with_experts(n_experts)), "middle")
+
+
+def _aligned(known: _Locals, n_experts: int) -> Aggregate:
+    sizes = sorted({p.n_experts for p in known.parameters})
+    if sizes != [n_experts]:
+        raise InvalidOptionError(
+            f"n_experts: expected {n_experts} experts in every local estimator to average them, got sizes "
+            f"{sizes}. Use the method 'reduction' or 'greedy'."
+        )
+    reference = _middle_of(known, known.parameters)
+    total = MoEParameters(*(np.zeros_like(array) for array in reference))
+    for parameters, weight in zip(known.parameters, known.large.weights, strict=True):
+        matched = parameters.take(match_experts(parameters, reference, known.support, known.family))
+        total = MoEParameters(*(s + weight * array for s, array in zip(total, matched, strict=True)))
+    return _moved_to(known, total, "aligned")
+
+
+_ESTIMATORS: dict[str, Callable[[_Locals, int], Aggregate]] = {
+    "reduction": _reduction,
+    "whole": _whole,
+    "greedy": _greedy,
+    "weighted": _weighted,
+    "middle": _middle,
+    "aligned": _aligned,
+}
+
+
+def _middle_of(known: _Locals, candidates: Sequence[MoEParameters]) -> MoEParameters:
+    """The candidate at the least weighted divergence from all local estimators."""
+    spread = np.unique(np.linspace(0, len(candidates) - 1, _CANDIDATES).round().astype(np.intp))
+    problem = known.problem
+    n_rows = problem.design.shape[1]
+    cells = len(spread) * known.large.n_experts * candidates[0].n_experts
+    kept = min(n_rows, max(_FEWEST_ROWS, int(_COMPARED_CELLS / cells)))
+    rows = np.unique(np.linspace(0, n_rows - 1, kept).round().astype(np.intp))
+    weight = problem.weight[rows]
+    fewer = problem._replace(
+        design=np.ascontiguousarray(problem.design[:, rows]), weight=weight / weight.sum()
+    )
+    divergences = [
+        pointwise_plan(fewer, known.experts(candidates[m]), with_flow=False).objective for m in spread
+    ]
+    return candidates[int(spread[int(np.argmin(divergences))])]
+
+
+def _moved_to(known: _Locals, parameters: MoEParameters, name: str) -> Aggregate:
+    """A given model, with the plan that moves the large MoE to it."""
+    plan = pointwise_plan(known.problem, known.experts(parameters))
+    objective = np.array([plan.objective])
+    return Aggregate(parameters, objective, objective, plan.flow, True, {}, name)
+
+
+def _starts(known: _Locals, n_experts: int) -> list[Experts]:
+    """A few local estimators, for one in a bad optimum must not decide; greedy merging; k-means."""
+    fitting = [p for p in known.parameters if p.n_experts == n_experts]
+    spread = np.unique(np.linspace(0, len(fitting) - 1, _LOCAL_STARTS).round().astype(np.intp))
+    starts = [known.experts(fitting[m]) for m in spread] if fitting else []
+    return [
+        *starts,
+        greedy_experts(known.problem, n_experts),
+        clustered_experts(known.problem, n_experts),
+    ]
+
+
+def _in_order(found: Aggregate, sizes: list[int], used: list[int]) -> Aggregate:
+    """The result in canonical order, its flow by the components as they were handed in."""
+    flow = np.zeros((sum(sizes), found.flow.shape[1]))
+    stops = np.cumsum(sizes)
+    rows = np.concatenate([np.arange(stops[m] - sizes[m], stops[m]) for m in used])
+    flow[rows] = found.flow
+    if isinstance(found.parameters, LargeMoE):
+        back: NDArray[np.intp] = np.argsort(used)
+        return found._replace(parameters=found.parameters.take(back), flow=flow)
+    order = np.lexsort(found.parameters.coef.T[::-1])
+    return found._replace(parameters=canonical_order(found.parameters), flow=flow[:, order])

@@ -56,8 +56,8 @@ class Coordinates(NamedTuple):
 
     def to_data(self, parameters: MoEParameters) -> MoEParameters:
         """Parameters for (x, y) from those for (u, v)."""
-        gate = self._linear_to_data(parameters.gate)
-        coef = self._linear_to_data(parameters.coef) * self.scale
+        gate = self.linear_to_data(parameters.gate)
+        coef = self.linear_to_data(parameters.coef) * self.scale
         coef[:, 0] += self.location
         return MoEParameters(gate - gate[-1], coef, parameters.dispersion * self.scale**2)
 
@@ -65,15 +65,17 @@ class Coordinates(NamedTuple):
         """Parameters for (u, v) from those for (x, y)."""
         coef = parameters.coef.copy()
         coef[:, 0] -= self.location
-        coef = self._linear_from_data(coef) / self.scale
-        gate = self._linear_from_data(parameters.gate)
+        coef = self.linear_from_data(coef) / self.scale
+        gate = self.linear_from_data(parameters.gate)
         return MoEParameters(gate - gate[-1], coef, parameters.dispersion / self.scale**2)
 
-    def _linear_to_data(self, weights: FloatArray) -> FloatArray:
+    def linear_to_data(self, weights: FloatArray) -> FloatArray:
+        """Weights (K, p + 1) of [1, x] from weights (K, q) of [1, u]."""
         slopes = weights[:, 1:] @ self.transform
         return np.concatenate([(weights[:, 0] - slopes @ self.center)[:, None], slopes], axis=1)
 
-    def _linear_from_data(self, weights: FloatArray) -> FloatArray:
+    def linear_from_data(self, weights: FloatArray) -> FloatArray:
+        """Weights (K, q) of [1, u] from weights (K, p + 1) of [1, x]."""
         intercept = weights[:, 0] + weights[:, 1:] @ self.center
         return np.concatenate([intercept[:, None], weights[:, 1:] @ self.inverse], axis=1)
 

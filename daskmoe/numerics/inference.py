@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from daskmoe.numerics.coordinates import Block, Coordinates, Observations
-from daskmoe.numerics.em import Runs, e_step
+from daskmoe.numerics.em import Buffers, Runs, e_step
 from daskmoe.numerics.likelihood import pack_parameters
 from daskmoe.numerics.packed import packed_size, pairwise_products, unpack
 from daskmoe.numerics.parameters import FloatArray, MoEParameters
@@ -29,8 +29,9 @@ def score_products(parameters: MoEParameters, blocks: Iterable[Block]) -> FloatA
     vectors = 2 * n_experts - 1
     runs = Runs(*(array[None] for array in parameters))
     outer = np.zeros((packed_size(vectors), packed_size(q)))
-    mixed = np.zeros((n_experts, vectors, q))
+    mixed = np.zeros((n_experts * vectors, q))
     corner = np.zeros((n_experts, n_experts))
+    buffers = Buffers()
     for block in blocks:
         state = e_step(runs, block)
         tau = state.responsibilities[0]
@@ -41,13 +42,17 @@ def score_products(parameters: MoEParameters, blocks: Iterable[Block]) -> FloatA
             root = np.sqrt(block.weight)
             linear *= root
             scalar *= root
-        weights = pairwise_products(linear, np.empty((len(outer), linear.shape[1])))
-        products = pairwise_products(block.design, np.empty((packed_size(q), linear.shape[1])))
-        outer += weights @ products.T
-        for k in range(n_experts):
-            mixed[k] += (linear * scalar[k]) @ block.design.T
         corner += scalar @ scalar.T
-    return _assemble(outer, mixed, corner)
+        # Single precision in the products: no standard error is known to seven digits.
+        width = linear.shape[1]
+        design, small = block.design.astype(np.float32), linear.astype(np.float32)
+        weights = pairwise_products(small, buffers.get("weights", (len(outer), width), np.float32))
+        products = buffers.get("products", (packed_size(q), width), np.float32)
+        outer += weights @ pairwise_products(design, products).T
+        own = buffers.get("own", (n_experts, vectors, width), np.float32)
+        np.multiply(scalar[:, None].astype(np.float32), small, out=own)
+        mixed += own.reshape(n_experts * vectors, width) @ design.T
+    return _assemble(outer, mixed.reshape(n_experts, vectors, q), corner)
 
 
 def _assemble(outer: FloatArray, mixed: FloatArray, corner: FloatArray) -> FloatArray:

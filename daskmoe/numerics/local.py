@@ -38,7 +38,7 @@ Array = NDArray[np.floating[Any]]
 
 # EM passes before each halving of the field, and how many candidates go on to each larger subsample.
 _RACE = (8, 8, 16)
-_POLISHED = (3, 2, 1)
+_POLISHED = (4, 4, 2)
 # Where all rows are few, the likelihood is rugged and passes are cheap: up to four times the starts, raced
 # for longer, and more of them polished.
 _SMALL_RACE = (16, 16, 32)
@@ -47,7 +47,7 @@ _SMALL_STARTS = 4
 _GROWTH = 4
 # In nats a row. On a subsample, precision beyond its own sampling error is wasted.
 _SUBSAMPLE_TOLERANCE = 2e-4
-_SUBSAMPLE_PASSES = 12
+_SUBSAMPLE_PASSES = 8
 
 
 class Problem(NamedTuple):
@@ -62,6 +62,13 @@ class Problem(NamedTuple):
         blocks = self.rows.blocks(self.coordinates)
         raw = likelihood_statistics(parameters, blocks, precision=np.float32)
         return penalized(raw, parameters, self.prior)
+
+    def slope(self, parameters: MoEParameters) -> tuple[float, FloatArray]:
+        """Penalized log-likelihood and its gradient, a third of the work of `statistics`."""
+        blocks = self.rows.blocks(self.coordinates)
+        raw = likelihood_statistics(parameters, blocks, second_order=False)
+        found = penalized(raw, parameters, self.prior)
+        return found.value, found.gradient
 
     def objective(self, parameters: MoEParameters) -> float:
         """Penalized log-likelihood alone."""
@@ -151,11 +158,16 @@ def _search(
         candidates, reached = _race(first, options.n_experts, options.n_init, _RACE, _POLISHED[0], rng)
     for level, size in enumerate(sizes[:-1]):
         stage = first if level == 0 else problem.subsample(_draw(rng, n, size))
-        results = _polish(stage, candidates, _SUBSAMPLE_TOLERANCE, _SUBSAMPLE_PASSES)
-        close = _SUBSAMPLE_TOLERANCE * stage.rows.total_weight
-        candidates = [r.parameters for r in _distinct(results, close)][: _POLISHED[min(level + 1, 2)]]
+        candidates = _advance(stage, candidates, _POLISHED[min(level + 1, 2)])
     results = _polish(problem, candidates, options.tolerance, options.max_passes)
     return results[0], reached / first.rows.total_weight
+
+
+def _advance(stage: Problem, candidates: list[MoEParameters], kept: int) -> list[MoEParameters]:
+    """The best ``kept`` distinct candidates after a few Newton passes on the rows of ``stage``."""
+    results = _polish(stage, candidates, _SUBSAMPLE_TOLERANCE, _SUBSAMPLE_PASSES)
+    close = _SUBSAMPLE_TOLERANCE * stage.rows.total_weight
+    return [result.parameters for result in _distinct(results, close)][:kept]
 
 
 def _sample_sizes(n: int, start_rows: int) -> list[int]:
@@ -187,8 +199,15 @@ def _polish(
     """Newton from every candidate, best objective first."""
     gain = tolerance * problem.rows.total_weight
     results = [
-        maximize(c, problem.statistics, problem.objective, tolerance=gain, max_passes=max_passes)
-        for c in candidates
+        maximize(
+            candidate,
+            problem.statistics,
+            problem.objective,
+            tolerance=gain,
+            max_passes=max_passes,
+            slope=problem.slope,
+        )
+        for candidate in candidates
     ]
     return sorted(results, key=lambda r: -r.objective)
 

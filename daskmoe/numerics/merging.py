@@ -1,8 +1,8 @@
 """Starting experts of a reduction, made from the components of the large MoE.
 
-Pure NumPy. A component l with mass w_s PI_l(s) on the support is summed up by its Gram matrix G_l, G_l B_l and its
-second moment, in which merged components add up: their KL barycentre and its divergence need no rows. With
-n = sum of the mass, the expert that replaces i and j costs (Runnalls, 2007, equation 21, for regressions)
+Pure NumPy. A component l with mass w_s PI_l(s) on the support is summed up by its Gram matrix G_l, G_l B_l
+and its second moment, in which merged components add up: their KL barycentre and its divergence need no rows.
+With n = sum of the mass, the expert that replaces i and j costs (Runnalls, 2007, equation 21, for regression)
 
     sum_l n_l E KL(phi_l, phi_ij) = (n_ij log sigma_ij^2 - n_i log sigma_i^2 - n_j log sigma_j^2) / 2.
 
@@ -21,7 +21,7 @@ from daskmoe.numerics.parameters import FloatArray
 from daskmoe.numerics.transport import Experts, ReductionProblem, tiles
 
 # Pairs grow with the square of the components: more than these merge in blocks.
-_BLOCK = 192
+_BLOCK = 96
 _LLOYD_STEPS = 25
 _DISPERSION_FLOOR = 1e-10
 
@@ -59,10 +59,8 @@ class Components(NamedTuple):
         return Experts(coef, ((self.second - fit) / self.mass).clip(floor))
 
 
-def greedy_experts(problem: ReductionProblem, n_experts: int) -> Experts | None:
-    """``n_experts`` experts by greedy pairwise merging of all components; None where there are fewer."""
-    if len(problem.large.gate) < n_experts:
-        return None
+def greedy_experts(problem: ReductionProblem, n_experts: int) -> Experts:
+    """``n_experts`` experts by greedy pairwise merging of all components, of which there are no fewer."""
     kept: list[Components] = []
     waiting: list[Components] = []
     for block in _component_blocks(problem):
@@ -79,15 +77,13 @@ def greedy_experts(problem: ReductionProblem, n_experts: int) -> Experts | None:
     return _merge(components, n_experts).experts()
 
 
-def clustered_experts(problem: ReductionProblem, n_experts: int) -> Experts | None:
-    """k-means of the components' regression functions, weighted by their mass; None where there are too few.
+def clustered_experts(problem: ReductionProblem, n_experts: int) -> Experts:
+    """k-means of the components' regression functions, weighted by their mass.
 
     The distance of two functions is their mean squared difference over the support. Centres start at the
     heaviest component and then at the farthest one from all centres so far, heavier ones first: nothing is
     drawn, and the order of the components does not matter.
     """
-    if len(problem.large.gate) < n_experts:
-        return None
     mass = np.concatenate([tile.mass.sum(axis=1) for tile in tiles(problem)])
     root = np.linalg.cholesky(
         (problem.design * problem.weight) @ problem.design.T + 1e-12 * np.eye(len(problem.design))
@@ -149,7 +145,7 @@ def _merge(components: Components, n_experts: int) -> Components:
     for i in range(n - 1):
         cost[i, i + 1 :] = _merge_costs(everything, half, i, np.arange(i + 1, n))
     while len(alive) > n_experts:
-        i, j = np.unravel_index(int(np.argmin(cost)), cost.shape)
+        i, j = divmod(int(np.argmin(cost)), n)
         for array in everything:
             array[i] += array[j]
         half[i] = 0.5 * mass[i] * np.log(everything.take(np.array([i])).experts().dispersion[0])
@@ -157,9 +153,7 @@ def _merge(components: Components, n_experts: int) -> Components:
         alive = alive[alive != j]
         others = alive[alive != i]
         if len(others):
-            cost[np.minimum(i, others), np.maximum(i, others)] = _merge_costs(
-                everything, half, int(i), others
-            )
+            cost[np.minimum(i, others), np.maximum(i, others)] = _merge_costs(everything, half, i, others)
     return everything.take(alive)
 
 

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from daskmoe.numerics.families import Family
-from daskmoe.numerics.parameters import FloatArray, LargeMoE, MoEParameters
+from daskmoe.numerics.parameters import FloatArray, LargeMoE, Mixture
 
 BLOCK_ROWS = 16_384
+# Experts from which on a block has fewer rows.
+_MANY_EXPERTS = 32
 
 Features = NDArray[np.floating[Any]]
 
@@ -25,6 +27,11 @@ def row_blocks(n_rows: int, size: int = BLOCK_ROWS) -> Iterator[slice]:
     """Consecutive slices of at most ``size`` rows that cover ``n_rows``."""
     for start in range(0, n_rows, size):
         yield slice(start, min(start + size, n_rows))
+
+
+def block_rows(n_experts: int) -> int:
+    """Rows of a block that keep arrays (K, rows) small, whatever K is."""
+    return max(1, BLOCK_ROWS * _MANY_EXPERTS // max(n_experts, _MANY_EXPERTS))
 
 
 def linear_predictor(weights: FloatArray, features: Features) -> FloatArray:
@@ -40,47 +47,45 @@ def log_softmax(logits: FloatArray) -> FloatArray:
     return out
 
 
-def log_gating(parameters: MoEParameters, features: Features) -> FloatArray:
-    """log pi_k(x), shape (K, n)."""
+def log_gating(parameters: Mixture, features: Features) -> FloatArray:
+    """log pi_k(x), shape (K, n); of the large MoE, those of the partitions times their weights."""
+    if isinstance(parameters, LargeMoE):
+        return large_as_mixture(parameters, features)
     return log_softmax(linear_predictor(parameters.gate, features))
 
 
-def expert_means(parameters: MoEParameters, family: Family, features: Features) -> FloatArray:
+def expert_means(parameters: Mixture, family: Family, features: Features) -> FloatArray:
     """E[y|x, expert k], shape (K, n)."""
     return np.asarray(family.mean(linear_predictor(parameters.coef, features)))
 
 
-def log_joint(
-    parameters: MoEParameters, family: Family, features: Features, response: FloatArray
-) -> FloatArray:
+def log_joint(parameters: Mixture, family: Family, features: Features, response: FloatArray) -> FloatArray:
     """log pi_k(x) + log phi_k(y|x), shape (K, n)."""
     eta = linear_predictor(parameters.coef, features)
     density = family.log_density(np.asarray(response, dtype=np.float64), eta, parameters.dispersion)
     return np.asarray(log_gating(parameters, features) + density)
 
 
-def log_density(
-    parameters: MoEParameters, family: Family, features: Features, response: FloatArray
-) -> FloatArray:
+def log_density(parameters: Mixture, family: Family, features: Features, response: FloatArray) -> FloatArray:
     """log f(y|x) = log sum_k pi_k(x) phi_k(y|x), shape (n,)."""
     return np.asarray(logsumexp(log_joint(parameters, family, features, response), axis=0))
 
 
 def responsibilities(
-    parameters: MoEParameters, family: Family, features: Features, response: FloatArray
+    parameters: Mixture, family: Family, features: Features, response: FloatArray
 ) -> FloatArray:
     """tau_k = P(expert k | x, y), shape (K, n); columns sum to one."""
     return np.exp(log_softmax(log_joint(parameters, family, features, response)))
 
 
-def mixture_mean(parameters: MoEParameters, family: Family, features: Features) -> FloatArray:
+def mixture_mean(parameters: Mixture, family: Family, features: Features) -> FloatArray:
     """E[y|x] = sum_k pi_k(x) E[y|x, expert k], shape (n,)."""
     gates = np.exp(log_gating(parameters, features))
     return np.asarray(np.sum(gates * expert_means(parameters, family, features), axis=0))
 
 
 def log_likelihood(
-    parameters: MoEParameters,
+    parameters: Mixture,
     family: Family,
     features: Features,
     response: FloatArray,
@@ -88,7 +93,7 @@ def log_likelihood(
 ) -> float:
     """Sum over rows of (weighted) log f(y|x), streamed in blocks."""
     total = 0.0
-    for rows in row_blocks(len(response)):
+    for rows in row_blocks(len(response), block_rows(parameters.n_experts)):
         values = log_density(parameters, family, features[rows], response[rows])
         total += float(np.sum(values) if weight is None else weight[rows] @ values)
     return total

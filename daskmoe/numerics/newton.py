@@ -24,12 +24,20 @@ from daskmoe.numerics.parameters import FloatArray, MoEParameters
 
 Evaluate = Callable[[MoEParameters], LikelihoodStatistics]
 Value = Callable[[MoEParameters], float]
+Slope = Callable[[MoEParameters], tuple[float, FloatArray]]
 
 _LARGEST_LOG_VARIANCE_STEP = 2.0
 _FIRST_DAMPING = 0.05
 # Products in single precision can leave a semi-definite matrix this far below zero.
 _RIDGE = 1e-5
 _SMALLEST_DAMPING = 1e-3
+# Predicted gain a row, in nats, below which an earlier point's information will do; the share of a gain that
+# the next one may have left; and the error that the last step may leave, in units of the tolerance.
+_NEAR = 1e-4
+_CONTRACTION = 1e-2
+_REMAINDER = 1e-6
+# EM's step gaining less than this share of the tolerance is as stationary as rounding lets a point be.
+_NEGLIGIBLE = 1e-3
 
 
 class NewtonState(NamedTuple):
@@ -91,32 +99,53 @@ def next_damping(damping: float, actual: float, predicted: float) -> float:
 
 
 def maximize(
-    parameters: MoEParameters, evaluate: Evaluate, value: Value, *, tolerance: float, max_passes: int
+    parameters: MoEParameters,
+    evaluate: Evaluate,
+    value: Value,
+    *,
+    tolerance: float,
+    max_passes: int,
+    slope: Slope | None = None,
 ) -> NewtonResult:
     """Ascend from ``parameters`` until the predicted gain falls under ``tolerance`` (log-likelihood units).
 
     The last step, whose gain is already negligible, is only checked by ``value``: no derivatives are needed
-    after it.
+    after it. Where ``slope`` is given, steps near the optimum keep the information of an earlier point for as
+    long as each leaves a hundredth of the gain before it or less.
     """
     state = NewtonState(parameters, evaluate(parameters), 0.0)
-    passes = 1
+    passes, stale, before = 1, False, np.inf
     while passes < max_passes:
         step, predicted, damping = damped_step(state)
         trial = shift(state.parameters, step)
-        if predicted <= tolerance and damping == 0.0:
-            objective = value(trial)
-            if objective >= state.statistics.value:
-                return NewtonResult(trial, objective, passes + 1, True)
-            return NewtonResult(state.parameters, state.statistics.value, passes + 1, True)
-        statistics = evaluate(trial)
+        # What a step leaves of the predicted gain: next to nothing if the information is that of its start.
+        share = predicted / before if stale else 0.0
+        if predicted <= tolerance and damping == 0.0 and share * predicted <= _REMAINDER * tolerance:
+            return _finish(state, trial, value, passes + 1)
+        if damping >= 1.0 and 0 <= damping * predicted <= _NEGLIGIBLE * tolerance:
+            return NewtonResult(state.parameters, state.statistics.value, passes, True)
+        near = damping == 0.0 and predicted <= _NEAR * state.statistics.weight and share <= _CONTRACTION
+        if slope is not None and near:
+            objective, gradient = slope(trial)
+            statistics = state.statistics._replace(value=objective, gradient=gradient)
+        else:
+            statistics = evaluate(trial)
         passes += 1
         actual = statistics.value - state.statistics.value
         damping = next_damping(damping, actual, predicted)
         if actual >= 0:
             state = NewtonState(trial, statistics, damping)
+            stale, before = slope is not None and near, predicted
         elif predicted <= tolerance:
             # Steps shorter than EM's gain little anywhere: that says nothing about the gradient.
             return NewtonResult(state.parameters, state.statistics.value, passes, damping <= 1.0)
         else:
             state = state._replace(damping=damping)
     return NewtonResult(state.parameters, state.statistics.value, passes, False)
+
+
+def _finish(state: NewtonState, trial: MoEParameters, value: Value, passes: int) -> NewtonResult:
+    objective = value(trial)
+    if objective >= state.statistics.value:
+        return NewtonResult(trial, objective, passes, True)
+    return NewtonResult(state.parameters, state.statistics.value, passes, True)

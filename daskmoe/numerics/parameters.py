@@ -126,6 +126,8 @@ class LocalEstimate(NamedTuple):
 class LargeMoE(NamedTuple):
     """The weighted average of all local estimators as one mixture of L = sum_m K_m components.
 
+    It evaluates like any other mixture; see `mixture`.
+
     Attributes
     ----------
     gate, coef : ndarray of shape (L, q)
@@ -180,3 +182,6 @@ class LargeMoE(NamedTuple):
         stops = np.cumsum(self.sizes)
         parts = [slice(stop - size, stop) for stop, size in zip(stops, self.sizes, strict=True)]
         return [MoEParameters(self.gate[s], self.coef[s], self.dispersion[s]) for s in parts]
+
+
+Mixture = MoEParameters | LargeMoE

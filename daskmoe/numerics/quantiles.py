@@ -11,16 +11,14 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from daskmoe.numerics.mixture import Features, linear_predictor, log_gating
-from daskmoe.numerics.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.parameters import FloatArray, Mixture
 
 # Each step halves the bracket or the step before; fewer than ten are usual.
 MAX_STEPS = 200
 TOLERANCE = 1e-13
 
 
-def mixture_quantiles(
-    parameters: MoEParameters, features: Features, probabilities: Sequence[float]
-) -> FloatArray:
+def mixture_quantiles(parameters: Mixture, features: Features, probabilities: Sequence[float]) -> FloatArray:
     """Solve F(y|x) = P for y for every probability P and every row, shape (len(probabilities), n).
 
     F(y|x) = sum_k pi_k(x) Phi((y - mu_k(x)) / sigma_k). The smallest and the largest of the experts' own
@@ -30,7 +28,7 @@ def mixture_quantiles(
 
     Parameters
     ----------
-    parameters : MoEParameters
+    parameters : MoEParameters or LargeMoE
         A mixture of gaussian experts; ``dispersion`` holds variances.
     features : ndarray of shape (n, p)
     probabilities : sequence of float
@@ -38,6 +36,7 @@ def mixture_quantiles(
 
     Examples
     --------
+    >>> from daskmoe.numerics.parameters import MoEParameters
     >>> model = MoEParameters(np.zeros((1, 1)), np.array([[3.0]]), np.array([4.0]))
     >>> mixture_quantiles(model, np.empty((2, 0)), [0.5])
     array([[3., 3.]])

@@ -114,12 +114,19 @@ def minimize_from(
         runs = [_minimize(problem, start, plan) for start in starts]
         reached = np.array([run.objectives[-1] for run in runs])
         best = runs[int(np.argmin(reached))]
-    statistics = _plan(plan)(problem, best.experts)
-    gate = _gating(problem, statistics)
+    gate, statistics = fit_to_plan(problem, best.experts, plan)
     reduced = MoEParameters(gate, best.experts.coef, best.experts.dispersion)
     return ReductionResult(
         coordinates.to_data(reduced), np.array(best.objectives), statistics.flow, best.converged, reached
     )
+
+
+def fit_to_plan(
+    problem: ReductionProblem, experts: Experts, plan: PlanKind
+) -> tuple[FloatArray, PlanStatistics]:
+    """The gating network of given experts, from the plan to them."""
+    statistics = _plan(plan)(problem, experts)
+    return _gating(problem, statistics), statistics
 
 
 def _gating(problem: ReductionProblem, statistics: PlanStatistics) -> FloatArray:

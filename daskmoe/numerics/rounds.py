@@ -22,6 +22,10 @@ from daskmoe.numerics.priors import Prior
 # Converged when the next step would gain less: in nats a row, and in all (an error of 0.014 standard errors).
 _GAIN_PER_ROW = 1e-9
 _GAIN = 1e-4
+# At a saddle: the step along the direction of most negative curvature, and what counts as negative, both in
+# the scale in which the complete-data information of a row has a unit diagonal.
+_SADDLE_STEP = 0.5
+_SADDLE_CURVATURE = 1e-6
 
 
 class PackedStatistics(NamedTuple):
@@ -75,6 +79,9 @@ class RefinementState(NamedTuple):
     damping, predicted : float
         Of the step that led to the trial.
     converged : bool
+        The accepted parameters are at a maximum.
+    stopped : bool
+        No further round would gain anything: converged, or held up by rounding.
     """
 
     accepted: NewtonState | None
@@ -82,6 +89,7 @@ class RefinementState(NamedTuple):
     damping: float
     predicted: float
     converged: bool
+    stopped: bool
 
 
 def round_statistics(
@@ -89,7 +97,8 @@ def round_statistics(
 ) -> PackedStatistics:
     """A partition's part of a round, at parameters in the data's units."""
     inner = coordinates.from_data(parameters)
-    full = likelihood_statistics(inner, rows.blocks(coordinates))
+    # The information only scales steps and, to a relative 1e-5, standard errors, not the optimum.
+    full = likelihood_statistics(inner, rows.blocks(coordinates), precision=np.float32)
     upper, structure = _positions(parameters.n_experts, coordinates.size)
     return PackedStatistics(
         full.value, full.weight, full.gradient, full.information[upper], full.complete[structure]
@@ -132,7 +141,7 @@ def _positions(n_experts: int, q: int) -> tuple[tuple[NDArray[np.intp], ...], tu
 
 def first_state(parameters: MoEParameters, coordinates: Coordinates) -> RefinementState:
     """The state whose first trial is ``parameters``, in the data's units."""
-    return RefinementState(None, coordinates.from_data(parameters), 0.0, 0.0, False)
+    return RefinementState(None, coordinates.from_data(parameters), 0.0, 0.0, False, False)
 
 
 def advance(
@@ -152,10 +161,73 @@ def advance(
         current = NewtonState(state.trial, statistics, damping)
     else:
         current = before._replace(damping=damping)
-    step, predicted, used = damped_step(current)
     limit = min(_GAIN_PER_ROW * raw.weight, _GAIN)
     stalled = not accepted and state.predicted <= limit
-    converged = (predicted <= limit and used == 0.0) or stalled
+    step, predicted, used = damped_step(current)
+    if used > 0.0 and 0.5 * float(current.statistics.gradient @ step) <= limit:
+        # So small by damping, or by what called for it: only Newton's own tells which.
+        step, predicted, used = damped_step(current._replace(damping=0.0))
+    elif used >= 1.0 or predicted <= 0.0:
+        # A residual far beyond its variance has more information than the complete data are expected to have.
+        used = max(used, 1.0)
+        step, predicted = _em_step(current, prior, used)
+    converged = predicted <= limit and used == 0.0
+    if predicted <= limit and not converged:
+        step, predicted = _escape(current, step, predicted)
     info = RoundInfo(raw.value, statistics.value, used, float(np.abs(step).max()), accepted)
     trial = shift(current.parameters, step)
-    return RefinementState(current, trial, used, predicted, converged), info
+    stopped = converged or stalled or not predicted > limit
+    return RefinementState(current, trial, used, predicted, converged, stopped), info
+
+
+def _em_step(state: NewtonState, prior: Prior, damping: float) -> tuple[FloatArray, float]:
+    """A step of EM with the gain of its lower bound; the gates' own step is divided by ``damping``.
+
+    Coefficients and variances are exact conditional maxima, however far they are: the quadratic model of a
+    log-variance holds for a change of one or so.
+    """
+    parameters, (_, gradient, _, complete, _), _ = state
+    n_experts, q = parameters.gate.shape
+    free, size = n_experts - 1, (2 * n_experts - 1) * q
+    step = np.zeros(len(gradient))
+    gates = slice(0, free * q)
+    if free:
+        step[gates] = _solve(complete[gates, gates], gradient[gates]) / damping
+    gain = float(gradient[gates] @ step[gates] - 0.5 * step[gates] @ complete[gates, gates] @ step[gates])
+    shrinkage = prior.coef_gradient(parameters.coef)
+    for k, variance in enumerate(parameters.dispersion):
+        rows, own = slice((free + k) * q, (free + k + 1) * q), size + k
+        move = step[rows] = _solve(complete[rows, rows], gradient[rows])
+        # In units of the variance: the sum of tau r^2 and of tau, with the prior's pseudo-rows.
+        mass = max(2.0 * complete[own, own] - prior.variance * (prior.spread / variance - 1.0), 1e-300)
+        squares = max(2.0 * gradient[own] + mass, 1e-300)
+        gram = complete[rows, rows] - prior.coef_hessian()
+        left = squares - 2.0 * move @ (gradient[rows] + shrinkage[k]) + move @ gram @ move
+        left = max(float(left), 1e-12 * squares)
+        step[own] = np.log(left / mass)
+        gain += 0.5 * float(squares - mass - mass * step[own])
+    return step, gain
+
+
+def _solve(matrix: FloatArray, right: FloatArray) -> FloatArray:
+    """Solve a symmetric semi-definite system, with a ridge at rounding level."""
+    diagonal = np.diag(matrix)
+    ridged = matrix + np.diag(1e-10 * diagonal + 1e-14 * diagonal.max() + 1e-300)
+    return np.asarray(np.linalg.solve(ridged, right))
+
+
+def _escape(state: NewtonState, step: FloatArray, predicted: float) -> tuple[FloatArray, float]:
+    """A step off a saddle with the gain it predicts; the ``step`` as it is where none is found.
+
+    The gradient vanishes there, as it does where experts are equal, so that neither Newton nor EM moves.
+    """
+    _, gradient, observed, complete, weight = state.statistics
+    diagonal = np.diag(complete)
+    scale = np.sqrt(np.maximum(diagonal, 1e-10 * diagonal.max() + 1e-300))
+    values, vectors = np.linalg.eigh(observed / np.outer(scale, scale))
+    if values[0] >= -_SADDLE_CURVATURE:
+        return step, predicted
+    direction = vectors[:, 0] / scale
+    size = _SADDLE_STEP * np.sqrt(weight) / (1.0 + 10.0 * state.damping)
+    away = size * (direction if gradient @ direction >= 0 else -direction)
+    return away, float(gradient @ away - 0.5 * away @ observed @ away)

@@ -15,8 +15,8 @@ from scipy.spatial.distance import pdist
 
 from daskmoe.errors import InvalidOptionError
 from daskmoe.numerics.families import get_family
-from daskmoe.numerics.mixture import linear_predictor
-from daskmoe.numerics.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.mixture import linear_predictor, log_gating
+from daskmoe.numerics.parameters import FloatArray, Mixture, MoEParameters
 
 DESIGNS = ("overlap", "paper")
 
@@ -70,11 +70,11 @@ def sample_features(design: SimulationDesign, n_rows: int, rng: np.random.Genera
 
 
 def sample_response(
-    parameters: MoEParameters, family: str, features: FloatArray, rng: np.random.Generator
+    parameters: Mixture, family: str, features: FloatArray, rng: np.random.Generator
 ) -> FloatArray:
     """Draw y given x for every row: an expert from the gating network, then y from its density."""
     # The largest logit plus Gumbel noise is a draw from the softmax.
-    logits = linear_predictor(parameters.gate, features)
+    logits = log_gating(parameters, features)
     expert = np.argmax(logits + rng.gumbel(size=logits.shape), axis=0)
     eta = np.take_along_axis(linear_predictor(parameters.coef, features), expert[None], axis=0)[0]
     return np.asarray(get_family(family).sample(rng, eta, parameters.dispersion[expert]))

@@ -52,6 +52,9 @@ def joint_density(model: MoEParameters, x: FloatArray, y: float) -> FloatArray:
 def enumerate_assignments(model: MoEParameters, rows: Observations) -> tuple[float, FloatArray]:
     """log f(y_1, ..., y_n) and the responsibilities (K, n), by a sum over all K^n assignments."""
     joint = np.array([joint_density(model, x, y) for x, y in zip(rows.features, rows.response, strict=True)])
+    # A product of densities far from their means underflows; one factor a row keeps the sum in range.
+    scale = joint.max(axis=1, keepdims=True)
+    joint = joint / scale
     total = 0.0
     marginals = np.zeros((model.n_experts, rows.n_rows))
     for assignment in itertools.product(range(model.n_experts), repeat=rows.n_rows):
@@ -59,7 +62,7 @@ def enumerate_assignments(model: MoEParameters, rows: Observations) -> tuple[flo
         total += probability
         for i, k in enumerate(assignment):
             marginals[k, i] += probability
-    return float(np.log(total)), marginals / total
+    return float(np.log(total) + np.log(scale).sum()), marginals / total
 
 
 def central_gradient(

@@ -12,7 +12,12 @@ from scipy.optimize import minimize
 
 from daskmoe.numerics.alignment import canonical_order
 from daskmoe.numerics.parameters import FloatArray, LargeMoE, MoEParameters, SupportSample
-from daskmoe.numerics.reduction import barycentres, reduce_mixture, reduction_problem
+from daskmoe.numerics.reduction import (
+    RACING_PARTITIONS,
+    barycentres,
+    reduce_mixture,
+    reduction_problem,
+)
 from daskmoe.numerics.transport import Experts, PlanStatistics, pointwise_plan, whole_plan
 from numerics.oracles import GAUSSIAN, assert_same_model, central_gradient, random_model
 
@@ -231,3 +236,21 @@ def test_collinear_support_is_survived(rng: np.random.Generator) -> None:
     model = random_model(rng, 2, 2)
     result = reduce_mixture(LargeMoE.from_estimates([model], np.ones(1)), support, [model], GAUSSIAN)
     assert_same_model(result.parameters, model, support.features, 1e-6)
+
+
+def test_starts_race_on_some_of_many_partitions(rng: np.random.Generator) -> None:
+    truth = random_model(rng, 2, 1)
+    copies = [
+        truth._replace(coef=truth.coef + 0.05 * rng.standard_normal(truth.coef.shape))
+        for _ in range(RACING_PARTITIONS + 44)
+    ]
+    large = LargeMoE.from_estimates(copies, np.ones(len(copies)))
+    support = SupportSample(rng.standard_normal((40, 1)), None, np.full(40, 1 / 40))
+    starts = [random_model(rng, 2, 1), truth, copies[0]]
+    found = reduce_mixture(large, support, starts, GAUSSIAN)
+    alone = reduce_mixture(large, support, [truth], GAUSSIAN)
+    assert (np.diff(found.objectives) <= 0).all()
+    assert len(found.start_objectives) == 3
+    assert found.start_objectives.min() == found.objectives[-1]
+    np.testing.assert_allclose(found.objectives[-1], alone.objectives[-1], rtol=1e-6)
+    assert found.flow.shape == (2 * len(copies), 2)

@@ -1,0 +1,130 @@
+"""The aggregate task: one model from what the partitions sent."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from daskmoe.engine.results import FitResult, PartitionResult
+from daskmoe.engine.threads import single_threaded_blas
+from daskmoe.errors import InvalidDataError, PartitionError
+from daskmoe.numerics.aggregation import Aggregate, aggregate_estimates
+from daskmoe.numerics.coordinates import merge_moments
+from daskmoe.numerics.families import get_family
+from daskmoe.numerics.oneshot import independent_estimator, one_shot_estimator
+from daskmoe.numerics.parameters import FloatArray, MoEParameters, SupportSample
+from daskmoe.numerics.refinement import Pilot
+from daskmoe.numerics.supports import pool_support, synthetic_support
+from daskmoe.rows import RowSchema, extract_rows, open_store, plan_partitions, read_box
+
+_MOST_GIVEN_ROWS = 10_000
+# Beside the pilot's: no partition draws from it.
+_SYNTHETIC_SEED = 2**31 + 1
+
+
+class AggregationPlan(NamedTuple):
+    """How local estimators become one model.
+
+    Attributes
+    ----------
+    method : str
+        ``"auto"`` or one of `daskmoe.config.METHODS`.
+    n_experts : int
+        K.
+    family : str
+    synthetic : bool
+        Whether the support is drawn from the partitions' moments.
+    shares : tuple of int
+        Support rows of each partition.
+    seed : int
+    """
+
+    method: str
+    n_experts: int
+    family: str
+    synthetic: bool
+    shares: tuple[int, ...]
+    seed: int
+
+
+def read_support(data: str | xr.Dataset, schema: RowSchema, seed: int) -> SupportSample:
+    """Complete rows of features from the caller's own data; of many, a random sample.
+
+    Parameters
+    ----------
+    data : str or xr.Dataset
+        A store, or a dataset in memory or lazy.
+    schema : RowSchema
+        Matched to ``data``.
+    seed : int
+
+    Raises
+    ------
+    InvalidDataError
+        If no row is complete.
+    """
+    (everything,) = plan_partitions(data if isinstance(data, xr.Dataset) else open_store(data), schema, 1)
+    box = read_box(data, schema, everything, need_target=False)
+    rows = extract_rows(box, schema, everything, on_error="skip", need_target=False)
+    features: FloatArray = rows.features.astype(np.float64)
+    if not len(features):
+        raise InvalidDataError("support: expected at least one row without missing features, got none.")
+    if len(features) > _MOST_GIVEN_ROWS:
+        rng = np.random.default_rng(seed)
+        features = features[np.sort(rng.choice(len(features), _MOST_GIVEN_ROWS, replace=False))]
+    return SupportSample(features, None, np.full(len(features), 1.0 / len(features)))
+
+
+def aggregate_partitions(
+    plan: AggregationPlan,
+    results: list[PartitionResult],
+    pilot: Pilot | None,
+    given: SupportSample | None,
+) -> FitResult:
+    """One model from what the partitions sent, in partition order.
+
+    Raises
+    ------
+    PartitionError
+        If every partition was left out.
+    """
+    fitted = [r for r in results if r.estimate.parameters is not None]
+    if not fitted:
+        reasons = "; ".join(sorted({r.estimate.status for r in results})[:3])
+        raise PartitionError(f"Expected at least one partition that can be fitted, got none: {reasons}")
+    with single_threaded_blas():
+        support = _support(plan, results, given)
+        return FitResult(_aggregate(plan, fitted, pilot, support), results)
+
+
+def _support(
+    plan: AggregationPlan, results: list[PartitionResult], given: SupportSample | None
+) -> SupportSample:
+    if given is not None:
+        return given
+    fitted = [(r, share) for r, share in zip(results, plan.shares, strict=True) if r.moments is not None]
+    if plan.synthetic:
+        seeds = np.random.SeedSequence(plan.seed, spawn_key=(_SYNTHETIC_SEED,))
+        known = [r.moments for r, _ in fitted if r.moments is not None]
+        return synthetic_support(known, [share for _, share in fitted], np.random.default_rng(seeds))
+    return pool_support([r.support for r, _ in fitted], np.array([r.estimate.weight for r, _ in fitted]))
+
+
+def _aggregate(
+    plan: AggregationPlan, fitted: list[PartitionResult], pilot: Pilot | None, support: SupportSample
+) -> Aggregate:
+    weights = np.array([r.estimate.weight for r in fitted])
+    locals_: list[MoEParameters] = [p for r in fitted if (p := r.estimate.parameters) is not None]
+    known = [r.moments for r in fitted if r.moments is not None]
+    expansions = [r.expansion for r in fitted if r.expansion is not None]
+    family = get_family(plan.family)
+    if pilot is not None:
+        pooled = reduce(merge_moments, known)
+        return one_shot_estimator(expansions, locals_, weights, support, pooled, pilot, family)
+    if plan.method == "auto" and expansions:
+        return independent_estimator(expansions, locals_, weights, support, known, plan.n_experts, family)
+    method = "reduction" if plan.method == "auto" else plan.method
+    return aggregate_estimates(method, locals_, weights, support, plan.n_experts, family)

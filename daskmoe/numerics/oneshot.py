@@ -1,0 +1,133 @@
+"""The best estimators of one communication step: from a shared start, or from independent fits alone.
+
+Pure NumPy. Both average by information; see `refinement` and `information`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from daskmoe.numerics.aggregation import Aggregate, aggregate_estimates
+from daskmoe.numerics.families import Family
+from daskmoe.numerics.information import information_average
+from daskmoe.numerics.least_squares import least_squares
+from daskmoe.numerics.mixture import log_density
+from daskmoe.numerics.parameters import FloatArray, LargeMoE, MoEParameters, Moments, SupportSample
+from daskmoe.numerics.priors import prior_from
+from daskmoe.numerics.reduction import reduce_mixture, reduction_problem
+from daskmoe.numerics.refinement import Expansion, Pilot, combine_expansions
+from daskmoe.numerics.transport import Experts, pointwise_plan
+
+_REFERENCES = 5
+
+
+def one_shot_estimator(
+    expansions: Sequence[Expansion],
+    locals_: Sequence[MoEParameters],
+    weights: FloatArray,
+    support: SupportSample,
+    pooled: Moments,
+    pilot: Pilot,
+    family: Family,
+) -> Aggregate:
+    """The best estimator of one communication step: information-weighted, from a shared start.
+
+    The maximum of the summed expansions, unless another candidate (the reduction of the local estimates, the
+    pilot itself) is better on the labelled support by more than twice the standard error of the difference.
+
+    Parameters
+    ----------
+    expansions : sequence of Expansion
+    locals_ : sequence of MoEParameters
+    weights : ndarray of shape (M,)
+    support : SupportSample
+        With responses.
+    pooled : Moments
+        Of all rows; they make the prior.
+    pilot : Pilot
+    family : Family
+    """
+    n_experts = pilot.parameters.n_experts
+    prior = prior_from(pooled, pilot.coordinates, n_experts)
+    # One expert is least squares, exact from the summed moments.
+    one_shot = least_squares(pooled) if n_experts == 1 else combine_expansions(expansions, pilot, prior)
+    start = pilot.parameters if one_shot is None else one_shot
+    reduced = reduce_mixture(LargeMoE.from_estimates(list(locals_), weights), support, [start], family)
+    candidates = {"one-shot": one_shot, "reduction": reduced.parameters, "pilot": pilot.parameters}
+    known = {name: p for name, p in candidates.items() if p is not None}
+    chosen, scores = _choose(known, support, family)
+    order = np.lexsort(known[chosen].coef.T[::-1])
+    return Aggregate(
+        known[chosen].take(order),
+        reduced.objectives,
+        reduced.start_objectives,
+        reduced.flow[:, order],
+        reduced.converged,
+        scores,
+        chosen,
+    )
+
+
+def _choose(
+    candidates: dict[str, MoEParameters], support: SupportSample, family: Family
+) -> tuple[str, dict[str, float]]:
+    """The first candidate, unless another is significantly better on the support."""
+    assert support.response is not None
+    values = {
+        name: log_density(parameters, family, support.features, support.response)
+        for name, parameters in candidates.items()
+    }
+    scores = {name: float(support.weight @ value) for name, value in values.items()}
+    chosen = next(iter(candidates))
+    for name, value in values.items():
+        difference = value - values[chosen]
+        gain = float(support.weight @ difference)
+        deviation = float(np.sqrt(support.weight**2 @ (difference - gain) ** 2))
+        if gain > 2.0 * deviation or not np.isfinite(scores[chosen]):
+            chosen = name
+    return chosen, scores
+
+
+def independent_estimator(
+    expansions: Sequence[Expansion],
+    locals_: Sequence[MoEParameters],
+    weights: FloatArray,
+    support: SupportSample,
+    moments: Sequence[Moments],
+    n_experts: int,
+    family: Family,
+) -> Aggregate:
+    """The best estimator from independent local fits where no response may leave a partition.
+
+    The local estimates averaged by their information, their experts matched by transport; the reduction with
+    the plan that moves experts whole where partitions have more experts than the result or say too little.
+
+    Parameters
+    ----------
+    expansions, moments : sequences of Expansion and Moments
+        Of the same partitions as ``locals_``.
+    locals_ : sequence of MoEParameters
+    weights : ndarray of shape (M,)
+    support : SupportSample
+        Responses are not used.
+    n_experts : int
+    family : Family
+    """
+    whole = aggregate_estimates("whole", locals_, weights, support, n_experts, family)
+    if whole.chosen == "local" or max(p.n_experts for p in locals_) > n_experts:
+        return whole
+    assert isinstance(whole.parameters, MoEParameters)
+    fitting = sorted((p for p in locals_ if p.n_experts == n_experts), key=lambda p: p.coef[0].tolist())
+    spread = np.unique(np.linspace(0, max(len(fitting) - 1, 0), _REFERENCES).round().astype(np.intp))
+    references = [whole.parameters, *(fitting[m] for m in spread if fitting)]
+    averaged = information_average(locals_, moments, expansions, references, support, family)
+    if averaged is None:
+        return whole
+    parameters = averaged.take(np.lexsort(averaged.coef.T[::-1]))
+    large = LargeMoE.from_estimates(list(locals_), weights)
+    coordinates, problem = reduction_problem(large, support, family)
+    inner = coordinates.from_data(parameters)
+    plan = pointwise_plan(problem, Experts(inner.coef, inner.dispersion))
+    return whole._replace(parameters=parameters, flow=plan.flow, chosen="information")

@@ -1,0 +1,1 @@
+"""Benchmarks: each prints its figures as ratios measured in one run; tiny versions run in the suite."""

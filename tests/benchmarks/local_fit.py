@@ -1,0 +1,223 @@
+"""The local estimator against the floor of the hardware, and how often it finds the best known optimum.
+
+The floor of a pass is its matrix products alone, 2 J q^2 flops a row with J = K + K (K - 1) / 2, at the rate
+of a large double-precision product on the same machine in the same run. Times are processor times of one
+thread, the least of several, because other work on the machine only ever adds to them.
+
+    python -m tests.benchmarks.local_fit                  # ratios and memory
+    python -m tests.benchmarks.local_fit --hit-rate 100   # 100 data sets of each design and size
+    python -m tests.benchmarks.local_fit --tiny
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from daskmoe.config import LocalFitOptions
+from daskmoe.engine.threads import single_threaded_blas
+from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
+from daskmoe.numerics.em import Runs, em_statistics
+from daskmoe.numerics.local import Problem, fit_local_estimate
+from daskmoe.numerics.newton import maximize
+from daskmoe.numerics.parameters import MoEParameters
+from daskmoe.numerics.priors import prior_from
+from daskmoe.numerics.simulate import draw_design, sample_rows
+
+DESIGNS = {"paper": 4, "overlap": 5}
+FEATURES = 20
+HIT = 1e-4
+
+
+class Case(NamedTuple):
+    """Simulated rows with the model that they were drawn from."""
+
+    rows: Observations
+    truth: MoEParameters
+    n_experts: int
+
+    @property
+    def flops(self) -> float:
+        """Of the matrix products of one pass."""
+        weightings = self.n_experts + self.n_experts * (self.n_experts - 1) // 2
+        return 2.0 * weightings * (self.rows.features.shape[1] + 1) ** 2 * self.rows.n_rows
+
+
+def draw_case(design: str, n_rows: int, seed: int) -> Case:
+    """``n_rows`` rows of a new draw of a design."""
+    rng = np.random.default_rng([seed, 7])
+    drawn = draw_design(design, FEATURES, DESIGNS[design], rng)
+    return Case(Observations(*sample_rows(drawn, n_rows, rng)), drawn.parameters, DESIGNS[design])
+
+
+def seconds(function: Callable[[], object], repeats: int) -> float:
+    """Least processor time of ``repeats`` calls."""
+    times = []
+    for _ in range(repeats):
+        began = time.process_time()
+        function()
+        times.append(time.process_time() - began)
+    return min(times)
+
+
+def product_rate(size: int, repeats: int) -> float:
+    """Flops a second of a double-precision matrix product."""
+    left, right = np.random.default_rng(0).random((2, size, size))
+    out = np.empty((size, size))
+    return 2.0 * size**3 / seconds(lambda: np.dot(left, right, out=out), repeats)
+
+
+def problem_of(case: Case) -> Problem:
+    """The rows as the optimizers see them."""
+    known = moments(case.rows)
+    coordinates = coordinates_from(known)
+    return Problem(case.rows, coordinates, prior_from(known, coordinates, case.n_experts))
+
+
+def measure_ratios(design: str, n_rows: int, repeats: int, size: int = 1024) -> dict[str, float]:
+    """Passes and the whole default fit, in units of the floor."""
+    case = draw_case(design, n_rows, 0)
+    problem = problem_of(case)
+    inner = problem.coordinates.from_data(case.truth)
+    runs = Runs(*(array[None] for array in inner))
+    options = LocalFitOptions(n_experts=case.n_experts)
+    rate = product_rate(size, repeats)
+
+    def pass_over_blocks() -> object:
+        return em_statistics(runs, problem.rows.blocks(problem.coordinates))
+
+    def whole_fit() -> object:
+        return fit_local_estimate(case.rows, options, np.random.default_rng(0))
+
+    found = {
+        "EM pass": seconds(pass_over_blocks, repeats),
+        "Newton pass": seconds(lambda: problem.statistics(inner), repeats),
+        "gradient pass": seconds(lambda: problem.slope(inner), repeats),
+        "whole fit": seconds(whole_fit, max(repeats // 4, 1)),
+    }
+    rate = max(rate, product_rate(size, repeats))
+    return {name: value * rate / case.flops for name, value in found.items()}
+
+
+def best_known(case: Case, seed: int, starts: int) -> tuple[float, float]:
+    """The best objective of long and repeated runs, and that of the optimum next to the truth."""
+    n = case.rows.n_rows
+    problem = problem_of(case)
+    inner = problem.coordinates.from_data(case.truth)
+    found = maximize(inner, problem.statistics, problem.objective, tolerance=1e-10 * n, max_passes=200)
+    truth = found.objective - n * float(np.log(problem.coordinates.scale))
+    few = LocalFitOptions(n_experts=case.n_experts).start_rows
+    if n <= few:
+        settings = [LocalFitOptions(n_experts=case.n_experts, n_init=starts)]
+    else:
+        settings = [LocalFitOptions(n_experts=case.n_experts, n_init=starts // 2)] * 2
+    objectives = [truth]
+    for offset, options in enumerate(settings):
+        rng = np.random.default_rng([seed, 1000 + offset])
+        objectives.append(fit_local_estimate(case.rows, options, rng).objective)
+    return max(objectives), truth
+
+
+def measure_hits(design: str, n_rows: int, seeds: int, starts: int) -> dict[str, float]:
+    """Share of default fits within `HIT` nats a row of the best known optimum, and the worst of the rest."""
+    gaps, relative, truths, spent = [], [], [], 0.0
+    for seed in range(seeds):
+        case = draw_case(design, n_rows, seed)
+        began = time.process_time()
+        rng = np.random.default_rng(seed)
+        found = fit_local_estimate(case.rows, LocalFitOptions(n_experts=case.n_experts), rng).objective
+        spent += time.process_time() - began
+        best, truth = best_known(case, seed, starts)
+        best = max(best, found)
+        gaps.append((best - found) / n_rows)
+        truths.append((best - truth) / n_rows)
+        if gaps[-1] <= HIT:
+            relative.append((best - found) / abs(best))
+    return {
+        "hits": sum(gap <= HIT for gap in gaps),
+        "of": seeds,
+        "worst gap": max(gaps),
+        "worst relative gap of a hit": max(relative, default=np.nan),
+        "optimum next to the truth is best": sum(gap <= HIT for gap in truths),
+        "seconds a fit": spent / seeds,
+    }
+
+
+def fill_rows(design: str, n_rows: int, dtype: str) -> Observations:
+    """Rows drawn piece by piece into arrays of their final size: drawing needs next to no memory."""
+    rng = np.random.default_rng(0)
+    drawn = draw_design(design, FEATURES, DESIGNS[design], rng)
+    features, response = np.empty((n_rows, FEATURES), dtype), np.empty(n_rows, dtype)
+    for start in range(0, n_rows, 1000):
+        part = slice(start, min(start + 1000, n_rows))
+        features[part], response[part] = sample_rows(drawn, part.stop - start, rng)
+    return Observations(features, response)
+
+
+def memory_child(design: str, n_rows: int, dtype: str) -> None:
+    """Print the growth of this process's peak resident memory during a fit, over the data's size."""
+    options = LocalFitOptions(n_experts=DESIGNS[design])
+    with single_threaded_blas():
+        fit_local_estimate(fill_rows(design, 500, dtype), options, np.random.default_rng(0))
+        rows = fill_rows(design, n_rows, dtype)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        fit_local_estimate(rows, options, np.random.default_rng(0))
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    size = rows.features.nbytes + rows.response.nbytes
+    sys.stdout.write(json.dumps((after - before) * 1024 / size) + "\n")
+
+
+def measure_memory(design: str, n_rows: int, dtype: str) -> float:
+    """Peak memory of a fit beyond the data, over the data, in a process of its own."""
+    command = [sys.executable, __file__, "--memory-of", design, str(n_rows), dtype]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(json.loads(done.stdout))
+
+
+def report(lines: dict[str, float], title: str) -> None:
+    """Write one block of figures."""
+    text = "  ".join(f"{name} {value:.4g}" for name, value in lines.items())
+    sys.stdout.write(f"{title}: {text}\n")
+    sys.stdout.flush()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark that the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tiny", action="store_true", help="a second's worth, for the test suite")
+    parser.add_argument("--hit-rate", type=int, metavar="SEEDS", help="data sets of each design and size")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000], help="rows of those")
+    parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
+    chosen = parser.parse_args(arguments)
+    if chosen.memory_of:
+        memory_child(chosen.memory_of[0], int(chosen.memory_of[1]), chosen.memory_of[2])
+        return
+    with single_threaded_blas():
+        if chosen.hit_rate:
+            for design in DESIGNS:
+                for n_rows in chosen.sizes:
+                    found = measure_hits(design, n_rows, chosen.hit_rate, starts=6 if chosen.tiny else 24)
+                    report(found, f"{design}, {n_rows} rows, hit rate")
+            return
+        n_rows, repeats, size = (3_000, 2, 128) if chosen.tiny else (100_000, 24, 1024)
+        for design in DESIGNS:
+            ratios = measure_ratios(design, n_rows, repeats, size)
+            report(ratios, f"{design}, {n_rows} rows, over the floor of a pass")
+    for dtype in ("float64", "float32"):
+        n_rows = 20_000 if chosen.tiny else 1_000_000
+        found = {"beyond the data": measure_memory("paper", n_rows, dtype)}
+        report(found, f"paper, {n_rows} rows of {dtype}, peak memory over the data")
+
+
+if __name__ == "__main__":
+    main()

@@ -58,7 +58,10 @@ def label_aggregate(aggregate: Aggregate, sizes: Sequence[int], labels: Sequence
     coords = {"partition": np.array(labels, dtype=np.str_)}
     if aggregate.candidates:
         scores = np.array(list(aggregate.candidates.values()))
-        text = {"long_name": "log-likelihood a row on the labelled support", "units": "nats"}
+        text = {
+            "long_name": "log-likelihood a row on the support, labelled or with drawn responses",
+            "units": "nats",
+        }
         variables["candidate_log_likelihood"] = ("candidate", scores, text)
         coords["candidate"] = np.array(list(aggregate.candidates), dtype=np.str_)
     attrs = {"converged": int(aggregate.converged), "aggregation": aggregate.chosen}

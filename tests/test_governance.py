@@ -76,6 +76,10 @@ def test_information_is_near_the_global_fit(data: xr.Dataset, best: float, suppo
     assert model.diagnostics.attrs["aggregation"] == "information"
     assert model.options["support"] == support
     assert best - model.log_likelihood(data) < 0.002 * 4_000
+    known = model.diagnostics.get("candidate")
+    assert (known is None) == (support == "given")
+    if known is not None:
+        assert known.values.tolist() == ["information", "whole", "middle"]
 
 
 def test_the_callers_rows_by_path_and_in_memory_are_the_same(data: xr.Dataset, tmp_path: Path) -> None:

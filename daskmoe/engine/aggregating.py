@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from daskmoe.engine.results import FitResult, PartitionResult
 from daskmoe.engine.threads import single_threaded_blas
@@ -96,25 +97,35 @@ def aggregate_partitions(
         reasons = "; ".join(sorted({r.estimate.status for r in results})[:3])
         raise PartitionError(f"Expected at least one partition that can be fitted, got none: {reasons}")
     with single_threaded_blas():
-        support = _support(plan, results, given)
-        return FitResult(_aggregate(plan, fitted, pilot, support), results)
+        support, origin = _support(plan, results, given)
+        return FitResult(_aggregate(plan, fitted, pilot, support, origin), results)
 
 
 def _support(
     plan: AggregationPlan, results: list[PartitionResult], given: SupportSample | None
-) -> SupportSample:
+) -> tuple[SupportSample, NDArray[np.intp] | None]:
+    """The support, and the position of the fitted partition that each row is of, where it is of one."""
     if given is not None:
-        return given
+        return given, None
     fitted = [(r, share) for r, share in zip(results, plan.shares, strict=True) if r.moments is not None]
     if plan.synthetic:
         seeds = np.random.SeedSequence(plan.seed, spawn_key=(_SYNTHETIC_SEED,))
         known = [r.moments for r, _ in fitted if r.moments is not None]
-        return synthetic_support(known, [share for _, share in fitted], np.random.default_rng(seeds))
-    return pool_support([r.support for r, _ in fitted], np.array([r.estimate.weight for r, _ in fitted]))
+        sizes = [share for _, share in fitted]
+        support = synthetic_support(known, sizes, np.random.default_rng(seeds))
+    else:
+        sizes = [len(r.support.features) if r.estimate.weight > 0 else 0 for r, _ in fitted]
+        weights = np.array([r.estimate.weight for r, _ in fitted])
+        support = pool_support([r.support for r, _ in fitted], weights)
+    return support, np.repeat(np.arange(len(sizes)), sizes)
 
 
 def _aggregate(
-    plan: AggregationPlan, fitted: list[PartitionResult], pilot: Pilot | None, support: SupportSample
+    plan: AggregationPlan,
+    fitted: list[PartitionResult],
+    pilot: Pilot | None,
+    support: SupportSample,
+    origin: NDArray[np.intp] | None,
 ) -> Aggregate:
     weights = np.array([r.estimate.weight for r in fitted])
     locals_: list[MoEParameters] = [p for r in fitted if (p := r.estimate.parameters) is not None]
@@ -125,6 +136,8 @@ def _aggregate(
         pooled = reduce(merge_moments, known)
         return one_shot_estimator(expansions, locals_, weights, support, pooled, pilot, family)
     if plan.method == "auto" and expansions:
-        return independent_estimator(expansions, locals_, weights, support, known, plan.n_experts, family)
+        return independent_estimator(
+            expansions, locals_, weights, support, origin, known, plan.n_experts, family
+        )
     method = "reduction" if plan.method == "auto" else plan.method
     return aggregate_estimates(method, locals_, weights, support, plan.n_experts, family)

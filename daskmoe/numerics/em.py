@@ -222,3 +222,36 @@ def _solve(matrices: Array, right: Array) -> FloatArray:
     diagonal = np.einsum("...ii->...i", matrices := matrices.astype(np.float64))
     diagonal += 1e-7 * diagonal.mean(axis=-1, keepdims=True) + 1e-300
     return np.asarray(np.linalg.solve(matrices, right[..., None])[..., 0], dtype=np.float64)
+
+
+def em(runs: Runs, blocks: list[Block], prior: Prior, passes: int) -> tuple[Runs, Array, Array]:
+    """``passes`` safeguarded EM passes for all runs; also their objectives and log-likelihoods.
+
+    A run whose objective would fall goes back and repeats its gate step with more damping.
+    """
+    damping = np.zeros(len(runs.gate))
+    statistics = em_statistics(runs, blocks)
+    objective = statistics.log_likelihood - prior.penalty(*runs)
+    for _ in range(passes):
+        trial = m_step(runs, statistics, prior, damping)
+        # Where damped gates fall again, an expert's Gram matrix is short of digits: all of the step shrinks.
+        share = np.minimum(1.0, 2.0 / (1.0 + damping))
+        trial = Runs(*(a + _rows(share, b) * (b - a) for a, b in zip(runs, trial, strict=True)))
+        trial_statistics = em_statistics(trial, blocks)
+        trial_objective = trial_statistics.log_likelihood - prior.penalty(*trial)
+        rises = trial_objective >= objective
+        damping = np.where(rises, damping / 4, np.maximum(4 * damping, 1.0))
+        runs = Runs(*(_choose(rises, a, b) for a, b in zip(trial, runs, strict=True)))
+        pairs = zip(trial_statistics, statistics, strict=True)
+        statistics = EMStatistics(*(_choose(rises, a, b) for a, b in pairs))
+        objective = np.where(rises, trial_objective, objective)
+    return runs, objective, statistics.log_likelihood
+
+
+def _choose(rises: NDArray[np.bool_], new: Array, old: Array) -> Array:
+    return np.where(_rows(rises, new), new, old)
+
+
+def _rows(values: NDArray[Any], like: Array) -> NDArray[Any]:
+    """One value a run, to be broadcast against ``like``."""
+    return values.reshape(-1, *(1,) * (like.ndim - 1))

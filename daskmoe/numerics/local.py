@@ -3,6 +3,7 @@
 Pure NumPy. Several starts race on a subsample by EM, all at once, the slower half leaving twice; the leaders
 are polished by damped Newton steps; the best goes on to subsamples eight times larger and at last to all
 rows, where a few Newton passes suffice because the start is already as close as the smaller sample allows.
+Where all rows are few they race themselves, and random jumps from the best optimum look for better ones near.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from daskmoe.numerics.coordinates import (
     coordinates_from,
     moments,
 )
-from daskmoe.numerics.em import VARIANCE_FLOOR, EMStatistics, Runs, em_statistics, m_step
+from daskmoe.numerics.em import VARIANCE_FLOOR, Runs, em, em_statistics, m_step
 from daskmoe.numerics.initialization import starting_runs
 from daskmoe.numerics.likelihood import (
     LikelihoodStatistics,
@@ -30,7 +31,7 @@ from daskmoe.numerics.likelihood import (
     log_likelihood_of,
     penalized,
 )
-from daskmoe.numerics.newton import NewtonResult, maximize
+from daskmoe.numerics.newton import NewtonResult, jump, maximize, standard_deviations
 from daskmoe.numerics.parameters import FloatArray, LocalEstimate, MoEParameters, Moments
 from daskmoe.numerics.priors import Prior, prior_from
 
@@ -44,7 +45,12 @@ _POLISHED = (4, 4, 2)
 _SMALL_RACE = (16, 16, 32)
 _SMALL_POLISHED = 12
 _SMALL_STARTS = 4
+# From the best of them, random jumps a start, and the passes that each is given.
+_JUMPS = 2
+_JUMP_PASSES = 60
+# Subsamples are copies: together with their share of the rows this bounds the memory of a fit.
 _GROWTH = 4
+_LARGEST_SHARE = 1 / 6
 # In nats a row. On a subsample, precision beyond its own sampling error is wasted.
 _SUBSAMPLE_TOLERANCE = 2e-4
 _SUBSAMPLE_PASSES = 8
@@ -159,8 +165,10 @@ def _search(
     for level, size in enumerate(sizes[:-1]):
         stage = first if level == 0 else problem.subsample(_draw(rng, n, size))
         candidates = _advance(stage, candidates, _POLISHED[min(level + 1, 2)])
-    results = _polish(problem, candidates, options.tolerance, options.max_passes)
-    return results[0], reached / first.rows.total_weight
+    best = _polish(problem, candidates, options.tolerance, options.max_passes)[0]
+    if len(sizes) == 1:
+        best = _explore(problem, best, options, rng)
+    return best, reached / first.rows.total_weight
 
 
 def _advance(stage: Problem, candidates: list[MoEParameters], kept: int) -> list[MoEParameters]:
@@ -170,13 +178,32 @@ def _advance(stage: Problem, candidates: list[MoEParameters], kept: int) -> list
     return [result.parameters for result in _distinct(results, close)][:kept]
 
 
+def _explore(
+    problem: Problem, best: NewtonResult, options: LocalFitOptions, rng: np.random.Generator
+) -> NewtonResult:
+    """Newton from random points a few standard errors around the best optimum so far.
+
+    The optima of a small sample lie in clusters, and starts seldom tell the members of one apart.
+    """
+    scale = standard_deviations(problem.statistics(best.parameters))
+    for _ in range(_JUMPS * options.n_init):
+        if scale is None:
+            break
+        start = jump(best.parameters, scale, rng)
+        found = _polish(problem, [start], options.tolerance, _JUMP_PASSES)[0]
+        if found.objective > best.objective:
+            scale = standard_deviations(problem.statistics(found.parameters))
+            best = found
+    return best
+
+
 def _sample_sizes(n: int, start_rows: int) -> list[int]:
     """Growing subsample sizes, the last one all rows."""
-    sizes = []
-    size = start_rows
-    while 2 * size < n:
-        sizes.append(size)
-        size *= _GROWTH
+    if 2 * start_rows >= n:
+        return [n]
+    sizes = [start_rows]
+    while sizes[-1] * _GROWTH <= _LARGEST_SHARE * n:
+        sizes.append(sizes[-1] * _GROWTH)
     return [*sizes, n]
 
 
@@ -238,28 +265,3 @@ def _race(
         runs, alive = runs.take(best), alive[best]
     runs = runs.take(slice(kept))
     return [MoEParameters(*(a[i] for a in runs)) for i in range(len(runs.gate))], reached
-
-
-def em(runs: Runs, blocks: list[Block], prior: Prior, passes: int) -> tuple[Runs, Array, Array]:
-    """``passes`` safeguarded EM passes for all runs; also their objectives and log-likelihoods.
-
-    A run whose objective would fall goes back and repeats its gate step with more damping.
-    """
-    damping = np.zeros(len(runs.gate))
-    statistics = em_statistics(runs, blocks)
-    objective = statistics.log_likelihood - prior.penalty(*runs)
-    for _ in range(passes):
-        trial = m_step(runs, statistics, prior, damping)
-        trial_statistics = em_statistics(trial, blocks)
-        trial_objective = trial_statistics.log_likelihood - prior.penalty(*trial)
-        rises = trial_objective >= objective
-        damping = np.where(rises, damping / 4, np.maximum(4 * damping, 1.0))
-        runs = Runs(*(_choose(rises, a, b) for a, b in zip(trial, runs, strict=True)))
-        pairs = zip(trial_statistics, statistics, strict=True)
-        statistics = EMStatistics(*(_choose(rises, a, b) for a, b in pairs))
-        objective = np.where(rises, trial_objective, objective)
-    return runs, objective, statistics.log_likelihood
-
-
-def _choose(rises: NDArray[np.bool_], new: Array, old: Array) -> Array:
-    return np.where(rises.reshape(-1, *(1,) * (new.ndim - 1)), new, old)

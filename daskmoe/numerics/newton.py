@@ -28,6 +28,7 @@ Slope = Callable[[MoEParameters], tuple[float, FloatArray]]
 
 _LARGEST_LOG_VARIANCE_STEP = 2.0
 _FIRST_DAMPING = 0.05
+_JUMP = 3.0
 # Products in single precision can leave a semi-definite matrix this far below zero.
 _RIDGE = 1e-5
 _SMALLEST_DAMPING = 1e-3
@@ -75,10 +76,28 @@ def damped_step(state: NewtonState) -> tuple[FloatArray, float, float]:
                 complete_scaled[np.diag_indices_from(complete)] += _RIDGE
             damping = max(2.0 * damping, _FIRST_DAMPING)
     step = cho_solve(factor, gradient / scale) / scale
-    largest = float(np.abs(step[-state.parameters.n_experts :]).max())
-    step *= min(1.0, _LARGEST_LOG_VARIANCE_STEP / max(largest, 1e-300))
+    step = _bounded(step, state.parameters.n_experts)
     predicted = float(gradient @ step - 0.5 * step @ observed @ step)
     return step, predicted, damping
+
+
+def _bounded(step: FloatArray, n_experts: int) -> FloatArray:
+    largest = float(np.abs(step[-n_experts:]).max())
+    return step * min(1.0, _LARGEST_LOG_VARIANCE_STEP / max(largest, 1e-300))
+
+
+def standard_deviations(statistics: LikelihoodStatistics) -> FloatArray | None:
+    """Root (P, P) of the inverse information; None where that is not positive definite."""
+    try:
+        return np.asarray(np.linalg.inv(np.linalg.cholesky(statistics.information)).T)
+    except np.linalg.LinAlgError:
+        return None
+
+
+def jump(parameters: MoEParameters, deviations: FloatArray, rng: np.random.Generator) -> MoEParameters:
+    """A random point `_JUMP` standard errors away in every direction."""
+    step = deviations @ (_JUMP * rng.standard_normal(len(deviations)))
+    return shift(parameters, _bounded(step, parameters.n_experts))
 
 
 def shift(parameters: MoEParameters, step: FloatArray) -> MoEParameters:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from daskmoe.numerics.aggregation import Aggregate, aggregate_estimates
+from daskmoe.numerics.alignment import canonical_order
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.information import information_average
 from daskmoe.numerics.least_squares import least_squares
@@ -18,9 +20,13 @@ from daskmoe.numerics.parameters import FloatArray, LargeMoE, MoEParameters, Mom
 from daskmoe.numerics.priors import prior_from
 from daskmoe.numerics.reduction import reduce_mixture, reduction_problem
 from daskmoe.numerics.refinement import Expansion, Pilot, combine_expansions
+from daskmoe.numerics.simulate import sample_response
 from daskmoe.numerics.transport import Experts, pointwise_plan
 
 _REFERENCES = 5
+_DRAWS = 5
+# In nats a row: drawn responses carry the errors of the local estimates.
+_DRAWN_MARGIN = 0.01
 
 
 def one_shot_estimator(
@@ -71,9 +77,9 @@ def one_shot_estimator(
 
 
 def _choose(
-    candidates: dict[str, MoEParameters], support: SupportSample, family: Family
+    candidates: dict[str, MoEParameters], support: SupportSample, family: Family, margin: float = 0.0
 ) -> tuple[str, dict[str, float]]:
-    """The first candidate, unless another is significantly better on the support."""
+    """The first candidate, unless another is significantly, and by more than ``margin``, better."""
     assert support.response is not None
     values = {
         name: log_density(parameters, family, support.features, support.response)
@@ -85,7 +91,7 @@ def _choose(
         difference = value - values[chosen]
         gain = float(support.weight @ difference)
         deviation = float(np.sqrt(support.weight**2 @ (difference - gain) ** 2))
-        if gain > 2.0 * deviation or not np.isfinite(scores[chosen]):
+        if gain > max(2.0 * deviation, margin) or not np.isfinite(scores[chosen]):
             chosen = name
     return chosen, scores
 
@@ -95,14 +101,16 @@ def independent_estimator(
     locals_: Sequence[MoEParameters],
     weights: FloatArray,
     support: SupportSample,
+    origin: NDArray[np.intp] | None,
     moments: Sequence[Moments],
     n_experts: int,
     family: Family,
 ) -> Aggregate:
     """The best estimator from independent local fits where no response may leave a partition.
 
-    The local estimates averaged by their information, their experts matched by transport; the reduction with
-    the plan that moves experts whole where partitions have more experts than the result or say too little.
+    The local estimates averaged by their information, their experts matched by transport; unless another
+    candidate (the reduction with the plan that moves experts whole, the middle estimator) is significantly
+    better on responses drawn from the partitions' own estimates at their own rows.
 
     Parameters
     ----------
@@ -112,22 +120,62 @@ def independent_estimator(
     weights : ndarray of shape (M,)
     support : SupportSample
         Responses are not used.
+    origin : ndarray of int, shape (S,), or None
+        Position of the partition that a row of the support is of, where that is known.
     n_experts : int
     family : Family
     """
     whole = aggregate_estimates("whole", locals_, weights, support, n_experts, family)
     if whole.chosen == "local" or max(p.n_experts for p in locals_) > n_experts:
         return whole
-    assert isinstance(whole.parameters, MoEParameters)
+    candidates = [whole]
     fitting = sorted((p for p in locals_ if p.n_experts == n_experts), key=lambda p: p.coef[0].tolist())
+    if fitting:
+        candidates.append(aggregate_estimates("middle", locals_, weights, support, n_experts, family))
     spread = np.unique(np.linspace(0, max(len(fitting) - 1, 0), _REFERENCES).round().astype(np.intp))
-    references = [whole.parameters, *(fitting[m] for m in spread if fitting)]
+    references = [_plain(candidate) for candidate in candidates] + [fitting[m] for m in spread if fitting]
     averaged = information_average(locals_, moments, expansions, references, support, family)
-    if averaged is None:
-        return whole
-    parameters = averaged.take(np.lexsort(averaged.coef.T[::-1]))
+    if averaged is not None:
+        candidates.insert(0, _as_aggregate(averaged, whole, locals_, weights, support, family))
+    if origin is None:
+        return candidates[0]
+    labelled = _with_drawn_responses(support, origin, locals_, family)
+    known = {candidate.chosen: _plain(candidate) for candidate in candidates}
+    chosen, scores = _choose(known, labelled, family, _DRAWN_MARGIN)
+    return next(c for c in candidates if c.chosen == chosen)._replace(candidates=scores)
+
+
+def _plain(aggregate: Aggregate) -> MoEParameters:
+    assert isinstance(aggregate.parameters, MoEParameters)
+    return aggregate.parameters
+
+
+def _as_aggregate(
+    averaged: MoEParameters,
+    whole: Aggregate,
+    locals_: Sequence[MoEParameters],
+    weights: FloatArray,
+    support: SupportSample,
+    family: Family,
+) -> Aggregate:
+    """The average by information, with the plan that moves the large MoE to it."""
+    parameters = canonical_order(averaged)
     large = LargeMoE.from_estimates(list(locals_), weights)
     coordinates, problem = reduction_problem(large, support, family)
     inner = coordinates.from_data(parameters)
     plan = pointwise_plan(problem, Experts(inner.coef, inner.dispersion))
     return whole._replace(parameters=parameters, flow=plan.flow, chosen="information")
+
+
+def _with_drawn_responses(
+    support: SupportSample, origin: NDArray[np.intp], locals_: Sequence[MoEParameters], family: Family
+) -> SupportSample:
+    """The support, some times over, with responses drawn from the estimate of each row's own partition."""
+    rng = np.random.default_rng(0)
+    features = np.tile(support.features, (_DRAWS, 1))
+    response = np.empty(len(features))
+    own = np.tile(origin, _DRAWS)
+    for m in np.unique(origin):
+        rows = np.flatnonzero(own == m)
+        response[rows] = sample_response(locals_[m], family.name, features[rows], rng)
+    return SupportSample(features, response, np.tile(support.weight / _DRAWS, _DRAWS))

@@ -12,8 +12,7 @@ from hypothesis import given
 from scipy.optimize import minimize
 
 from daskmoe.numerics.coordinates import Block, Observations
-from daskmoe.numerics.em import EMStatistics, Runs, e_step, em_statistics, m_step
-from daskmoe.numerics.local import em
+from daskmoe.numerics.em import EMStatistics, Runs, e_step, em, em_statistics, m_step
 from daskmoe.numerics.mixture import log_density, log_gating, log_softmax, responsibilities
 from daskmoe.numerics.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.priors import Prior

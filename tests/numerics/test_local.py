@@ -233,6 +233,8 @@ class TestOptimum:
         assert sizes == sorted(set(sizes))
         assert all(size >= min(n, start_rows) for size in sizes)
         assert all(2 * size < n for size in sizes[:-1])
+        # Subsamples are copies, which the memory of a fit on many rows cannot afford.
+        assert all(6 * size <= n for size in sizes[1:-1])
 
 
 Base = tuple[Observations, LocalEstimate]

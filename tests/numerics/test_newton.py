@@ -9,7 +9,15 @@ from scipy.optimize import minimize
 from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
 from daskmoe.numerics.likelihood import LikelihoodStatistics, pack_parameters, unpack_parameters
 from daskmoe.numerics.local import Problem
-from daskmoe.numerics.newton import NewtonState, damped_step, maximize, next_damping, shift
+from daskmoe.numerics.newton import (
+    NewtonState,
+    damped_step,
+    jump,
+    maximize,
+    next_damping,
+    shift,
+    standard_deviations,
+)
 from daskmoe.numerics.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.priors import prior_from
 from numerics.oracles import random_model, random_rows
@@ -188,3 +196,58 @@ def test_one_expert_takes_one_step_to_least_squares(rng: np.random.Generator) ->
     found = problem.coordinates.to_data(result.parameters)
     design = np.column_stack([np.ones(50), rows.features])
     np.testing.assert_allclose(found.coef[0], np.linalg.lstsq(design, rows.response)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gradients_alone_finish_at_the_same_optimum(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    problem, start = problem_of(two_experts(rng, 2000), 2), random_model(rng, 2, 2)
+    counts = {"information": 0, "slope": 0}
+
+    def evaluate(parameters: MoEParameters) -> LikelihoodStatistics:
+        counts["information"] += 1
+        return problem.statistics(parameters)
+
+    def slope(parameters: MoEParameters) -> tuple[float, FloatArray]:
+        counts["slope"] += 1
+        return problem.slope(parameters)
+
+    full = maximize(start, problem.statistics, problem.objective, tolerance=1e-8, max_passes=200)
+    beside = shift(full.parameters, np.full(11, 0.002))
+    found = maximize(beside, evaluate, problem.objective, tolerance=1e-8, max_passes=200, slope=slope)
+    assert found.converged
+    assert counts["information"] == 1
+    assert counts["slope"] == found.passes - 2 > 0
+    assert found.objective == pytest.approx(full.objective, abs=1e-9)
+    np.testing.assert_allclose(
+        pack_parameters(found.parameters), pack_parameters(full.parameters), rtol=0, atol=1e-6
+    )
+
+
+def test_slope_is_value_and_gradient(rng: np.random.Generator) -> None:
+    problem, at = problem_of(two_experts(rng, 300), 3), random_model(rng, 3, 2)
+    value, gradient = problem.slope(at)
+    full = problem.statistics(at)
+    assert value == full.value
+    np.testing.assert_array_equal(gradient, full.gradient)
+
+
+def test_jumps_are_standard_errors_long(rng: np.random.Generator) -> None:
+    problem = problem_of(two_experts(rng, 1500), 2)
+    start = random_model(rng, 2, 2)
+    best = maximize(start, problem.statistics, problem.objective, tolerance=1e-8, max_passes=200)
+    statistics = problem.statistics(best.parameters)
+    deviations = standard_deviations(statistics)
+    assert deviations is not None
+    np.testing.assert_allclose(deviations @ deviations.T @ statistics.information, np.eye(11), atol=1e-4)
+    steps = np.stack(
+        [
+            pack_parameters(jump(best.parameters, deviations, rng)) - pack_parameters(best.parameters)
+            for _ in range(400)
+        ]
+    )
+    expected = np.sqrt(np.diag(deviations @ deviations.T))
+    np.testing.assert_allclose(steps.std(axis=0), 3 * expected, rtol=0.2)
+    assert standard_deviations(statistics._replace(information=-np.eye(11))) is None
+    wild = jump(best.parameters, 1e6 * np.eye(11), rng)
+    assert np.abs(np.log(wild.dispersion / best.parameters.dispersion)).max() <= 2.0 + 1e-9

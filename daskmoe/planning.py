@@ -56,11 +56,8 @@ def plan_request(
     seed = entropy_of(0 if random_state is None and checkpoint is not None else random_state)
     chosen = _support(support, schema)
     shared_start = aggregation == "auto" and chosen == "labelled" and len(planned) > 1
-    if shared_start and n_experts not in (None, options.n_experts):
-        raise InvalidOptionError(
-            f"n_local_experts: expected {n_experts}, as the shared start has, got {options.n_experts}. "
-            "Use support='features' or another aggregation."
-        )
+    if shared_start:
+        _check_shared_size(n_experts, options.n_experts)
     return FitRequest(
         source=source,
         schema=schema,
@@ -88,6 +85,14 @@ def _support(support: str | Data, schema: RowSchema) -> str | GivenSupport:
         )
     dataset, source = source_of(support)
     return GivenSupport(source, match_schema(dataset, schema, need_target=False, need_weight=False))
+
+
+def _check_shared_size(n_experts: int | None, n_local_experts: int) -> None:
+    if n_experts not in (None, n_local_experts):
+        raise InvalidOptionError(
+            f"n_local_experts: expected {n_experts}, as the shared start has, got {n_local_experts}. "
+            "Use support='features' or another aggregation."
+        )
 
 
 def _check_folder(checkpoint: str | os.PathLike[str] | None) -> None:

@@ -28,3 +28,14 @@ def test_hit_rates_of_local_fits(capsys: pytest.CaptureFixture[str]) -> None:
         assert hits is not None
         assert int(hits[1]) <= int(hits[2]) == 1
         assert float(hits[3]) >= 0
+
+
+def test_what_the_priors_move(capsys: pytest.CaptureFixture[str]) -> None:
+    local_fit.main(["--priors", "1", "--sizes", "2000"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        shift = re.search(r"median coefficients (\S+)", line)
+        assert shift is not None
+        # A weak prior moves nothing by a standard error.
+        assert 0 < float(shift[1]) < 0.5

@@ -110,6 +110,16 @@ def test_aggregate_and_summary(
     assert daskmoe.open_model(output).summary() in capsys.readouterr().out
 
 
+def test_aggregate_by_another_method(store: Path, model_path: Path, tmp_path: Path) -> None:
+    output = tmp_path / "joined.zarr"
+    arguments = ["aggregate", *[str(model_path)] * 2, "--support", str(store), "--output", str(output)]
+    assert run([*arguments, "--method", "weighted"]) == DONE
+    joined = daskmoe.open_model(output)
+    assert joined.options["aggregation"] == "weighted"
+    assert joined.n_experts == 2 * daskmoe.open_model(model_path).n_experts
+    assert run([*arguments, "--method", "mean"]) == BAD_INPUT
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

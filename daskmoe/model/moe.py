@@ -96,13 +96,7 @@ class MixtureOfExperts:
 
     @property
     def parameters(self) -> MoEParameters:
-        """The parameters as plain arrays, as the numerics take them.
-
-        Raises
-        ------
-        InvalidDataError
-            For a weighted average, whose gates are nested.
-        """
+        """The parameters as plain arrays; a weighted average, whose gates are nested, raises."""
         found = parameters_from(self.params)
         if isinstance(found, LargeMoE):
             raise InvalidDataError(

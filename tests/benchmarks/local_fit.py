@@ -6,6 +6,7 @@ thread, the least of several, because other work on the machine only ever adds t
 
     python -m tests.benchmarks.local_fit                  # ratios and memory
     python -m tests.benchmarks.local_fit --hit-rate 100   # 100 data sets of each design and size
+    python -m tests.benchmarks.local_fit --priors 20      # what the priors move, in standard errors
     python -m tests.benchmarks.local_fit --tiny
 """
 
@@ -27,8 +28,9 @@ from daskmoe.config import LocalFitOptions
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
 from daskmoe.numerics.em import Runs, em_statistics
+from daskmoe.numerics.likelihood import pack_parameters
 from daskmoe.numerics.local import Problem, fit_local_estimate
-from daskmoe.numerics.newton import maximize
+from daskmoe.numerics.newton import maximize, standard_deviations
 from daskmoe.numerics.parameters import MoEParameters
 from daskmoe.numerics.priors import prior_from
 from daskmoe.numerics.simulate import draw_design, sample_rows
@@ -152,6 +154,38 @@ def measure_hits(design: str, n_rows: int, seeds: int, starts: int) -> dict[str,
     }
 
 
+def measure_bias(design: str, n_rows: int, seeds: int) -> dict[str, float]:
+    """How far the priors move the optimum, in standard errors of the parameters."""
+    shifts, costs = [], []
+    for seed in range(seeds):
+        case = draw_case(design, n_rows, seed)
+        problem = problem_of(case)
+        prior = problem.prior
+        weak = prior._replace(gate=1e-4 * prior.gate, coef=1e-4 * prior.coef, variance=1e-4 * prior.variance)
+        start = problem.coordinates.from_data(case.truth)
+        found = []
+        for each in (problem, problem._replace(prior=weak)):
+            gain = 1e-9 * n_rows
+            found.append(maximize(start, each.statistics, each.objective, tolerance=gain, max_passes=200))
+            start = found[0].parameters
+        with_prior, without = (pack_parameters(result.parameters) for result in found)
+        deviations = standard_deviations(problem.statistics(found[0].parameters))
+        if deviations is not None:
+            errors = np.sqrt(np.sum(deviations**2, axis=1))
+            shifts.append(np.abs(with_prior - without) / errors)
+        plain = problem._replace(prior=prior._replace(gate=0.0, coef=0.0, variance=0.0))
+        costs.append(plain.objective(found[1].parameters) - plain.objective(found[0].parameters))
+    n_experts, table = DESIGNS[design], np.stack(shifts)
+    split = (n_experts - 1) * (FEATURES + 1)
+    parts = {"gates": table[:, :split], "coefficients": table[:, split:-n_experts]}
+    parts["variances"] = table[:, -n_experts:]
+    return {
+        **{f"median {name}": float(np.median(part)) for name, part in parts.items()},
+        **{f"largest {name}": float(part.max()) for name, part in parts.items()},
+        "log-likelihood lost": float(np.mean(costs)),
+    }
+
+
 def fill_rows(design: str, n_rows: int, dtype: str) -> Observations:
     """Rows drawn piece by piece into arrays of their final size: drawing needs next to no memory."""
     rng = np.random.default_rng(0)
@@ -207,6 +241,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--tiny", action="store_true", help="a second's worth, for the test suite")
     parser.add_argument("--hit-rate", type=int, metavar="SEEDS", help="data sets of each design and size")
+    parser.add_argument("--priors", type=int, metavar="SEEDS", help="data sets of each design and size")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000], help="rows of those")
     parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
@@ -219,6 +254,11 @@ def main(arguments: list[str] | None = None) -> None:
                 for n_rows in chosen.sizes:
                     found = measure_hits(design, n_rows, chosen.hit_rate, starts=6 if chosen.tiny else 24)
                     report(found, f"{design}, {n_rows} rows, hit rate")
+            return
+        if chosen.priors:
+            for design in DESIGNS:
+                for n_rows in chosen.sizes:
+                    report(measure_bias(design, n_rows, chosen.priors), f"{design}, {n_rows} rows, priors")
             return
         n_rows, repeats, size = (3_000, 2, 128) if chosen.tiny else (100_000, 24, 1024)
         for design in DESIGNS:

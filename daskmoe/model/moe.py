@@ -96,7 +96,7 @@ class MixtureOfExperts:
 
     @property
     def parameters(self) -> MoEParameters:
-        """The parameters as plain arrays; a weighted average, whose gates are nested, raises."""
+        """The parameters as arrays; `InvalidDataError` for a weighted average, whose gates are nested."""
         found = parameters_from(self.params)
         if isinstance(found, LargeMoE):
             raise InvalidDataError(

@@ -19,10 +19,6 @@ from daskmoe.numerics.parameters import FloatArray, MoEParameters, Moments
 
 BLOCK_ROWS = 2048
 
-# The products of all pairs of features are a block's largest array: this many entries.
-_BLOCK_ENTRIES = 2**19
-_SMALLEST_BLOCK = 256
-
 Array = NDArray[np.floating[Any]]
 
 # Directions with less than this share of the largest variance carry rounding errors, not information.
@@ -113,20 +109,23 @@ class Observations(NamedTuple):
         weight = None if self.weight is None else self.weight[index]
         return Observations(self.features[index], self.response[index], weight)
 
-    def blocks(self, coordinates: Coordinates, dtype: type = np.float64) -> Iterator[Block]:
+    def blocks(self, coordinates: Coordinates) -> Iterator[Block]:
         """Blocks of at most `BLOCK_ROWS` rows in the optimizers' coordinates; buffers are reused."""
-        fitting = 2 * _BLOCK_ENTRIES // (coordinates.size * (coordinates.size + 1))
-        size = min(max(fitting, _SMALLEST_BLOCK), BLOCK_ROWS, self.n_rows)
-        centered = np.empty((size, self.features.shape[1]))
-        design: Array = np.ones((coordinates.size, size), dtype=dtype)
+        p, size = self.features.shape[1], min(BLOCK_ROWS, self.n_rows)
+        # [1, u] as one linear map of [1, x]: centring inside the product rounds no more than the data are.
+        whitening = np.zeros((coordinates.size, p + 1))
+        whitening[0, 0] = 1.0
+        whitening[1:, 0] = -coordinates.transform @ coordinates.center
+        whitening[1:, 1:] = coordinates.transform
+        raw, design = np.ones((p + 1, size)), np.empty((coordinates.size, size))
         for start in range(0, self.n_rows, size):
             rows = slice(start, min(start + size, self.n_rows))
             width = rows.stop - start
-            np.subtract(self.features[rows], coordinates.center, out=centered[:width])
-            np.matmul(coordinates.transform, centered[:width].T, out=design[1:, :width], casting="same_kind")
+            raw[1:, :width] = self.features[rows].T
+            np.matmul(whitening, raw[:, :width], out=design[:, :width])
             response = (self.response[rows].astype(np.float64) - coordinates.location) / coordinates.scale
             weight = None if self.weight is None else self.weight[rows].astype(np.float64)
-            yield Block(design[:, :width], response.astype(dtype), weight)
+            yield Block(design[:, :width], response, weight)
 
 
 def moments(rows: Observations) -> Moments:

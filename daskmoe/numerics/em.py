@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.numerics.coordinates import Block
-from daskmoe.numerics.packed import packed_size, pairwise_products, unpack
+from daskmoe.numerics.packed import Buffers, GramSums, unpack
 from daskmoe.numerics.parameters import FloatArray
 from daskmoe.numerics.priors import Prior
 
@@ -25,6 +25,10 @@ Array = NDArray[np.floating[Any]]
 
 # In squared standardized units of the response: below it a density is a spike of rounding errors.
 VARIANCE_FLOOR = 1e-14
+# Probabilities below the rounding of their sum are zero: their products would be denormal numbers, which some
+# processors multiply a hundred times more slowly.
+_NEGLIGIBLE = 1e-16
+_LOG_NEGLIGIBLE = float(np.log(_NEGLIGIBLE))
 
 
 class Runs(NamedTuple):
@@ -75,85 +79,89 @@ class Posterior(NamedTuple):
     residuals: Array
 
 
-def e_step(runs: Runs, block: Block) -> Posterior:
-    """Gates, responsibilities and log f(y|x) of a block, by two shifted exponentials a row and expert."""
-    n_experts, q = runs.gate.shape[1:]
-    dtype = block.design.dtype
-    models = np.concatenate([runs.gate, runs.coef], axis=1).astype(dtype, copy=False)
-    linear = (models.reshape(-1, q) @ block.design).reshape(*models.shape[:2], -1)
-    gates, residuals = linear[:, :n_experts], linear[:, n_experts:]
-    np.subtract(block.response, residuals, out=residuals)
-    gates -= gates.max(axis=1, keepdims=True)
-    joint = np.square(residuals)
-    joint *= (-0.5 / runs.variance)[..., None].astype(dtype, copy=False)
-    joint += gates
-    joint -= (0.5 * np.log(2 * np.pi * runs.variance))[..., None].astype(dtype, copy=False)
-    gates = np.exp(gates, out=gates)
-    gate_sum = gates.sum(axis=1, keepdims=True)
-    gates /= gate_sum
-    top = joint.max(axis=1, keepdims=True)
-    joint -= top
-    np.exp(joint, out=joint)
-    joint_sum = joint.sum(axis=1, keepdims=True)
-    joint /= joint_sum
-    # Both sums lie in [1, K].
-    log_density = np.log(joint_sum[:, 0] / gate_sum[:, 0]) + top[:, 0]
-    return Posterior(log_density, gates, joint, residuals)
+class EStep:
+    """The E-step of R models, block after block; what it gives for a block holds until the next.
+
+    Parameters
+    ----------
+    runs : Runs
+    """
+
+    def __init__(self, runs: Runs) -> None:
+        self.shape = runs.gate.shape
+        models = np.concatenate([runs.gate, runs.coef], axis=1, dtype=np.float64)
+        self._models = models.reshape(-1, self.shape[2])
+        self._half_precision = (-0.5 / runs.variance)[..., None]
+        self._normalization = (0.5 * np.log(2 * np.pi * runs.variance))[..., None]
+        self._buffers = Buffers()
+
+    def __call__(self, block: Block) -> Posterior:
+        """Gates, responsibilities and log f(y|x) by two shifted exponentials a row and expert."""
+        (n_runs, n_experts, _), width = self.shape, block.response.size
+        linear = self._buffers.get("linear", (n_runs, 2 * n_experts, width))
+        joint = self._buffers.get("joint", (n_runs, n_experts, width))
+        np.matmul(self._models, block.design, out=linear.reshape(len(self._models), width))
+        gates, residuals = linear[:, :n_experts], linear[:, n_experts:]
+        np.subtract(block.response, residuals, out=residuals)
+        gates -= gates.max(axis=1, keepdims=True)
+        np.square(residuals, out=joint)
+        joint *= self._half_precision
+        joint += gates
+        joint -= self._normalization
+        saturated = gates.min() < _LOG_NEGLIGIBLE
+        np.exp(gates, out=gates)
+        if saturated:
+            gates *= gates >= _NEGLIGIBLE
+        gate_sum = gates.sum(axis=1, keepdims=True)
+        gates /= gate_sum
+        top = joint.max(axis=1, keepdims=True)
+        joint -= top
+        np.exp(joint, out=joint)
+        joint *= joint >= _NEGLIGIBLE
+        joint_sum = joint.sum(axis=1, keepdims=True)
+        joint /= joint_sum
+        # Both sums lie in [1, K].
+        log_density = np.log(joint_sum[:, 0] / gate_sum[:, 0]) + top[:, 0]
+        return Posterior(log_density, gates, joint, residuals)
 
 
 def em_statistics(runs: Runs, blocks: Iterable[Block]) -> EMStatistics:
     """All statistics of one EM pass over ``blocks``."""
     n_runs, n_experts, q = runs.gate.shape
     n_weights = n_experts + n_experts * (n_experts - 1) // 2
-    packed = np.zeros((packed_size(q), n_runs * n_weights))
+    grams = GramSums(q, n_runs * n_weights)
     linear = np.zeros((n_runs, 2 * n_experts, q))
     log_likelihood = np.zeros(n_runs)
     sums = np.zeros((n_runs, 2, n_experts))
-    buffers = Buffers()
+    e_step, buffers = EStep(runs), Buffers()
     for block in blocks:
-        state, width = e_step(runs, block), block.response.size
+        state, width = e_step(block), block.response.size
         tau, gates = state.responsibilities, state.gates
-        gradient = buffers.get("linear", (n_runs, 2 * n_experts, width), tau.dtype)
+        gradient = buffers.get("gradient", (n_runs, 2 * n_experts, width))
         np.subtract(tau, gates, out=gradient[:, n_experts:])
         if block.weight is None:
-            log_likelihood += state.log_density.sum(axis=1, dtype=np.float64)
+            log_likelihood += state.log_density.sum(axis=1)
         else:
             tau *= block.weight
             gradient[:, n_experts:] *= block.weight
             log_likelihood += state.log_density @ block.weight
         np.multiply(tau, state.residuals, out=gradient[:, :n_experts])
-        sums[:, 0] += tau.sum(axis=2, dtype=np.float64)
-        sums[:, 1] += np.einsum("rkb,rkb->rk", gradient[:, :n_experts], state.residuals)
+        sums[:, 0] += tau.sum(axis=2)
+        sums[:, 1] += (gradient[:, :n_experts, None] @ state.residuals[..., None])[..., 0, 0]
         linear += (gradient.reshape(-1, width) @ block.design.T).reshape(linear.shape)
-        weights = buffers.get("weights", (n_runs, n_weights, width), np.float32)
+        weights = grams.weights(width).reshape(n_runs, n_weights, width)
         _gram_weights(tau, gates, block.weight, weights)
-        products = buffers.get("products", (packed_size(q), width), np.float32)
-        pairwise_products(block.design.astype(np.float32, copy=False), products)
-        packed += products @ weights.reshape(-1, width).T
-    grams = unpack(packed.T.reshape(n_runs, n_weights, -1))
+        grams.add(block.design)
+    matrices = unpack(grams.packed).reshape(n_runs, n_weights, q, q)
     return EMStatistics(
         log_likelihood,
         sums[:, 0],
         sums[:, 1],
         linear[:, :n_experts],
         linear[:, n_experts:],
-        grams[:, :n_experts],
-        _gate_blocks(grams[:, n_experts:], n_experts),
+        matrices[:, :n_experts],
+        _gate_blocks(matrices[:, n_experts:], n_experts),
     )
-
-
-class Buffers:
-    """Arrays kept from one block to the next; a smaller last block gets a contiguous one of its own."""
-
-    def __init__(self) -> None:
-        self._arrays: dict[str, Array] = {}
-
-    def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An array of this shape, its values undefined."""
-        array = self._arrays.get(name)
-        if array is None or array.shape != shape:
-            array = self._arrays[name] = np.empty(shape, dtype=dtype)
-        return array
 
 
 def _gram_weights(tau: Array, gates: Array, weight: Array | None, out: Array) -> None:
@@ -174,9 +182,10 @@ def _gate_blocks(pairs: Array, n_experts: int) -> Array:
     """(R, K - 1, K - 1, q, q) information from the negated packed pairs (R, K (K - 1) / 2, q, q)."""
     free = n_experts - 1
     out = np.empty((pairs.shape[0], free, free, *pairs.shape[2:]), dtype=pairs.dtype)
-    rows, columns = np.triu_indices(free)
-    out[:, rows, columns] = -pairs
-    out[:, columns, rows] = -pairs
+    for pair, (row, column) in enumerate(zip(*np.triu_indices(free), strict=True)):
+        np.negative(pairs[:, pair], out=out[:, row, column])
+        if row != column:
+            out[:, column, row] = out[:, row, column]
     return out
 
 
@@ -224,32 +233,57 @@ def _solve(matrices: Array, right: Array) -> FloatArray:
     return np.asarray(np.linalg.solve(matrices, right[..., None])[..., 0], dtype=np.float64)
 
 
-def em(runs: Runs, blocks: list[Block], prior: Prior, passes: int) -> tuple[Runs, Array, Array]:
-    """``passes`` safeguarded EM passes for all runs; also their objectives and log-likelihoods.
+class EMState(NamedTuple):
+    """What the next pass needs of R runs: ``objective`` and ``damping`` have shape (R,)."""
+
+    runs: Runs
+    statistics: EMStatistics
+    objective: Array
+    damping: Array
+
+    def take(self, index: NDArray[np.intp] | slice) -> EMState:
+        """Some of the runs."""
+        statistics = EMStatistics(*(array[index] for array in self.statistics))
+        return EMState(self.runs.take(index), statistics, self.objective[index], self.damping[index])
+
+
+def start_em(runs: Runs, blocks: list[Block], prior: Prior) -> EMState:
+    """The state at given models: one pass."""
+    statistics = em_statistics(runs, blocks)
+    objective = statistics.log_likelihood - prior.penalty(*runs)
+    return EMState(runs, statistics, objective, np.zeros(len(objective)))
+
+
+def em(state: EMState, blocks: list[Block], prior: Prior, passes: int) -> EMState:
+    """``passes`` safeguarded EM passes for all runs.
 
     A run whose objective would fall goes back and repeats its gate step with more damping.
     """
-    damping = np.zeros(len(runs.gate))
-    statistics = em_statistics(runs, blocks)
-    objective = statistics.log_likelihood - prior.penalty(*runs)
     for _ in range(passes):
-        trial = m_step(runs, statistics, prior, damping)
+        runs, damping = state.runs, state.damping
+        trial = m_step(runs, state.statistics, prior, damping)
         # Where damped gates fall again, an expert's Gram matrix is short of digits: all of the step shrinks.
         share = np.minimum(1.0, 2.0 / (1.0 + damping))
         trial = Runs(*(a + _rows(share, b) * (b - a) for a, b in zip(runs, trial, strict=True)))
-        trial_statistics = em_statistics(trial, blocks)
-        trial_objective = trial_statistics.log_likelihood - prior.penalty(*trial)
-        rises = trial_objective >= objective
+        after = start_em(trial, blocks, prior)
+        rises = after.objective >= state.objective
         damping = np.where(rises, damping / 4, np.maximum(4 * damping, 1.0))
-        runs = Runs(*(_choose(rises, a, b) for a, b in zip(trial, runs, strict=True)))
-        pairs = zip(trial_statistics, statistics, strict=True)
-        statistics = EMStatistics(*(_choose(rises, a, b) for a, b in pairs))
-        objective = np.where(rises, trial_objective, objective)
-    return runs, objective, statistics.log_likelihood
+        state = (after if rises.all() else _choose(rises, after, state))._replace(damping=damping)
+    return state
 
 
-def _choose(rises: NDArray[np.bool_], new: Array, old: Array) -> Array:
-    return np.where(_rows(rises, new), new, old)
+def _choose(rises: NDArray[np.bool_], new: EMState, old: EMState) -> EMState:
+    """The new runs where they rise, the old ones elsewhere."""
+
+    def choose(first: Array, second: Array) -> Array:
+        return np.where(_rows(rises, first), first, second)
+
+    return EMState(
+        Runs(*map(choose, new.runs, old.runs)),
+        EMStatistics(*map(choose, new.statistics, old.statistics)),
+        choose(new.objective, old.objective),
+        old.damping,
+    )
 
 
 def _rows(values: NDArray[Any], like: Array) -> NDArray[Any]:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from daskmoe.numerics.coordinates import Block, Coordinates, Observations
-from daskmoe.numerics.em import Buffers, Runs, e_step
+from daskmoe.numerics.em import EStep, Runs
 from daskmoe.numerics.likelihood import pack_parameters
-from daskmoe.numerics.packed import packed_size, pairwise_products, unpack
+from daskmoe.numerics.packed import Buffers, GramSums, packed_size, pairwise_products, unpack
 from daskmoe.numerics.parameters import FloatArray, MoEParameters
 
 
@@ -28,12 +28,13 @@ def score_products(parameters: MoEParameters, blocks: Iterable[Block]) -> FloatA
     n_experts, q = parameters.gate.shape
     vectors = 2 * n_experts - 1
     runs = Runs(*(array[None] for array in parameters))
-    outer = np.zeros((packed_size(vectors), packed_size(q)))
+    # Single precision in the products: no standard error is known to seven digits.
+    outer = GramSums(q, packed_size(vectors))
     mixed = np.zeros((n_experts * vectors, q))
     corner = np.zeros((n_experts, n_experts))
-    buffers = Buffers()
+    e_step, buffers = EStep(runs), Buffers()
     for block in blocks:
-        state = e_step(runs, block)
+        state = e_step(block)
         tau = state.responsibilities[0]
         ratio = state.residuals[0] / parameters.dispersion[:, None]
         linear = np.concatenate([tau[:-1] - state.gates[0, :-1], tau * ratio])
@@ -43,16 +44,13 @@ def score_products(parameters: MoEParameters, blocks: Iterable[Block]) -> FloatA
             linear *= root
             scalar *= root
         corner += scalar @ scalar.T
-        # Single precision in the products: no standard error is known to seven digits.
-        width = linear.shape[1]
-        design, small = block.design.astype(np.float32), linear.astype(np.float32)
-        weights = pairwise_products(small, buffers.get("weights", (len(outer), width), np.float32))
-        products = buffers.get("products", (packed_size(q), width), np.float32)
-        outer += weights @ pairwise_products(design, products).T
+        width, small = linear.shape[1], linear.astype(np.float32)
+        pairwise_products(small, outer.weights(width))
+        outer.add(block.design)
         own = buffers.get("own", (n_experts, vectors, width), np.float32)
         np.multiply(scalar[:, None].astype(np.float32), small, out=own)
-        mixed += own.reshape(n_experts * vectors, width) @ design.T
-    return _assemble(outer, mixed.reshape(n_experts, vectors, q), corner)
+        mixed += own.reshape(n_experts * vectors, width) @ block.design.astype(np.float32).T
+    return _assemble(outer.packed, mixed.reshape(n_experts, vectors, q), corner)
 
 
 def _assemble(outer: FloatArray, mixed: FloatArray, corner: FloatArray) -> FloatArray:

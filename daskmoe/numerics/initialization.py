@@ -64,7 +64,9 @@ def _weighted_fits(memberships: FloatArray, design: FloatArray, response: FloatA
 
 def _residual_size(design: Array, response: Array, n_experts: int, rng: np.random.Generator) -> Labels:
     """Bands of |residual| of one linear regression, cut at random quantiles."""
-    coef = np.linalg.lstsq(design.T, response, rcond=None)[0]
+    # The ridge is at rounding level and matters where there are fewer rows than features.
+    gram = design @ design.T
+    coef = np.linalg.solve(gram + 1e-10 * np.trace(gram) * np.eye(len(gram)), design @ response)
     size = np.abs(response - coef @ design)
     cuts = np.quantile(size, np.sort(rng.random(n_experts - 1)))
     return np.asarray(np.searchsorted(cuts, size))

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.numerics.coordinates import Block
-from daskmoe.numerics.em import Buffers, Posterior, Runs, e_step
-from daskmoe.numerics.packed import packed_size, pairwise_products, unpack
+from daskmoe.numerics.em import EStep, Posterior, Runs
+from daskmoe.numerics.packed import Buffers, GramSums, packed_size, unpack
 from daskmoe.numerics.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.priors import Prior
 
@@ -52,6 +52,18 @@ class LikelihoodStatistics(NamedTuple):
     weight: float
 
 
+def scaled(statistics: LikelihoodStatistics, weight: float) -> LikelihoodStatistics:
+    """Statistics as if the rows weighed ``weight`` in all."""
+    share = weight / statistics.weight
+    return LikelihoodStatistics(
+        share * statistics.value,
+        share * statistics.gradient,
+        share * statistics.information,
+        share * statistics.complete,
+        weight,
+    )
+
+
 def pack_parameters(parameters: MoEParameters) -> FloatArray:
     """The vector of free parameters, shape (P,): gates without the reference, coefficients, log-variances."""
     parts = (parameters.gate[:-1].ravel(), parameters.coef.ravel(), np.log(parameters.dispersion))
@@ -71,9 +83,9 @@ def unpack_parameters(theta: FloatArray, n_experts: int) -> MoEParameters:
 def log_likelihood_of(parameters: MoEParameters, blocks: Iterable[Block]) -> float:
     """The log-likelihood alone: an E-step without statistics."""
     runs = Runs(*(array[None] for array in parameters))
-    total = 0.0
+    total, e_step = 0.0, EStep(runs)
     for block in blocks:
-        values = e_step(runs, block).log_density[0]
+        values = e_step(block).log_density[0]
         total += float(values.sum(dtype=np.float64) if block.weight is None else values @ block.weight)
     return total
 
@@ -90,11 +102,10 @@ def likelihood_statistics(
     Single precision is enough where the information only scales a step: it does not move the optimum. Without
     ``second_order`` the matrices are zero and a pass takes a third of the time.
     """
-    n_experts, q = parameters.gate.shape
     runs = Runs(*(array[None] for array in parameters))
-    sums = _Sums(n_experts, q, precision)
+    sums = _Sums(runs, precision)
     for block in blocks:
-        sums.add(runs, block, second_order)
+        sums.add(block, second_order)
     information, complete = sums.information()
     return LikelihoodStatistics(sums.value, sums.gradient(), information, complete, sums.weight)
 
@@ -102,25 +113,30 @@ def likelihood_statistics(
 class _Sums:
     """Accumulators of `likelihood_statistics` and their assembly to a gradient and a matrix."""
 
-    def __init__(self, n_experts: int, q: int, precision: type) -> None:
-        self.n_experts, self.q, self.precision = n_experts, q, precision
-        self.vectors = 2 * n_experts - 1
+    def __init__(self, runs: Runs, precision: type) -> None:
+        _, self.n_experts, self.q = runs.gate.shape
+        self.precision = precision
+        self.vectors = 2 * self.n_experts - 1
         self.pairs = packed_size(self.vectors)
         self.value = self.weight = 0.0
-        self.linear = np.zeros((self.vectors, q))
-        self.scalar = np.zeros(n_experts)
-        self.outer = np.zeros((packed_size(q), self.pairs + packed_size(n_experts - 1) + n_experts))
-        self.mass = np.zeros(n_experts)
-        self.mixed = np.zeros((q, n_experts * self.vectors))
-        self.corner = np.zeros((n_experts, n_experts))
-        self._buffers = Buffers()
+        self.linear = np.zeros((self.vectors, self.q))
+        self.scalar = np.zeros(self.n_experts)
+        n_weights = self.pairs + packed_size(self.n_experts - 1) + self.n_experts
+        self.outer = GramSums(self.q, n_weights, precision)
+        self.mass = np.zeros(self.n_experts)
+        self.mixed = np.zeros((self.n_experts * self.vectors, self.q))
+        self.corner = np.zeros((self.n_experts, self.n_experts))
+        self._e_step, self._buffers = EStep(runs), Buffers()
+        self._precision = (1.0 / runs.variance[0])[:, None]
 
-    def add(self, runs: Runs, block: Block, second_order: bool) -> None:
+    def add(self, block: Block, second_order: bool) -> None:
         """Add the rows of one block."""
-        state, weight = e_step(runs, block), block.weight
+        state, weight = self._e_step(block), block.weight
         tau, log_density = state.responsibilities[0], state.log_density[0]
-        score = state.residuals[0] / runs.variance[0][:, None]
-        spread = 0.5 * (score * state.residuals[0] - 1.0)
+        score = state.residuals[0] * self._precision
+        spread = score * state.residuals[0]
+        spread -= 1.0
+        spread *= 0.5
         pieces = np.concatenate([tau[:-1], tau * score, tau * spread])
         self.value += float(log_density.sum() if weight is None else log_density @ weight)
         self.weight += block.response.size if weight is None else float(weight.sum())
@@ -132,23 +148,22 @@ class _Sums:
         self.scalar += gradient[self.vectors :].sum(axis=1)
         if second_order:
             self._add_corner(pieces[self.vectors :], tau, spread, weight)
-            self._add_products(block, state, pieces, score, spread, tau / runs.variance[0][:, None])
+            self._add_products(block, state, pieces, score, spread, tau * self._precision)
 
     def _add_products(
         self, block: Block, state: Posterior, pieces: Array, score: Array, spread: Array, scaled: Array
     ) -> None:
         """Add the rows' products with u u' and u; ``scaled`` is tau_k / sigma_k^2."""
         weight, tau = block.weight, state.responsibilities[0]
-        design, small = self._cast(block.design), self._cast(pieces)
-        outer = self._buffers.get("outer", (self.outer.shape[1], tau.shape[1]), self.precision)
+        small = self._cast(pieces)
+        outer = self.outer.weights(tau.shape[1])
         self._complete_weights(self._cast(state.gates[0]), self._cast(scaled), outer[self.pairs :])
         self._outer_weights(small, self._cast(tau * score * score), outer)
         if weight is not None:
             outer *= self._cast(weight)
-        products = self._buffers.get("products", (len(self.outer), tau.shape[1]), self.precision)
-        self.outer += pairwise_products(design, products) @ outer.T
+        self.outer.add(block.design)
         mixed = self._mixed_weights(small, self._cast(tau * score * (1.0 - spread)), weight)
-        self.mixed += design @ mixed.T
+        self.mixed += mixed @ self._cast(block.design).T
 
     def _cast(self, array: Array) -> Array:
         return array.astype(self.precision, copy=False)
@@ -219,13 +234,13 @@ class _Sums:
         free, size = n_experts - 1, vectors * self.q
         observed = np.zeros((size + n_experts, size + n_experts))
         complete = np.zeros_like(observed)
-        outer = self.outer.T
+        outer = self.outer.packed
         _place(observed[:size, :size], outer[: self.pairs], np.triu_indices(vectors))
         gates = packed_size(free)
         _place(complete[:size, :size], outer[self.pairs : self.pairs + gates], np.triu_indices(free))
         experts = np.arange(free, vectors)
         _place(complete[:size, :size], outer[self.pairs + gates :], (experts, experts))
-        observed[size:, :size] = self.mixed.T.reshape(n_experts, size)
+        observed[size:, :size] = self.mixed.reshape(n_experts, size)
         observed[:size, size:] = observed[size:, :size].T
         observed[size:, size:] = self.corner
         complete[size:, size:] = np.diag(0.5 * self.mass)

@@ -8,6 +8,7 @@ Where all rows are few they race themselves, and random jumps from the best opti
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, NamedTuple
 
@@ -23,13 +24,14 @@ from daskmoe.numerics.coordinates import (
     coordinates_from,
     moments,
 )
-from daskmoe.numerics.em import VARIANCE_FLOOR, Runs, em, em_statistics, m_step
+from daskmoe.numerics.em import VARIANCE_FLOOR, Runs, em, em_statistics, m_step, start_em
 from daskmoe.numerics.initialization import starting_runs
 from daskmoe.numerics.likelihood import (
     LikelihoodStatistics,
     likelihood_statistics,
     log_likelihood_of,
     penalized,
+    scaled,
 )
 from daskmoe.numerics.newton import NewtonResult, jump, maximize, standard_deviations
 from daskmoe.numerics.parameters import FloatArray, LocalEstimate, MoEParameters, Moments
@@ -49,11 +51,11 @@ _SMALL_STARTS = 4
 _JUMPS = 2
 _JUMP_PASSES = 60
 # Subsamples are copies: together with their share of the rows this bounds the memory of a fit.
-_GROWTH = 4
-_LARGEST_SHARE = 1 / 6
+_GROWTH = 8
+_LARGEST_SHARE = 1 / 8
 # In nats a row. On a subsample, precision beyond its own sampling error is wasted.
 _SUBSAMPLE_TOLERANCE = 2e-4
-_SUBSAMPLE_PASSES = 8
+_SUBSAMPLE_PASSES = 24
 
 
 class Problem(NamedTuple):
@@ -84,6 +86,13 @@ class Problem(NamedTuple):
     def subsample(self, index: NDArray[np.intp]) -> Problem:
         """The same problem on some of the rows."""
         return self._replace(rows=self.rows.take(index))
+
+
+class Candidate(NamedTuple):
+    """Where an ascent may start, with statistics of a sample of the rows ``nearby``, if there are."""
+
+    parameters: MoEParameters
+    nearby: LikelihoodStatistics | None = None
 
 
 def fit_local_estimate(
@@ -171,11 +180,11 @@ def _search(
     return best, reached / first.rows.total_weight
 
 
-def _advance(stage: Problem, candidates: list[MoEParameters], kept: int) -> list[MoEParameters]:
+def _advance(stage: Problem, candidates: list[Candidate], kept: int) -> list[Candidate]:
     """The best ``kept`` distinct candidates after a few Newton passes on the rows of ``stage``."""
     results = _polish(stage, candidates, _SUBSAMPLE_TOLERANCE, _SUBSAMPLE_PASSES)
     close = _SUBSAMPLE_TOLERANCE * stage.rows.total_weight
-    return [result.parameters for result in _distinct(results, close)][:kept]
+    return [Candidate(result.parameters, result.statistics) for result in _distinct(results, close)[:kept]]
 
 
 def _explore(
@@ -190,7 +199,7 @@ def _explore(
         if scale is None:
             break
         start = jump(best.parameters, scale, rng)
-        found = _polish(problem, [start], options.tolerance, _JUMP_PASSES)[0]
+        found = _polish(problem, [Candidate(start)], options.tolerance, _JUMP_PASSES)[0]
         if found.objective > best.objective:
             scale = standard_deviations(problem.statistics(found.parameters))
             best = found
@@ -201,10 +210,12 @@ def _sample_sizes(n: int, start_rows: int) -> list[int]:
     """Growing subsample sizes, the last one all rows."""
     if 2 * start_rows >= n:
         return [n]
-    sizes = [start_rows]
-    while sizes[-1] * _GROWTH <= _LARGEST_SHARE * n:
-        sizes.append(sizes[-1] * _GROWTH)
-    return [*sizes, n]
+    largest = int(_LARGEST_SHARE * n)
+    if largest <= start_rows:
+        return [start_rows, n]
+    levels = math.ceil(math.log(largest / start_rows) / math.log(_GROWTH))
+    growing = np.geomspace(start_rows, largest, levels + 1).round().astype(int).tolist()
+    return [*growing, n]
 
 
 def _draw(rng: np.random.Generator, n: int, size: int) -> NDArray[np.intp]:
@@ -221,18 +232,19 @@ def _distinct(results: list[NewtonResult], close: float) -> list[NewtonResult]:
 
 
 def _polish(
-    problem: Problem, candidates: list[MoEParameters], tolerance: float, max_passes: int
+    problem: Problem, candidates: list[Candidate], tolerance: float, max_passes: int
 ) -> list[NewtonResult]:
     """Newton from every candidate, best objective first."""
-    gain = tolerance * problem.rows.total_weight
+    weight = problem.rows.total_weight
     results = [
         maximize(
-            candidate,
+            candidate.parameters,
             problem.statistics,
             problem.objective,
-            tolerance=gain,
+            problem.slope,
+            tolerance=tolerance * weight,
             max_passes=max_passes,
-            slope=problem.slope,
+            nearby=None if candidate.nearby is None else scaled(candidate.nearby, weight),
         )
         for candidate in candidates
     ]
@@ -246,22 +258,23 @@ def _race(
     race: tuple[int, ...],
     kept: int,
     rng: np.random.Generator,
-) -> tuple[list[MoEParameters], FloatArray]:
+) -> tuple[list[Candidate], FloatArray]:
     """EM on the subsample from all starts at once: the survivors, best first, and all log-likelihoods."""
     blocks = [Block(b.design.copy(), b.response, b.weight) for b in problem.rows.blocks(problem.coordinates)]
     design = np.concatenate([b.design for b in blocks], axis=1)
     response = np.concatenate([b.response for b in blocks])
     weight = None if problem.rows.weight is None else problem.rows.weight.astype(np.float64)
     runs = starting_runs(design, response, weight, n_experts, n_init, problem.prior, rng)
+    state = start_em(runs, blocks, problem.prior)
     reached = np.empty(n_init)
     alive = np.arange(n_init)
     close = _SUBSAMPLE_TOLERANCE * problem.rows.total_weight
     for passes in race:
-        runs, objective, log_likelihood = em(runs, blocks, problem.prior, passes)
-        reached[alive] = log_likelihood
-        best = np.argsort(-objective, kind="stable")
+        state = em(state, blocks, problem.prior, passes)
+        reached[alive] = state.statistics.log_likelihood
+        best = np.argsort(-state.objective, kind="stable")
         best = best[: max(kept, (len(best) + 1) // 2)]
-        best = best[np.append(True, np.diff(-objective[best]) > close)]
-        runs, alive = runs.take(best), alive[best]
-    runs = runs.take(slice(kept))
-    return [MoEParameters(*(a[i] for a in runs)) for i in range(len(runs.gate))], reached
+        best = best[np.append(True, np.diff(-state.objective[best]) > close)]
+        state, alive = state.take(best), alive[best]
+    runs = state.runs.take(slice(kept))
+    return [Candidate(MoEParameters(*(a[i] for a in runs))) for i in range(len(runs.gate))], reached

@@ -35,8 +35,12 @@ _SMALLEST_DAMPING = 1e-3
 # Predicted gain a row, in nats, below which an earlier point's information will do; the share of a gain that
 # the next one may have left; and the error that the last step may leave, in units of the tolerance.
 _NEAR = 1e-4
-_CONTRACTION = 1e-2
+_CONTRACTION = 3e-2
+_UNCERTAIN = 0.2
 _REMAINDER = 1e-6
+# Points along a step that falls, and the least share of it that the next one keeps.
+_LINE_POINTS = 4
+_SHORTEST = 0.1
 # EM's step gaining less than this share of the tolerance is as stationary as rounding lets a point be.
 _NEGLIGIBLE = 1e-3
 
@@ -50,12 +54,25 @@ class NewtonState(NamedTuple):
 
 
 class NewtonResult(NamedTuple):
-    """Final ``state``, the ``objective`` reached, ``passes`` over the rows, and whether it ``converged``."""
+    """Where an ascent ended.
+
+    Attributes
+    ----------
+    parameters : MoEParameters
+    objective : float
+        The penalized log-likelihood there.
+    passes : int
+        Passes over the rows.
+    converged : bool
+    statistics : LikelihoodStatistics or None
+        Those that the last step was made from; None where no step was made.
+    """
 
     parameters: MoEParameters
     objective: float
     passes: int
     converged: bool
+    statistics: LikelihoodStatistics | None = None
 
 
 def damped_step(state: NewtonState) -> tuple[FloatArray, float, float]:
@@ -117,54 +134,120 @@ def next_damping(damping: float, actual: float, predicted: float) -> float:
     return damping if damping > _SMALLEST_DAMPING else 0.0
 
 
+class _Point(NamedTuple):
+    """A state, whether its information is its own, and the gain that was predicted one step ``before``."""
+
+    state: NewtonState
+    exact: bool
+    before: float
+
+
 def maximize(
     parameters: MoEParameters,
     evaluate: Evaluate,
     value: Value,
+    slope: Slope,
     *,
     tolerance: float,
     max_passes: int,
-    slope: Slope | None = None,
+    nearby: LikelihoodStatistics | None = None,
 ) -> NewtonResult:
     """Ascend from ``parameters`` until the predicted gain falls under ``tolerance`` (log-likelihood units).
 
-    The last step, whose gain is already negligible, is only checked by ``value``: no derivatives are needed
-    after it. Where ``slope`` is given, steps near the optimum keep the information of an earlier point for as
-    long as each leaves a hundredth of the gain before it or less.
+    ``evaluate`` gives value, gradient and information, ``slope`` the first two and ``value`` the first, at a
+    quarter and a sixth of the work. Steps keep the information of an earlier point, corrected by what the
+    gradient did since, for as long as each leaves a small share of the gain before it. ``nearby`` are
+    statistics whose information is about that at ``parameters``, such as those of a sample of the rows: then
+    none may have to be formed at all. The last step, whose gain is already negligible, is only checked.
     """
-    state = NewtonState(parameters, evaluate(parameters), 0.0)
-    passes, stale, before = 1, False, np.inf
+    if nearby is None:
+        point = _Point(NewtonState(parameters, evaluate(parameters), 0.0), True, np.inf)
+    else:
+        objective, gradient = slope(parameters)
+        known = nearby._replace(value=objective, gradient=gradient)
+        point = _Point(NewtonState(parameters, known, 0.0), False, np.inf)
+    passes = 1
     while passes < max_passes:
+        state = point.state
         step, predicted, damping = damped_step(state)
-        trial = shift(state.parameters, step)
         # What a step leaves of the predicted gain: next to nothing if the information is that of its start.
-        share = predicted / before if stale else 0.0
-        if predicted <= tolerance and damping == 0.0 and share * predicted <= _REMAINDER * tolerance:
-            return _finish(state, trial, value, passes + 1)
+        share = 0.0 if point.exact else predicted / point.before
+        certain = damping == 0.0 and (point.exact or point.before < np.inf)
+        if certain and predicted <= tolerance and share * predicted <= _REMAINDER * tolerance:
+            return _finish(state, shift(state.parameters, step), value, passes + 1)
         if damping >= 1.0 and 0 <= damping * predicted <= _NEGLIGIBLE * tolerance:
-            return NewtonResult(state.parameters, state.statistics.value, passes, True)
-        near = damping == 0.0 and predicted <= _NEAR * state.statistics.weight and share <= _CONTRACTION
-        if slope is not None and near:
-            objective, gradient = slope(trial)
-            statistics = state.statistics._replace(value=objective, gradient=gradient)
-        else:
+            return _ended(state, passes, True)
+        near = not point.exact or predicted <= _NEAR * state.statistics.weight
+        keep = damping == 0.0 and near and share <= _CONTRACTION
+        fully = damping == 0.0 and not keep and share <= _UNCERTAIN
+        most = min(_LINE_POINTS, max_passes - passes)
+        found, used = _search_line(state, step, evaluate, slope, fully, most)
+        passes += used
+        if found is None:
+            if predicted <= tolerance:
+                # Steps shorter than EM's gain little anywhere: that says nothing about the gradient.
+                return _ended(state, passes, damping <= 1.0)
+            point = point._replace(state=state._replace(damping=next_damping(damping, -1.0, predicted)))
+            continue
+        trial, statistics, length = found
+        # An undamped step that was poor was too long, which the line search has mended.
+        if damping > 0.0:
+            damping = next_damping(damping, statistics.value - state.statistics.value, predicted)
+        exact = statistics.information is not state.statistics.information
+        if not exact and keep and length == 1.0:
+            statistics = _corrected(state.statistics, step, statistics)
+        elif not exact and passes < max_passes:
+            statistics, exact, passes = evaluate(trial), True, passes + 1
+        point = _Point(NewtonState(trial, statistics, damping), exact, predicted)
+    return _ended(point.state, passes, False)
+
+
+def _search_line(
+    state: NewtonState, step: FloatArray, evaluate: Evaluate, slope: Slope, fully: bool, most: int
+) -> tuple[tuple[MoEParameters, LikelihoodStatistics, float] | None, int]:
+    """A point along ``step`` where the objective does not fall, and how many of ``most`` were looked at.
+
+    The first is the whole step, evaluated ``fully`` or for its slope only; the next ones are where the
+    parabola through what is known has its top. Where no information was formed it is that of ``state``.
+    """
+    start = state.statistics
+    rise = float(start.gradient @ step)
+    length = 1.0
+    for looked in range(1, most + 1):
+        trial = shift(state.parameters, length * step)
+        if fully and looked == 1:
             statistics = evaluate(trial)
-        passes += 1
-        actual = statistics.value - state.statistics.value
-        damping = next_damping(damping, actual, predicted)
-        if actual >= 0:
-            state = NewtonState(trial, statistics, damping)
-            stale, before = slope is not None and near, predicted
-        elif predicted <= tolerance:
-            # Steps shorter than EM's gain little anywhere: that says nothing about the gradient.
-            return NewtonResult(state.parameters, state.statistics.value, passes, damping <= 1.0)
         else:
-            state = state._replace(damping=damping)
-    return NewtonResult(state.parameters, state.statistics.value, passes, False)
+            objective, gradient = slope(trial)
+            statistics = start._replace(value=objective, gradient=gradient)
+        if statistics.value >= start.value:
+            return (trial, statistics, length), looked
+        bend = length * rise - (statistics.value - start.value)
+        top = 0.5 * length * length * rise / bend if np.isfinite(bend) else 0.0
+        length = min(max(top, _SHORTEST * length), 0.5 * length)
+    return None, most
+
+
+def _corrected(
+    before: LikelihoodStatistics, step: FloatArray, after: LikelihoodStatistics
+) -> LikelihoodStatistics:
+    """Statistics after a step with the information before it, updated by BFGS (Nocedal and Wright, 6.19)."""
+    change = before.gradient - after.gradient
+    curvature = float(change @ step)
+    if curvature <= 0.0:
+        return after
+    image = before.information @ step
+    information = before.information + np.outer(change, change / curvature)
+    information -= np.outer(image, image / float(image @ step))
+    return after._replace(information=information)
 
 
 def _finish(state: NewtonState, trial: MoEParameters, value: Value, passes: int) -> NewtonResult:
     objective = value(trial)
     if objective >= state.statistics.value:
-        return NewtonResult(trial, objective, passes, True)
-    return NewtonResult(state.parameters, state.statistics.value, passes, True)
+        return NewtonResult(trial, objective, passes, True, state.statistics)
+    return _ended(state, passes, True)
+
+
+def _ended(state: NewtonState, passes: int, converged: bool) -> NewtonResult:
+    return NewtonResult(state.parameters, state.statistics.value, passes, converged, state.statistics)

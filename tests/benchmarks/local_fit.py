@@ -115,7 +115,14 @@ def best_known(case: Case, seed: int, starts: int) -> tuple[float, float]:
     n = case.rows.n_rows
     problem = problem_of(case)
     inner = problem.coordinates.from_data(case.truth)
-    found = maximize(inner, problem.statistics, problem.objective, tolerance=1e-10 * n, max_passes=200)
+    found = maximize(
+        inner,
+        problem.statistics,
+        problem.objective,
+        problem.slope,
+        tolerance=1e-10 * n,
+        max_passes=200,
+    )
     truth = found.objective - n * float(np.log(problem.coordinates.scale))
     few = LocalFitOptions(n_experts=case.n_experts).start_rows
     if n <= few:
@@ -166,7 +173,9 @@ def measure_bias(design: str, n_rows: int, seeds: int) -> dict[str, float]:
         found = []
         for each in (problem, problem._replace(prior=weak)):
             gain = 1e-9 * n_rows
-            found.append(maximize(start, each.statistics, each.objective, tolerance=gain, max_passes=200))
+            found.append(
+                maximize(start, each.statistics, each.objective, each.slope, tolerance=gain, max_passes=200)
+            )
             start = found[0].parameters
         with_prior, without = (pack_parameters(result.parameters) for result in found)
         deviations = standard_deviations(problem.statistics(found[0].parameters))

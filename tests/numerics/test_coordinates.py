@@ -191,11 +191,10 @@ def test_other_types_are_read_at_their_value(dtype: str, rng: np.random.Generato
 def test_blocks_are_no_larger_than_they_say_and_keep_the_weights(rng: np.random.Generator) -> None:
     rows = random_rows(rng, 2 * BLOCK_ROWS + 3, 2, weighted=True)
     blocks = [
-        (b.design.shape, b.response.copy(), b.weight)
-        for b in rows.blocks(coordinates_from(moments(rows)), np.float32)
+        (b.design.shape, b.response.copy(), b.weight) for b in rows.blocks(coordinates_from(moments(rows)))
     ]
     assert [shape for shape, _, _ in blocks] == [(3, BLOCK_ROWS), (3, BLOCK_ROWS), (3, 3)]
-    assert all(response.dtype == np.float32 for _, response, _ in blocks)
+    assert all(response.dtype == np.float64 for _, response, _ in blocks)
     assert rows.weight is not None
     np.testing.assert_array_equal(np.concatenate([w for _, _, w in blocks if w is not None]), rows.weight)
     assert rows.total_weight == pytest.approx(rows.weight.sum())

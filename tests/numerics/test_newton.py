@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 
 from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
-from daskmoe.numerics.likelihood import LikelihoodStatistics, pack_parameters, unpack_parameters
+from daskmoe.numerics.likelihood import LikelihoodStatistics, pack_parameters, scaled, unpack_parameters
 from daskmoe.numerics.local import Problem
 from daskmoe.numerics.newton import (
     NewtonState,
@@ -54,7 +54,9 @@ def test_reaches_the_optimum_of_scipy(seed: int) -> None:
     rng = np.random.default_rng(seed)
     problem, start = problem_of(two_experts(rng, 400), 2), random_model(rng, 2, 2)
     recorder = Recorder(problem)
-    result = maximize(start, recorder.evaluate, problem.objective, tolerance=1e-8, max_passes=200)
+    result = maximize(
+        start, recorder.evaluate, problem.objective, problem.slope, tolerance=1e-8, max_passes=200
+    )
     assert result.converged
     assert result.passes <= 200
     assert result.objective == pytest.approx(problem.objective(result.parameters), rel=1e-12)
@@ -75,7 +77,9 @@ def test_reaches_the_optimum_of_scipy(seed: int) -> None:
 def test_more_passes_never_lower_the_objective(rng: np.random.Generator) -> None:
     problem, start = problem_of(two_experts(rng, 200), 3), random_model(rng, 3, 2, steepness=3)
     reached = [
-        maximize(start, problem.statistics, problem.objective, tolerance=1e-9, max_passes=passes).objective
+        maximize(
+            start, problem.statistics, problem.objective, problem.slope, tolerance=1e-9, max_passes=passes
+        ).objective
         for passes in range(2, 30)
     ]
     assert reached[0] >= problem.objective(start)
@@ -85,9 +89,13 @@ def test_more_passes_never_lower_the_objective(rng: np.random.Generator) -> None
 
 def test_the_last_predicted_gain_is_taken(rng: np.random.Generator) -> None:
     problem, start = problem_of(two_experts(rng, 400), 2), random_model(rng, 2, 2)
-    best = maximize(start, problem.statistics, problem.objective, tolerance=1e-9, max_passes=200)
+    best = maximize(
+        start, problem.statistics, problem.objective, problem.slope, tolerance=1e-9, max_passes=200
+    )
     beside = shift(best.parameters, np.full(11, 0.01))
-    found = maximize(beside, problem.statistics, problem.objective, tolerance=10.0, max_passes=200)
+    found = maximize(
+        beside, problem.statistics, problem.objective, problem.slope, tolerance=10.0, max_passes=200
+    )
     assert (found.converged, found.passes) == (True, 2)
     lost = best.objective - problem.objective(beside)
     assert 1e-3 < lost < 10
@@ -96,15 +104,21 @@ def test_the_last_predicted_gain_is_taken(rng: np.random.Generator) -> None:
 
 def test_says_when_it_did_not_converge(rng: np.random.Generator) -> None:
     problem, start = problem_of(two_experts(rng, 200), 2), random_model(rng, 2, 2)
-    result = maximize(start, problem.statistics, problem.objective, tolerance=1e-9, max_passes=2)
+    result = maximize(
+        start, problem.statistics, problem.objective, problem.slope, tolerance=1e-9, max_passes=2
+    )
     assert (result.converged, result.passes) == (False, 2)
 
 
 def test_at_the_optimum_it_stays(rng: np.random.Generator) -> None:
     problem = problem_of(two_experts(rng, 300), 2)
     start = random_model(rng, 2, 2)
-    first = maximize(start, problem.statistics, problem.objective, tolerance=1e-9, max_passes=200)
-    again = maximize(first.parameters, problem.statistics, problem.objective, tolerance=1e-9, max_passes=200)
+    first = maximize(
+        start, problem.statistics, problem.objective, problem.slope, tolerance=1e-9, max_passes=200
+    )
+    again = maximize(
+        first.parameters, problem.statistics, problem.objective, problem.slope, tolerance=1e-9, max_passes=200
+    )
     assert again.passes == 2
     assert first.objective <= again.objective <= first.objective + 1e-9
 
@@ -181,7 +195,10 @@ def test_a_step_to_nowhere_is_refused(rng: np.random.Generator) -> None:
     def evaluate(parameters: MoEParameters) -> LikelihoodStatistics:
         return at_start if (pack_parameters(parameters) == theta).all() else at_start._replace(value=np.nan)
 
-    result = maximize(start, evaluate, problem.objective, tolerance=1e-9, max_passes=50)
+    def slope(parameters: MoEParameters) -> tuple[float, FloatArray]:
+        return np.nan, at_start.gradient
+
+    result = maximize(start, evaluate, problem.objective, slope, tolerance=1e-9, max_passes=50)
     assert result.objective == at_start.value
     np.testing.assert_array_equal(pack_parameters(result.parameters), theta)
     # Steps that damping made too short to gain anything say nothing about the gradient.
@@ -192,7 +209,9 @@ def test_one_expert_takes_one_step_to_least_squares(rng: np.random.Generator) ->
     rows = random_rows(rng, 50, 2)
     problem = problem_of(rows, 1)
     start = MoEParameters(np.zeros((1, 3)), np.zeros((1, 3)), np.ones(1))
-    result = maximize(start, problem.statistics, problem.objective, tolerance=1e-10, max_passes=50)
+    result = maximize(
+        start, problem.statistics, problem.objective, problem.slope, tolerance=1e-10, max_passes=50
+    )
     found = problem.coordinates.to_data(result.parameters)
     design = np.column_stack([np.ones(50), rows.features])
     np.testing.assert_allclose(found.coef[0], np.linalg.lstsq(design, rows.response)[0], rtol=1e-6)
@@ -212,9 +231,11 @@ def test_gradients_alone_finish_at_the_same_optimum(seed: int) -> None:
         counts["slope"] += 1
         return problem.slope(parameters)
 
-    full = maximize(start, problem.statistics, problem.objective, tolerance=1e-8, max_passes=200)
+    full = maximize(
+        start, problem.statistics, problem.objective, problem.slope, tolerance=1e-8, max_passes=200
+    )
     beside = shift(full.parameters, np.full(11, 0.002))
-    found = maximize(beside, evaluate, problem.objective, tolerance=1e-8, max_passes=200, slope=slope)
+    found = maximize(beside, evaluate, problem.objective, slope, tolerance=1e-8, max_passes=200)
     assert found.converged
     assert counts["information"] == 1
     assert counts["slope"] == found.passes - 2 > 0
@@ -222,6 +243,58 @@ def test_gradients_alone_finish_at_the_same_optimum(seed: int) -> None:
     np.testing.assert_allclose(
         pack_parameters(found.parameters), pack_parameters(full.parameters), rtol=0, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_information_of_a_sample_is_enough(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = two_experts(rng, 16_000)
+    problem, start = problem_of(rows, 2), random_model(rng, 2, 2)
+    sample = problem.subsample(np.arange(0, 16_000, 4))
+    first = maximize(start, sample.statistics, sample.objective, sample.slope, tolerance=1e-4, max_passes=200)
+    assert first.statistics is not None
+
+    def evaluate(parameters: MoEParameters) -> LikelihoodStatistics:
+        raise AssertionError("no information of all rows is needed")
+
+    nearby = scaled(first.statistics, problem.rows.total_weight)
+    found = maximize(
+        first.parameters, evaluate, problem.objective, problem.slope,
+        tolerance=1e-8, max_passes=30, nearby=nearby,
+    )  # fmt: skip
+    full = maximize(
+        start, problem.statistics, problem.objective, problem.slope, tolerance=1e-8, max_passes=200
+    )
+    assert found.converged
+    assert found.objective == pytest.approx(full.objective, abs=1e-8)
+    np.testing.assert_allclose(
+        pack_parameters(found.parameters), pack_parameters(full.parameters), rtol=0, atol=1e-6
+    )
+
+
+def test_a_step_too_long_is_cut_along_its_line(rng: np.random.Generator) -> None:
+    problem, start = problem_of(two_experts(rng, 1000), 2), random_model(rng, 2, 2)
+    best = maximize(
+        start, problem.statistics, problem.objective, problem.slope, tolerance=1e-8, max_passes=200
+    )
+    beside = shift(best.parameters, np.full(11, 0.05))
+    there = problem.statistics(beside)
+    # Half the information makes a step twice as long, which leads as far off on the other side.
+    long = there._replace(information=0.45 * there.information)
+    values = []
+
+    def slope(parameters: MoEParameters) -> tuple[float, FloatArray]:
+        found = problem.slope(parameters)
+        values.append(found[0])
+        return found
+
+    found = maximize(
+        beside, problem.statistics, problem.objective, slope, tolerance=1e-8, max_passes=30, nearby=long
+    )
+    assert values[0] == there.value
+    assert values[1] < there.value < values[2]
+    assert best.objective - values[2] < 0.2 * (best.objective - there.value)
+    assert found.objective == pytest.approx(best.objective, abs=1e-8)
 
 
 def test_slope_is_value_and_gradient(rng: np.random.Generator) -> None:
@@ -235,7 +308,9 @@ def test_slope_is_value_and_gradient(rng: np.random.Generator) -> None:
 def test_jumps_are_standard_errors_long(rng: np.random.Generator) -> None:
     problem = problem_of(two_experts(rng, 1500), 2)
     start = random_model(rng, 2, 2)
-    best = maximize(start, problem.statistics, problem.objective, tolerance=1e-8, max_passes=200)
+    best = maximize(
+        start, problem.statistics, problem.objective, problem.slope, tolerance=1e-8, max_passes=200
+    )
     statistics = problem.statistics(best.parameters)
     deviations = standard_deviations(statistics)
     assert deviations is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daskmoe.numerics.packed import packed_size, pairwise_products, unpack
+from daskmoe.numerics.packed import GramSums, packed_size, pairwise_products, unpack
 
 
 @pytest.mark.parametrize("q", [1, 2, 5])
@@ -22,3 +22,23 @@ def test_packed_order_is_that_of_the_upper_triangle() -> None:
     rows = np.array([[2.0], [3.0], [5.0]])
     products = pairwise_products(rows, np.empty((6, 1)))
     assert products[:, 0].tolist() == [4.0, 6.0, 10.0, 9.0, 15.0, 25.0]
+
+
+@pytest.mark.parametrize("precision", [np.float64, np.float32])
+@pytest.mark.parametrize("n_weights", [1, 16, 19])
+@pytest.mark.parametrize("q", [1, 4, 60])
+def test_sums_of_blocks_are_gram_matrices(
+    q: int, n_weights: int, precision: type, rng: np.random.Generator
+) -> None:
+    # 60 columns are more than one part of a block's products.
+    sizes = (700, 700, 3)
+    sums = GramSums(q, n_weights, precision)
+    expected = np.zeros((n_weights, q, q))
+    for size in sizes:
+        design = np.concatenate([np.ones((1, size)), rng.standard_normal((q - 1, size))])
+        weights = rng.uniform(0, 1, (n_weights, size))
+        sums.weights(size)[:] = weights
+        sums.add(design)
+        expected += np.einsum("jn,an,bn->jab", weights, design, design, optimize=True)
+    tolerance = 1e-11 if precision is np.float64 else 1e-3
+    np.testing.assert_allclose(unpack(sums.packed), expected, rtol=0, atol=tolerance)

@@ -153,15 +153,14 @@ def fit(  # type: ignore[misc]
         support=kind,
         refine=refine,
     )
-    label = delayed(label_fit, pure=False, traverse=False)
-    key = f"moe-model-{tokenize(request.token, recorded)}"
-    model = label(build_fit(request), request.schema, family, recorded, dask_key_name=key)
-    if not compute:
-        return cast(Delayed, model)
-    fitted = cast(MixtureOfExperts, model.compute())
     if rounds == 0:
-        return fitted
-    return label_refinement(fitted, refine_rounds(request, fitted.parameters, rounds, None))
+        label = delayed(label_fit, pure=False, traverse=False)
+        key = f"moe-model-{tokenize(request.token, recorded)}"
+        model = label(build_fit(request), request.schema, family, recorded, dask_key_name=key)
+        return cast(MixtureOfExperts, model.compute()) if compute else cast(Delayed, model)
+    result = build_fit(request).compute()
+    fitted = label_fit(result, request.schema, family, recorded)
+    return label_refinement(fitted, refine_rounds(request, fitted.parameters, rounds, result.moments))
 
 
 def fit_local(

@@ -21,7 +21,6 @@ from daskmoe.engine.graph import FitRequest, piece_of, task_plan
 from daskmoe.engine.tasks import TaskPlan, attempt, read_rows
 from daskmoe.errors import DaskMoEError, PartitionError
 from daskmoe.numerics.coordinates import Coordinates, Observations, coordinates_from, merge_moments, moments
-from daskmoe.numerics.inference import partition_scores
 from daskmoe.numerics.parameters import FloatArray, MoEParameters, Moments
 from daskmoe.numerics.priors import prior_from
 from daskmoe.numerics.rounds import (
@@ -31,6 +30,7 @@ from daskmoe.numerics.rounds import (
     add_statistics,
     advance,
     first_state,
+    partition_scores,
     round_statistics,
 )
 from daskmoe.rows import Partition
@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 _FAN_IN = 16
 _MOST_ROUNDS = 100
+# In nats a row: a Newton step that gains less leads to the maximum or next to it.
+_NEAR = 1e-3
 
 
 class Refinement(NamedTuple):
@@ -98,13 +100,13 @@ def refine_rounds(
     most = _MOST_ROUNDS if rounds is None else rounds
     while len(infos) < most and not state.stopped:
         began = time.perf_counter()
-        trial = coordinates.to_data(state.trial)
-        packed: PackedStatistics = _run(
-            request,
-            "moe-refine",
-            partial(round_statistics, parameters=trial, coordinates=coordinates),
-            add_statistics,
+        evaluate = partial(
+            round_statistics,
+            parameters=coordinates.to_data(state.trial),
+            coordinates=coordinates,
+            scores=_may_be_last(state),
         )
+        packed: PackedStatistics = _run(request, "moe-refine", evaluate, add_statistics)
         _check_weight(packed.weight, state)
         state, info = advance(state, packed, prior)
         offset = packed.weight * float(np.log(coordinates.scale))
@@ -117,8 +119,8 @@ def refine_rounds(
         )
     assert state.accepted is not None
     reached = coordinates.to_data(state.accepted.parameters)
-    scores = None
-    if state.converged and (rounds is None or len(infos) < rounds):
+    scores = state.accepted.statistics.scores if state.converged else None
+    if state.converged and scores is None and (rounds is None or len(infos) < rounds):
         scores = _run(
             request,
             "moe-scores",
@@ -126,6 +128,13 @@ def refine_rounds(
             _add,
         )
     return Refinement(reached, infos, seconds, state.converged, state, coordinates, scores)
+
+
+def _may_be_last(state: RefinementState) -> bool:
+    """Whether the trial is so near that its round finds the scores too, which spares a pass for them."""
+    if state.accepted is None:
+        return False
+    return state.damping == 0.0 and state.predicted <= _NEAR * state.accepted.statistics.weight
 
 
 def _check_weight(weight: float, state: RefinementState) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import NamedTuple
 
 from daskmoe.numerics.aggregation import Aggregate
+from daskmoe.numerics.coordinates import merge_moments
 from daskmoe.numerics.parameters import LocalEstimate, Moments, SupportSample
 from daskmoe.numerics.refinement import Expansion
 
@@ -47,3 +49,9 @@ class FitResult(NamedTuple):
 
     aggregate: Aggregate
     partitions: list[PartitionResult]
+
+    @property
+    def moments(self) -> Moments | None:
+        """Of all rows; None where a partition was left out, which a later pass may still be able to read."""
+        known = [m for result in self.partitions if (m := result.moments) is not None]
+        return reduce(merge_moments, known) if len(known) == len(self.partitions) else None

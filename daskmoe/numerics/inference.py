@@ -7,71 +7,13 @@ sandwich I^-1 S I^-1 with S the sum over rows of the outer products of their sco
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from daskmoe.numerics.coordinates import Block, Coordinates, Observations
-from daskmoe.numerics.em import EStep, Runs
+from daskmoe.numerics.coordinates import Coordinates
 from daskmoe.numerics.likelihood import pack_parameters
-from daskmoe.numerics.packed import Buffers, GramSums, packed_size, pairwise_products, unpack
 from daskmoe.numerics.parameters import FloatArray, MoEParameters
-
-
-def score_products(parameters: MoEParameters, blocks: Iterable[Block]) -> FloatArray:
-    """Sum over rows of score score', shape (P, P), in the order of `likelihood.pack_parameters`.
-
-    A row of weight w counts w times, as if it were repeated.
-    """
-    n_experts, q = parameters.gate.shape
-    vectors = 2 * n_experts - 1
-    runs = Runs(*(array[None] for array in parameters))
-    # Single precision in the products: no standard error is known to seven digits.
-    outer = GramSums(q, packed_size(vectors))
-    mixed = np.zeros((n_experts * vectors, q))
-    corner = np.zeros((n_experts, n_experts))
-    e_step, buffers = EStep(runs), Buffers()
-    for block in blocks:
-        state = e_step(block)
-        tau = state.responsibilities[0]
-        ratio = state.residuals[0] / parameters.dispersion[:, None]
-        linear = np.concatenate([tau[:-1] - state.gates[0, :-1], tau * ratio])
-        scalar = 0.5 * tau * (ratio * state.residuals[0] - 1.0)
-        if block.weight is not None:
-            root = np.sqrt(block.weight)
-            linear *= root
-            scalar *= root
-        corner += scalar @ scalar.T
-        width, small = linear.shape[1], linear.astype(np.float32)
-        pairwise_products(small, outer.weights(width))
-        outer.add(block.design)
-        own = buffers.get("own", (n_experts, vectors, width), np.float32)
-        np.multiply(scalar[:, None].astype(np.float32), small, out=own)
-        mixed += own.reshape(n_experts * vectors, width) @ block.design.astype(np.float32).T
-    return _assemble(outer.packed, mixed.reshape(n_experts, vectors, q), corner)
-
-
-def _assemble(outer: FloatArray, mixed: FloatArray, corner: FloatArray) -> FloatArray:
-    n_experts, vectors, q = mixed.shape
-    size = vectors * q
-    out = np.empty((size + n_experts, size + n_experts))
-    blocks = np.empty((vectors, q, vectors, q))
-    rows, columns = np.triu_indices(vectors)
-    matrices = unpack(outer)
-    blocks[rows, :, columns, :] = matrices
-    blocks[columns, :, rows, :] = matrices
-    out[:size, :size] = blocks.reshape(size, size)
-    out[size:, :size] = mixed.reshape(n_experts, size)
-    out[:size, size:] = out[size:, :size].T
-    out[size:, size:] = corner
-    return out
-
-
-def partition_scores(rows: Observations, parameters: MoEParameters, coordinates: Coordinates) -> FloatArray:
-    """A partition's part of the score products, at parameters in the data's units."""
-    return score_products(coordinates.from_data(parameters), rows.blocks(coordinates))
 
 
 def jacobian(parameters: MoEParameters, coordinates: Coordinates, order: NDArray[np.intp]) -> FloatArray:

@@ -77,7 +77,7 @@ class NewtonResult(NamedTuple):
 
 def damped_step(state: NewtonState) -> tuple[FloatArray, float, float]:
     """Step (P,), the gain that the quadratic model predicts, and the damping that made it well defined."""
-    _, gradient, observed, complete, _ = state.statistics
+    _, gradient, observed, complete, *_ = state.statistics
     diagonal = np.diag(complete)
     scale = np.sqrt(np.maximum(diagonal, 1e-10 * diagonal.max() + 1e-300))
     outer = np.outer(scale, scale)

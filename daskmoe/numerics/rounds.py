@@ -8,7 +8,7 @@ of `newton`, with the prior of all rows, so the optimum does not depend on how t
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ class PackedStatistics(NamedTuple):
     information : ndarray of shape (P (P + 1) / 2,)
     complete : ndarray
         The entries of the complete-data information that are not zero by structure.
+    scores : ndarray of shape (P (P + 1) / 2,) or None
+        Of the score products; in single precision from a partition, as their terms are.
     """
 
     value: float
@@ -45,6 +47,7 @@ class PackedStatistics(NamedTuple):
     gradient: FloatArray
     information: FloatArray
     complete: FloatArray
+    scores: NDArray[np.floating[Any]] | None
 
 
 class RoundInfo(NamedTuple):
@@ -93,26 +96,44 @@ class RefinementState(NamedTuple):
 
 
 def round_statistics(
-    rows: Observations, parameters: MoEParameters, coordinates: Coordinates
+    rows: Observations, parameters: MoEParameters, coordinates: Coordinates, *, scores: bool = False
 ) -> PackedStatistics:
     """A partition's part of a round, at parameters in the data's units."""
     inner = coordinates.from_data(parameters)
     # The information only scales steps and, to a relative 1e-5, standard errors, not the optimum.
-    full = likelihood_statistics(inner, rows.blocks(coordinates), precision=np.float32)
+    full = likelihood_statistics(inner, rows.blocks(coordinates), precision=np.float32, scores=scores)
     upper, structure = _positions(parameters.n_experts, coordinates.size)
     return PackedStatistics(
-        full.value, full.weight, full.gradient, full.information[upper], full.complete[structure]
+        full.value,
+        full.weight,
+        full.gradient,
+        full.information[upper],
+        full.complete[structure],
+        None if full.scores is None else full.scores[upper].astype(np.float32),
     )
+
+
+def partition_scores(rows: Observations, parameters: MoEParameters, coordinates: Coordinates) -> FloatArray:
+    """A partition's part of the score products alone, at parameters in the data's units."""
+    blocks = rows.blocks(coordinates)
+    inner = coordinates.from_data(parameters)
+    sums = likelihood_statistics(inner, blocks, precision=np.float32, second_order=False, scores=True)
+    assert sums.scores is not None
+    return sums.scores
 
 
 def add_statistics(first: PackedStatistics, second: PackedStatistics) -> PackedStatistics:
     """Statistics of the union of two sets of rows."""
+    scores = None
+    if first.scores is not None and second.scores is not None:
+        scores = np.add(first.scores, second.scores, dtype=np.float64)
     return PackedStatistics(
         first.value + second.value,
         first.weight + second.weight,
         first.gradient + second.gradient,
         first.information + second.information,
         first.complete + second.complete,
+        scores,
     )
 
 
@@ -125,7 +146,11 @@ def unpack_statistics(packed: PackedStatistics, n_experts: int, q: int) -> Likel
     information.T[upper] = packed.information
     complete[structure] = packed.complete
     complete.T[structure] = packed.complete
-    return LikelihoodStatistics(packed.value, packed.gradient, information, complete, packed.weight)
+    scores = None if packed.scores is None else np.zeros((size, size))
+    if scores is not None:
+        scores[upper] = packed.scores
+        scores.T[upper] = packed.scores
+    return LikelihoodStatistics(packed.value, packed.gradient, information, complete, packed.weight, scores)
 
 
 @lru_cache(maxsize=32)
@@ -186,7 +211,7 @@ def _em_step(state: NewtonState, prior: Prior, damping: float) -> tuple[FloatArr
     Coefficients and variances are exact conditional maxima, however far they are: the quadratic model of a
     log-variance holds for a change of one or so.
     """
-    parameters, (_, gradient, _, complete, _), _ = state
+    parameters, (_, gradient, _, complete, *_), _ = state
     n_experts, q = parameters.gate.shape
     free, size = n_experts - 1, (2 * n_experts - 1) * q
     step = np.zeros(len(gradient))
@@ -221,7 +246,7 @@ def _escape(state: NewtonState, step: FloatArray, predicted: float) -> tuple[Flo
 
     The gradient vanishes there, as it does where experts are equal, so that neither Newton nor EM moves.
     """
-    _, gradient, observed, complete, weight = state.statistics
+    _, gradient, observed, complete, weight, _ = state.statistics
     diagonal = np.diag(complete)
     scale = np.sqrt(np.maximum(diagonal, 1e-10 * diagonal.max() + 1e-300))
     values, vectors = np.linalg.eigh(observed / np.outer(scale, scale))

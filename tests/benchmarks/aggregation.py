@@ -6,6 +6,7 @@ of five experts each (``three``: local fits of three experts, a result of five).
 
     python -m tests.benchmarks.aggregation --seeds 3
     python -m tests.benchmarks.aggregation --partitions 16 --seeds 10
+    python -m tests.benchmarks.aggregation --partitions 64 128 --methods auto --orders exchangeable sorted
     python -m tests.benchmarks.aggregation --tiny
 """
 
@@ -25,7 +26,7 @@ import daskmoe
 from daskmoe import MixtureOfExperts
 
 DESIGNS = {"paper": 4, "overlap": 5}
-ORDERS = ("exchangeable", "sorted")
+ORDERS = ("exchangeable", "sorted", "three")
 METHODS = ("reduction", "whole", "greedy", "aligned", "middle", "weighted", "features", "auto")
 HELD_OUT = 50_000
 NOISE = 0.3
@@ -109,22 +110,26 @@ def fit_all(
 
 
 def run_seed(
-    design: str, seed: int, partitions: tuple[int, ...], orders: tuple[str, ...], size: Size
+    design: str,
+    seed: int,
+    partitions: tuple[int, ...],
+    orders: tuple[str, ...],
+    methods: tuple[str, ...],
+    size: Size,
 ) -> Iterator[tuple[tuple[str, str, int, str], float]]:
     """((design, order, partitions, method), excess) of one draw."""
     case, n_experts = draw_case(design, seed, size), DESIGNS[design]
     for n in partitions:
-        for order in orders:
+        for order in [order for order in orders if order != "three"]:
             data = ordered(case, order, seed)
-            for method, excess in fit_all(case, data, n_experts, seed, METHODS, partitions=n):
+            for method, excess in fit_all(case, data, n_experts, seed, methods, partitions=n):
                 yield (design, order, n, method), excess
-    if design == "overlap":
+    if design == "overlap" and "three" in orders:
         n = partitions[0]
         data = split_by_experts(case, n, seed)
         options = {"partitions": "part", "n_local_experts": KNOWN_EXPERTS}
-        for method, excess in fit_all(
-            case, data, n_experts, seed, ("reduction", "greedy", "features", "auto"), **options
-        ):
+        able = tuple(m for m in ("reduction", "greedy", "features", "auto") if m in methods)
+        for method, excess in fit_all(case, data, n_experts, seed, able, **options):
             yield (design, "three", n, method), excess
 
 
@@ -148,6 +153,7 @@ def main(arguments: list[str] | None = None) -> str:
     parser.add_argument("--partitions", type=int, nargs="+", default=[16, 64, 128])
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=list(DESIGNS))
     parser.add_argument("--orders", nargs="+", choices=ORDERS, default=list(ORDERS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--tiny", action="store_true", help="One small draw: whether it runs.")
     options = parser.parse_args(arguments)
     size = Size(3_000, 3, 1_000) if options.tiny else Size()
@@ -156,7 +162,8 @@ def main(arguments: list[str] | None = None) -> str:
     found: dict[tuple[str, str, int, str], list[float]] = {}
     with dask.config.set(scheduler="synchronous"):
         for design, seed in itertools.product(options.designs, seeds):
-            for key, excess in run_seed(design, seed, partitions, tuple(options.orders), size):
+            orders, methods = tuple(options.orders), tuple(options.methods)
+            for key, excess in run_seed(design, seed, partitions, orders, methods, size):
                 found.setdefault(key, []).append(excess)
                 print(*key, seed, f"{excess:.6f}", flush=True)  # noqa: T201
     result = table(found)

@@ -7,7 +7,7 @@ import pytest
 from scipy.linalg import LinAlgError
 
 from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
-from daskmoe.numerics.inference import jacobian, partition_scores, score_products, standard_errors
+from daskmoe.numerics.inference import jacobian, standard_errors
 from daskmoe.numerics.likelihood import (
     likelihood_statistics,
     log_likelihood_of,
@@ -15,6 +15,7 @@ from daskmoe.numerics.likelihood import (
     unpack_parameters,
 )
 from daskmoe.numerics.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.rounds import partition_scores, round_statistics
 from numerics.oracles import central_gradient, identity_coordinates, random_model, random_rows
 
 
@@ -40,8 +41,9 @@ def test_score_products_are_those_of_the_rows(
     scores = row_scores(model, rows)
     weight = np.ones(15) if rows.weight is None else rows.weight
     expected = (scores * weight[:, None]).T @ scores
-    found = score_products(model, rows.blocks(identity_coordinates(p)))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    found = likelihood_statistics(model, rows.blocks(identity_coordinates(p)), scores=True).scores
+    assert found is not None
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
     np.testing.assert_array_equal(found, found.T)
 
 
@@ -54,6 +56,19 @@ def test_a_weight_counts_as_repeated_rows_and_partitions_add_up(rng: np.random.G
     halves = [repeated.take(np.arange(0, 10)), repeated.take(np.arange(10, repeated.n_rows))]
     total = sum(partition_scores(half, model, coordinates) for half in halves)
     np.testing.assert_allclose(weighted, total, rtol=0, atol=1e-5 * np.abs(total).max())
+
+
+def test_scores_of_a_round_are_those_of_a_pass_of_their_own(rng: np.random.Generator) -> None:
+    model, rows = random_model(rng, 3, 2), random_rows(rng, 400, 2, weighted=True)
+    coordinates = coordinates_from(moments(rows))
+    alone, without = (round_statistics(rows, model, coordinates, scores=s) for s in (True, False))
+    assert alone.scores is not None
+    assert without.scores is None
+    np.testing.assert_array_equal(alone.information, without.information)
+    expected = partition_scores(rows, model, coordinates)
+    np.testing.assert_allclose(
+        alone.scores, expected[np.triu_indices(len(expected))], rtol=0, atol=1e-6 * np.abs(expected).max()
+    )
 
 
 @pytest.mark.parametrize("n_experts", [1, 2, 4])

@@ -184,8 +184,11 @@ def test_single_precision_is_close_where_it_only_scales(rng: np.random.Generator
 
 def test_weights_are_repeated_rows(rng: np.random.Generator) -> None:
     model, rows, times = random_model(rng, 3, 2), random_rows(rng, 30, 2), rng.integers(0, 4, 30)
-    weighted = likelihood_statistics(model, blocks_of(rows._replace(weight=times.astype(float))))
-    repeated = likelihood_statistics(model, blocks_of(rows.take(np.repeat(np.arange(30), times))))
+    by_weight = rows._replace(weight=times.astype(float))
+    weighted = likelihood_statistics(model, blocks_of(by_weight), scores=True)
+    repeated = likelihood_statistics(
+        model, blocks_of(rows.take(np.repeat(np.arange(30), times))), scores=True
+    )
     for found, expected in zip(weighted, repeated, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
 

@@ -118,7 +118,7 @@ def test_from_random_models_the_objective_rises_to_a_maximum(seed: int) -> None:
     assert state.converged
     assert state.accepted is not None
     assert objective_of(rows, state) == pytest.approx(state.accepted.statistics.value, rel=1e-10)
-    _, gradient, information, _, _ = state.accepted.statistics
+    _, gradient, information, *_ = state.accepted.statistics
     assert np.linalg.eigvalsh(information)[0] > 0
     assert gradient @ np.linalg.solve(information, gradient) < 2e-4
 

@@ -18,7 +18,7 @@ from daskmoe.request import Data, source_of
 from daskmoe.rows import (
     Partition,
     RowSchema,
-    SampleRun,
+    SampleWindow,
     describe_rows,
     match_schema,
     plan_partitions,
@@ -100,7 +100,7 @@ def _check_folder(checkpoint: str | os.PathLike[str] | None) -> None:
         raise InvalidOptionError(f"checkpoint: expected a folder, got the file {os.fspath(checkpoint)!r}.")
 
 
-def _plan_pilot(dataset: xr.Dataset, schema: RowSchema, seed: int) -> tuple[SampleRun, ...]:
+def _plan_pilot(dataset: xr.Dataset, schema: RowSchema, seed: int) -> tuple[SampleWindow, ...]:
     """The sample of the shared start: 5 % of the rows, at least 10,000, at most 30,000."""
     rows = math.prod(dataset.sizes[dim] for dim in schema.sample_dims)
     size = min(max(_PILOT_ROWS, rows // 20), _LARGEST_PILOT_ROWS)

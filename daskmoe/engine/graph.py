@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -20,7 +21,7 @@ from daskmoe.engine.aggregating import AggregationPlan, aggregate_partitions, re
 from daskmoe.engine.checkpoint import store_fingerprint
 from daskmoe.engine.results import FitResult
 from daskmoe.engine.tasks import Sends, TaskPlan, fit_partition, fit_pilot, read_sample
-from daskmoe.rows import Partition, RowSchema, SampleRun, read_box
+from daskmoe.rows import Partition, RowSchema, SampleWindow, read_box
 
 _SAMPLE_TASKS = 16
 
@@ -55,8 +56,8 @@ class FitRequest:
     seed : int
     on_error : {"raise", "skip"}
     checkpoint : str or None
-    sample : tuple of SampleRun
-        Runs of rows of the pilot's sample; none where there is no shared start.
+    sample : tuple of SampleWindow
+        Rows of the pilot's sample; none where there is no shared start.
     method : str
         ``"auto"`` or one of `daskmoe.config.METHODS`.
     n_experts : int or None
@@ -73,7 +74,7 @@ class FitRequest:
     seed: int
     on_error: Literal["raise", "skip"]
     checkpoint: str | None
-    sample: tuple[SampleRun, ...] = ()
+    sample: tuple[SampleWindow, ...] = ()
     method: str = "reduction"
     n_experts: int | None = None
     support: str | GivenSupport = "labelled"
@@ -144,10 +145,10 @@ def _build_pilot(request: FitRequest, shared: Delayed) -> Delayed:
     read = delayed(read_sample, pure=False, traverse=False)
     samples = [
         read(
-            shared, runs, [piece_of(request, run.window) for run in runs],
+            shared, windows, [piece_of(request, part.window) for part in windows],
             dask_key_name=f"moe-sample-{request.token}-{index}",
         )
-        for index, runs in enumerate(_sample_groups(request))
+        for index, windows in enumerate(_sample_groups(request))
     ]  # fmt: skip
     fit = delayed(fit_pilot, pure=False)
     return cast(Delayed, fit(shared, samples, dask_key_name=f"moe-pilot-{request.token}"))
@@ -157,7 +158,7 @@ def fit_directly(request: FitRequest) -> FitResult:
     """The result of a request without a graph, in this thread."""
     plan = task_plan(request)
     groups = _sample_groups(request)
-    samples = [read_sample(plan, runs, [piece_of(request, run.window) for run in runs]) for runs in groups]
+    samples = [read_sample(plan, parts, [piece_of(request, p.window) for p in parts]) for parts in groups]
     pilot = fit_pilot(plan, samples) if samples else None
     results = [
         fit_partition(plan, partition, share, piece_of(request, partition), pilot)
@@ -175,9 +176,10 @@ def task_plan(request: FitRequest) -> TaskPlan:
     )  # fmt: skip
 
 
-def _sample_groups(request: FitRequest) -> list[tuple[SampleRun, ...]]:
+def _sample_groups(request: FitRequest) -> list[tuple[SampleWindow, ...]]:
     tasks = min(len(request.sample), _SAMPLE_TASKS)
-    return [request.sample[i::tasks] for i in range(tasks)]
+    bounds = [i * len(request.sample) // tasks for i in range(tasks + 1)] if tasks else []
+    return [request.sample[start:stop] for start, stop in pairwise(bounds)]
 
 
 def _shares(request: FitRequest) -> list[tuple[Partition, int]]:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from daskmoe.config import LocalFitOptions
 from daskmoe.engine.checkpoint import checkpoint_path, load_result, save_result
@@ -19,7 +20,7 @@ from daskmoe.numerics.information import expand_at
 from daskmoe.numerics.local import fit_local_estimate
 from daskmoe.numerics.parameters import LocalEstimate, SupportSample
 from daskmoe.numerics.refinement import Pilot, expand_estimate, make_pilot
-from daskmoe.rows import Partition, RowSchema, SampleRun, extract_rows, read_box
+from daskmoe.rows import Partition, RowSchema, SampleWindow, extract_rows, read_box
 
 logger = logging.getLogger(__name__)
 
@@ -77,17 +78,15 @@ class TaskPlan(NamedTuple):
 
 
 def read_sample(
-    plan: TaskPlan, runs: Sequence[SampleRun], pieces: Sequence[xr.Dataset | None]
+    plan: TaskPlan, windows: Sequence[SampleWindow], pieces: Sequence[xr.Dataset | None]
 ) -> Observations:
-    """Read some runs of the pilot's sample; incomplete rows are left out, whatever ``plan.on_error`` says."""
-    parts = []
-    for run, piece in zip(runs, pieces, strict=True):
-        rows = read_rows(plan, run.window, piece, "skip")
-        seed = np.random.SeedSequence(plan.seed, spawn_key=(_SAMPLE_SEED, run.window.index))
-        size = min(run.n_rows, rows.n_rows)
-        drawn = np.random.default_rng(seed).choice(rows.n_rows, size, replace=False, shuffle=False)
-        parts.append(rows.take(np.sort(drawn)))
-    return _concatenate(parts)
+    """Read some of the pilot's sample; incomplete rows are left out, whatever ``plan.on_error`` says."""
+    return _concatenate(
+        [
+            read_rows(plan, part.window, piece, "skip", part.positions)
+            for part, piece in zip(windows, pieces, strict=True)
+        ]
+    )
 
 
 def fit_pilot(plan: TaskPlan, samples: Sequence[Observations]) -> Pilot:
@@ -202,12 +201,16 @@ def _fit(
 
 
 def read_rows(
-    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, on_error: Literal["raise", "skip"]
+    plan: TaskPlan,
+    partition: Partition,
+    piece: xr.Dataset | None,
+    on_error: Literal["raise", "skip"],
+    positions: NDArray[np.intp] | None = None,
 ) -> Observations:
-    """The rows of a partition, from the store or from its piece of a dataset."""
+    """The rows of a partition, or those at some positions, from the store or from its piece of a dataset."""
     box = read_box(plan.source, plan.schema, partition) if plan.source is not None else piece
     assert box is not None
-    rows = extract_rows(box, plan.schema, partition, on_error=on_error)
+    rows = extract_rows(box, plan.schema, partition, on_error=on_error, positions=positions)
     assert rows.response is not None
     return Observations(rows.features, rows.response, rows.weight)
 

@@ -125,6 +125,8 @@ class EStep:
         return Posterior(log_density, gates, joint, residuals)
 
 
+# What overflows at a wild trial step falls, and is not taken.
+@np.errstate(over="ignore", invalid="ignore")
 def em_statistics(runs: Runs, blocks: Iterable[Block]) -> EMStatistics:
     """All statistics of one EM pass over ``blocks``."""
     n_runs, n_experts, q = runs.gate.shape

@@ -80,6 +80,8 @@ def unpack_parameters(theta: FloatArray, n_experts: int) -> MoEParameters:
     return MoEParameters(gate, coef, np.exp(theta[-n_experts:]))
 
 
+# What overflows at a wild trial step falls, and is not taken.
+@np.errstate(over="ignore", invalid="ignore")
 def log_likelihood_of(parameters: MoEParameters, blocks: Iterable[Block]) -> float:
     """The log-likelihood alone: an E-step without statistics."""
     runs = Runs(*(array[None] for array in parameters))
@@ -90,6 +92,8 @@ def log_likelihood_of(parameters: MoEParameters, blocks: Iterable[Block]) -> flo
     return total
 
 
+# What overflows at a wild trial step falls, and is not taken.
+@np.errstate(over="ignore", invalid="ignore")
 def likelihood_statistics(
     parameters: MoEParameters,
     blocks: Iterable[Block],

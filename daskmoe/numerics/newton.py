@@ -93,12 +93,13 @@ def damped_step(state: NewtonState) -> tuple[FloatArray, float, float]:
                 complete_scaled[np.diag_indices_from(complete)] += _RIDGE
             damping = max(2.0 * damping, _FIRST_DAMPING)
     step = cho_solve(factor, gradient / scale) / scale
-    step = _bounded(step, state.parameters.n_experts)
+    step = bounded(step, state.parameters.n_experts)
     predicted = float(gradient @ step - 0.5 * step @ observed @ step)
     return step, predicted, damping
 
 
-def _bounded(step: FloatArray, n_experts: int) -> FloatArray:
+def bounded(step: FloatArray, n_experts: int) -> FloatArray:
+    """The step, shortened where a log-variance would move by more than two."""
     largest = float(np.abs(step[-n_experts:]).max())
     return step * min(1.0, _LARGEST_LOG_VARIANCE_STEP / max(largest, 1e-300))
 
@@ -114,7 +115,7 @@ def standard_deviations(statistics: LikelihoodStatistics) -> FloatArray | None:
 def jump(parameters: MoEParameters, deviations: FloatArray, rng: np.random.Generator) -> MoEParameters:
     """A random point `_JUMP` standard errors away in every direction."""
     step = deviations @ (_JUMP * rng.standard_normal(len(deviations)))
-    return shift(parameters, _bounded(step, parameters.n_experts))
+    return shift(parameters, bounded(step, parameters.n_experts))
 
 
 def shift(parameters: MoEParameters, step: FloatArray) -> MoEParameters:

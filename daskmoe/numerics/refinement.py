@@ -133,7 +133,11 @@ def expand_estimate(rows: Observations, pilot: Pilot) -> tuple[LocalEstimate, Ex
 
 
 def combine_expansions(expansions: Iterable[Expansion], pilot: Pilot, prior: Prior) -> MoEParameters | None:
-    """The maximum of the summed expansions and the prior; None where the sum has no maximum."""
+    """The maximum of the summed expansions and the prior.
+
+    Where the sum has no maximum, as if the pilot's sample came with it, once or a few times; None if that
+    does not help.
+    """
     start = pilot.coordinates.from_data(pilot.parameters)
     origin = pack_parameters(start)
     information = np.zeros((len(origin), len(origin)))
@@ -147,11 +151,14 @@ def combine_expansions(expansions: Iterable[Expansion], pilot: Pilot, prior: Pri
     penalty = penalized(empty, start, prior)
     information += penalty.information
     vector += penalty.gradient + penalty.information @ origin
-    try:
-        theta = cho_solve(cho_factor(information, lower=True), vector)
-    except LinAlgError:
-        return None
-    return pilot.coordinates.to_data(unpack_parameters(theta, start.n_experts))
+    for times in (0.0, 1.0, 4.0, 16.0):
+        try:
+            factor = cho_factor(information + times * pilot.information, lower=True)
+        except LinAlgError:
+            continue
+        theta = cho_solve(factor, vector + times * (pilot.information @ origin))
+        return pilot.coordinates.to_data(unpack_parameters(theta, start.n_experts))
+    return None
 
 
 def _with_prior(

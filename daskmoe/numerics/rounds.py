@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 from daskmoe.numerics.coordinates import Coordinates, Observations
 from daskmoe.numerics.likelihood import LikelihoodStatistics, likelihood_statistics, penalized
-from daskmoe.numerics.newton import NewtonState, damped_step, next_damping, shift
+from daskmoe.numerics.newton import NewtonState, bounded, damped_step, next_damping, shift
 from daskmoe.numerics.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.priors import Prior
 
@@ -26,6 +27,10 @@ _GAIN = 1e-4
 # the scale in which the complete-data information of a row has a unit diagonal.
 _SADDLE_STEP = 0.5
 _SADDLE_CURVATURE = 1e-6
+# Of the complete data's, the least curvature that a step trusts where the objective is not concave.
+_LEAST_CURVATURE = 0.03
+# In nats a row: where more is to be gained, the eigenvalues' signs say little about the way.
+_NEAR = 1e-2
 
 
 class PackedStatistics(NamedTuple):
@@ -81,6 +86,9 @@ class RefinementState(NamedTuple):
     trial : MoEParameters
     damping, predicted : float
         Of the step that led to the trial.
+    floor : float
+        Least curvature of that step, if it was free of saddles (`damping` is what it would have needed
+        otherwise); else 0.
     converged : bool
         The accepted parameters are at a maximum.
     stopped : bool
@@ -91,6 +99,7 @@ class RefinementState(NamedTuple):
     trial: MoEParameters
     damping: float
     predicted: float
+    floor: float
     converged: bool
     stopped: bool
 
@@ -166,7 +175,7 @@ def _positions(n_experts: int, q: int) -> tuple[tuple[NDArray[np.intp], ...], tu
 
 def first_state(parameters: MoEParameters, coordinates: Coordinates) -> RefinementState:
     """The state whose first trial is ``parameters``, in the data's units."""
-    return RefinementState(None, coordinates.from_data(parameters), 0.0, 0.0, False, False)
+    return RefinementState(None, coordinates.from_data(parameters), 0.0, 0.0, 0.0, False, False)
 
 
 def advance(
@@ -177,11 +186,14 @@ def advance(
     raw = unpack_statistics(packed, n_experts, q)
     statistics = penalized(raw, state.trial, prior)
     before = state.accepted
-    damping = state.damping
+    damping, floor = state.damping, _LEAST_CURVATURE
     accepted = before is None or statistics.value >= before.statistics.value
     if before is not None:
         actual = statistics.value - before.statistics.value
-        damping = next_damping(damping, actual, state.predicted)
+        # A step that was free of saddles leaves no damping behind where it went well.
+        damping = next_damping(0.0 if state.floor and accepted else damping, actual, state.predicted)
+        if state.floor and actual > 0.7 * state.predicted:
+            floor = 0.3 * state.floor
     if before is None or accepted:
         current = NewtonState(state.trial, statistics, damping)
     else:
@@ -189,7 +201,10 @@ def advance(
     limit = min(_GAIN_PER_ROW * raw.weight, _GAIN)
     stalled = not accepted and state.predicted <= limit
     step, predicted, used = damped_step(current)
-    if used > 0.0 and 0.5 * float(current.statistics.gradient @ step) <= limit:
+    way = _saddle_free_step(current, floor) if used > 0.0 == current.damping else None
+    if way is not None and limit < way[1] <= _NEAR * raw.weight:
+        step, predicted = way
+    elif used > 0.0 and 0.5 * float(current.statistics.gradient @ step) <= limit:
         # So small by damping, or by what called for it: only Newton's own tells which.
         step, predicted, used = damped_step(current._replace(damping=0.0))
     elif used >= 1.0 or predicted <= 0.0:
@@ -199,10 +214,28 @@ def advance(
     converged = predicted <= limit and used == 0.0
     if predicted <= limit and not converged:
         step, predicted = _escape(current, step, predicted)
+    if way is None or step is not way[0]:
+        floor = 0.0
     info = RoundInfo(raw.value, statistics.value, used, float(np.abs(step).max()), accepted)
     trial = shift(current.parameters, step)
     stopped = converged or stalled or not predicted > limit
-    return RefinementState(current, trial, used, predicted, converged, stopped), info
+    return RefinementState(current, trial, used, predicted, floor, converged, stopped), info
+
+
+def _saddle_free_step(state: NewtonState, floor: float) -> tuple[FloatArray, float]:
+    """Newton's step with the absolute values of the information's eigenvalues, and the gain it predicts.
+
+    In the metric of the complete-data information, where all are at most one (Dauphin et al., 2014, equation
+    7). Damping would shorten the step in all directions for the sake of the few that are not concave.
+    """
+    _, gradient, observed, complete, *_ = state.statistics
+    root = np.linalg.cholesky(_ridged(complete))
+    half = solve_triangular(root, observed, lower=True)
+    values, vectors = np.linalg.eigh(solve_triangular(root, half.T, lower=True))
+    along = vectors.T @ solve_triangular(root, gradient, lower=True)
+    along /= np.maximum(np.abs(values), floor)
+    step = bounded(solve_triangular(root, vectors @ along, lower=True, trans=1), state.parameters.n_experts)
+    return step, float(gradient @ step - 0.5 * step @ observed @ step)
 
 
 def _em_step(state: NewtonState, prior: Prior, damping: float) -> tuple[FloatArray, float]:
@@ -236,9 +269,12 @@ def _em_step(state: NewtonState, prior: Prior, damping: float) -> tuple[FloatArr
 
 def _solve(matrix: FloatArray, right: FloatArray) -> FloatArray:
     """Solve a symmetric semi-definite system, with a ridge at rounding level."""
+    return np.asarray(np.linalg.solve(_ridged(matrix), right))
+
+
+def _ridged(matrix: FloatArray) -> FloatArray:
     diagonal = np.diag(matrix)
-    ridged = matrix + np.diag(1e-10 * diagonal + 1e-14 * diagonal.max() + 1e-300)
-    return np.asarray(np.linalg.solve(ridged, right))
+    return matrix + np.diag(1e-10 * diagonal + 1e-14 * diagonal.max() + 1e-300)
 
 
 def _escape(state: NewtonState, step: FloatArray, predicted: float) -> tuple[FloatArray, float]:

@@ -7,7 +7,7 @@ Knows xarray and NumPy. It builds no graph: what a task does with a partition is
 from daskmoe.rows.matching import match_schema
 from daskmoe.rows.partitions import Partition, plan_partitions
 from daskmoe.rows.reading import Rows, extract_rows
-from daskmoe.rows.sampling import SampleRun, plan_sample
+from daskmoe.rows.sampling import SampleWindow, plan_sample
 from daskmoe.rows.schema import FeatureVariable, RowSchema, describe_rows
 from daskmoe.rows.stores import open_store, read_box
 
@@ -16,7 +16,7 @@ __all__ = [
     "Partition",
     "RowSchema",
     "Rows",
-    "SampleRun",
+    "SampleWindow",
     "describe_rows",
     "extract_rows",
     "match_schema",

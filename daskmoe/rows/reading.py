@@ -53,6 +53,7 @@ def extract_rows(
     *,
     on_error: Literal["raise", "skip"] = "raise",
     need_target: bool = True,
+    positions: NDArray[np.intp] | None = None,
 ) -> Rows:
     """Stack the rows of a partition, loading them if they are lazy.
 
@@ -68,6 +69,8 @@ def extract_rows(
         What to do about rows with a NaN or infinite feature or response: raise, or drop and count them.
     need_target : bool
         Whether to give the response.
+    positions : ndarray of int, optional
+        Only these of the partition's rows, which is a range of rows then.
 
     Returns
     -------
@@ -92,6 +95,9 @@ def extract_rows(
     """
     shape = tuple(stop - start for _, start, stop in partition.box)
     selection = _selection(box, schema, partition, shape)
+    if positions is not None:
+        assert isinstance(selection, slice)
+        selection = positions + selection.start
     features = _features(box, schema, shape)[selection]
     response = _column(box, schema.target, schema, shape)[selection] if need_target else None
     weight = None

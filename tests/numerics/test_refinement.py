@@ -106,5 +106,22 @@ def test_no_sum_has_no_maximum_where_the_information_is_not_definite(
 ) -> None:
     _, expansion = expand_estimate(rows.take(np.arange(500)), pilot)
     prior = prior_from(moments(rows), pilot.coordinates, 3)
-    negative = expansion._replace(information=-expansion.information)
+    negative = expansion._replace(information=-1e3 * expansion.information)
     assert combine_expansions([negative], pilot, prior) is None
+
+
+def test_a_sum_without_maximum_leans_on_the_pilot(
+    pilot: Pilot, rows: Observations, optimum: MoEParameters
+) -> None:
+    prior = prior_from(moments(rows), pilot.coordinates, 3)
+    expansions = [expand_estimate(part, pilot)[1] for part in parts(rows, 4, by_feature=False)]
+    # One partition's information is spoiled in the direction that is known least.
+    values, vectors = np.linalg.eigh(sum(unpack(e.information).astype(np.float64) for e in expansions))
+    spoiled = unpack(expansions[0].information) - 1.1 * values[0] * np.outer(vectors[:, 0], vectors[:, 0])
+    upper = np.triu_indices(len(spoiled))
+    expansions[0] = expansions[0]._replace(information=spoiled[upper].astype(np.float32))
+    with pytest.raises(np.linalg.LinAlgError):
+        np.linalg.cholesky(sum(unpack(e.information).astype(np.float64) for e in expansions))
+    found = combine_expansions(expansions, pilot, prior)
+    assert found is not None
+    assert excess(rows, found, optimum) < excess(rows, pilot.parameters, optimum)

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 
 from daskmoe.numerics.coordinates import Coordinates, Observations, coordinates_from, moments
-from daskmoe.numerics.likelihood import likelihood_statistics, log_likelihood_of
+from daskmoe.numerics.likelihood import likelihood_statistics, log_likelihood_of, penalized
+from daskmoe.numerics.newton import NewtonState, damped_step, shift
 from daskmoe.numerics.parameters import MoEParameters
 from daskmoe.numerics.priors import Prior, prior_from
 from daskmoe.numerics.rounds import (
     RefinementState,
     RoundInfo,
+    _saddle_free_step,
     add_statistics,
     advance,
     first_state,
@@ -55,7 +57,10 @@ def objective_of(rows: Observations, state: RefinementState) -> float:
     """The penalized log-likelihood by a plain E-step."""
     assert state.accepted is not None
     inner = state.accepted.parameters
-    coordinates, prior = setting(rows, inner.n_experts)
+    return objective_at(rows, inner, *setting(rows, inner.n_experts))
+
+
+def objective_at(rows: Observations, inner: MoEParameters, coordinates: Coordinates, prior: Prior) -> float:
     return log_likelihood_of(inner, rows.blocks(coordinates)) - float(prior.penalty(*inner))
 
 
@@ -121,6 +126,36 @@ def test_from_random_models_the_objective_rises_to_a_maximum(seed: int) -> None:
     _, gradient, information, *_ = state.accepted.statistics
     assert np.linalg.eigvalsh(information)[0] > 0
     assert gradient @ np.linalg.solve(information, gradient) < 2e-4
+
+
+def test_a_step_free_of_saddles_is_newtons_where_the_objective_is_concave() -> None:
+    rows, truth = simulated(3_000, 3, 1)
+    coordinates, prior = setting(rows, 3)
+    inner = coordinates.from_data(truth)
+    raw = unpack_statistics(round_statistics(rows, truth, coordinates), 3, coordinates.size)
+    state = NewtonState(inner, penalized(raw, inner, prior), 0.0)
+    step, predicted = _saddle_free_step(state, 1e-6)
+    newton, gain, damping = damped_step(state)
+    assert damping == 0.0
+    np.testing.assert_allclose(step, newton, rtol=1e-5, atol=1e-7)
+    assert predicted == pytest.approx(gain, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_step_free_of_saddles_ascends_where_the_objective_is_not_concave(seed: int) -> None:
+    rows, _ = simulated(3_000, 3, 1)
+    coordinates, prior = setting(rows, 3)
+    model = random_model(np.random.default_rng(seed), 3, 3)
+    inner = coordinates.from_data(model)
+    raw = unpack_statistics(round_statistics(rows, model, coordinates), 3, coordinates.size)
+    statistics = penalized(raw, inner, prior)
+    assert np.linalg.eigvalsh(statistics.information)[0] < 0
+    step, predicted = _saddle_free_step(NewtonState(inner, statistics, 0.0), 0.03)
+    assert predicted > 0
+    assert statistics.gradient @ step > 0
+    small = 1e-4 / max(1.0, float(np.abs(step).max()))
+    moved = shift(inner, small * step)
+    assert objective_at(rows, moved, coordinates, prior) > statistics.value
 
 
 def hopeless_starts() -> dict[str, MoEParameters]:

@@ -1,0 +1,104 @@
+"""The pilot's sample: the same rows whatever the chunks, read a chunk at a time."""
+
+from __future__ import annotations
+
+import dask
+import dask.array
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+
+from daskmoe.rows import describe_rows, extract_rows, plan_sample, read_box
+from daskmoe.rows.sampling import SampleWindow
+
+
+def cube(shape: tuple[int, ...]) -> xr.Dataset:
+    """A target that numbers the rows in C order."""
+    dims = ("time", "lat", "lon")[: len(shape)]
+    numbers = np.arange(float(np.prod(shape))).reshape(shape)
+    return xr.Dataset({"y": (dims, numbers), "x": (dims, -numbers)})
+
+
+def plan(ds: xr.Dataset, n_rows: int, seed: int = 0) -> tuple[SampleWindow, ...]:
+    return plan_sample(ds, describe_rows(ds, "y"), n_rows, np.random.default_rng(seed))
+
+
+def drawn(ds: xr.Dataset, n_rows: int, seed: int = 0) -> np.ndarray:
+    schema = describe_rows(ds, "y")
+    parts = [
+        extract_rows(read_box(ds, schema, w.window), schema, w.window, positions=w.positions)
+        for w in plan(ds, n_rows, seed)
+    ]
+    for part in parts:
+        assert part.response is not None
+        np.testing.assert_array_equal(part.features[:, 0], -part.response)
+    return np.concatenate([part.response for part in parts if part.response is not None])
+
+
+@given(st.data())
+def test_rows_do_not_depend_on_chunks(data: st.DataObject) -> None:
+    shape = tuple(data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=3)))
+    ds = cube(shape)
+    n_rows = data.draw(st.integers(1, 40))
+    expected = drawn(ds, n_rows)
+    assert expected.size == min(n_rows, ds["y"].size)
+    assert (np.diff(expected) > 0).all()
+    chunks = {str(dim): data.draw(st.integers(1, size)) for dim, size in ds.sizes.items()}
+    with dask.config.set(scheduler="synchronous"):
+        np.testing.assert_array_equal(drawn(ds.chunk(chunks), n_rows), expected)
+
+
+def test_every_stratum_has_its_share() -> None:
+    rows = drawn(cube((1_000_000,)), 20_000)
+    assert rows.size == 20_000
+    counts = np.histogram(rows, bins=100, range=(0, 1_000_000))[0]
+    assert counts.min() > 150
+    assert counts.max() < 250
+    # Runs of neighbours, each at a random place.
+    starts = rows[np.append(True, np.diff(rows) > 1)]
+    assert 500 <= starts.size <= 512
+    assert np.std(np.diff(starts)) > 200
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks", "most"),
+    [
+        ((100_000,), (10_000,), 10),
+        ((12, 10_000), (1, 10_000), 12),
+        ((100, 30, 40), (25, 30, 40), 4),
+        # No range of rows in C order is a chunk: every run is read on its own.
+        ((100, 30, 40), (100, 10, 10), 512),
+    ],
+)
+def test_runs_in_a_chunk_are_read_at_once(shape: tuple[int, ...], chunks: tuple[int, ...], most: int) -> None:
+    ds = cube(shape)
+    lazy = ds.chunk(dict(zip(ds.dims, chunks, strict=True)))
+    windows = plan(lazy, 5_000)
+    assert len(windows) == most
+    assert sum(len(window.runs) for window in windows) == 512
+    # A window holds little more than its chunk.
+    assert max(window.window.n_rows for window in windows) <= np.prod(chunks) + 20
+
+
+def test_planning_reads_nothing() -> None:
+    lazy = xr.Dataset(
+        {
+            name: ("row", dask.array.from_delayed(dask.delayed(pytest.fail)("read"), (5_000,), float))
+            for name in ("x", "y")
+        }
+    )
+    assert len(plan(lazy, 100)) == 1
+
+
+def test_incomplete_rows_of_a_sample_are_left_out() -> None:
+    ds = cube((400,))
+    ds["x"][::3] = np.nan
+    schema = describe_rows(ds, "y")
+    (window,) = plan(ds, 400)
+    box = read_box(ds, schema, window.window)
+    part = extract_rows(box, schema, window.window, on_error="skip", positions=window.positions[10:20])
+    assert part.response is not None
+    assert part.response.tolist() == [10, 11, 13, 14, 16, 17, 19]
+    assert part.dropped == 3

@@ -10,7 +10,7 @@ from daskmoe.numerics.likelihood import likelihood_statistics, pack_parameters, 
 from daskmoe.numerics.packed import unpack
 from daskmoe.numerics.parameters import MoEParameters
 from daskmoe.numerics.priors import prior_from
-from daskmoe.numerics.refinement import Pilot, combine_expansions, expand_estimate, make_pilot
+from daskmoe.numerics.refinement import Expansion, Pilot, combine_expansions, expand_estimate, make_pilot
 from daskmoe.numerics.rounds import advance, first_state, round_statistics
 from daskmoe.numerics.simulate import draw_design, sample_rows
 
@@ -115,11 +115,15 @@ def test_a_sum_without_maximum_leans_on_the_pilot(
 ) -> None:
     prior = prior_from(moments(rows), pilot.coordinates, 3)
     expansions = [expand_estimate(part, pilot)[1] for part in parts(rows, 4, by_feature=False)]
-    # One partition's information is spoiled in the direction that is known least.
+    # One partition curves the other way in the direction that is known least.
     values, vectors = np.linalg.eigh(sum(unpack(e.information).astype(np.float64) for e in expansions))
-    spoiled = unpack(expansions[0].information) - 1.1 * values[0] * np.outer(vectors[:, 0], vectors[:, 0])
-    upper = np.triu_indices(len(spoiled))
-    expansions[0] = expansions[0]._replace(information=spoiled[upper].astype(np.float32))
+    less = 1.1 * values[0] * np.outer(vectors[:, 0], vectors[:, 0])
+    upper = np.triu_indices(len(less))
+    start = pack_parameters(pilot.coordinates.from_data(pilot.parameters))
+    expansions[0] = Expansion(
+        (unpack(expansions[0].information) - less)[upper].astype(np.float32),
+        expansions[0].vector - less @ start,
+    )
     with pytest.raises(np.linalg.LinAlgError):
         np.linalg.cholesky(sum(unpack(e.information).astype(np.float64) for e in expansions))
     found = combine_expansions(expansions, pilot, prior)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from benchmarks import local_fit
+from benchmarks import aggregation, local_fit, reduction, refinement
 
 
 def test_ratios_and_memory_of_local_fits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,3 +39,41 @@ def test_what_the_priors_move(capsys: pytest.CaptureFixture[str]) -> None:
         assert shift is not None
         # A weak prior moves nothing by a standard error.
         assert 0 < float(shift[1]) < 0.5
+
+
+def test_excess_of_every_aggregation() -> None:
+    rows = [line.split("|")[1:-1] for line in aggregation.main(["--tiny"]).splitlines()[2:]]
+    assert [[cell.strip() for cell in row[:2]] for row in rows] == [
+        ["paper", "exchangeable"], ["paper", "sorted"], ["overlap", "exchangeable"], ["overlap", "sorted"],
+        ["overlap", "three"],
+    ]  # fmt: skip
+    for row in rows:
+        found = dict(zip(aggregation.METHODS, row[3:], strict=True))
+        assert float(found["auto"]) < float(found["reduction"])
+
+
+def test_majorization_minimization_at_scale(capsys: pytest.CaptureFixture[str]) -> None:
+    reduction.main(["--tiny"])
+    times, memory = capsys.readouterr().out.splitlines()
+    assert all(float(ns) > 0 for ns in re.findall(r"ns a cell (\S+)", times))
+    peak, before = (float(value) for value in re.findall(r"MB (\S+)", memory))
+    assert 0 < before <= peak
+
+
+def test_starts_cost_and_excess_of_refinement(capsys: pytest.CaptureFixture[str]) -> None:
+    refinement.main(["starts", "--models", "3"])
+    refinement.main(["cost", "--rows", "1000", "--repeats", "1"])
+    refinement.main(["excess", "--rows", "2000", "--seeds", "1", "--partitions", "4"])
+    found, *costs, excess = capsys.readouterr().out.splitlines()
+    assert found.startswith("3 random models: 0 not at a maximum")
+    assert len(costs) == 5
+    assert all(float(line.split()[-1]) > 0 for line in costs)
+    inside = re.findall(r"(\w+): (\S+) /", excess)
+    assert [name for name, _ in inside] == ["0", "3", "converged"]
+    assert float(inside[-1][1]) < float(inside[0][1])
+
+
+def test_wall_time_of_refinement(capsys: pytest.CaptureFixture[str]) -> None:
+    refinement.main(["wall", "--rows", "6400", "--repeats", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[1:]] == ["refine=0", "refine=3", "refine=converged"]

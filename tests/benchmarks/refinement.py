@@ -1,5 +1,6 @@
-"""The studies of `docs/design/refinement.md`: coverage, cost, excess and the Beijing stations.
+"""The studies of `docs/design/refinement.md`: starts, coverage, cost, excess and the Beijing stations.
 
+PYTHONPATH=tests python -m benchmarks.refinement starts
 PYTHONPATH=tests python -m benchmarks.refinement coverage
 PYTHONPATH=tests python -m benchmarks.refinement cost
 PYTHONPATH=tests python -m benchmarks.refinement wall
@@ -39,6 +40,39 @@ GROUPS = {
 def say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+# Starts.
+
+
+def starts(options: argparse.Namespace) -> None:
+    """Rounds to convergence from random models with gates up to five times steeper than usual."""
+    rounds, unfinished = [], 0
+    with dask.config.set(scheduler="synchronous"):
+        for seed in range(options.models):
+            rng = np.random.default_rng(seed)
+            n_experts, n_rows, p = (
+                int(rng.integers(2, 6)),
+                int(rng.integers(60, 2_000)),
+                int(rng.integers(1, 5)),
+            )
+            features = rng.standard_normal((n_rows, p)) * rng.uniform(0.5, 2, p) + 1
+            response = 3 * rng.standard_normal(n_rows) + features.sum(axis=1)
+            data = xr.Dataset({"X": (("row", "feature"), features), "y": ("row", response)})
+            gate = rng.uniform(0.5, 5) * rng.standard_normal((n_experts, p + 1))
+            coef = 2 * rng.standard_normal((n_experts, p + 1))
+            start = MoEParameters(gate - gate[-1], coef, rng.uniform(0.3, 2.0, n_experts))
+            schema = daskmoe.fit_local(data, "y", n_experts=1).rows
+            model = MixtureOfExperts.from_parameters(start, family="gaussian", rows=schema)
+            found = daskmoe.refine(model, data, rounds="converged")
+            assert found.diagnostics is not None
+            kept = found.diagnostics["round_objective"].values[found.diagnostics["round_accepted"].values > 0]
+            assert (np.diff(kept) >= 0).all()
+            rounds.append(found.diagnostics.sizes["round"])
+            unfinished += not found.diagnostics.attrs["refinement_converged"]
+    say(f"{options.models} random models: {unfinished} not at a maximum, rounds: "
+        f"median {np.median(rounds):.0f}, nine of ten within {np.quantile(rounds, 0.9):.0f}, "
+        f"most {max(rounds)}")  # fmt: skip
 
 
 # Coverage.
@@ -177,7 +211,7 @@ def wall(options: argparse.Namespace) -> None:
             options.rows, n_features=20, n_experts=4, design=options.design,
             chunks=options.rows // 32, random_state=0,
         )  # fmt: skip
-        data.to_zarr(path, zarr_format=3, consolidated=False)
+        data.to_zarr(path, zarr_format=2)
         seconds: dict[Any, list[tuple[float, float]]] = {0: [], 3: [], "converged": []}
         for _ in range(options.repeats):
             for rounds, kept in seconds.items():
@@ -261,9 +295,12 @@ def beijing(options: argparse.Namespace) -> None:
             tell(f"seed {seed}, refine={rounds}", model)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     studies = parser.add_subparsers(required=True)
+    study = studies.add_parser("starts")
+    study.set_defaults(run=starts)
+    study.add_argument("--models", type=int, default=180)
     study = studies.add_parser("coverage")
     study.set_defaults(run=coverage)
     for name, value in (("datasets", 300), ("rows", 20_000), ("features", 4), ("experts", 3)):
@@ -286,7 +323,7 @@ def main() -> None:
     study.set_defaults(run=beijing)
     study.add_argument("folder", type=Path)
     study.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.run(options)
 
 

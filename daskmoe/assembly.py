@@ -73,6 +73,10 @@ def _diagnostics(result: FitResult) -> xr.Dataset:
     sizes = [0 if (p := r.estimate.parameters) is None else p.n_experts for r in parts]
     labelled = label_aggregate(result.aggregate, sizes, [r.label for r in parts])
     variables = _per_partition(parts)
+    mass = _padded([r.estimate.expert_weights for r in parts])
+    if mass.size:
+        text = {"long_name": "sum of the responsibilities of each local expert: the rows that speak for it"}
+        variables["local_expert_weight"] = (("partition", "local_expert"), mass, text)
     starts = _padded([r.estimate.start_log_likelihoods for r in parts])
     if starts.size:
         text = {"long_name": "log-likelihood a row that each start reached on the subsample", "units": "nats"}

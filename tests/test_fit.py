@@ -219,6 +219,17 @@ def test_one_expert_is_least_squares_and_its_reduction_their_average(data: xr.Da
     np.testing.assert_array_equal(model.parameters.gate, np.zeros((1, 4)))
 
 
+def test_experts_without_rows_are_told(data: xr.Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    # One straight line is no place for three experts with variances of their own.
+    line = data.assign(y=data["X"] @ xr.DataArray([1.0, -2.0, 0.5], dims="feature"))
+    with caplog.at_level("WARNING", logger="daskmoe"):
+        model = daskmoe.fit(line, "y", partitions=2, aggregation="reduction", **(FAST | {"n_experts": 3}))
+    assert model.diagnostics is not None
+    assert bool((model.diagnostics["local_expert_weight"] < 1).any("local_expert").all())
+    assert caplog.text.count("of 3 experts have the weight of less than one row") == 2
+    assert all(bool(np.isfinite(values).all()) for values in model.params.values())
+
+
 def test_diagnostics_tell_how_the_fit_went(data: xr.Dataset, expected: MixtureOfExperts) -> None:
     found = expected.diagnostics
     assert found is not None
@@ -228,6 +239,7 @@ def test_diagnostics_tell_how_the_fit_went(data: xr.Dataset, expected: MixtureOf
     # 300 rows of three features and a response.
     assert found["data_bytes"].values.tolist() == [300 * 4 * 8] * 4
     assert (found["seconds"] > 0).all()
+    np.testing.assert_allclose(found["local_expert_weight"].sum("local_expert"), 300.0)
     objective = found["objective"].values
     assert len(objective) > 1
     assert (np.diff(objective) <= 0).all()

@@ -22,6 +22,8 @@ from daskmoe.numerics.refinement import Expansion
 
 logger = logging.getLogger(__name__)
 
+_ESTIMATE_ARRAYS = ("start_log_likelihoods", "expert_weights")
+
 
 def store_fingerprint(path: str) -> str:
     """Of the names, sizes and times of all files of a store on this machine; empty for a URL.
@@ -73,10 +75,10 @@ def _to_arrays(result: PartitionResult) -> dict[str, Any]:
     scalars = {
         name: value
         for name, value in estimate._asdict().items()
-        if name not in ("parameters", "start_log_likelihoods")
+        if name not in ("parameters", *_ESTIMATE_ARRAYS)
     }
     scalars |= {"label": result.label, "data_bytes": result.data_bytes}
-    arrays: dict[str, Any] = {"start_log_likelihoods": estimate.start_log_likelihoods}
+    arrays: dict[str, Any] = {name: getattr(estimate, name) for name in _ESTIMATE_ARRAYS}
     groups = {
         "parameters": estimate.parameters,
         "support": result.support,
@@ -103,9 +105,8 @@ def _from_arrays(arrays: dict[str, Any]) -> PartitionResult:
     label, data_bytes = scalars.pop("label"), scalars.pop("data_bytes")
     parameters = MoEParameters(**group("parameters")) if group("parameters") else None
     moments = group("moments")
-    estimate = LocalEstimate(
-        parameters=parameters, start_log_likelihoods=arrays["start_log_likelihoods"], **scalars
-    )
+    own = {name: arrays[name] for name in _ESTIMATE_ARRAYS}
+    estimate = LocalEstimate(parameters=parameters, **own, **scalars)
     return PartitionResult(
         label,
         estimate,

@@ -39,8 +39,8 @@ class PartitionResult(NamedTuple):
     @property
     def sent_bytes(self) -> int:
         """Size of the arrays that travel to the aggregation, in bytes."""
-        starts = (self.estimate.start_log_likelihoods,)
-        groups = (self.estimate.parameters, self.support, self.moments, starts, self.expansion)
+        own = (self.estimate.start_log_likelihoods, self.estimate.expert_weights)
+        groups = (self.estimate.parameters, self.support, self.moments, own, self.expansion)
         return sum(int(getattr(a, "nbytes", 8)) for g in groups if g is not None for a in g if a is not None)
 
 

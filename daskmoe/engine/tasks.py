@@ -179,6 +179,7 @@ def _fit(
         estimate = fit_local_estimate(data, plan.options, np.random.default_rng(fit_seed), known)
         assert estimate.parameters is not None
         expansion = expand_at(data, estimate.parameters, known) if plan.sends.information else None
+        _tell_empty_experts(estimate, partition)
     else:
         estimate, expansion = expand_estimate(data, pilot)
     logger.info(
@@ -198,6 +199,16 @@ def _fit(
         sum(a.nbytes for a in data if a is not None),
         expansion,
     )
+
+
+def _tell_empty_experts(estimate: LocalEstimate, partition: Partition) -> None:
+    """Warn of experts that no row speaks for: the priors alone say what they are."""
+    empty = int(np.count_nonzero(estimate.expert_weights < 1.0))
+    if empty:
+        logger.warning(
+            "partition %s: %d of %d experts have the weight of less than one row; fewer experts would do",
+            partition.label, empty, len(estimate.expert_weights),
+        )  # fmt: skip
 
 
 def read_rows(
@@ -259,6 +270,7 @@ def _left_out(partition: Partition, plan: TaskPlan, reason: str) -> PartitionRes
         iterations=0,
         converged=False,
         start_log_likelihoods=np.empty(0),
+        expert_weights=np.empty(0),
         seconds=0.0,
         status=f"left out: {reason}",
     )

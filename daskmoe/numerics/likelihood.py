@@ -40,6 +40,8 @@ class LikelihoodStatistics(NamedTuple):
         Information of the complete data, experts known: positive semi-definite, the metric of an EM step.
     weight : float
         Sum of the row weights.
+    mass : ndarray of shape (K,) or None
+        Sum of the responsibilities of each expert; None where no rows were summed.
     scores : ndarray of shape (P, P) or None
         Sum of the outer products of the rows' scores; a row of weight w counts w times, as if repeated.
     """
@@ -49,18 +51,15 @@ class LikelihoodStatistics(NamedTuple):
     information: FloatArray
     complete: FloatArray
     weight: float
+    mass: FloatArray | None = None
     scores: FloatArray | None = None
 
 
 def scaled(statistics: LikelihoodStatistics, weight: float) -> LikelihoodStatistics:
-    """Statistics as if the rows weighed ``weight`` in all."""
+    """The matrices of some rows as if they weighed ``weight`` in all."""
     share = weight / statistics.weight
-    return LikelihoodStatistics(
-        share * statistics.value,
-        share * statistics.gradient,
-        share * statistics.information,
-        share * statistics.complete,
-        weight,
+    return statistics._replace(
+        information=share * statistics.information, complete=share * statistics.complete, weight=weight
     )
 
 
@@ -114,7 +113,9 @@ def likelihood_statistics(
         sums.add(block)
     information, complete = sums.information()
     products = sums.score_products() if scores else None
-    return LikelihoodStatistics(sums.value, sums.gradient(), information, complete, sums.weight, products)
+    return LikelihoodStatistics(
+        sums.value, sums.gradient(), information, complete, sums.weight, sums.mass, products
+    )
 
 
 def penalized(

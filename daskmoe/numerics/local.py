@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.config import LocalFitOptions
-from daskmoe.numerics.alignment import canonical_order
+from daskmoe.numerics.alignment import canonical_indices
 from daskmoe.numerics.coordinates import (
     Block,
     Coordinates,
@@ -71,12 +71,11 @@ class Problem(NamedTuple):
         raw = likelihood_statistics(parameters, blocks, precision=np.float32)
         return penalized(raw, parameters, self.prior)
 
-    def slope(self, parameters: MoEParameters) -> tuple[float, FloatArray]:
-        """Penalized log-likelihood and its gradient, a third of the work of `statistics`."""
+    def slope(self, parameters: MoEParameters) -> LikelihoodStatistics:
+        """The same without the matrices, a quarter of the work."""
         blocks = self.rows.blocks(self.coordinates)
         raw = likelihood_statistics(parameters, blocks, second_order=False)
-        found = penalized(raw, parameters, self.prior)
-        return found.value, found.gradient
+        return penalized(raw, parameters, self.prior)
 
     def objective(self, parameters: MoEParameters) -> float:
         """Penalized log-likelihood alone."""
@@ -129,8 +128,12 @@ def fit_local_estimate(
         result, starts = _search(problem, options, rng)
     offset = known.weight * np.log(coordinates.scale)
     objective = result.objective - offset
+    parameters = coordinates.to_data(result.parameters)
+    order = canonical_indices(parameters)
+    mass = np.array([known.weight]) if result.statistics is None else result.statistics.mass
+    assert mass is not None
     return LocalEstimate(
-        parameters=canonical_order(coordinates.to_data(result.parameters)),
+        parameters=parameters.take(order),
         rows=rows.n_rows,
         dropped_rows=0,
         weight=known.weight,
@@ -139,6 +142,7 @@ def fit_local_estimate(
         iterations=result.passes,
         converged=result.converged,
         start_log_likelihoods=starts - np.log(coordinates.scale),
+        expert_weights=mass[order],
         seconds=time.perf_counter() - began,
         status="ok" if result.converged else "not converged",
     )

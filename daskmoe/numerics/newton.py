@@ -24,7 +24,7 @@ from daskmoe.numerics.parameters import FloatArray, MoEParameters
 
 Evaluate = Callable[[MoEParameters], LikelihoodStatistics]
 Value = Callable[[MoEParameters], float]
-Slope = Callable[[MoEParameters], tuple[float, FloatArray]]
+Slope = Callable[[MoEParameters], LikelihoodStatistics]
 
 _LARGEST_LOG_VARIANCE_STEP = 2.0
 _FIRST_DAMPING = 0.05
@@ -155,8 +155,8 @@ def maximize(
 ) -> NewtonResult:
     """Ascend from ``parameters`` until the predicted gain falls under ``tolerance`` (log-likelihood units).
 
-    ``evaluate`` gives value, gradient and information, ``slope`` the first two and ``value`` the first, at a
-    quarter and a sixth of the work. Steps keep the information of an earlier point, corrected by what the
+    ``evaluate`` gives all statistics, ``slope`` those without the matrices and ``value`` the objective alone,
+    at a quarter and a sixth of the work. Steps keep the information of an earlier point, corrected by what the
     gradient did since, for as long as each leaves a small share of the gain before it. ``nearby`` are
     statistics whose information is about that at ``parameters``, such as those of a sample of the rows: then
     none may have to be formed at all. The last step, whose gain is already negligible, is only checked.
@@ -164,8 +164,7 @@ def maximize(
     if nearby is None:
         point = _Point(NewtonState(parameters, evaluate(parameters), 0.0), True, np.inf)
     else:
-        objective, gradient = slope(parameters)
-        known = nearby._replace(value=objective, gradient=gradient)
+        known = _with_matrices(slope(parameters), nearby)
         point = _Point(NewtonState(parameters, known, 0.0), False, np.inf)
     passes = 1
     while passes < max_passes:
@@ -216,17 +215,18 @@ def _search_line(
     length = 1.0
     for looked in range(1, most + 1):
         trial = shift(state.parameters, length * step)
-        if fully and looked == 1:
-            statistics = evaluate(trial)
-        else:
-            objective, gradient = slope(trial)
-            statistics = start._replace(value=objective, gradient=gradient)
+        whole = fully and looked == 1
+        statistics = evaluate(trial) if whole else _with_matrices(slope(trial), start)
         if statistics.value >= start.value:
             return (trial, statistics, length), looked
         bend = length * rise - (statistics.value - start.value)
         top = 0.5 * length * length * rise / bend if np.isfinite(bend) else 0.0
         length = min(max(top, _SHORTEST * length), 0.5 * length)
     return None, most
+
+
+def _with_matrices(found: LikelihoodStatistics, of: LikelihoodStatistics) -> LikelihoodStatistics:
+    return found._replace(information=of.information, complete=of.complete)
 
 
 def _corrected(

@@ -104,6 +104,8 @@ class LocalEstimate(NamedTuple):
     converged : bool
     start_log_likelihoods : ndarray of shape (n_init,)
         Log-likelihood a row that each start reached on the subsample.
+    expert_weights : ndarray of shape (K,)
+        Sum of the (weighted) responsibilities of each expert: how many rows speak for it.
     seconds : float
         Time of the fit, in seconds.
     status : str
@@ -119,6 +121,7 @@ class LocalEstimate(NamedTuple):
     iterations: int
     converged: bool
     start_log_likelihoods: FloatArray
+    expert_weights: FloatArray
     seconds: float
     status: str
 

@@ -115,6 +115,7 @@ def expand_estimate(rows: Observations, pilot: Pilot) -> tuple[LocalEstimate, Ex
             state = state._replace(damping=damping)
     packed = raw.information[np.triu_indices(len(origin))].astype(np.float32)
     vector = unpack(packed).astype(np.float64) @ pack_parameters(state.parameters) + raw.gradient
+    assert raw.mass is not None
     offset = raw.weight * float(np.log(coordinates.scale))
     estimate = LocalEstimate(
         parameters=coordinates.to_data(state.parameters),
@@ -126,6 +127,7 @@ def expand_estimate(rows: Observations, pilot: Pilot) -> tuple[LocalEstimate, Ex
         iterations=passes,
         converged=True,
         start_log_likelihoods=np.empty(0),
+        expert_weights=raw.mass,
         seconds=time.perf_counter() - began,
         status="ok",
     )

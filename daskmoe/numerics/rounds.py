@@ -282,7 +282,7 @@ def _escape(state: NewtonState, step: FloatArray, predicted: float) -> tuple[Flo
 
     The gradient vanishes there, as it does where experts are equal, so that neither Newton nor EM moves.
     """
-    _, gradient, observed, complete, weight, _ = state.statistics
+    _, gradient, observed, complete, weight, *_ = state.statistics
     diagonal = np.diag(complete)
     scale = np.sqrt(np.maximum(diagonal, 1e-10 * diagonal.max() + 1e-300))
     values, vectors = np.linalg.eigh(observed / np.outer(scale, scale))

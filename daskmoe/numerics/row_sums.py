@@ -67,6 +67,7 @@ class RowSums:
         gradient = scores if weight is None else scores * weight
         self.linear += gradient[: self.vectors] @ block.design.T
         self.scalar += gradient[self.vectors :].sum(axis=1)
+        self.mass += tau.sum(axis=1) if weight is None else tau @ weight
         if not (self.second_order or self.scores):
             return
         weights = self.outer.weights(block.response.size)
@@ -163,7 +164,6 @@ class RowSums:
         """Add the information between log-variances: ``pieces`` are tau_k t_k, ``spread`` t_k."""
         scaled, mass = (pieces, tau) if weight is None else (pieces * weight, tau * weight)
         self.corner[0] += scaled @ pieces.T
-        self.mass += mass.sum(axis=1)
         # d^2 log phi / (d log sigma^2)^2 = -(spread + 1/2).
         own = mass * (spread + 0.5 - spread * spread)
         self.corner[0][np.diag_indices(self.n_experts)] += own.sum(axis=1)

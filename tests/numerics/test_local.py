@@ -11,7 +11,7 @@ from daskmoe.config import LocalFitOptions
 from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
 from daskmoe.numerics.likelihood import likelihood_statistics, penalized
 from daskmoe.numerics.local import Candidate, Problem, _polish, _sample_sizes, fit_local_estimate
-from daskmoe.numerics.mixture import log_likelihood
+from daskmoe.numerics.mixture import log_likelihood, responsibilities
 from daskmoe.numerics.parameters import FloatArray, LocalEstimate, MoEParameters
 from daskmoe.numerics.priors import prior_from
 from daskmoe.numerics.simulate import draw_design, sample_rows
@@ -53,6 +53,9 @@ def assert_sound(estimate: LocalEstimate, rows: Observations) -> None:
     assert np.isfinite(estimate.start_log_likelihoods).all()
     assert estimate.rows == rows.n_rows
     assert estimate.weight == pytest.approx(rows.total_weight)
+    assert estimate.expert_weights.shape == (model.n_experts,)
+    assert (estimate.expert_weights >= 0).all()
+    assert estimate.expert_weights.sum() == pytest.approx(rows.total_weight)
 
 
 def assert_reported(estimate: LocalEstimate, rows: Observations) -> None:
@@ -162,6 +165,13 @@ class TestOptimum:
         penalty = float(prior.penalty(*coordinates.from_data(parameters_of(estimate))))
         assert estimate.log_likelihood - estimate.objective == pytest.approx(penalty, rel=1e-8)
         assert_reported(estimate, rows)
+
+    def test_weights_of_experts_are_sums_of_responsibilities(
+        self, base: tuple[Observations, LocalEstimate]
+    ) -> None:
+        rows, estimate = base
+        tau = responsibilities(parameters_of(estimate), GAUSSIAN, rows.features, rows.response)
+        np.testing.assert_allclose(estimate.expert_weights, tau.sum(axis=1), rtol=1e-5)
 
     @pytest.mark.parametrize("design", ["overlap", "paper"])
     def test_beats_the_truth_on_its_own_rows(self, design: str) -> None:

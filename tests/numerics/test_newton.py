@@ -195,8 +195,8 @@ def test_a_step_to_nowhere_is_refused(rng: np.random.Generator) -> None:
     def evaluate(parameters: MoEParameters) -> LikelihoodStatistics:
         return at_start if (pack_parameters(parameters) == theta).all() else at_start._replace(value=np.nan)
 
-    def slope(parameters: MoEParameters) -> tuple[float, FloatArray]:
-        return np.nan, at_start.gradient
+    def slope(parameters: MoEParameters) -> LikelihoodStatistics:
+        return at_start._replace(value=np.nan)
 
     result = maximize(start, evaluate, problem.objective, slope, tolerance=1e-9, max_passes=50)
     assert result.objective == at_start.value
@@ -227,7 +227,7 @@ def test_gradients_alone_finish_at_the_same_optimum(seed: int) -> None:
         counts["information"] += 1
         return problem.statistics(parameters)
 
-    def slope(parameters: MoEParameters) -> tuple[float, FloatArray]:
+    def slope(parameters: MoEParameters) -> LikelihoodStatistics:
         counts["slope"] += 1
         return problem.slope(parameters)
 
@@ -283,9 +283,9 @@ def test_a_step_too_long_is_cut_along_its_line(rng: np.random.Generator) -> None
     long = there._replace(information=0.45 * there.information)
     values = []
 
-    def slope(parameters: MoEParameters) -> tuple[float, FloatArray]:
+    def slope(parameters: MoEParameters) -> LikelihoodStatistics:
         found = problem.slope(parameters)
-        values.append(found[0])
+        values.append(found.value)
         return found
 
     found = maximize(
@@ -297,12 +297,15 @@ def test_a_step_too_long_is_cut_along_its_line(rng: np.random.Generator) -> None
     assert found.objective == pytest.approx(best.objective, abs=1e-8)
 
 
-def test_slope_is_value_and_gradient(rng: np.random.Generator) -> None:
+def test_slope_is_all_but_the_matrices(rng: np.random.Generator) -> None:
     problem, at = problem_of(two_experts(rng, 300), 3), random_model(rng, 3, 2)
-    value, gradient = problem.slope(at)
-    full = problem.statistics(at)
-    assert value == full.value
-    np.testing.assert_array_equal(gradient, full.gradient)
+    found, full = problem.slope(at), problem.statistics(at)
+    assert (found.value, found.weight) == (full.value, full.weight)
+    assert found.mass is not None
+    assert full.mass is not None
+    np.testing.assert_array_equal(found.gradient, full.gradient)
+    np.testing.assert_array_equal(found.mass, full.mass)
+    assert found.mass.sum() == pytest.approx(found.weight)
 
 
 def test_jumps_are_standard_errors_long(rng: np.random.Generator) -> None:

@@ -223,7 +223,7 @@ def test_experts_without_rows_are_told(data: xr.Dataset, caplog: pytest.LogCaptu
     # One straight line is no place for three experts with variances of their own.
     line = data.assign(y=data["X"] @ xr.DataArray([1.0, -2.0, 0.5], dims="feature"))
     with caplog.at_level("WARNING", logger="daskmoe"):
-        model = daskmoe.fit(line, "y", partitions=2, aggregation="reduction", **(FAST | {"n_experts": 3}))
+        model = daskmoe.fit(line, "y", partitions=2, **(FAST | {"n_experts": 3}))
     assert model.diagnostics is not None
     assert bool((model.diagnostics["local_expert_weight"] < 1).any("local_expert").all())
     assert caplog.text.count("of 3 experts have the weight of less than one row") == 2

@@ -156,8 +156,8 @@ def maximize(
     """Ascend from ``parameters`` until the predicted gain falls under ``tolerance`` (log-likelihood units).
 
     ``evaluate`` gives all statistics, ``slope`` those without the matrices and ``value`` the objective alone,
-    at a quarter and a sixth of the work. Steps keep the information of an earlier point, corrected by what the
-    gradient did since, for as long as each leaves a small share of the gain before it. ``nearby`` are
+    at a quarter and a sixth of the work. Steps keep the information of an earlier point, corrected by what
+    the gradient did since, for as long as each leaves a small share of the gain before it. ``nearby`` are
     statistics whose information is about that at ``parameters``, such as those of a sample of the rows: then
     none may have to be formed at all. The last step, whose gain is already negligible, is only checked.
     """

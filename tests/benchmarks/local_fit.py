@@ -29,10 +29,11 @@ from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
 from daskmoe.numerics.em import Runs, em_statistics
 from daskmoe.numerics.likelihood import pack_parameters
-from daskmoe.numerics.local import Problem, fit_local_estimate
+from daskmoe.numerics.local import fit_local_estimate
 from daskmoe.numerics.newton import maximize, standard_deviations
 from daskmoe.numerics.parameters import MoEParameters
 from daskmoe.numerics.priors import prior_from
+from daskmoe.numerics.problem import Problem
 from daskmoe.numerics.simulate import draw_design, sample_rows
 
 DESIGNS = {"paper": 4, "overlap": 5}

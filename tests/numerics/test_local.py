@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from daskmoe.config import LocalFitOptions
 from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
 from daskmoe.numerics.likelihood import likelihood_statistics, penalized
-from daskmoe.numerics.local import Candidate, Problem, _polish, _sample_sizes, fit_local_estimate
+from daskmoe.numerics.local import fit_local_estimate
 from daskmoe.numerics.mixture import log_likelihood, responsibilities
 from daskmoe.numerics.parameters import FloatArray, LocalEstimate, MoEParameters
 from daskmoe.numerics.priors import prior_from
+from daskmoe.numerics.problem import Problem
+from daskmoe.numerics.search import Candidate, polish, sample_sizes
 from daskmoe.numerics.simulate import draw_design, sample_rows
 from numerics.oracles import GAUSSIAN, assert_same_model, gates_and_means, random_model, random_rows
 
@@ -230,7 +232,7 @@ class TestOptimum:
         known = moments(rows)
         coordinates = coordinates_from(known)
         problem = Problem(rows, coordinates, prior_from(known, coordinates, 3))
-        results = _polish(problem, [Candidate(random_model(rng, 3, 2)) for _ in range(8)], 1e-9, 100)
+        results = polish(problem, [Candidate(random_model(rng, 3, 2)) for _ in range(8)], 1e-9, 100)
         objectives = [result.objective for result in results]
         assert objectives == sorted(objectives, reverse=True)
         assert objectives[0] - objectives[-1] > 0.1
@@ -238,7 +240,7 @@ class TestOptimum:
 
     @given(st.integers(20, 10**7), st.integers(10, 5000))
     def test_subsamples_grow_to_all_rows(self, n: int, start_rows: int) -> None:
-        sizes = _sample_sizes(n, start_rows)
+        sizes = sample_sizes(n, start_rows)
         assert sizes[-1] == n
         assert sizes == sorted(set(sizes))
         assert all(size >= min(n, start_rows) for size in sizes)

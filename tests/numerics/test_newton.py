@@ -8,7 +8,6 @@ from scipy.optimize import minimize
 
 from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
 from daskmoe.numerics.likelihood import LikelihoodStatistics, pack_parameters, scaled, unpack_parameters
-from daskmoe.numerics.local import Problem
 from daskmoe.numerics.newton import (
     NewtonState,
     damped_step,
@@ -20,6 +19,7 @@ from daskmoe.numerics.newton import (
 )
 from daskmoe.numerics.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.priors import prior_from
+from daskmoe.numerics.problem import Problem
 from numerics.oracles import random_model, random_rows
 
 

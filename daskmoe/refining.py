@@ -59,7 +59,7 @@ def refine(
     MixtureOfExperts
         ``diagnostics`` has ``round_log_likelihood``, ``round_objective``, ``round_damping``, ``round_step``
         and ``round_seconds``, and says in ``refinement_converged`` whether the maximum was reached. If it
-        was, there are `standard_errors`, robust ones with a round to spare for the pass that finds them.
+        was, there are `standard_errors`; robust ones come with the last round, or take a round to spare.
 
     Raises
     ------

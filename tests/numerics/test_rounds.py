@@ -107,7 +107,10 @@ def test_a_partition_sends_fewer_than_p_plus_one_squared_numbers(n_experts: int,
     packed = round_statistics(rows, model, coordinates)
     free = (2 * n_experts - 1) * q + n_experts
     assert len(packed.gradient) == free
-    assert sum(np.size(part) for part in packed) < (free + 1) ** 2
+    assert sum(np.size(part) for part in packed if part is not None) < (free + 1) ** 2
+    # Score products are in single precision, so that a round with them sends no more than that in bytes.
+    more = round_statistics(rows, model, coordinates, scores=True)
+    assert sum(np.asarray(part).nbytes for part in more if part is not None) < 8 * (free + 1) ** 2
 
 
 # The steps.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from threadpoolctl import LibController, ThreadpoolController
 
@@ -34,8 +35,14 @@ def single_threaded_blas() -> Iterator[None]:
                 _lift()
 
 
+@cache
+def _libraries() -> tuple[LibController, ...]:
+    """The BLAS of NumPy and SciPy, which are loaded by now; finding them takes milliseconds."""
+    return tuple(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
 def _limit() -> None:
-    for library in ThreadpoolController().select(user_api="blas").lib_controllers:
+    for library in _libraries():
         _lifted.append((library, library.num_threads))
         _set_threads(library, 1)
 

@@ -159,7 +159,9 @@ def unpack_statistics(packed: PackedStatistics, n_experts: int, q: int) -> Likel
     if scores is not None:
         scores[upper] = packed.scores
         scores.T[upper] = packed.scores
-    return LikelihoodStatistics(packed.value, packed.gradient, information, complete, packed.weight, scores)
+    return LikelihoodStatistics(
+        packed.value, packed.gradient, information, complete, packed.weight, scores=scores
+    )
 
 
 @lru_cache(maxsize=32)

@@ -9,12 +9,13 @@ from typing import Any, Literal, cast, overload
 from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
-from daskmoe.assembly import label_fit
+from daskmoe.assembly import label_fit, label_fit_with_moments
 from daskmoe.config import AGGREGATIONS, LocalFitOptions, check_choice, check_integer
 from daskmoe.engine import build_fit, fit_directly
 from daskmoe.engine.refine import refine_rounds
 from daskmoe.errors import InvalidOptionError
 from daskmoe.model import MixtureOfExperts
+from daskmoe.numerics.parameters import Moments
 from daskmoe.planning import plan_request, recorded_options
 from daskmoe.random import RandomState
 from daskmoe.refining import Rounds, check_rounds, label_refinement
@@ -102,7 +103,7 @@ def fit(  # type: ignore[misc]
     sample_weight : str, optional
         Variable of row weights, zero or more.
     n_init, start_rows : int
-        Starts of a local fit and the rows they race on.
+        Starts of a local fit (more join where they end in several optima) and the rows they race on.
 
     Returns
     -------
@@ -153,14 +154,15 @@ def fit(  # type: ignore[misc]
         support=kind,
         refine=refine,
     )
+    label = delayed(label_fit if rounds == 0 else label_fit_with_moments, pure=False, traverse=False)
+    key = f"moe-model-{tokenize(request.token, recorded)}"
+    model = label(build_fit(request), request.schema, family, recorded, dask_key_name=key)
+    if not compute:
+        return cast(Delayed, model)
     if rounds == 0:
-        label = delayed(label_fit, pure=False, traverse=False)
-        key = f"moe-model-{tokenize(request.token, recorded)}"
-        model = label(build_fit(request), request.schema, family, recorded, dask_key_name=key)
-        return cast(MixtureOfExperts, model.compute()) if compute else cast(Delayed, model)
-    result = build_fit(request).compute()
-    fitted = label_fit(result, request.schema, family, recorded)
-    return label_refinement(fitted, refine_rounds(request, fitted.parameters, rounds, result.moments))
+        return cast(MixtureOfExperts, model.compute())
+    fitted, known = cast(tuple[MixtureOfExperts, Moments | None], model.compute())
+    return label_refinement(fitted, refine_rounds(request, fitted.parameters, rounds, known))
 
 
 def fit_local(

@@ -12,7 +12,7 @@ from daskmoe.engine import FitResult, PartitionResult
 from daskmoe.labelling import label_local_estimates
 from daskmoe.model import MixtureOfExperts
 from daskmoe.numerics.aggregation import Aggregate
-from daskmoe.numerics.parameters import FloatArray
+from daskmoe.numerics.parameters import FloatArray, Moments
 from daskmoe.rows import RowSchema
 
 
@@ -30,6 +30,13 @@ def label_fit(
         diagnostics=_diagnostics(result),
         local=local,
     )
+
+
+def label_fit_with_moments(
+    result: FitResult, rows: RowSchema, family: str, options: Mapping[str, Any]
+) -> tuple[MixtureOfExperts, Moments | None]:
+    """The model and what refinement wants to know beside it: the rest of the result is larger."""
+    return label_fit(result, rows, family, options), result.moments
 
 
 def label_aggregate(aggregate: Aggregate, sizes: Sequence[int], labels: Sequence[str]) -> xr.Dataset:
@@ -87,7 +94,10 @@ def _diagnostics(result: FitResult) -> xr.Dataset:
 def _per_partition(parts: Sequence[PartitionResult]) -> dict[str, Any]:
     columns = {
         "rows": ("rows used", [r.estimate.rows for r in parts]),
-        "dropped_rows": ("rows left out because of missing values", [r.estimate.dropped_rows for r in parts]),
+        "dropped_rows": (
+            "rows left out: missing values or no weight",
+            [r.estimate.dropped_rows for r in parts],
+        ),
         "weight": ("sum of the row weights", [r.estimate.weight for r in parts]),
         "log_likelihood": ("sum of log f(y|x) in nats", [r.estimate.log_likelihood for r in parts]),
         "penalized_log_likelihood": ("maximized objective in nats", [r.estimate.objective for r in parts]),

@@ -42,7 +42,7 @@ class LocalFitOptions:
     family : str
         Expert density.
     n_init : int
-        Starts that race on the subsample.
+        Starts that race on the subsample; more join where they end in several optima.
     start_rows : int
         Rows of that subsample; all rows where there are fewer.
     max_passes : int
@@ -61,6 +61,10 @@ class LocalFitOptions:
     def __post_init__(self) -> None:
         for name, minimum in (("n_experts", 1), ("n_init", 1), ("start_rows", 10), ("max_passes", 2)):
             check_integer(name, getattr(self, name), minimum)
+        if self.start_rows < self.n_experts:
+            raise InvalidOptionError(
+                f"start_rows: expected at least the {self.n_experts} experts, got {self.start_rows}."
+            )
         get_family(self.family)
         if not 0 < self.tolerance < 1:
             raise InvalidOptionError(f"tolerance: expected a number in (0, 1), got {self.tolerance!r}.")

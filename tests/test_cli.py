@@ -76,6 +76,20 @@ def test_fit_writes_the_model_that_the_library_gives(
 
 
 @pytest.mark.cluster
+def test_fit_takes_row_weights(cluster: LocalCluster, store: Path, tmp_path: Path) -> None:
+    weighted = xr.open_zarr(store).load().assign(w=("row", np.arange(2_000.0) % 2))
+    path, output = tmp_path / "weighted.zarr", tmp_path / "model.zarr"
+    weighted.drop_encoding().chunk(row=500).to_zarr(path, zarr_format=2)
+    options = ("--features", "X", "--sample-weight", "w", "--scheduler", cluster.scheduler_address)
+    assert run(fit_arguments(path, output, *options)) == DONE
+    expected = daskmoe.fit(path, "y", features="X", n_experts=2, sample_weight="w", random_state=0)
+    found = daskmoe.open_model(output)
+    xr.testing.assert_identical(found.params, expected.params)
+    assert found.diagnostics is not None
+    assert found.diagnostics["rows"].values.tolist() == [250] * 4
+
+
+@pytest.mark.cluster
 def test_fit_takes_partitions_features_and_netcdf(cluster: LocalCluster, store: Path, tmp_path: Path) -> None:
     output = tmp_path / "model.nc"
     options = ("--partitions", "3", "--features", "X", "--scheduler", cluster.scheduler_address)

@@ -219,6 +219,23 @@ def test_one_expert_is_least_squares_and_its_reduction_their_average(data: xr.Da
     np.testing.assert_array_equal(model.parameters.gate, np.zeros((1, 4)))
 
 
+@pytest.mark.parametrize("fill", [1e20, 0.0])
+def test_a_mask_of_weights_is_a_selection(fill: float) -> None:
+    data, _ = daskmoe.simulate(40_000, n_features=2, n_experts=2, design="overlap", random_state=0)
+    kept = np.zeros(40_000)
+    kept[:500] = 1.0
+    masked = data.assign(w=("row", kept), y=data["y"].where(kept > 0, fill))
+    options: dict[str, Any] = {"features": "X", "n_experts": 2, "sample_weight": "w", "random_state": 0}
+    for how in ({"on_error": "skip", "partitions": 4}, {"partitions": 1}):
+        model = daskmoe.fit(masked, "y", **options, **how)
+        assert model.diagnostics is not None
+        assert model.diagnostics["rows"].values[0] == 500
+    alone = daskmoe.fit_local(data.isel(row=slice(0, 500)), "y", n_experts=2, random_state=0)
+    assert model.log_likelihood(data.isel(row=slice(0, 500))) == pytest.approx(
+        alone.log_likelihood(data.isel(row=slice(0, 500))), abs=1e-3
+    )
+
+
 def test_experts_without_rows_are_told(data: xr.Dataset, caplog: pytest.LogCaptureFixture) -> None:
     # One straight line is no place for three experts with variances of their own.
     line = data.assign(y=data["X"] @ xr.DataArray([1.0, -2.0, 0.5], dims="feature"))

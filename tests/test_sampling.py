@@ -41,13 +41,21 @@ def drawn(ds: xr.Dataset, n_rows: int, seed: int = 0) -> np.ndarray:
 def test_rows_do_not_depend_on_chunks(data: st.DataObject) -> None:
     shape = tuple(data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=3)))
     ds = cube(shape)
-    n_rows = data.draw(st.integers(1, 40))
+    n_rows = data.draw(st.integers(1, 1_000))
     expected = drawn(ds, n_rows)
-    assert expected.size == min(n_rows, ds["y"].size)
+    assert expected.size == (n_rows if n_rows + 512 < ds["y"].size else ds["y"].size)
     assert (np.diff(expected) > 0).all()
     chunks = {str(dim): data.draw(st.integers(1, size)) for dim, size in ds.sizes.items()}
     with dask.config.set(scheduler="synchronous"):
         np.testing.assert_array_equal(drawn(ds.chunk(chunks), n_rows), expected)
+
+
+@pytest.mark.parametrize("total", [513, 600, 1_030, 1_500, 10_001, 10_233, 10_512, 10_513, 11_000])
+@pytest.mark.parametrize("n_rows", [512, 600, 1_000, 10_000])
+def test_totals_just_above_the_sample(total: int, n_rows: int) -> None:
+    for seed in range(4):
+        rows = drawn(cube((total,)), n_rows, seed)
+        assert rows.size == (n_rows if n_rows + 512 < total else total)
 
 
 def test_every_stratum_has_its_share() -> None:
@@ -77,9 +85,30 @@ def test_runs_in_a_chunk_are_read_at_once(shape: tuple[int, ...], chunks: tuple[
     lazy = ds.chunk(dict(zip(ds.dims, chunks, strict=True)))
     windows = plan(lazy, 5_000)
     assert len(windows) == most
-    assert sum(len(window.runs) for window in windows) == 512
-    # A window holds little more than its chunk.
-    assert max(window.window.n_rows for window in windows) <= np.prod(chunks) + 20
+    assert 512 <= sum(len(window.runs) for window in windows) <= 512 + 12
+    # The box that is read holds little more than a chunk.
+    assert max(volume(window) for window in windows) <= np.prod(chunks) + 2 * np.prod(shape[1:])
+
+
+def volume(window: SampleWindow) -> int:
+    return int(np.prod([stop - start for _, start, stop in window.window.box]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("shape", "chunks"),
+    [((3, 100_050), (1, 1_000)), ((12, 35_064), (1, 5_000)), ((4, 3, 9_999), (1, 1, 100))],
+)
+def test_no_window_holds_two_sites(shape: tuple[int, ...], chunks: tuple[int, ...], seed: int) -> None:
+    ds = cube(shape).chunk(dict(zip(("time", "lat", "lon"), chunks, strict=False)))
+    assert max(volume(window) for window in plan(ds, 10_000, seed)) <= 2 * np.prod(chunks)
+
+
+def test_a_window_is_no_larger_than_a_partition_may_be() -> None:
+    lazy = cube((3_000_000,)).chunk(time=-1)
+    windows = plan(lazy, 30_000)
+    assert max(volume(window) for window in windows) <= 250_000
+    assert len(windows) < 20
 
 
 def test_planning_reads_nothing() -> None:

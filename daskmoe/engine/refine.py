@@ -107,7 +107,7 @@ def refine_rounds(
             scores=_may_be_last(state),
         )
         packed: PackedStatistics = _run(request, "moe-refine", evaluate, add_statistics)
-        _check_weight(packed.weight, state)
+        _check_weight(packed.weight, pooled.weight)
         state, info = advance(state, packed, prior)
         offset = packed.weight * float(np.log(coordinates.scale))
         infos.append(
@@ -137,14 +137,11 @@ def _may_be_last(state: RefinementState) -> bool:
     return state.damping == 0.0 and state.predicted <= _NEAR * state.accepted.statistics.weight
 
 
-def _check_weight(weight: float, state: RefinementState) -> None:
-    """Raise `PartitionError` unless a round saw the rows of the round before it."""
-    if state.accepted is None:
-        return
-    expected = state.accepted.statistics.weight
+def _check_weight(weight: float, expected: float) -> None:
+    """Raise `PartitionError` unless a round saw the rows of the fit, or of the pass before it."""
     if abs(weight - expected) > 1e-9 * expected:
         raise PartitionError(
-            f"Expected the same rows in every round, got a total weight of {expected:.10g} in one and "
+            f"Expected the same rows in every pass, got a total weight of {expected:.10g} in one and "
             f"{weight:.10g} in the next: a partition failed in one of them, or the data changed. The log "
             "names partitions that are left out; refine again when all can be read."
         )

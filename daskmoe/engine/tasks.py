@@ -218,23 +218,29 @@ def read_rows(
     on_error: Literal["raise", "skip"],
     positions: NDArray[np.intp] | None = None,
 ) -> Observations:
-    """The rows of a partition, or those at some positions, from the store or from its piece of a dataset."""
+    """The rows of a partition, or those at some positions, from the store or from its piece of a dataset.
+
+    Without those of weight zero.
+    """
     box = read_box(plan.source, plan.schema, partition) if plan.source is not None else piece
     assert box is not None
     rows = extract_rows(box, plan.schema, partition, on_error=on_error, positions=positions)
     assert rows.response is not None
-    return Observations(rows.features, rows.response, rows.weight)
+    data = Observations(rows.features, rows.response, rows.weight)
+    if rows.weight is None or rows.weight.all():
+        return data
+    # They say nothing, may hold anything, and a subsample of nothing else could not be fitted.
+    return data.take(np.flatnonzero(rows.weight))
 
 
 def _check_rows(data: Observations, partition: Partition, n_experts: int) -> None:
     """Raise `InvalidDataError` unless the rows are enough for a fit."""
     least = max(2, n_experts)
-    used = data.n_rows if data.weight is None else int(np.count_nonzero(data.weight))
-    if used < least:
+    if data.n_rows < least:
         raise InvalidDataError(
             f"Partition {partition.label!r}: expected at least {least} complete rows of positive weight for "
-            f"{n_experts} experts, got {used} of {partition.n_rows}. Use fewer or larger partitions, or "
-            "on_error='skip' to leave it out."
+            f"{n_experts} experts, got {data.n_rows} of {partition.n_rows}. Use fewer or larger partitions, "
+            "or on_error='skip' to leave it out."
         )
 
 

@@ -3,7 +3,7 @@
 Pure NumPy, in the coordinates of `coordinates`. No kind is best on all data: experts that differ where the
 features differ are found from k-means cells and random directions, experts that differ in their regressions
 from planes fitted to neighbourhoods, and experts that differ in noise from the sizes of the residuals of one
-linear regression. The kinds take turns; the race in `local` sorts them out.
+linear regression. The kinds take turns; the race in `search` sorts them out.
 """
 
 from __future__ import annotations

@@ -170,8 +170,11 @@ def maximize(
     while passes < max_passes:
         state = point.state
         step, predicted, damping = damped_step(state)
+        if damping > 0.0 and predicted <= tolerance:
+            # So small by damping, or by what called for it: only Newton's own tells which.
+            step, predicted, damping = damped_step(state._replace(damping=0.0))
         # What a step leaves of the predicted gain: next to nothing if the information is that of its start.
-        share = 0.0 if point.exact else predicted / point.before
+        share = 0.0 if point.exact else predicted / max(point.before, 1e-300)
         certain = damping == 0.0 and (point.exact or point.before < np.inf)
         if certain and predicted <= tolerance and share * predicted <= _REMAINDER * tolerance:
             return _finish(state, shift(state.parameters, step), value, passes + 1)

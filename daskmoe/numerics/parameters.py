@@ -92,7 +92,7 @@ class LocalEstimate(NamedTuple):
     rows : int
         Rows that were used.
     dropped_rows : int
-        Rows left out because of missing values.
+        Rows left out because of missing values or a weight of zero.
     weight : float
         Sum of the row weights (equals ``rows`` where there are none).
     log_likelihood : float
@@ -100,10 +100,10 @@ class LocalEstimate(NamedTuple):
     objective : float
         The maximized penalized log-likelihood.
     iterations : int
-        Passes over all rows of the partition.
+        Passes over all rows of the partition that the kept ascent took.
     converged : bool
-    start_log_likelihoods : ndarray of shape (n_init,)
-        Log-likelihood a row that each start reached on the subsample.
+    start_log_likelihoods : ndarray
+        Log-likelihood a row that each start reached in its race; n_init of them, more where a search widens.
     expert_weights : ndarray of shape (K,)
         Sum of the (weighted) responsibilities of each expert: how many rows speak for it.
     seconds : float

@@ -90,6 +90,31 @@ def expand_estimate(rows: Observations, pilot: Pilot) -> tuple[LocalEstimate, Ex
     """
     began = time.perf_counter()
     coordinates = pilot.coordinates
+    raw, state, passes = _ascend(rows, pilot)
+    packed = raw.information[np.triu_indices(len(raw.gradient))].astype(np.float32)
+    vector = unpack(packed).astype(np.float64) @ pack_parameters(state.parameters) + raw.gradient
+    assert raw.mass is not None
+    offset = raw.weight * float(np.log(coordinates.scale))
+    estimate = LocalEstimate(
+        parameters=coordinates.to_data(state.parameters),
+        rows=rows.n_rows,
+        dropped_rows=0,
+        weight=raw.weight,
+        log_likelihood=raw.value - offset,
+        objective=state.statistics.value - offset,
+        iterations=passes,
+        converged=True,
+        start_log_likelihoods=np.empty(0),
+        expert_weights=raw.mass,
+        seconds=time.perf_counter() - began,
+        status="ok",
+    )
+    return estimate, Expansion(packed, vector)
+
+
+def _ascend(rows: Observations, pilot: Pilot) -> tuple[LikelihoodStatistics, NewtonState, int]:
+    """Plain statistics and the state where a partition's steps end, and the passes that they took."""
+    coordinates = pilot.coordinates
     start = coordinates.from_data(pilot.parameters)
     origin = pack_parameters(start)
 
@@ -113,25 +138,7 @@ def expand_estimate(rows: Observations, pilot: Pilot) -> tuple[LocalEstimate, Ex
             raw, state = trial_raw, NewtonState(trial, statistics, damping)
         else:
             state = state._replace(damping=damping)
-    packed = raw.information[np.triu_indices(len(origin))].astype(np.float32)
-    vector = unpack(packed).astype(np.float64) @ pack_parameters(state.parameters) + raw.gradient
-    assert raw.mass is not None
-    offset = raw.weight * float(np.log(coordinates.scale))
-    estimate = LocalEstimate(
-        parameters=coordinates.to_data(state.parameters),
-        rows=rows.n_rows,
-        dropped_rows=0,
-        weight=raw.weight,
-        log_likelihood=raw.value - offset,
-        objective=state.statistics.value - offset,
-        iterations=passes,
-        converged=True,
-        start_log_likelihoods=np.empty(0),
-        expert_weights=raw.mass,
-        seconds=time.perf_counter() - began,
-        status="ok",
-    )
-    return estimate, Expansion(packed, vector)
+    return raw, state, passes
 
 
 def combine_expansions(expansions: Iterable[Expansion], pilot: Pilot, prior: Prior) -> MoEParameters | None:

@@ -224,14 +224,18 @@ def advance(
     return RefinementState(current, trial, used, predicted, floor, converged, stopped), info
 
 
-def _saddle_free_step(state: NewtonState, floor: float) -> tuple[FloatArray, float]:
+def _saddle_free_step(state: NewtonState, floor: float) -> tuple[FloatArray, float] | None:
     """Newton's step with the absolute values of the information's eigenvalues, and the gain it predicts.
 
     In the metric of the complete-data information, where all are at most one (Dauphin et al., 2014, equation
-    7). Damping would shorten the step in all directions for the sake of the few that are not concave.
+    7). Damping would shorten the step in all directions for the sake of the few that are not concave. None
+    where that metric, of fewer rows than parameters, is singular.
     """
     _, gradient, observed, complete, *_ = state.statistics
-    root = np.linalg.cholesky(_ridged(complete))
+    try:
+        root = np.linalg.cholesky(_ridged(complete))
+    except np.linalg.LinAlgError:
+        return None
     half = solve_triangular(root, observed, lower=True)
     values, vectors = np.linalg.eigh(solve_triangular(root, half.T, lower=True))
     along = vectors.T @ solve_triangular(root, gradient, lower=True)

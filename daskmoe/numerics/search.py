@@ -1,10 +1,10 @@
 """The search for the best optimum: starts that race on a subsample, candidates that go on to more rows.
 
-Pure NumPy. All starts race at once by EM, the slower half leaving twice; the leaders are polished by damped
-Newton steps. Where they end in one optimum, as they do where experts are told apart easily, it goes on to
-larger subsamples and at last to all rows, where a few passes suffice because the start is already as close as
-the smaller sample allows. Where they do not, the likelihood is rugged: more starts race, all optima go on,
-and random jumps from the best of them look for better ones near, as they do where all rows are few.
+Pure NumPy. All starts race at once by EM, the slower half leaving at every stage; the leaders are polished
+by damped Newton steps. Where they end in one optimum, as they do where experts are told apart easily, it goes
+on to larger subsamples and at last to all rows, where a few passes suffice because the start is already as
+close as the smaller sample allows. Where they do not, the likelihood is rugged: more starts race, all optima
+go on, and random jumps from the best of them look for better ones near, as they do where all rows are few.
 """
 
 from __future__ import annotations

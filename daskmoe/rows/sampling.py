@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,12 @@ from daskmoe.rows.schema import RowSchema
 
 # Fewer are a poor picture of ordered data, whose neighbours are alike; each costs a chunk that is read.
 _RUNS = 512
+# Rows between the first and the last of those read at once.
+_LARGEST_WINDOW = 250_000
+# Rows of one step of an outer dimension that a run may cross into.
+_LARGEST_STEP = 5_000
+
+Run = tuple[int, int]
 
 
 class SampleWindow(NamedTuple):
@@ -24,7 +30,7 @@ class SampleWindow(NamedTuple):
     """
 
     window: Partition
-    runs: tuple[tuple[int, int], ...]
+    runs: tuple[Run, ...]
 
     @property
     def positions(self) -> NDArray[np.intp]:
@@ -57,29 +63,62 @@ def plan_sample(
     dims = schema.sample_dims
     shape = tuple(ds.sizes[dim] for dim in dims)
     total = math.prod(shape)
-    if n_rows >= total:
+    # A stratum must be a row longer than its run.
+    if n_rows + _RUNS >= total:
         return (SampleWindow(range_partition(dims, shape, 0, 0, total), ((0, total),)),)
-    runs = []
+    runs: list[Run] = []
     bounds = np.linspace(0, total, min(_RUNS, n_rows) + 1).astype(np.int64)
     sizes = np.diff(np.linspace(0, n_rows, len(bounds)).astype(np.int64))
     for (low, high), size in zip(pairwise(bounds.tolist()), sizes.tolist(), strict=True):
         start = int(rng.integers(low, high - size + 1))
-        runs.append((start, start + size))
-    volume = _rows_of_a_chunk(ds.variables[schema.target], shape)
+        runs += _split((start, start + size), shape)
     out = []
-    for index, (_, group) in enumerate(groupby(runs, lambda run: run[0] // volume)):
-        together = list(group)
+    for index, together in enumerate(_groups(runs, _Chunks.of(ds.variables[schema.target], shape))):
         first, last = together[0][0], together[-1][1]
         window = range_partition(dims, shape, index, first, last)
         out.append(SampleWindow(window, tuple((start - first, stop - first) for start, stop in together)))
     return tuple(out)
 
 
-def _rows_of_a_chunk(target: xr.Variable, shape: tuple[int, ...]) -> int:
-    """How many rows a chunk holds; one where they are no range in C order, or the data are in memory."""
-    if target.chunks is None:
-        return 1
-    sizes = [max(lengths) for lengths in target.chunks]
-    split = next((d for d, size in enumerate(sizes) if size > 1), len(sizes) - 1)
-    whole = sizes[split + 1 :] == list(shape[split + 1 :])
-    return math.prod(sizes) if whole else 1
+def _split(run: Run, shape: tuple[int, ...]) -> list[Run]:
+    """The run, cut where an outer dimension moves on whose every step holds many rows: its box holds both."""
+    steps = (math.prod(shape[d:]) for d in range(len(shape) - 1, 0, -1))
+    inner = next((rows for rows in steps if rows > _LARGEST_STEP), None)
+    start, stop = run
+    edge = start if inner is None else (stop - 1) // inner * inner
+    return [(start, edge), (edge, stop)] if start < edge else [run]
+
+
+def _groups(runs: list[Run], chunks: _Chunks) -> list[list[Run]]:
+    """Consecutive runs in one chunk, as long as they span no more than a window may hold."""
+    out: list[list[Run]] = []
+    for run in runs:
+        together = out[-1] if out else []
+        same = bool(together) and chunks.place_of(together[0][0]) == chunks.place_of(run[0])
+        if same and run[1] - together[0][0] <= _LARGEST_WINDOW:
+            together.append(run)
+        else:
+            out.append([run])
+    return out
+
+
+class _Chunks(NamedTuple):
+    """Chunks that are ranges of ``rows`` in C order, the grid of which starts anew every ``period`` rows."""
+
+    rows: int
+    period: int
+
+    @classmethod
+    def of(cls, target: xr.Variable, shape: tuple[int, ...]) -> _Chunks:
+        """One row a chunk where chunks are no ranges of rows, or the data are in memory."""
+        if target.chunks is None:
+            return cls(1, 1)
+        sizes = [max(lengths) for lengths in target.chunks]
+        split = next((d for d, size in enumerate(sizes) if size > 1), len(sizes) - 1)
+        if sizes[split + 1 :] != list(shape[split + 1 :]):
+            return cls(1, 1)
+        return cls(math.prod(sizes), math.prod(shape[split:]))
+
+    def place_of(self, row: int) -> tuple[int, int]:
+        """Which chunk a row is in."""
+        return row // self.period, row % self.period // self.rows

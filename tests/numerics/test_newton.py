@@ -329,3 +329,16 @@ def test_jumps_are_standard_errors_long(rng: np.random.Generator) -> None:
     assert standard_deviations(statistics._replace(information=-np.eye(11))) is None
     wild = jump(best.parameters, 1e6 * np.eye(11), rng)
     assert np.abs(np.log(wild.dispersion / best.parameters.dispersion)).max() <= 2.0 + 1e-9
+
+
+def test_stops_at_an_optimum_that_damped_steps_reached() -> None:
+    # The information is nearly indefinite on the way, so that the last steps are damped ones.
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        rows = Observations(np.empty((20, 0)), rng.standard_normal(20))
+        problem = problem_of(rows, 2)
+        found = maximize(
+            random_model(rng, 2, 0), problem.statistics, problem.objective, problem.slope,
+            tolerance=2e-8, max_passes=100,
+        )  # fmt: skip
+        assert found.converged

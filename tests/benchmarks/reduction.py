@@ -4,27 +4,29 @@ A cell is one (component, expert, support row). Times are processor times of one
 The floor is what a cell needs at least, two products of matrices as long as the support, at the rate of a
 large double-precision product on the same machine in the same run.
 
-    python -m tests.benchmarks.reduction
-    python -m tests.benchmarks.reduction --tiny
+    PYTHONPATH=tests python -m benchmarks.reduction
+    PYTHONPATH=tests python -m benchmarks.reduction --tiny
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.local_fit import peak_memory, product_rate, report, seconds
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.numerics.families import get_family
 from daskmoe.numerics.parameters import LargeMoE, MoEParameters, SupportSample
 from daskmoe.numerics.reduction import barycentres, reduce_mixture, reduction_problem
 from daskmoe.numerics.simulate import draw_design, sample_features
 from daskmoe.numerics.transport import Experts, pointwise_plan, whole_plan
-from tests.benchmarks.local_fit import peak_memory, product_rate, report, seconds
 
 GAUSSIAN = get_family("gaussian")
 
@@ -85,9 +87,10 @@ def memory_child(n_partitions: int, support_size: int) -> None:
 
 def measure_memory(n_partitions: int, support_size: int) -> dict[str, float]:
     """Peak memory of a process that makes a reduction, in MB, and that of imports and models alone."""
-    module = "tests.benchmarks.reduction"
+    module = "benchmarks.reduction"
     command = [sys.executable, "-m", module, "--memory-of", str(n_partitions), str(support_size)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    path = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | path)
     peak, before = json.loads(done.stdout)
     return {"peak, MB": peak, "of that imports and models, MB": before}
 

@@ -33,7 +33,8 @@ _JUMP = 3.0
 _RIDGE = 1e-5
 _SMALLEST_DAMPING = 1e-3
 # Predicted gain a row, in nats, below which an earlier point's information will do; the share of a gain that
-# the next one may have left; and the error that the last step may leave, in units of the tolerance.
+# the next one may have left for that, and up to which the whole step is trusted enough to form information at
+# its end at once; and the error that the last step may leave, in units of the tolerance.
 _NEAR = 1e-4
 _CONTRACTION = 3e-2
 _UNCERTAIN = 0.2
@@ -161,18 +162,11 @@ def maximize(
     statistics whose information is about that at ``parameters``, such as those of a sample of the rows: then
     none may have to be formed at all. The last step, whose gain is already negligible, is only checked.
     """
-    if nearby is None:
-        point = _Point(NewtonState(parameters, evaluate(parameters), 0.0), True, np.inf)
-    else:
-        known = _with_matrices(slope(parameters), nearby)
-        point = _Point(NewtonState(parameters, known, 0.0), False, np.inf)
+    point = _first_point(parameters, evaluate, slope, nearby)
     passes = 1
     while passes < max_passes:
         state = point.state
-        step, predicted, damping = damped_step(state)
-        if damping > 0.0 and predicted <= tolerance:
-            # So small by damping, or by what called for it: only Newton's own tells which.
-            step, predicted, damping = damped_step(state._replace(damping=0.0))
+        step, predicted, damping = _telling_step(state, tolerance)
         # What a step leaves of the predicted gain: next to nothing if the information is that of its start.
         share = 0.0 if point.exact else predicted / max(point.before, 1e-300)
         certain = damping == 0.0 and (point.exact or point.before < np.inf)
@@ -203,6 +197,25 @@ def maximize(
             statistics, exact, passes = evaluate(trial), True, passes + 1
         point = _Point(NewtonState(trial, statistics, damping), exact, predicted)
     return _ended(point.state, passes, False)
+
+
+def _first_point(
+    parameters: MoEParameters, evaluate: Evaluate, slope: Slope, nearby: LikelihoodStatistics | None
+) -> _Point:
+    """The start, with its own information or that of the statistics ``nearby``."""
+    if nearby is None:
+        return _Point(NewtonState(parameters, evaluate(parameters), 0.0), True, np.inf)
+    known = _with_matrices(slope(parameters), nearby)
+    return _Point(NewtonState(parameters, known, 0.0), False, np.inf)
+
+
+def _telling_step(state: NewtonState, tolerance: float) -> tuple[FloatArray, float, float]:
+    """`damped_step`, of which a small predicted gain says that the state is at a maximum."""
+    step, predicted, damping = damped_step(state)
+    if damping > 0.0 and predicted <= tolerance:
+        # So small by damping, or by what called for it: only Newton's own tells which.
+        return damped_step(state._replace(damping=0.0))
+    return step, predicted, damping
 
 
 def _search_line(

@@ -287,6 +287,14 @@ def beijing(options: argparse.Namespace) -> None:
             f"MAE {float(abs(error).mean()):.3f}  held-out {held:.4f}  rounds {run}")  # fmt: skip
 
     tell("centralized (best of 3)", central)
+    with tempfile.TemporaryDirectory() as folder:
+        # Independent local fits are shared by way of their checkpoints.
+        for method in options.methods:
+            model = daskmoe.fit(
+                training, example.TARGET, partitions="station", aggregation=method, random_state=0,
+                checkpoint=folder, **common,
+            )  # fmt: skip
+            tell(f"seed 0, {method}", model)
     for seed in range(options.seeds):
         for rounds in (0, 3, "converged"):
             model = daskmoe.fit(
@@ -323,6 +331,7 @@ def main(arguments: list[str] | None = None) -> None:
     study.set_defaults(run=beijing)
     study.add_argument("folder", type=Path)
     study.add_argument("--seeds", type=int, default=3)
+    study.add_argument("--methods", nargs="*", default=[], help="aggregations to compare, seed 0")
     options = parser.parse_args(arguments)
     options.run(options)
 

@@ -52,7 +52,7 @@ def plan_sample(
     ds : xr.Dataset
     schema : RowSchema
     n_rows : int
-        Size of the sample, rows with missing values included; all rows where there are no more.
+        Size of the sample, rows with missing values included; all rows where there are hardly more.
     rng : numpy.random.Generator
 
     Returns

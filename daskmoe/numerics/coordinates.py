@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from daskmoe.numerics.buffers import empty
 from daskmoe.numerics.parameters import FloatArray, MoEParameters, Moments
 
 BLOCK_ROWS = 2048
@@ -117,7 +118,8 @@ class Observations(NamedTuple):
         whitening[0, 0] = 1.0
         whitening[1:, 0] = -coordinates.transform @ coordinates.center
         whitening[1:, 1:] = coordinates.transform
-        raw, design = np.ones((p + 1, size)), np.empty((coordinates.size, size))
+        raw, design = empty((p + 1, size)), empty((coordinates.size, size))
+        raw[0] = 1.0
         for start in range(0, self.n_rows, size):
             rows = slice(start, min(start + size, self.n_rows))
             width = rows.stop - start

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from daskmoe.numerics.buffers import Buffers
 from daskmoe.numerics.coordinates import Block
-from daskmoe.numerics.packed import Buffers, GramSums, unpack
+from daskmoe.numerics.packed import GramSums, unpack
 from daskmoe.numerics.parameters import FloatArray
 from daskmoe.numerics.priors import Prior
 

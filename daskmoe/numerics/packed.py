@@ -1,8 +1,8 @@
 """Weighted Gram matrices of a block for many weightings at once.
 
 All statistics of an EM pass and of a Newton step are sums over rows of w_j u u' for several weights j.
-Forming the products u_a u_b (a <= b) once and multiplying by all weights is half the flops of J separate Gram
-matrices and one large matrix product. Packed order is that of ``np.triu_indices(q)``.
+Forming the products u_a u_b once and multiplying by all weights is half the flops of J separate Gram matrices
+and one large matrix product. Packed order is that of ``np.triu_indices(q)``.
 """
 
 from __future__ import annotations
@@ -11,32 +11,20 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from daskmoe.numerics.buffers import Buffers, empty
 from daskmoe.numerics.parameters import FloatArray
 
 Array = NDArray[np.floating[Any]]
 
 # The products of a part of a block should stay in the cache from being formed to being summed; in shorter
 # parts the cost of a call shows.
-_PART_BYTES = 2**21
+_PART_BYTES = 2**19
 _PARTS = (256, 512, 1024, 2048)
 # Matrix products run at half their speed where the narrow side is no multiple of the kernels' width.
 _WEIGHTS_MULTIPLE = 16
-
-
-class Buffers:
-    """Arrays kept from one block to the next; a smaller last block gets a contiguous one of its own."""
-
-    def __init__(self) -> None:
-        self._arrays: dict[str, Array] = {}
-
-    def get(self, name: str, shape: tuple[int, ...], dtype: type = np.float64) -> Array:
-        """An array of this shape, its values undefined when it is new."""
-        array = self._arrays.get(name)
-        if array is None or array.shape != shape:
-            array = self._arrays[name] = np.empty(shape, dtype=dtype)
-        return array
 
 
 class GramSums:
@@ -55,9 +43,9 @@ class GramSums:
     def __init__(self, size: int, n_weights: int, precision: type = np.float32) -> None:
         self._size, self._n_weights, self._precision = size, n_weights, precision
         self._padded = -(-n_weights // _WEIGHTS_MULTIPLE) * _WEIGHTS_MULTIPLE
-        self._sums = np.zeros((packed_size(size), self._padded))
+        self._sums = np.zeros((_cycle_size(size), self._padded))
         self._buffers = Buffers()
-        self._products: Array = np.empty((packed_size(size), _part_rows(size, precision)), dtype=precision)
+        self._cycle = _Cycle(size, _part_rows(size, precision), precision)
 
     def weights(self, width: int) -> Array:
         """Where the caller writes the weights (J, width) of the next block."""
@@ -67,17 +55,57 @@ class GramSums:
 
     def add(self, design: Array) -> None:
         """Add the rows ``design`` (q, width) with the weights that were written for them."""
-        width, most = design.shape[1], self._products.shape[1]
+        width, most = design.shape[1], self._cycle.rows
         weights = self._buffers.get("weights", (self._padded, width), self._precision)
         for start in range(0, width, most):
             part = slice(start, min(start + most, width))
-            products = _design_products(design[:, part], self._products[:, : part.stop - start])
-            self._sums += products @ weights[:, part].T
+            self._sums += self._cycle.products(design[:, part]) @ weights[:, part].T
 
     @property
     def packed(self) -> FloatArray:
         """The sums, packed: (J, q (q + 1) / 2)."""
-        return self._sums.T[: self._n_weights]
+        a, b = np.triu_indices(self._size)
+        distance = b - a
+        # The pair (a, b) stands where its distance around the cycle is at most half of it.
+        around = distance > self._size // 2
+        start, distance = np.where(around, b, a), np.where(around, self._size - distance, distance)
+        return self._sums[distance * self._size + start, : self._n_weights].T
+
+
+class _Cycle:
+    """The products of all pairs of rows by one multiplication of long contiguous runs.
+
+    Row a times row a + d modulo q, for all a and 0 <= d <= q / 2, is every pair once; an even q's
+    pairs at d = q / 2 stand twice.
+    """
+
+    def __init__(self, size: int, rows: int, precision: type) -> None:
+        self.rows = rows
+        self._size, self._precision = size, precision
+        self._prepare(rows)
+
+    def _prepare(self, width: int) -> None:
+        """Working arrays for ``width`` rows."""
+        half = self._size // 2
+        self._twice = empty((self._size + half, width), self._precision)
+        self._out = empty((half + 1, self._size, width), self._precision)
+        row, column = self._twice.strides
+        # Entry (d, a) is row a + d.
+        self._later = as_strided(self._twice, self._out.shape, (row, row, column), writeable=False)
+
+    def products(self, design: Array) -> Array:
+        """Products of ``design`` (q, B), shape ((q // 2 + 1) q, B)."""
+        width = design.shape[1]
+        if width != self._out.shape[2]:
+            self._prepare(width)
+        self._twice[: self._size] = design
+        self._twice[self._size :] = self._twice[: self._size // 2]
+        np.multiply(self._twice[: self._size], self._later, out=self._out)
+        return self._out.reshape(-1, width)
+
+
+def _cycle_size(size: int) -> int:
+    return (size // 2 + 1) * size
 
 
 def _part_rows(size: int, precision: type) -> int:
@@ -85,22 +113,10 @@ def _part_rows(size: int, precision: type) -> int:
     return max((rows for rows in _PARTS if rows <= fitting), default=_PARTS[0])
 
 
-def _design_products(rows: Array, out: Array) -> Array:
-    """`pairwise_products` of rows of which the first is one."""
-    size = len(rows)
-    out[:size] = rows
-    return _remaining_products(out[:size], 1, out)
-
-
 def pairwise_products(rows: Array, out: Array) -> Array:
     """out[(a, b)] = rows[a] * rows[b] for a <= b: (q, B) gives (q (q + 1) / 2, B)."""
-    return _remaining_products(rows, 0, out)
-
-
-def _remaining_products(rows: Array, first: int, out: Array) -> Array:
-    """The products with ``a`` from ``first`` on."""
-    start = first * len(rows) - first * (first - 1) // 2
-    for a in range(first, len(rows)):
+    start = 0
+    for a in range(len(rows)):
         stop = start + len(rows) - a
         np.multiply(rows[a], rows[a:], out=out[start:stop])
         start = stop

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from daskmoe.numerics.buffers import Buffers
 from daskmoe.numerics.coordinates import Block
 from daskmoe.numerics.em import EStep, Posterior, Runs
-from daskmoe.numerics.packed import Buffers, GramSums, packed_size, pairwise_products, unpack
+from daskmoe.numerics.packed import GramSums, packed_size, pairwise_products, unpack
 from daskmoe.numerics.parameters import FloatArray
 
 Array = NDArray[np.floating[Any]]
@@ -55,15 +56,12 @@ class RowSums:
         """Add the rows of one block."""
         state, weight = self._e_step(block), block.weight
         tau, log_density = state.responsibilities[0], state.log_density[0]
-        score = state.residuals[0] * self._precision
-        spread = score * state.residuals[0]
-        spread -= 1.0
-        spread *= 0.5
-        pieces = np.concatenate([tau[:-1], tau * score, tau * spread])
+        score, spread, pieces = self._pieces(tau, state.residuals[0])
         self.value += float(log_density.sum() if weight is None else log_density @ weight)
         self.weight += block.response.size if weight is None else float(weight.sum())
-        scores = pieces.copy()
-        scores[: self.n_experts - 1] -= state.gates[0, :-1]
+        scores = self._buffers.get("scores", pieces.shape)
+        np.subtract(tau[:-1], state.gates[0, :-1], out=scores[: self.n_experts - 1])
+        scores[self.n_experts - 1 :] = pieces[self.n_experts - 1 :]
         gradient = scores if weight is None else scores * weight
         self.linear += gradient[: self.vectors] @ block.design.T
         self.scalar += gradient[self.vectors :].sum(axis=1)
@@ -79,6 +77,19 @@ class RowSums:
         if weight is not None:
             weights *= self._cast(weight)
         self.outer.add(block.design)
+
+    def _pieces(self, tau: Array, residuals: Array) -> tuple[Array, Array, Array]:
+        """s_k, t_k, and a row's tau_k without the reference, tau_k s_k and tau_k t_k under each other."""
+        free, shape = self.n_experts - 1, tau.shape
+        score = np.multiply(residuals, self._precision, out=self._buffers.get("score", shape))
+        spread = np.multiply(score, residuals, out=self._buffers.get("spread", shape))
+        spread -= 1.0
+        spread *= 0.5
+        pieces = self._buffers.get("pieces", (self.vectors + self.n_experts, shape[1]))
+        pieces[:free] = tau[:-1]
+        np.multiply(tau, score, out=pieces[free : self.vectors])
+        np.multiply(tau, spread, out=pieces[self.vectors :])
+        return score, spread, pieces
 
     def _add_information(
         self, block: Block, state: Posterior, pieces: Array, score: Array, spread: Array, weights: Array

@@ -26,11 +26,11 @@ def test_packed_order_is_that_of_the_upper_triangle() -> None:
 
 @pytest.mark.parametrize("precision", [np.float64, np.float32])
 @pytest.mark.parametrize("n_weights", [1, 16, 19])
-@pytest.mark.parametrize("q", [1, 4, 60])
+@pytest.mark.parametrize("q", [1, 2, 4, 5, 60])
 def test_sums_of_blocks_are_gram_matrices(
     q: int, n_weights: int, precision: type, rng: np.random.Generator
 ) -> None:
-    # 60 columns are more than one part of a block's products.
+    # 700 rows of 60 columns are more than one part; even lengths have pairs that stand twice.
     sizes = (700, 700, 3)
     sums = GramSums(q, n_weights, precision)
     expected = np.zeros((n_weights, q, q))

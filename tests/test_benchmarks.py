@@ -20,7 +20,7 @@ def test_ratios_and_memory_of_local_fits(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_hit_rates_of_local_fits(capsys: pytest.CaptureFixture[str]) -> None:
-    local_fit.main(["--tiny", "--hit-rate", "1", "--sizes", "600"])
+    local_fit.main(["--hit-rate", "1", "--sizes", "600", "--long-runs", "4"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(",")[0] for line in lines] == ["paper", "overlap"]
     for line in lines:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.numerics.em import VARIANCE_FLOOR, Runs
-from daskmoe.numerics.packed import packed_size, pairwise_products, unpack
+from daskmoe.numerics.packed import GramSums, unpack
 from daskmoe.numerics.parameters import FloatArray
 from daskmoe.numerics.priors import Prior
 
@@ -49,10 +49,12 @@ def starting_runs(
 def _weighted_fits(memberships: FloatArray, design: FloatArray, response: FloatArray, prior: Prior) -> Runs:
     """Each expert's penalized weighted least squares and residual variance under given memberships."""
     shape, q = memberships.shape[:2], len(design)
-    products = pairwise_products(design, np.empty((packed_size(q), design.shape[1])))
     flat = memberships.reshape(-1, design.shape[1])
     mass = flat.sum(axis=1)
-    gram = unpack(flat @ products.T)
+    sums = GramSums(q, len(flat), np.float64)
+    sums.weights(design.shape[1])[:] = flat
+    sums.add(design)
+    gram = unpack(sums.packed)
     # A pseudo-row in a hundred keeps cells with fewer rows than features on the ground.
     gram += (prior.coef + 0.01 * mass / q)[:, None, None] * prior.metric
     coef = np.linalg.solve(gram, ((flat * response) @ design.T)[..., None])[..., 0]

@@ -33,7 +33,7 @@ class GramSums:
     Parameters
     ----------
     size : int
-        q, the length of u; its first entry is one.
+        q, the length of u.
     n_weights : int
         J.
     precision : type

@@ -30,6 +30,15 @@ def test_hit_rates_of_local_fits(capsys: pytest.CaptureFixture[str]) -> None:
         assert float(hits[3]) >= 0
 
 
+def test_whole_fits_of_several_draws(capsys: pytest.CaptureFixture[str]) -> None:
+    local_fit.main(["--draws", "2", "--sizes", "2000"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        least, median, most = (float(value) for value in re.findall(r"(?:least|median|most) (\S+)", line))
+        assert 1 < least < median < most
+
+
 def test_what_the_priors_move(capsys: pytest.CaptureFixture[str]) -> None:
     local_fit.main(["--priors", "1", "--sizes", "2000"])
     lines = capsys.readouterr().out.splitlines()

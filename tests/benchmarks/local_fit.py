@@ -5,6 +5,7 @@ of a large double-precision product on the same machine in the same run. Times a
 thread, the least of several, because other work on the machine only ever adds to them.
 
     python -m tests.benchmarks.local_fit                  # ratios and memory
+    python -m tests.benchmarks.local_fit --draws 8        # whole fits of eight data sets of each design
     python -m tests.benchmarks.local_fit --hit-rate 100   # 100 data sets of each design and size
     python -m tests.benchmarks.local_fit --priors 20      # what the priors move, in standard errors
     python -m tests.benchmarks.local_fit --tiny
@@ -13,12 +14,14 @@ thread, the least of several, because other work on the machine only ever adds t
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +35,7 @@ from daskmoe.numerics.initialization import starting_runs
 from daskmoe.numerics.likelihood import pack_parameters
 from daskmoe.numerics.local import fit_local_estimate
 from daskmoe.numerics.newton import maximize, standard_deviations
-from daskmoe.numerics.parameters import MoEParameters
+from daskmoe.numerics.parameters import LocalEstimate, MoEParameters
 from daskmoe.numerics.priors import prior_from
 from daskmoe.numerics.problem import Problem
 from daskmoe.numerics.simulate import draw_design, sample_rows
@@ -41,6 +44,9 @@ DESIGNS = {"paper": 4, "overlap": 5}
 FEATURES = 20
 HIT = 1e-4
 LONG_PASSES = 50
+
+# Figures of a design at so many rows over so many seeds.
+Study = Callable[[str, int, int], dict[str, float]]
 
 
 class Case(NamedTuple):
@@ -88,29 +94,43 @@ def problem_of(case: Case) -> Problem:
     return Problem(case.rows, coordinates, prior_from(known, coordinates, case.n_experts))
 
 
+def fit_by_default(case: Case, seed: int = 0) -> LocalEstimate:
+    """The whole default fit."""
+    return fit_local_estimate(
+        case.rows, LocalFitOptions(n_experts=case.n_experts), np.random.default_rng(seed)
+    )
+
+
 def measure_ratios(design: str, n_rows: int, repeats: int, size: int = 1024) -> dict[str, float]:
     """Passes and the whole default fit, in units of the floor."""
     case = draw_case(design, n_rows, 0)
     problem = problem_of(case)
     inner = problem.coordinates.from_data(case.truth)
     runs = Runs(*(array[None] for array in inner))
-    options = LocalFitOptions(n_experts=case.n_experts)
     rate = product_rate(size, repeats)
 
     def pass_over_blocks() -> object:
         return em_statistics(runs, problem.rows.blocks(problem.coordinates))
 
-    def whole_fit() -> object:
-        return fit_local_estimate(case.rows, options, np.random.default_rng(0))
-
     found = {
         "EM pass": seconds(pass_over_blocks, repeats),
         "Newton pass": seconds(lambda: problem.statistics(inner), repeats),
         "gradient pass": seconds(lambda: problem.slope(inner), repeats),
-        "whole fit": seconds(whole_fit, max(repeats // 4, 1)),
+        "whole fit": seconds(partial(fit_by_default, case), max(repeats // 4, 1)),
     }
     rate = max(rate, product_rate(size, repeats))
     return {name: value * rate / case.flops for name, value in found.items()}
+
+
+def measure_draws(design: str, n_rows: int, seeds: int) -> dict[str, float]:
+    """Whole default fits of several data sets, in units of the floor."""
+    found = []
+    for seed in range(seeds):
+        case = draw_case(design, n_rows, seed)
+        rate = product_rate(1024, 4)
+        spent = seconds(partial(fit_by_default, case), 3)
+        found.append(spent * max(rate, product_rate(1024, 4)) / case.flops)
+    return {"least": min(found), "median": float(np.median(found)), "most": max(found)}
 
 
 def best_known(case: Case, seed: int, runs: int) -> tuple[float, float]:
@@ -149,8 +169,7 @@ def measure_hits(design: str, n_rows: int, seeds: int, runs: int) -> dict[str, f
     for seed in range(seeds):
         case = draw_case(design, n_rows, seed)
         began = time.process_time()
-        rng = np.random.default_rng(seed)
-        found = fit_local_estimate(case.rows, LocalFitOptions(n_experts=case.n_experts), rng).objective
+        found = fit_by_default(case, seed).objective
         spent += time.process_time() - began
         best, truth = best_known(case, seed, runs)
         best = max(best, found)
@@ -256,26 +275,34 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tiny", action="store_true", help="a second's worth, for the test suite")
-    parser.add_argument("--hit-rate", type=int, metavar="SEEDS", help="data sets of each design and size")
-    parser.add_argument("--priors", type=int, metavar="SEEDS", help="data sets of each design and size")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000], help="rows of those")
+    parser.add_argument(
+        "--draws", type=int, default=0, metavar="SEEDS", help="data sets of each design to fit"
+    )
+    parser.add_argument(
+        "--hit-rate", type=int, default=0, metavar="SEEDS", help="data sets of each design and size"
+    )
+    parser.add_argument(
+        "--priors", type=int, default=0, metavar="SEEDS", help="data sets of each design and size"
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", help="rows of those")
     parser.add_argument("--long-runs", type=int, default=50, help="that a hit is told by")
     parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.memory_of:
         memory_child(chosen.memory_of[0], int(chosen.memory_of[1]), chosen.memory_of[2])
         return
+    hits = partial(measure_hits, runs=chosen.long_runs)
+    studies: list[tuple[str, int, Study, tuple[int, ...]]] = [
+        ("hit rate", chosen.hit_rate, hits, (1_000, 10_000)),
+        ("priors", chosen.priors, measure_bias, (1_000, 10_000)),
+        ("whole fits", chosen.draws, measure_draws, (100_000,)),
+    ]
     with single_threaded_blas():
-        if chosen.hit_rate:
-            for design in DESIGNS:
-                for n_rows in chosen.sizes:
-                    found = measure_hits(design, n_rows, chosen.hit_rate, chosen.long_runs)
-                    report(found, f"{design}, {n_rows} rows, hit rate")
-            return
-        if chosen.priors:
-            for design in DESIGNS:
-                for n_rows in chosen.sizes:
-                    report(measure_bias(design, n_rows, chosen.priors), f"{design}, {n_rows} rows, priors")
+        asked = [(name, seeds, study, sizes) for name, seeds, study, sizes in studies if seeds]
+        for name, seeds, study, sizes in asked:
+            for design, n_rows in itertools.product(DESIGNS, chosen.sizes or sizes):
+                report(study(design, n_rows, seeds), f"{design}, {n_rows} rows, {name}")
+        if asked:
             return
         n_rows, repeats, size = (3_000, 2, 128) if chosen.tiny else (100_000, 24, 1024)
         for design in DESIGNS:

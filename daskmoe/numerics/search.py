@@ -24,28 +24,48 @@ from daskmoe.numerics.newton import NewtonResult, jump, maximize, standard_devia
 from daskmoe.numerics.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.problem import Problem
 
-# EM passes before each halving of the field, how many are polished, and how many go on beyond a rugged stage.
-_RACE = (8, 8, 16)
-_POLISHED = 4
+# In nats a row. On a subsample, precision beyond its own sampling error is wasted.
+_SUBSAMPLE_TOLERANCE = 2e-4
+
+
+class _Race(NamedTuple):
+    """How starts race.
+
+    Attributes
+    ----------
+    passes : tuple of int
+        EM passes before each halving of the field.
+    polished : int
+        How many of the leaders are polished.
+    close : float
+        Of two runs no more nats a row apart, only the better goes on.
+    """
+
+    passes: tuple[int, ...]
+    polished: int
+    close: float = _SUBSAMPLE_TOLERANCE
+
+
+_FIRST_RACE = _Race((8, 8, 16), 4)
+# How many go on beyond a stage.
 _FINALISTS = 2
 # Where the likelihood is rugged: more starts, more of them polished, jumps a start, and the passes of a jump.
+_RUGGED_RACE = _Race((8, 8, 16), 12)
 _RUGGED_STARTS = 2
-_RUGGED_POLISHED = 12
 _RUGGED_JUMPS = 1
 _JUMP_PASSES = 60
 # On more rows than these times the first subsample, a whole search is too much work; one optimum less than
 # another by so many nats a row on the first subsample is no rival.
 _RUGGED_ROWS = 16
 _RIVAL = 0.02
-# Where all rows are few, passes are cheap: up to four times the starts, raced for longer, and more jumps.
-_SMALL_RACE = (16, 16, 32)
+# Where all rows are few, passes are cheap: up to four times the starts, raced for longer before any leaves,
+# and more jumps. Their optima may be close: no run is dropped for another that it has not met.
+_SMALL_RACE = _Race((32, 32), 16, close=1e-9)
 _SMALL_STARTS = 4
 _SMALL_JUMPS = 2
 # Subsamples are copies: together with their share of the rows this bounds the memory of a fit.
 _GROWTH = 8
 _LARGEST_SHARE = 1 / 8
-# In nats a row. On a subsample, precision beyond its own sampling error is wasted.
-_SUBSAMPLE_TOLERANCE = 2e-4
 _SUBSAMPLE_PASSES = 24
 
 
@@ -81,9 +101,7 @@ def _search_few(
 ) -> tuple[NewtonResult, FloatArray]:
     """All rows race themselves."""
     times = min(max(round(2 * options.start_rows / problem.rows.n_rows), 1), _SMALL_STARTS)
-    candidates, reached = _race(
-        problem, options.n_experts, times * options.n_init, _SMALL_RACE, _RUGGED_POLISHED, rng
-    )
+    candidates, reached = _run_race(problem, options.n_experts, times * options.n_init, _SMALL_RACE, rng)
     best = polish(problem, candidates, options.tolerance, options.max_passes)[0]
     return _explore(problem, best, options.tolerance, _SMALL_JUMPS * options.n_init, rng), reached
 
@@ -94,14 +112,17 @@ def _search_many(
     """Subsamples of growing ``sizes`` race and polish; `search` says how."""
     n_init, n = options.n_init, problem.rows.n_rows
     first = problem.subsample(_draw(rng, n, sizes[0]))
-    candidates, reached = _race(first, options.n_experts, n_init, _RACE, _POLISHED, rng)
-    candidates = _advance(first, candidates, _POLISHED)
+    candidates, reached = _run_race(first, options.n_experts, n_init, _FIRST_RACE, rng)
+    candidates = _advance(first, candidates, _FIRST_RACE.polished)
     rugged = len(candidates) > 1 and candidates[1].objective > candidates[0].objective - _RIVAL
     kept, last = _FINALISTS, 0
     if rugged:
-        kept, last = _RUGGED_POLISHED, max(k for k, size in enumerate(sizes) if size <= _most_rows(options))
-        more, also = _race(first, options.n_experts, _RUGGED_STARTS * n_init, _RACE, _RUGGED_POLISHED, rng)
-        candidates = _advance(first, [*candidates, *more], _RUGGED_POLISHED)
+        kept, last = (
+            _RUGGED_RACE.polished,
+            max(k for k, size in enumerate(sizes) if size <= _most_rows(options)),
+        )
+        more, also = _run_race(first, options.n_experts, _RUGGED_STARTS * n_init, _RUGGED_RACE, rng)
+        candidates = _advance(first, [*candidates, *more], kept)
         reached = np.concatenate([reached, also])
     for level, size in enumerate(sizes[1:-1], start=1):
         stage = problem.subsample(_draw(rng, n, size))
@@ -202,13 +223,8 @@ def polish(
     return sorted(results, key=lambda r: -r.objective)
 
 
-def _race(
-    problem: Problem,
-    n_experts: int,
-    n_init: int,
-    race: tuple[int, ...],
-    kept: int,
-    rng: np.random.Generator,
+def _run_race(
+    problem: Problem, n_experts: int, n_init: int, race: _Race, rng: np.random.Generator
 ) -> tuple[list[Candidate], FloatArray]:
     """EM from all starts at once: the survivors, best first, and the log-likelihoods a row of all."""
     blocks = [Block(b.design.copy(), b.response, b.weight) for b in problem.rows.blocks(problem.coordinates)]
@@ -219,15 +235,15 @@ def _race(
     state = start_em(runs, blocks, problem.prior)
     reached = np.empty(n_init)
     alive = np.arange(n_init)
-    close = _SUBSAMPLE_TOLERANCE * problem.rows.total_weight
-    for passes in race:
+    close = race.close * problem.rows.total_weight
+    for passes in race.passes:
         state = em(state, blocks, problem.prior, passes)
         reached[alive] = state.statistics.log_likelihood
         best = np.argsort(-state.objective, kind="stable")
-        best = best[: max(kept, (len(best) + 1) // 2)]
+        best = best[: max(race.polished, (len(best) + 1) // 2)]
         best = best[np.append(True, np.diff(-state.objective[best]) > close)]
         state, alive = state.take(best), alive[best]
-    runs = state.runs.take(slice(kept))
+    runs = state.runs.take(slice(race.polished))
     return [
         Candidate(MoEParameters(*(a[i] for a in runs))) for i in range(len(runs.gate))
     ], reached / problem.rows.total_weight

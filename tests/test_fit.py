@@ -56,6 +56,15 @@ def expected(store: Path) -> MixtureOfExperts:
     return daskmoe.fit(str(store), "y", **FAST)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_hardly_more_rows_than_experts(seed: int) -> None:
+    # Four experts of twenty rows are spikes at which a sample's information has no definite sign.
+    response = np.random.default_rng(seed).normal(size=20)
+    rows = xr.Dataset({"x": ("row", np.arange(20.0)), "y": ("row", response)}).chunk(row=5)
+    model = daskmoe.fit(rows, "y", n_experts=4, random_state=0)
+    assert np.isfinite(model.log_likelihood(rows))
+
+
 # The same bits, however the data come and wherever the tasks run.
 
 

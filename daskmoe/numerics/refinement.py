@@ -49,7 +49,7 @@ class Pilot(NamedTuple):
     coordinates : Coordinates
         Those in which every partition works.
     information : ndarray of shape (P, P)
-        Observed information of the pilot's sample.
+        Observed information of the pilot's sample, without its negative part if it has one.
     rows : int
         Size of that sample.
     """
@@ -79,8 +79,14 @@ def make_pilot(parameters: MoEParameters, sample: Observations) -> Pilot:
     """The shared start from a model fitted to ``sample``."""
     coordinates = coordinates_from(moments(sample))
     inner = coordinates.from_data(parameters)
-    statistics = likelihood_statistics(inner, sample.blocks(coordinates))
-    return Pilot(parameters, coordinates, statistics.information, sample.n_rows)
+    information = likelihood_statistics(inner, sample.blocks(coordinates)).information
+    return Pilot(parameters, coordinates, _semidefinite(information), sample.n_rows)
+
+
+def _semidefinite(matrix: FloatArray) -> FloatArray:
+    """The nearest positive semi-definite matrix: what weighs deviations from a start must not reward any."""
+    values, vectors = np.linalg.eigh(matrix)
+    return matrix if values[0] >= 0.0 else np.asarray((vectors * values.clip(0.0)) @ vectors.T)
 
 
 def expand_estimate(rows: Observations, pilot: Pilot) -> tuple[LocalEstimate, Expansion]:

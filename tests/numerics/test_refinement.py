@@ -49,6 +49,19 @@ def pilot(rows: Observations, optimum: MoEParameters) -> Pilot:
     return make_pilot(made.coordinates.to_data(moved), rows.take(np.arange(0, 6_000, 10)))
 
 
+def test_the_weight_of_a_pilot_is_never_negative(rows: Observations, optimum: MoEParameters) -> None:
+    # Away from an optimum the observed information has no definite sign.
+    few = rows.take(np.arange(40))
+    away = optimum._replace(coef=optimum.coef[::-1])
+    coordinates = coordinates_from(moments(few))
+    plain = likelihood_statistics(coordinates.from_data(away), few.blocks(coordinates)).information
+    values, vectors = np.linalg.eigh(plain)
+    assert values[0] < -1.0
+    found = make_pilot(away, few).information
+    expected = (vectors * values.clip(0.0)) @ vectors.T
+    np.testing.assert_allclose(found, expected, atol=1e-9 * np.abs(plain).max())
+
+
 def parts(rows: Observations, number: int, *, by_feature: bool) -> list[Observations]:
     order = np.argsort(rows.features[:, 0]) if by_feature else np.arange(rows.n_rows)
     return [rows.take(index) for index in np.array_split(order, number)]

@@ -130,7 +130,7 @@ def fit(  # type: ignore[misc]
     (2, 4)
     """
     check_choice("aggregation", aggregation, AGGREGATIONS)
-    rounds = check_rounds(refine, 0)
+    rounds = check_rounds("refine", refine, 0)
     if rounds != 0 and not compute:
         raise InvalidOptionError(
             "compute: expected True with refinement, whose rounds depend on each other, got False. "

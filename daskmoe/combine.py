@@ -58,8 +58,8 @@ def aggregate(
     Raises
     ------
     InvalidDataError
-        If the models differ in features, target, units or family, or the support has other labels or no
-        complete rows.
+        If the models differ in features, target, units or family, if only some of them say how many rows they
+        were fitted to, or if the support has other labels or no complete rows.
     InvalidOptionError
         If the method is unknown or K cannot be had.
 
@@ -77,6 +77,8 @@ def aggregate(
     2
     """
     check_choice("method", method, METHODS)
+    if isinstance(models, MixtureOfExperts | str | os.PathLike):
+        raise InvalidDataError(f"models: expected a sequence of models, got one {type(models).__name__}.")
     opened = [m if isinstance(m, MixtureOfExperts) else open_model(m) for m in models]
     check_models(opened)
     locals_, weights, labels = _local_estimators(opened)
@@ -104,8 +106,8 @@ def _local_estimators(
     parameters: list[MoEParameters] = []
     weights: list[float] = []
     labels: list[str] = []
-    for m, model in enumerate(models):
-        mixture, weight = model.mixture, _row_weight(model)
+    for m, (model, weight) in enumerate(zip(models, _row_weights(models), strict=True)):
+        mixture = model.mixture
         if isinstance(mixture, LargeMoE):
             parts = mixture.local_parameters()
             parameters += parts
@@ -156,15 +158,26 @@ def _common_size(locals_: Sequence[MoEParameters]) -> int:
     return sizes[0]
 
 
-def _row_weight(model: MixtureOfExperts) -> float:
-    """What a model counts for: the summed row weights of its fit, one where it does not say."""
-    known = model.diagnostics
-    return float(known["weight"].sum()) if known is not None and "weight" in known else 1.0
+def _row_weights(models: Sequence[MixtureOfExperts]) -> list[float]:
+    """What each model counts for: the summed row weights of its last fit; one each where none says."""
+    known = [_row_weight(model) for model in models]
+    silent = [m for m, weight in enumerate(known) if weight is None]
+    if silent and len(silent) < len(models):
+        raise InvalidDataError(
+            "models: expected all of them, or none, to say how many rows they were fitted to, got nothing "
+            f"from model {silent[0]}. Leave it out, or fit it with daskmoe.fit or fit_local."
+        )
+    return [1.0 if weight is None else weight for weight in known]
+
+
+def _row_weight(model: MixtureOfExperts) -> float | None:
+    known = xr.Dataset() if model.diagnostics is None else model.diagnostics
+    return next((float(known[name].sum()) for name in ("refined_weight", "weight") if name in known), None)
 
 
 def support_sample(
     support: xr.Dataset | str | os.PathLike[str], model: MixtureOfExperts, seed: int
 ) -> SupportSample:
     """Complete rows of features from the caller's data, matched by label."""
-    dataset, source = source_of(support)
+    dataset, source = source_of(support, "support")
     return read_support(source, match_schema(dataset, model.rows, need_target=False), seed)

@@ -83,7 +83,7 @@ def _support(support: str | Data, schema: RowSchema) -> str | GivenSupport:
             f"support: expected one of {list(SUPPORTS)}, a dataset or the path of a Zarr store, "
             f"got {support!r}."
         )
-    dataset, source = source_of(support)
+    dataset, source = source_of(support, "support")
     return GivenSupport(source, match_schema(dataset, schema, need_target=False, need_weight=False))
 
 

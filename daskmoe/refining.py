@@ -78,7 +78,7 @@ def refine(
     >>> bool(model.log_likelihood(data) > truth.log_likelihood(data))
     True
     """
-    most = check_rounds(rounds, 1)
+    most = check_rounds("rounds", rounds, 1)
     check_choice("on_error", on_error, ON_ERROR)
     dataset, source = source_of(data)
     schema = match_schema(dataset, model.rows, need_target=True)
@@ -96,13 +96,13 @@ def refine(
     return label_refinement(model, refinement)
 
 
-def check_rounds(rounds: Any, minimum: int) -> int | None:
+def check_rounds(name: str, rounds: Any, minimum: int) -> int | None:
     """Most rounds, None for as many as it takes; `InvalidOptionError` for anything else."""
     if rounds == "converged":
         return None
     if isinstance(rounds, str):
-        raise InvalidOptionError(f"refine: expected a number of rounds or 'converged', got {rounds!r}.")
-    return check_integer("refine", rounds, minimum)
+        raise InvalidOptionError(f"{name}: expected a number of rounds or 'converged', got {rounds!r}.")
+    return check_integer(name, rounds, minimum)
 
 
 def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> MixtureOfExperts:
@@ -123,6 +123,9 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
         name: ("round", np.array([float(getattr(info, field)) for info in infos]), {"long_name": text})
         for name, (text, field) in columns.items()
     }
+    assert refinement.state.accepted is not None
+    weight = refinement.state.accepted.statistics.weight
+    added["refined_weight"] = ((), weight, {"long_name": "sum of the row weights of the refinement"})
     added["round_seconds"] = ("round", np.array(refinement.seconds), {"long_name": "seconds of the round"})
     known = xr.Dataset() if model.diagnostics is None else model.diagnostics
     # A model may be refined more than once: its last rounds are told.

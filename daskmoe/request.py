@@ -12,13 +12,19 @@ from daskmoe.rows import open_store
 Data = xr.Dataset | str | os.PathLike[str]
 
 
-def source_of(data: Data) -> tuple[xr.Dataset, str | xr.Dataset]:
+def source_of(data: Data, name: str = "data") -> tuple[xr.Dataset, str | xr.Dataset]:
     """The dataset to plan with, and what tasks read from: an absolute path or URL, or the dataset.
+
+    Parameters
+    ----------
+    data : xr.Dataset or path
+    name : str
+        Of the caller's option, for the error message.
 
     Raises
     ------
     InvalidDataError
-        If ``data`` is neither a dataset nor a path.
+        If it is neither a dataset nor a path.
     StoreError
         If the store cannot be opened.
     """
@@ -26,7 +32,7 @@ def source_of(data: Data) -> tuple[xr.Dataset, str | xr.Dataset]:
         return data, data
     if not isinstance(data, str | os.PathLike):
         raise InvalidDataError(
-            f"data: expected an xarray.Dataset or the path of a Zarr store, got {type(data).__name__}."
+            f"{name}: expected an xarray.Dataset or the path of a Zarr store, got {type(data).__name__}."
         )
     path = os.fspath(data)
     return open_store(path), path if "://" in path else os.path.abspath(path)

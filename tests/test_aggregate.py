@@ -100,6 +100,15 @@ def test_copies_of_one_model_are_a_fixed_point(
     assert float(joined.diagnostics["objective"][-1]) == pytest.approx(0.0, abs=1e-12)
 
 
+def test_a_refined_model_counts_by_the_rows_of_its_refinement(
+    models: list[MixtureOfExperts], data: xr.Dataset
+) -> None:
+    refined = daskmoe.refine(models[0], data, rounds=1)
+    joined = daskmoe.aggregate([refined, models[1]], data)
+    assert joined.diagnostics is not None
+    assert joined.diagnostics["weight"].values.tolist() == [3_000, 1_000]
+
+
 def test_a_split_in_two_copies_counts_twice(models: list[MixtureOfExperts], data: xr.Dataset) -> None:
     """Weights are those of the fits: models of 500, 500 and 1,000 rows, two of them the same, are two."""
     first, second = models[0], models[1]
@@ -223,6 +232,19 @@ def test_sizes_that_differ_need_a_size(data: xr.Dataset, models: list[MixtureOfE
 def test_no_models(data: xr.Dataset) -> None:
     with pytest.raises(InvalidDataError, match="expected at least one fitted model, got none"):
         daskmoe.aggregate([], data)
+
+
+def test_one_model_is_no_sequence(models: list[MixtureOfExperts], data: xr.Dataset) -> None:
+    for one in (models[0], "model.zarr"):
+        with pytest.raises(InvalidDataError, match="models: expected a sequence"):
+            daskmoe.aggregate(one, data)  # type: ignore[arg-type]
+
+
+def test_a_model_that_does_not_say_its_rows(models: list[MixtureOfExperts], data: xr.Dataset) -> None:
+    bare = renamed(models[0], data)
+    with pytest.raises(InvalidDataError, match="nothing from model 1"):
+        daskmoe.aggregate([models[0], bare], data)
+    daskmoe.aggregate([bare, bare], data)
 
 
 def test_other_features(models: list[MixtureOfExperts], data: xr.Dataset) -> None:

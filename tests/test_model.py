@@ -314,6 +314,29 @@ def test_missing_values_give_nan_and_no_sum() -> None:
                 total(holed)
 
 
+def test_totals_of_the_complete_rows() -> None:
+    data = flat_data()
+    model = make_model(data, "y")
+    complete = data.isel(time=[*range(3), *range(6, 50)])
+    data["X"][3, 1] = np.nan
+    data["X"][4, 0] = np.inf
+    data["y"][5] = np.nan
+    for holed in (data, data.chunk(time=7)):
+        for name in ("log_likelihood", "score"):
+            found = getattr(model, name)(holed, skipna=True)
+            assert found == pytest.approx(getattr(model, name)(complete), rel=1e-12)
+
+
+# Dask divides nothing by nothing on the way to the error.
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning", "ignore:Degrees of freedom:RuntimeWarning")
+def test_totals_need_a_complete_row() -> None:
+    data = flat_data()
+    model, empty = make_model(data, "y"), data * np.nan
+    for lazy in (empty, empty.chunk(time=7)):
+        with pytest.raises(InvalidDataError, match="50 of 50 rows"):
+            model.score(lazy, skipna=True)
+
+
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_worker_processes_give_the_same(client: Client) -> None:

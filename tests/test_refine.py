@@ -407,7 +407,7 @@ def test_a_partition_that_fails_in_one_round_only_is_an_error(
 
 @pytest.mark.parametrize("rounds", [0, -1, 1.5, True, "often", None])
 def test_rounds_must_be_a_number_or_converged(data: xr.Dataset, truth: MixtureOfExperts, rounds: Any) -> None:
-    with pytest.raises(InvalidOptionError, match="refine"):
+    with pytest.raises(InvalidOptionError, match="rounds: expected"):
         daskmoe.refine(truth, data, rounds=rounds)
 
 

@@ -206,27 +206,40 @@ class MixtureOfExperts:
         """
         return prediction.draw(self.mixture, self.family, data, self.rows, random_state)
 
-    def log_likelihood(self, data: Data) -> float:
+    def log_likelihood(self, data: Data, *, skipna: bool = False) -> float:
         """Sum of log f(y|x) over all rows of ``data``, each counted once; one computation, chunk by chunk.
+
+        Parameters
+        ----------
+        data : xr.Dataset, str or path
+            With the target. Row weights are not used.
+        skipna : bool
+            Whether to leave out rows with a missing or infinite value, such as the masked cells of a grid.
 
         Raises
         ------
         InvalidDataError
-            If the target or a feature is missing, or a row holds a missing or infinite value.
+            If the target or a feature is missing; if a row holds a missing or infinite value, or with
+            ``skipna`` all do.
         """
-        return prediction.total_log_density(self.mixture, self._family, data, self.rows)
+        return prediction.total_log_density(self.mixture, self._family, data, self.rows, skipna=skipna)
 
-    def score(self, data: Data) -> float:
+    def score(self, data: Data, *, skipna: bool = False) -> float:
         """R² = 1 - sum (y - E[y|x])² / sum (y - mean y)² over all rows of ``data``; one computation.
 
         For a constant target it is 1 where the prediction is exact, else 0.
 
+        Parameters
+        ----------
+        data, skipna
+            As in `log_likelihood`.
+
         Raises
         ------
         InvalidDataError
-            If the target or a feature is missing, or a row holds a missing or infinite value.
+            As `log_likelihood`.
         """
-        return prediction.r_squared(self.mixture, self._family, data, self.rows)
+        return prediction.r_squared(self.mixture, self._family, data, self.rows, skipna=skipna)
 
     def standard_errors(self, kind: str = "model") -> xr.Dataset:
         """Standard errors of the parameters, shaped like ``params``.

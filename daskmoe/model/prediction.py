@@ -146,16 +146,18 @@ def draw(
     return label_result(drawn, data, rows, name=rows.target, attrs=rows.target_attrs)
 
 
-def total_log_density(parameters: Mixture, family: Family, data: Data, rows: RowSchema) -> float:
-    """Sum of log f(y|x) over all rows."""
+def total_log_density(
+    parameters: Mixture, family: Family, data: Data, rows: RowSchema, *, skipna: bool
+) -> float:
+    """Sum of log f(y|x) over all rows, or over the complete ones."""
     function = partial(log_density, parameters, family)
-    return _totals(function, data, rows, block_rows(parameters.n_experts))["sum"]
+    return _totals(function, data, rows, block_rows(parameters.n_experts), skipna=skipna)["sum"]
 
 
-def r_squared(parameters: Mixture, family: Family, data: Data, rows: RowSchema) -> float:
+def r_squared(parameters: Mixture, family: Family, data: Data, rows: RowSchema, *, skipna: bool) -> float:
     """The share of the variance of y that E[y|x] explains; of a constant y, 1 if it is exact and 0 if not."""
     function = partial(_squared_error, parameters, family)
-    totals = _totals(function, data, rows, block_rows(parameters.n_experts))
+    totals = _totals(function, data, rows, block_rows(parameters.n_experts), skipna=skipna)
     if totals["spread"] == 0:
         return float(totals["sum"] == 0)
     return 1.0 - totals["sum"] / totals["spread"]
@@ -184,25 +186,33 @@ def _draw_rows(
     return sample_response(parameters, family, np.asarray(features, np.float64), np.random.default_rng(seeds))
 
 
-def _totals(function: RowFunction, data: Data, rows: RowSchema, block_size: int) -> dict[str, float]:
-    """Sums over all rows in one computation; an error where a row holds a missing or infinite value."""
+def _totals(
+    function: RowFunction, data: Data, rows: RowSchema, block_size: int, *, skipna: bool
+) -> dict[str, float]:
+    """Sums over rows in one computation.
+
+    A row with a missing or infinite value is an error, or is left out with ``skipna``.
+    """
     data, rows = match_data(data, rows, with_target=True)
     inputs = gather_inputs(data, rows, with_target=True)
     response = inputs.variables[input_key(rows.target)]
     if response.size == 0:
         raise InvalidDataError(f"data: expected at least one row, got sizes {dict(response.sizes)}.")
     values = apply_to_rows(function, inputs, rows, per_row=response, block_size=block_size)
+    complete = values.notnull()
+    used = response.astype(np.float64).where(complete)  # type: ignore[no-untyped-call]
+    count = complete.sum()
     sums = {
         "sum": values.sum(skipna=True),
-        "spread": response.astype(np.float64).var(skipna=True) * response.size,
-        "missing": values.isnull().sum(),
+        "spread": used.var(skipna=True) * count,
+        "missing": response.size - count,
     }
     totals = {str(name): float(total) for name, total in xr.Dataset(sums).compute().items()}
-    if totals["missing"]:
+    if totals["missing"] and (not skipna or totals["missing"] == response.size):
         raise InvalidDataError(
             "data: expected numbers in all rows, got missing or infinite values in "
             f"{totals['missing']:.0f} of {response.size} rows (values by variable: "
-            f"{_count_missing(inputs, rows)}); drop or fill those rows first."
+            f"{_count_missing(inputs, rows)}); fill them, or leave such rows out with skipna=True."
         )
     return totals
 

@@ -19,7 +19,7 @@ from daskmoe.numerics.coordinates import Coordinates
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.merging import clustered_experts, greedy_experts
 from daskmoe.numerics.parameters import FloatArray, LargeMoE, MoEParameters, SupportSample
-from daskmoe.numerics.reduction import PlanKind, fit_to_plan, minimize_from, reduction_problem
+from daskmoe.numerics.reduction import PlanKind, fit_to_plan, minimize_from, reduction_problem, with_unseen
 from daskmoe.numerics.transport import Experts, ReductionProblem, pointwise_plan
 
 _LOCAL_STARTS = 5
@@ -148,8 +148,9 @@ def _check_size(large: LargeMoE, n_experts: int) -> None:
 def _reduction(known: _Locals, n_experts: int, plan: PlanKind = "pointwise") -> Aggregate:
     result = minimize_from(known.coordinates, known.problem, _starts(known, n_experts), plan)
     name = "reduction" if plan == "pointwise" else "whole"
+    parameters = with_unseen(result.parameters, result.flow, known.large, known.coordinates)
     return Aggregate(
-        result.parameters, result.objectives, result.start_objectives, result.flow, result.converged, {}, name
+        parameters, result.objectives, result.start_objectives, result.flow, result.converged, {}, name
     )
 
 
@@ -161,6 +162,7 @@ def _greedy(known: _Locals, n_experts: int) -> Aggregate:
     experts = greedy_experts(known.problem, n_experts)
     gate, statistics = fit_to_plan(known.problem, experts, "whole")
     parameters = known.coordinates.to_data(MoEParameters(gate, experts.coef, experts.dispersion))
+    parameters = with_unseen(parameters, statistics.flow, known.large, known.coordinates)
     objective = np.array([statistics.objective])
     return Aggregate(parameters, objective, objective, statistics.flow, True, {}, "greedy")
 

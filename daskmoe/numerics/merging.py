@@ -60,7 +60,24 @@ class Components(NamedTuple):
 
 
 def greedy_experts(problem: ReductionProblem, n_experts: int) -> Experts:
-    """``n_experts`` experts by greedy pairwise merging of all components, of which there are no fewer."""
+    """``n_experts`` experts by greedy pairwise merging of all components, of which there are no fewer.
+
+    Where fewer have mass on the support, the lightest others stand beside them as they are.
+    """
+    merged = _merged_experts(problem, n_experts)
+    short = n_experts - len(merged.dispersion)
+    if short == 0:
+        return merged
+    mass = np.concatenate([tile.mass.sum(axis=1) for tile in tiles(problem)])
+    lightest = np.argsort(mass, kind="stable")[:short]
+    return Experts(
+        np.concatenate([merged.coef, problem.large.coef[lightest]]),
+        np.concatenate([merged.dispersion, problem.large.dispersion[lightest]]),
+    )
+
+
+def _merged_experts(problem: ReductionProblem, n_experts: int) -> Experts:
+    """At most ``n_experts``: components without mass have nothing to merge."""
     kept: list[Components] = []
     waiting: list[Components] = []
     for block in _component_blocks(problem):

@@ -29,8 +29,9 @@ Slope = Callable[[MoEParameters], LikelihoodStatistics]
 _LARGEST_LOG_VARIANCE_STEP = 2.0
 _FIRST_DAMPING = 0.05
 _JUMP = 3.0
-# Products in single precision can leave a semi-definite matrix this far below zero.
+# Products in single precision can leave a semi-definite matrix this far below zero, others farther.
 _RIDGE = 1e-5
+_MORE_RIDGE = 4.0
 _SMALLEST_DAMPING = 1e-3
 # Predicted gain a row, in nats, below which an earlier point's information will do; the share of a gain that
 # the next one may have left for that, and up to which the whole step is trusted enough to form information at
@@ -83,7 +84,7 @@ def damped_step(state: NewtonState) -> tuple[FloatArray, float, float]:
     scale = np.sqrt(np.maximum(diagonal, 1e-10 * diagonal.max() + 1e-300))
     outer = np.outer(scale, scale)
     observed_scaled, complete_scaled = observed / outer, complete / outer
-    damping = state.damping
+    damping, ridge = state.damping, _RIDGE
     while True:
         matrix = max(1.0 - damping, 0.0) * observed_scaled + damping * complete_scaled
         try:
@@ -91,7 +92,8 @@ def damped_step(state: NewtonState) -> tuple[FloatArray, float, float]:
             break
         except LinAlgError:
             if damping > 0.5:
-                complete_scaled[np.diag_indices_from(complete)] += _RIDGE
+                complete_scaled[np.diag_indices_from(complete)] += ridge
+                ridge *= _MORE_RIDGE
             damping = max(2.0 * damping, _FIRST_DAMPING)
     step = cho_solve(factor, gradient / scale) / scale
     step = bounded(step, state.parameters.n_experts)

@@ -94,7 +94,8 @@ def reduce_mixture(
     """
     coordinates, problem = reduction_problem(large, support, family)
     inner = [coordinates.from_data(start) for start in starts]
-    return minimize_from(coordinates, problem, [Experts(s.coef, s.dispersion) for s in inner], plan)
+    found = minimize_from(coordinates, problem, [Experts(s.coef, s.dispersion) for s in inner], plan)
+    return found._replace(parameters=with_unseen(found.parameters, found.flow, large, coordinates))
 
 
 def minimize_from(
@@ -127,6 +128,34 @@ def fit_to_plan(
     """The gating network of given experts, from the plan to them."""
     statistics = _plan(plan)(problem, experts)
     return _gating(problem, statistics), statistics
+
+
+def with_unseen(
+    parameters: MoEParameters, flow: FloatArray, large: LargeMoE, coordinates: Coordinates
+) -> MoEParameters:
+    """Parameters with the part of the linear predictors that vanishes on the support.
+
+    Such is the slope of a feature that is constant there: the divergence knows nothing of it. An expert's is
+    the mean of its components', weighted by the mass that the plan moves.
+
+    Parameters
+    ----------
+    parameters : MoEParameters
+        What was found in the ``coordinates`` of the support.
+    flow : ndarray of shape (L, K)
+    large : LargeMoE
+        In the data's coordinates.
+    coordinates : Coordinates
+    """
+    if len(coordinates.transform) == large.n_features:
+        return parameters
+    share = flow / np.maximum(flow.sum(axis=0), np.finfo(float).tiny)
+    gate, coef = (
+        linear - coordinates.linear_to_data(coordinates.linear_from_data(linear))
+        for linear in (large.gate, large.coef)
+    )
+    moved = parameters.gate + share.T @ gate
+    return parameters._replace(gate=moved - moved[-1], coef=parameters.coef + share.T @ coef)
 
 
 def _gating(problem: ReductionProblem, statistics: PlanStatistics) -> FloatArray:

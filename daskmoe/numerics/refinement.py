@@ -84,9 +84,17 @@ def make_pilot(parameters: MoEParameters, sample: Observations) -> Pilot:
 
 
 def _semidefinite(matrix: FloatArray) -> FloatArray:
-    """The nearest positive semi-definite matrix: what weighs deviations from a start must not reward any."""
-    values, vectors = np.linalg.eigh(matrix)
-    return matrix if values[0] >= 0.0 else np.asarray((vectors * values.clip(0.0)) @ vectors.T)
+    """The matrix without its negative part: what weighs deviations from a start must not reward any.
+
+    Told in the scale of the diagonal, in which parameters of all kinds count alike.
+    """
+    diagonal = np.abs(np.diag(matrix))
+    scale = np.sqrt(np.maximum(diagonal, 1e-10 * diagonal.max() + 1e-300))
+    outer = np.outer(scale, scale)
+    values, vectors = np.linalg.eigh(matrix / outer)
+    if values[0] >= 0.0:
+        return matrix
+    return np.asarray((vectors * values.clip(0.0)) @ vectors.T * outer)
 
 
 def expand_estimate(rows: Observations, pilot: Pilot) -> tuple[LocalEstimate, Expansion]:

@@ -71,6 +71,9 @@ def match_schema(
                 f"Target {schema.target!r} has the dimensions {unknown} that the fit did not have; expected "
                 f"{list(schema.sample_dims)}."
             )
+        _tell_units(
+            f"target {schema.target!r}", ds.variables[schema.target], schema.target_attrs.get("units")
+        )
     else:
         sample_dims = tuple(dim for dim in schema.sample_dims if dim in ds.dims)
     weight = schema.weight if (need_target if need_weight is None else need_weight) else None
@@ -90,11 +93,16 @@ def _match_feature(ds: xr.Dataset, fitted: FeatureVariable, sample_dims: tuple[s
             f"Feature variable {name!r} has dimensions {variable.dims}, expected some of {sample_dims}"
             + ("." if dim is None else f" and {dim!r}.")
         )
-    units = units_of(variable)
-    if units != fitted.units and None not in (units, fitted.units):
-        logger.warning("feature %r has units %r, the model was fitted to %r", name, units, fitted.units)
+    _tell_units(f"feature {name!r}", variable, fitted.units)
     positions = None if dim is None else _match_columns(fitted, column_keys(ds, dim), variable.sizes[dim])
     return replace(fitted, dims=sample_part(variable, sample_dims), positions=positions)
+
+
+def _tell_units(what: str, variable: xr.Variable, fitted: str | None) -> None:
+    """Warn where units differ; nothing is converted."""
+    units = units_of(variable)
+    if units != fitted and None not in (units, fitted):
+        logger.warning("%s has units %r, the model was fitted to %r", what, units, fitted)
 
 
 def _match_columns(

@@ -16,6 +16,7 @@ from typing import Any
 import xarray as xr
 
 from daskmoe.errors import InvalidDataError, InvalidOptionError
+from daskmoe.schema import BOUND, EXPERT
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +195,13 @@ def target_dims(ds: xr.Dataset, target: str) -> tuple[str, ...]:
     require_numbers(variable, target, "target")
     if not variable.dims:
         raise InvalidDataError(f"Target {target!r} is a scalar, expected at least one (sample) dimension.")
-    return tuple(str(dim) for dim in variable.dims)
+    dims = tuple(str(dim) for dim in variable.dims)
+    if taken := [dim for dim in dims if dim in (EXPERT, BOUND)]:
+        raise InvalidDataError(
+            f"Target {target!r} has the dimension {taken[0]!r}, a name that results of a model use for their "
+            f"own; rename it, as with rename({taken[0]}=...)."
+        )
+    return dims
 
 
 def check_weight(ds: xr.Dataset, name: str, sample_dims: tuple[str, ...]) -> None:

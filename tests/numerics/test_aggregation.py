@@ -40,6 +40,17 @@ def test_copies_of_one_estimator_are_a_fixed_point(n_copies: int, rng: np.random
     assert_same_model(found.parameters, model, support.features, 1e-6)
 
 
+@pytest.mark.parametrize("method", ["reduction", "whole", "greedy"])
+def test_experts_that_the_support_does_not_see_are_kept(method: str, rng: np.random.Generator) -> None:
+    model = random_model(rng, 3, 2)
+    hidden = model._replace(gate=np.array([[0.0] * 3, [0.0] * 3, [-900.0, 0.0, 0.0]]))
+    support = SupportSample(rng.standard_normal((60, 2)), None, np.full(60, 1 / 60))
+    found = aggregate_estimates(method, [hidden, hidden], np.ones(2), support, 4, GAUSSIAN)
+    assert isinstance(found.parameters, MoEParameters)
+    assert found.parameters.n_experts == 4
+    assert all(np.isfinite(array).all() for array in found.parameters)
+
+
 def test_weightless_partitions_do_not_count(rng: np.random.Generator) -> None:
     models, support = [random_model(rng, 2, 2) for _ in range(3)], some_support(rng)
     found = reduction_estimator(models, np.array([3.0, 0.0, 5.0]), support, 2, GAUSSIAN)

@@ -91,3 +91,14 @@ def test_many_components_merge_in_blocks(rng: np.random.Generator, monkeypatch: 
     monkeypatch.setattr(merging, "_BLOCK", 12)
     found = greedy_experts(problem, 3)
     assert_same_experts(found, expected.coef, expected.dispersion)
+
+
+def test_components_without_mass_count_among_the_experts(rng: np.random.Generator) -> None:
+    model = random_model(rng, 3, 2)
+    # The last expert's gate is nowhere near on the support.
+    hidden = model._replace(gate=np.zeros((3, 3)) + [[0.0], [0.0], [-900.0]] * np.eye(3)[:1])
+    design = np.vstack([np.ones(60), rng.standard_normal((2, 60))])
+    problem = ReductionProblem(
+        LargeMoE.from_estimates([hidden], np.ones(1)), design, np.full(60, 1 / 60), GAUSSIAN
+    )
+    assert_same_experts(greedy_experts(problem, 3), model.coef, model.dispersion)

@@ -238,6 +238,25 @@ def test_collinear_support_is_survived(rng: np.random.Generator) -> None:
     assert_same_model(result.parameters, model, support.features, 1e-6)
 
 
+def test_what_the_support_does_not_vary_in_is_carried_by_the_plan(rng: np.random.Generator) -> None:
+    # Its second feature is constant, so the divergence is the same whatever the slopes there are.
+    support = SupportSample(
+        np.column_stack([rng.standard_normal(200), np.full(200, 3.0)]), None, np.full(200, 1 / 200)
+    )
+    truth = MoEParameters(
+        np.array([[0.5, 2.0, 1.0], [0.0, 0.0, 0.0]]),
+        np.array([[-40.0, 1.0, 2.0], [50.0, -1.0, -4.0]]),
+        np.array([1.0, 2.0]),
+    )
+    other = truth._replace(coef=np.array([[-41.5, 1.0, 2.5], [53.0, -1.0, -5.0]]))
+    large = LargeMoE.from_estimates([truth, other], np.array([3.0, 1.0]))
+    result = reduce_mixture(large, support, [truth], GAUSSIAN, "whole")
+    # The other's predictors are the same where the second feature is three.
+    np.testing.assert_allclose(result.parameters.coef[:, 2], [2.125, -4.25], rtol=1e-6)
+    np.testing.assert_allclose(result.parameters.gate[0, 2], 1.0, rtol=1e-6)
+    assert_same_model(result.parameters, truth, support.features, 1e-5)
+
+
 def test_starts_race_on_some_of_many_partitions(rng: np.random.Generator) -> None:
     truth = random_model(rng, 2, 1)
     copies = [

@@ -220,6 +220,13 @@ def test_bad_variables_are_refused(options: dict[str, Any], message: str) -> Non
         describe_rows(ds, **{"target": "y", **options})
 
 
+@pytest.mark.parametrize("dim", ["expert", "bound"])
+def test_sample_dimensions_are_not_those_of_results(dim: str) -> None:
+    ds = table().rename(row=dim)
+    with pytest.raises(InvalidDataError, match=f"dimension '{dim}'.*rename it"):
+        describe_rows(ds, "y")
+
+
 def test_no_feature_left_is_an_error() -> None:
     with pytest.raises(InvalidDataError, match="No feature left: besides 'y', none of 'y' holds numbers"):
         describe_rows(table()[["y"]], "y")
@@ -313,7 +320,10 @@ def test_other_units_are_told(caplog: pytest.LogCaptureFixture) -> None:
     schema = describe_rows(ds, "y", ["height"])
     ds["height"].attrs["units"] = "km"
     match_schema(ds, schema, need_target=True)
-    assert "'height' has units 'km', the model was fitted to 'm'" in caplog.text
+    assert "feature 'height' has units 'km', the model was fitted to 'm'" in caplog.text
+    ds["y"].attrs["units"] = "degC"
+    match_schema(ds, schema, need_target=True)
+    assert "target 'y' has units 'degC', the model was fitted to 'K'" in caplog.text
 
 
 # --- plan_partitions

@@ -1,29 +1,17 @@
-"""A fitted mixture of experts: labelled parameters that predict, score and save themselves."""
+"""A fitted mixture of experts: what it says about data."""
 
 from __future__ import annotations
 
-import html
-import os
-from collections.abc import Mapping
-from typing import Any
-
 import xarray as xr
 
-from daskmoe import storage
-from daskmoe.errors import InvalidDataError
-from daskmoe.labelling import check_params, label_parameters, parameters_from
-from daskmoe.model import prediction, uncertainty
+from daskmoe.model import prediction
+from daskmoe.model.labelled import LabelledModel
 from daskmoe.model.prediction import Data
-from daskmoe.model.summary import summarize
 from daskmoe.numerics.families import Family, get_family
-from daskmoe.numerics.parameters import LargeMoE, Mixture, MoEParameters
 from daskmoe.random import RandomState
-from daskmoe.rows import RowSchema
-from daskmoe.schema import EXPERT
-from daskmoe.storage import ModelParts
 
 
-class MixtureOfExperts:
+class MixtureOfExperts(LabelledModel):
     """A mixture of experts f(y|x) = sum_k pi_k(x) phi_k(y|x) with labelled parameters.
 
     Made by `daskmoe.fit` and its siblings, or `daskmoe.open_model`. All methods that take ``data`` want it
@@ -48,97 +36,23 @@ class MixtureOfExperts:
     ------
     SchemaError
         If a variable of ``params`` is missing or does not fit ``rows``.
+
+    References
+    ----------
+    arXiv:2312.09877, equation 1.
+
+    Examples
+    --------
+    >>> import daskmoe
+    >>> data, truth = daskmoe.simulate(500, n_features=3, n_experts=2, chunks=100, random_state=0)
+    >>> model = daskmoe.fit(data, "y", n_experts=2, random_state=0)
+    >>> model
+    <MixtureOfExperts: 2 gaussian experts of 'y' given 3 features>
+    >>> model.params["coef"].dims
+    ('expert', 'feature')
+    >>> model.predict(data).chunksizes["row"]  # lazy, as the data are
+    (100, 100, 100, 100, 100)
     """
-
-    def __init__(
-        self,
-        params: xr.Dataset,
-        diagnostics: xr.Dataset | None,
-        local_estimates: xr.Dataset | None,
-        *,
-        family: str,
-        rows: RowSchema,
-        options: Mapping[str, Any],
-    ) -> None:
-        check_params(params, rows)
-        get_family(family)
-        self._parts = ModelParts(params, diagnostics, local_estimates, family, rows, dict(options))
-
-    @classmethod
-    def from_parameters(
-        cls,
-        parameters: Mixture,
-        *,
-        family: str,
-        rows: RowSchema,
-        options: Mapping[str, Any] | None = None,
-        diagnostics: xr.Dataset | None = None,
-        local: xr.Dataset | None = None,
-    ) -> MixtureOfExperts:
-        """The model with these parameters, labelled by ``rows``."""
-        params = label_parameters(parameters, rows)
-        return cls(params, diagnostics, local, family=family, rows=rows, options=options or {})
-
-    @property
-    def params(self) -> xr.Dataset:
-        """The parameters, with dimensions ``expert`` and ``feature``."""
-        return self._parts.params
-
-    @property
-    def diagnostics(self) -> xr.Dataset | None:
-        """How the fit went, for each partition and each iteration; None for a model that was not fitted."""
-        return self._parts.diagnostics
-
-    @property
-    def local_estimates(self) -> xr.Dataset | None:
-        """The local estimators, with dimensions ``partition``, ``local_expert``, ``feature``; may be None."""
-        return self._parts.local_estimates
-
-    @property
-    def parameters(self) -> MoEParameters:
-        """The parameters as arrays; `InvalidDataError` for a weighted average, whose gates are nested."""
-        found = parameters_from(self.params)
-        if isinstance(found, LargeMoE):
-            raise InvalidDataError(
-                f"Expected a model with one gating network, got a weighted average of {len(found.weights)} "
-                "models, each with its own. Aggregate it with another method first."
-            )
-        return found
-
-    @property
-    def mixture(self) -> Mixture:
-        """The parameters as plain arrays, of a weighted average too."""
-        return parameters_from(self.params)
-
-    @property
-    def family(self) -> str:
-        """Name of the experts' density."""
-        return self._parts.family
-
-    @property
-    def rows(self) -> RowSchema:
-        """Which variables make the rows."""
-        return self._parts.rows
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """A copy of the options of the fit."""
-        return dict(self._parts.options)
-
-    @property
-    def target(self) -> str:
-        """Name of the response variable."""
-        return self.rows.target
-
-    @property
-    def n_experts(self) -> int:
-        """K, the number of experts."""
-        return int(self.params.sizes[EXPERT])
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Labels of the features, in column order."""
-        return self.rows.feature_labels
 
     def predict(self, data: Data) -> xr.DataArray:
         """E[y|x] = sum_k pi_k(x) E[y|x, expert k], with the target's dimensions, coordinates, name and units.
@@ -156,6 +70,14 @@ class MixtureOfExperts:
         ------
         InvalidDataError
             If a feature is missing or unknown.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, truth = daskmoe.simulate(100, n_features=2, n_experts=2, random_state=0)
+        >>> prediction = truth.predict(data)
+        >>> prediction.name, prediction.dims
+        ('y', ('row',))
         """
         return prediction.mean(self.mixture, self._family, data, self.rows)
 
@@ -168,6 +90,7 @@ class MixtureOfExperts:
         Parameters
         ----------
         data : xr.Dataset, str or path
+            The target need not be there.
         level : float
             Strictly between 0 and 1.
 
@@ -180,19 +103,100 @@ class MixtureOfExperts:
         ------
         InvalidOptionError
             If ``level`` is not between 0 and 1.
+        InvalidDataError
+            As `predict`.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, truth = daskmoe.simulate(100, n_features=2, n_experts=2, random_state=0)
+        >>> interval = truth.predict_interval(data, 0.9)
+        >>> inside = (interval["lower"] <= data["y"]) & (data["y"] <= interval["upper"])
+        >>> 0.8 < float(inside.mean()) <= 1.0
+        True
         """
         return prediction.interval(self.mixture, data, self.rows, level)
 
     def gating_probabilities(self, data: Data) -> xr.DataArray:
-        """pi_k(x), with dimension ``expert`` before the sample dimensions; sums to one over the experts."""
+        """pi_k(x) = exp(a_k + w_k' x) / sum_l exp(a_l + w_l' x), how likely each expert is at x.
+
+        Parameters
+        ----------
+        data : xr.Dataset, str or path
+            The target need not be there.
+
+        Returns
+        -------
+        xr.DataArray
+            With dimension ``expert`` before the sample dimensions; sums to one over the experts.
+
+        Raises
+        ------
+        InvalidDataError
+            As `predict`.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, truth = daskmoe.simulate(100, n_features=2, n_experts=2, random_state=0)
+        >>> truth.gating_probabilities(data).dims
+        ('expert', 'row')
+        """
         return prediction.gating_probabilities(self.mixture, data, self.rows)
 
     def responsibilities(self, data: Data) -> xr.DataArray:
-        """tau_k = P(expert k given x, y), with dimension ``expert`` first; ``data`` must hold the target."""
+        """tau_k = pi_k(x) phi_k(y|x) / f(y|x): how likely it is that expert k gave y.
+
+        Parameters
+        ----------
+        data : xr.Dataset, str or path
+            With the target.
+
+        Returns
+        -------
+        xr.DataArray
+            With dimension ``expert`` before the sample dimensions; sums to one over the experts.
+
+        Raises
+        ------
+        InvalidDataError
+            If the target or a feature is missing, or a feature is unknown.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, truth = daskmoe.simulate(100, n_features=2, n_experts=2, random_state=0)
+        >>> tau = truth.responsibilities(data)
+        >>> bool((abs(tau.sum("expert") - 1) < 1e-12).all())
+        True
+        """
         return prediction.responsibilities(self.mixture, self._family, data, self.rows)
 
     def log_density(self, data: Data) -> xr.DataArray:
-        """log f(y|x) of every row, in nats; ``data`` must hold the target."""
+        """log f(y|x) of every row, in nats.
+
+        Parameters
+        ----------
+        data : xr.Dataset, str or path
+            With the target.
+
+        Returns
+        -------
+        xr.DataArray
+            With the sample dimensions.
+
+        Raises
+        ------
+        InvalidDataError
+            As `responsibilities`.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, truth = daskmoe.simulate(100, n_features=2, n_experts=2, random_state=0)
+        >>> abs(float(truth.log_density(data).sum()) - truth.log_likelihood(data)) < 1e-9
+        True
+        """
         return prediction.log_densities(self.mixture, self._family, data, self.rows)
 
     def sample(self, data: Data, random_state: RandomState = None) -> xr.DataArray:
@@ -201,8 +205,26 @@ class MixtureOfExperts:
         Parameters
         ----------
         data : xr.Dataset, str or path
+            The target need not be there.
         random_state : int, SeedSequence, Generator or None
             The draws depend on it and on the chunks of the data, never on the scheduler; None draws anew.
+
+        Returns
+        -------
+        xr.DataArray
+
+        Raises
+        ------
+        InvalidDataError
+            As `predict`.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, truth = daskmoe.simulate(100, n_features=2, n_experts=2, random_state=0)
+        >>> drawn = truth.sample(data, random_state=0)
+        >>> drawn.equals(truth.sample(data, random_state=0))
+        True
         """
         return prediction.draw(self.mixture, self.family, data, self.rows, random_state)
 
@@ -216,11 +238,24 @@ class MixtureOfExperts:
         skipna : bool
             Whether to leave out rows with a missing or infinite value, such as the masked cells of a grid.
 
+        Returns
+        -------
+        float
+            In nats.
+
         Raises
         ------
         InvalidDataError
             If the target or a feature is missing; if a row holds a missing or infinite value, or with
             ``skipna`` all do.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, truth = daskmoe.simulate(100, n_features=2, n_experts=2, random_state=0)
+        >>> masked = data.where(data["y"] > 0)
+        >>> truth.log_likelihood(masked, skipna=True) < 0
+        True
         """
         return prediction.total_log_density(self.mixture, self._family, data, self.rows, skipna=skipna)
 
@@ -234,79 +269,23 @@ class MixtureOfExperts:
         data, skipna
             As in `log_likelihood`.
 
+        Returns
+        -------
+        float
+
         Raises
         ------
         InvalidDataError
             As `log_likelihood`.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, truth = daskmoe.simulate(100, n_features=2, n_experts=2, random_state=0)
+        >>> 0 < truth.score(data) < 1
+        True
         """
         return prediction.r_squared(self.mixture, self._family, data, self.rows, skipna=skipna)
-
-    def standard_errors(self, kind: str = "model") -> xr.Dataset:
-        """Standard errors of the parameters, shaped like ``params``.
-
-        ``"model"`` inverts the observed information; ``"robust"`` is the sandwich with the rows' scores,
-        which holds if the density is misspecified. Gating weights are relative to the last expert, whose own
-        are zero.
-
-        Raises
-        ------
-        NotAtOptimumError
-            Unless `daskmoe.refine` reached the maximum.
-        InvalidOptionError
-            If ``kind`` is unknown.
-        """
-        return uncertainty.standard_errors(self.params, self.diagnostics, kind)
-
-    def confidence_interval(self, level: float = 0.95, kind: str = "model") -> xr.Dataset:
-        """Normal confidence intervals, shaped like ``params`` with a dimension ``bound``.
-
-        Raises
-        ------
-        NotAtOptimumError, InvalidOptionError
-            As `standard_errors`, or if ``level`` is not between 0 and 1.
-        """
-        return uncertainty.confidence_interval(self.params, self.standard_errors(kind), level)
-
-    def to_dataset(self) -> xr.Dataset:
-        """Everything in the model as one dataset, as `to_zarr` stores it.
-
-        Variables of ``diagnostics`` and ``local_estimates`` and their dimensions carry those names and a dot
-        in front.
-        """
-        return storage.flatten(self._parts)
-
-    def to_zarr(self, path: str | os.PathLike[str]) -> None:
-        """Save the model as a new Zarr store, for `daskmoe.open_model`.
-
-        Raises
-        ------
-        OutputExistsError
-            If ``path`` exists.
-        """
-        storage.save_zarr(storage.stamped(self.to_dataset()), path)
-
-    def to_netcdf(self, path: str | os.PathLike[str]) -> None:
-        """Save the model as a new netCDF file, for `daskmoe.open_model`.
-
-        Raises
-        ------
-        OutputExistsError
-            If ``path`` exists.
-        """
-        storage.save_netcdf(storage.stamped(self.to_dataset()), path)
-
-    def summary(self) -> str:
-        """The model in a few lines of text: its experts, and how its fit went."""
-        return summarize(self._parts)
-
-    def __repr__(self) -> str:
-        return (
-            f"<MixtureOfExperts: {self.n_experts} {self.family} experts of {self.target!r} "
-            f"given {len(self.feature_names)} features>"
-        )
-
-    def _repr_html_(self) -> str:
-        return f"<p>{html.escape(repr(self)[1:-1])}</p>{self.params._repr_html_()}"
 
     @property
     def _family(self) -> Family:

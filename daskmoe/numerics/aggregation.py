@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidOptionError
-from daskmoe.numerics.alignment import canonical_order, match_experts
+from daskmoe.numerics.alignment import canonical_indices, match_experts
 from daskmoe.numerics.coordinates import Coordinates
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.merging import clustered_experts, greedy_experts
@@ -124,17 +124,6 @@ def aggregate_estimates(
     known = _Locals(ordered, large, support, family, *reduction_problem(large, support, family))
     found = _ESTIMATORS[method](known, n_experts)
     return _in_order(found, [p.n_experts for p in locals_], used)
-
-
-def reduction_estimator(
-    locals_: Sequence[MoEParameters],
-    weights: FloatArray,
-    support: SupportSample,
-    n_experts: int,
-    family: Family,
-) -> Aggregate:
-    """The reduction estimator R of arXiv:2312.09877; see `aggregate_estimates`."""
-    return aggregate_estimates("reduction", locals_, weights, support, n_experts, family)
 
 
 def _check_size(large: LargeMoE, n_experts: int) -> None:
@@ -247,5 +236,5 @@ def _in_order(found: Aggregate, sizes: list[int], used: list[int]) -> Aggregate:
     if isinstance(found.parameters, LargeMoE):
         back: NDArray[np.intp] = np.argsort(used)
         return found._replace(parameters=found.parameters.take(back), flow=flow)
-    order = np.lexsort(found.parameters.coef.T[::-1])
-    return found._replace(parameters=canonical_order(found.parameters), flow=flow[:, order])
+    order = canonical_indices(found.parameters)
+    return found._replace(parameters=found.parameters.take(order), flow=flow[:, order])

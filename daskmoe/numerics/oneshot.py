@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.numerics.aggregation import Aggregate, aggregate_estimates
-from daskmoe.numerics.alignment import canonical_order
+from daskmoe.numerics.alignment import canonical_indices, canonical_order
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.information import information_average
 from daskmoe.numerics.least_squares import least_squares
@@ -64,7 +64,7 @@ def one_shot_estimator(
     candidates = {"one-shot": one_shot, "reduction": reduced.parameters, "pilot": pilot.parameters}
     known = {name: p for name, p in candidates.items() if p is not None}
     chosen, scores = _choose(known, support, family)
-    order = np.lexsort(known[chosen].coef.T[::-1])
+    order = canonical_indices(known[chosen])
     return Aggregate(
         known[chosen].take(order),
         reduced.objectives,

@@ -198,8 +198,7 @@ def target_dims(ds: xr.Dataset, target: str) -> tuple[str, ...]:
     dims = tuple(str(dim) for dim in variable.dims)
     if taken := [dim for dim in dims if dim in (EXPERT, BOUND)]:
         raise InvalidDataError(
-            f"Target {target!r} has the dimension {taken[0]!r}, a name that results of a model use for their "
-            f"own; rename it, as with rename({taken[0]}=...)."
+            f"Target {target!r} has the dimension {taken[0]!r}, a name that a model's results use; rename it."
         )
     return dims
 

@@ -10,7 +10,7 @@ import pytest
 
 from daskmoe.config import METHODS
 from daskmoe.errors import InvalidOptionError
-from daskmoe.numerics.aggregation import aggregate_estimates, reduction_estimator
+from daskmoe.numerics.aggregation import aggregate_estimates
 from daskmoe.numerics.alignment import canonical_order
 from daskmoe.numerics.divergence import relaxed_divergence
 from daskmoe.numerics.mixture import log_density, mixture_mean
@@ -26,7 +26,7 @@ def some_support(rng: np.random.Generator, n: int = 100) -> SupportSample:
 
 def test_one_local_estimator_is_returned_as_it_is(rng: np.random.Generator) -> None:
     model = canonical_order(random_model(rng, 3, 2))
-    found = reduction_estimator([model], np.array([7.0]), some_support(rng), 3, GAUSSIAN)
+    found = aggregate_estimates("reduction", [model], np.array([7.0]), some_support(rng), 3, GAUSSIAN)
     for array, expected in zip(found.parameters, model, strict=True):
         np.testing.assert_array_equal(array, expected)
     assert found.converged
@@ -36,7 +36,9 @@ def test_one_local_estimator_is_returned_as_it_is(rng: np.random.Generator) -> N
 @pytest.mark.parametrize("n_copies", [2, 7])
 def test_copies_of_one_estimator_are_a_fixed_point(n_copies: int, rng: np.random.Generator) -> None:
     model, support = canonical_order(random_model(rng, 3, 2)), some_support(rng)
-    found = reduction_estimator([model] * n_copies, rng.uniform(1, 9, n_copies), support, 3, GAUSSIAN)
+    found = aggregate_estimates(
+        "reduction", [model] * n_copies, rng.uniform(1, 9, n_copies), support, 3, GAUSSIAN
+    )
     assert_same_model(found.parameters, model, support.features, 1e-6)
 
 
@@ -53,8 +55,10 @@ def test_experts_that_the_support_does_not_see_are_kept(method: str, rng: np.ran
 
 def test_weightless_partitions_do_not_count(rng: np.random.Generator) -> None:
     models, support = [random_model(rng, 2, 2) for _ in range(3)], some_support(rng)
-    found = reduction_estimator(models, np.array([3.0, 0.0, 5.0]), support, 2, GAUSSIAN)
-    expected = reduction_estimator([models[0], models[2]], np.array([3.0, 5.0]), support, 2, GAUSSIAN)
+    found = aggregate_estimates("reduction", models, np.array([3.0, 0.0, 5.0]), support, 2, GAUSSIAN)
+    expected = aggregate_estimates(
+        "reduction", [models[0], models[2]], np.array([3.0, 5.0]), support, 2, GAUSSIAN
+    )
     assert_same_model(found.parameters, expected.parameters, support.features, 1e-9)
     np.testing.assert_allclose(found.flow[[0, 1, 4, 5]], expected.flow, rtol=1e-9)
     assert not found.flow[2:4].any()
@@ -63,7 +67,7 @@ def test_weightless_partitions_do_not_count(rng: np.random.Generator) -> None:
 def test_result_is_in_canonical_order_with_its_flow(rng: np.random.Generator) -> None:
     models, support = [random_model(rng, 3, 2) for _ in range(3)], some_support(rng)
     weights = np.array([1.0, 2.0, 1.0])
-    found = reduction_estimator(models, weights, support, 3, GAUSSIAN)
+    found = aggregate_estimates("reduction", models, weights, support, 3, GAUSSIAN)
     assert (np.diff(found.parameters.coef[:, 0]) > 0).all()
     large = LargeMoE.from_estimates(models, weights)
     assert found.objectives[-1] <= reduce_mixture(large, support, models, GAUSSIAN).objectives[-1]
@@ -82,7 +86,7 @@ def test_one_bad_partition_does_not_choose_the_optimum(rng: np.random.Generator)
         np.array([2, 1, 0])
     )
     support = some_support(rng)
-    found = reduction_estimator([bad, *good], np.ones(8), support, 3, GAUSSIAN)
+    found = aggregate_estimates("reduction", [bad, *good], np.ones(8), support, 3, GAUSSIAN)
     alone = reduce_mixture(LargeMoE.from_estimates([bad, *good], np.ones(8)), support, [bad], GAUSSIAN)
     assert found.objectives[-1] < 0.9 * alone.objectives[-1]
 

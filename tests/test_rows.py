@@ -606,7 +606,7 @@ def test_a_variable_that_left_the_store_is_named(tmp_path: Path, stored: xr.Data
     path = write(stored[["X", "y"]], tmp_path, 3, sharded=False, consolidated=False)
     schema = describe_rows(stored, "y")
     (part,) = plan_partitions(stored, schema)
-    with pytest.raises(InvalidDataError, match="Partition '0' needs the variables 'other'"):
+    with pytest.raises(InvalidDataError, match="Expected the variables 'other' for partition '0'"):
         read_box(path, schema, part)
 
 

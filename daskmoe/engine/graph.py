@@ -19,8 +19,9 @@ from dask.delayed import Delayed, delayed
 from daskmoe.config import LocalFitOptions
 from daskmoe.engine.aggregating import AggregationPlan, aggregate_partitions, read_support
 from daskmoe.engine.checkpoint import store_fingerprint
+from daskmoe.engine.pilot import fit_pilot, read_sample
 from daskmoe.engine.results import FitResult
-from daskmoe.engine.tasks import Sends, TaskPlan, fit_partition, fit_pilot, read_sample
+from daskmoe.engine.tasks import Sends, TaskPlan, fit_partition
 from daskmoe.rows import Partition, RowSchema, SampleWindow, read_box
 
 _SAMPLE_TASKS = 16

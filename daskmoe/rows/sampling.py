@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from daskmoe.rows.schema import RowSchema
 
 # Fewer are a poor picture of ordered data, whose neighbours are alike; each costs a chunk that is read.
 _RUNS = 512
+# Of data that are a sample as a whole: a window that cannot be read leaves most of them.
+_PARTS = 16
 # Rows between the first and the last of those read at once.
 _LARGEST_WINDOW = 250_000
 # Rows of one step of an outer dimension that a run may cross into.
@@ -63,21 +66,29 @@ def plan_sample(
     dims = schema.sample_dims
     shape = tuple(ds.sizes[dim] for dim in dims)
     total = math.prod(shape)
+    target = ds.variables[schema.target]
+    chunks = _Chunks.of(target, shape)
     # A stratum must be a row longer than its run.
     if n_rows + _RUNS >= total:
-        return (SampleWindow(range_partition(dims, shape, 0, 0, total), ((0, total),)),)
-    runs: list[Run] = []
-    bounds = np.linspace(0, total, min(_RUNS, n_rows) + 1).astype(np.int64)
-    sizes = np.diff(np.linspace(0, n_rows, len(bounds)).astype(np.int64))
-    for (low, high), size in zip(pairwise(bounds.tolist()), sizes.tolist(), strict=True):
-        start = int(rng.integers(low, high - size + 1))
-        runs += _split((start, start + size), shape)
+        runs = [(0, total)] if target.chunks is None else chunks.parts(total)
+    else:
+        whole = _draw(n_rows, total, rng)
+        runs = [part for run in whole for piece in _split(run, shape) for part in chunks.cut(piece)]
     out = []
-    for index, together in enumerate(_groups(runs, _Chunks.of(ds.variables[schema.target], shape))):
+    for index, together in enumerate(_groups(runs, chunks)):
         first, last = together[0][0], together[-1][1]
-        window = range_partition(dims, shape, index, first, last)
+        window = replace(range_partition(dims, shape, index, first, last), label="")
         out.append(SampleWindow(window, tuple((start - first, stop - first) for start, stop in together)))
     return tuple(out)
+
+
+def _draw(n_rows: int, total: int, rng: np.random.Generator) -> list[Run]:
+    """A run of every stratum."""
+    bounds = np.linspace(0, total, min(_RUNS, n_rows) + 1).astype(np.int64)
+    sizes = np.diff(np.linspace(0, n_rows, len(bounds)).astype(np.int64)).tolist()
+    strata = zip(pairwise(bounds.tolist()), sizes, strict=True)
+    starts = [int(rng.integers(low, high - size + 1)) for (low, high), size in strata]
+    return [(start, start + size) for start, size in zip(starts, sizes, strict=True)]
 
 
 def _split(run: Run, shape: tuple[int, ...]) -> list[Run]:
@@ -118,6 +129,22 @@ class _Chunks(NamedTuple):
         if sizes[split + 1 :] != list(shape[split + 1 :]):
             return cls(1, 1)
         return cls(math.prod(sizes), math.prod(shape[split:]))
+
+    def parts(self, total: int) -> list[Run]:
+        """All rows, in a few runs that end where chunks do."""
+        starts = [
+            row
+            for base in range(0, total, self.period)
+            for row in range(base, min(base + self.period, total), self.rows)
+        ]
+        return list(pairwise([*starts[:: math.ceil(len(starts) / _PARTS)], total]))
+
+    def cut(self, run: Run) -> list[Run]:
+        """The run, cut where it crosses into another chunk, unless chunks are shorter than runs."""
+        start, stop = run
+        base = start - start % self.period
+        edge = min(start - (start - base) % self.rows + self.rows, base + self.period)
+        return [(start, edge), (edge, stop)] if edge < stop <= start + self.rows else [run]
 
     def place_of(self, row: int) -> tuple[int, int]:
         """Which chunk a row is in."""

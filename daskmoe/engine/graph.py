@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, cast
 
@@ -94,12 +95,14 @@ class FitRequest:
         if isinstance(source, str) and self.checkpoint is not None:
             source = (source, store_fingerprint(source))
         if isinstance(self.source, xr.Dataset):
-            used = [*(v.name for v in self.schema.variables), self.schema.target, self.schema.weight]
-            source = self.source[[name for name in used if name is not None]]
+            used = {*(v.name for v in self.schema.variables), self.schema.target, self.schema.weight}
+            used |= {part.where[0] for part in self.partitions if part.where is not None}
+            source = self.source[sorted(name for name in used if name is not None)]
         return str(
             tokenize(
-                source, self.schema.to_json(), self.partitions, self.options, self.support_size, self.seed,
-                self.on_error, self.sample, self.sends,
+                # Another version may fit the same request in another way.
+                version("daskmoe"), source, self.schema.to_json(), self.partitions, self.options,
+                self.support_size, self.seed, self.on_error, self.sample, self.sends,
             )
         )  # fmt: skip
 

@@ -155,8 +155,10 @@ def fit(  # type: ignore[misc]
         refine=refine,
     )
     label = delayed(label_fit if rounds == 0 else label_fit_with_moments, pure=False, traverse=False)
-    key = f"moe-model-{tokenize(request.token, recorded)}"
-    model = label(build_fit(request), request.schema, family, recorded, dask_key_name=key)
+    result = build_fit(request)
+    # The result's name tells apart what the request's token does not, as another support.
+    key = f"moe-model-{tokenize(result.key, recorded)}"
+    model = label(result, request.schema, family, recorded, dask_key_name=key)
     if not compute:
         return cast(Delayed, model)
     if rounds == 0:

@@ -34,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def fit(store: Path | xr.Dataset, folder: Path | None, **more: Any) -> MixtureOfExperts:
+def fit(store: Path | str | xr.Dataset, folder: Path | None, **more: Any) -> MixtureOfExperts:
     return daskmoe.fit(store, "y", checkpoint=folder, **({"features": "X"} | OPTIONS | more))
 
 
@@ -118,6 +118,12 @@ def test_a_job_that_died_goes_on(
             fit(store, tmp_path)
     assert len(files_of(tmp_path)) == 2
     assert_same_bits(fit(store, tmp_path), fresh)
+    assert len(fits) == 4
+
+
+def test_a_url_has_checkpoints_too(store: Path, tmp_path: Path, fits: list[int]) -> None:
+    first, second = (fit(f"file://{store}", tmp_path) for _ in range(2))
+    assert_same_bits(first, second)
     assert len(fits) == 4
 
 

@@ -93,6 +93,18 @@ def test_two_workers(client: Client, store: Path, expected: MixtureOfExperts) ->
         assert_same_bits(result(client, lazy.load(), "y", partitions=10, **OPTIONS), expected)
 
 
+def test_a_store_written_again_is_fitted_again(client: Client, tmp_path: Path) -> None:
+    """While a future of the first fit is held, whose results the cluster would hand out for the same keys."""
+    path = tmp_path / "rows.zarr"
+    data, _ = daskmoe.simulate(600, n_features=2, n_experts=2, design="overlap", chunks=300, random_state=0)
+    data.load(scheduler="synchronous").to_zarr(path, zarr_format=2)
+    held = client.compute(daskmoe.fit(path, "y", compute=False, **OPTIONS))
+    first = held.result(timeout=WAIT)
+    data.assign(y=data["y"] + 100.0).to_zarr(path, zarr_format=2, mode="w")
+    second = result(client, path, "y", **OPTIONS)
+    assert float(abs(second.predict(data) - first.predict(data) - 100.0).max()) < 1.0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 4])
 def test_any_number_of_workers(number: int, store: Path, expected: MixtureOfExperts) -> None:

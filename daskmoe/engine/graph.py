@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import xarray as xr
@@ -19,7 +19,7 @@ from dask.delayed import Delayed, delayed
 
 from daskmoe.config import LocalFitOptions
 from daskmoe.engine.aggregating import AggregationPlan, aggregate_partitions, read_support
-from daskmoe.engine.checkpoint import store_fingerprint
+from daskmoe.engine.identity import content_of, nonce_of
 from daskmoe.engine.pilot import fit_pilot, read_sample
 from daskmoe.engine.results import FitResult
 from daskmoe.engine.tasks import Sends, TaskPlan, fit_partition
@@ -90,14 +90,16 @@ class FitRequest:
 
     @cached_property
     def token(self) -> str:
-        """Names the request: the same for the same data, options and seed."""
-        source: Any = self.source
-        if isinstance(source, str) and self.checkpoint is not None:
-            source = (source, store_fingerprint(source))
-        if isinstance(self.source, xr.Dataset):
-            used = {*(v.name for v in self.schema.variables), self.schema.target, self.schema.weight}
-            used |= {part.where[0] for part in self.partitions if part.where is not None}
-            source = self.source[sorted(name for name in used if name is not None)]
+        """Names the tasks: the same for the same data, options and seed, unless the data are behind a URL."""
+        nonce = nonce_of(self.source)
+        return str(tokenize(self.kept_token, nonce)) if nonce else self.kept_token
+
+    @cached_property
+    def kept_token(self) -> str:
+        """Names the checkpoints, which go on even where a change of the data cannot be seen."""
+        used = {*(v.name for v in self.schema.variables), self.schema.target, self.schema.weight}
+        used |= {part.where[0] for part in self.partitions if part.where is not None}
+        source = content_of(self.source, {name for name in used if name is not None})
         return str(
             tokenize(
                 # Another version may fit the same request in another way.
@@ -139,7 +141,8 @@ def _build_support(request: FitRequest) -> Delayed | None:
     if not isinstance(request.support, GivenSupport):
         return None
     data, schema = request.support
-    key = f"moe-support-{tokenize(data, schema.to_json(), request.seed)}"
+    content = content_of(data, [variable.name for variable in schema.variables])
+    key = f"moe-support-{tokenize(content, nonce_of(data), schema.to_json(), request.seed)}"
     read = delayed(read_support, pure=False, traverse=False)
     return cast(Delayed, read(data, schema, request.seed, dask_key_name=key))
 
@@ -176,7 +179,7 @@ def task_plan(request: FitRequest) -> TaskPlan:
     path = request.source if isinstance(request.source, str) else None
     return TaskPlan(
         path, request.schema, request.options, request.seed, request.on_error, request.checkpoint,
-        request.token if request.checkpoint else "", request.sends,
+        request.kept_token if request.checkpoint else "", request.sends,
     )  # fmt: skip
 
 

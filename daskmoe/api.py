@@ -81,7 +81,8 @@ def fit(  # type: ignore[misc]
     support : {"labelled", "features", "synthetic"}, xr.Dataset or path
         What may leave a partition. ``"labelled"``: rows with responses, of which ``"auto"`` makes the shared
         start of all partitions; ``"features"``: rows of features only; ``"synthetic"``: no rows, those of the
-        support are drawn from the partitions' moments. Or the caller's own rows, and none of the partitions'.
+        support are drawn from the partitions' moments. Or the caller's own rows, as in `aggregate`, and none
+        of the partitions'.
     support_size : int
         S, rows of features at which expectations over x are taken.
     n_local_experts : int, optional

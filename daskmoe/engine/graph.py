@@ -18,10 +18,11 @@ from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
 from daskmoe.config import LocalFitOptions
-from daskmoe.engine.aggregating import AggregationPlan, aggregate_partitions, read_support
+from daskmoe.engine.aggregating import AggregationPlan, aggregate_partitions
 from daskmoe.engine.identity import content_of, nonce_of
 from daskmoe.engine.pilot import fit_pilot, read_sample
 from daskmoe.engine.results import FitResult
+from daskmoe.engine.support import plan_support, read_support, support_pieces
 from daskmoe.engine.tasks import Sends, TaskPlan, fit_partition
 from daskmoe.rows import Partition, RowSchema, SampleWindow, read_box
 
@@ -143,8 +144,11 @@ def _build_support(request: FitRequest) -> Delayed | None:
     data, schema = request.support
     content = content_of(data, [variable.name for variable in schema.variables])
     key = f"moe-support-{tokenize(content, nonce_of(data), schema.to_json(), request.seed)}"
+    windows = plan_support(data, schema, request.seed)
+    pieces = support_pieces(data, schema, windows)
+    path = data if isinstance(data, str) else None
     read = delayed(read_support, pure=False, traverse=False)
-    return cast(Delayed, read(data, schema, request.seed, dask_key_name=key))
+    return cast(Delayed, read(path, schema, request.seed, windows, pieces, dask_key_name=key))
 
 
 def _build_pilot(request: FitRequest, shared: Delayed) -> Delayed:

@@ -42,7 +42,7 @@ class SampleWindow(NamedTuple):
 
 
 def plan_sample(
-    ds: xr.Dataset, schema: RowSchema, n_rows: int, rng: np.random.Generator
+    ds: xr.Dataset, schema: RowSchema, n_rows: int, rng: np.random.Generator, *, apart: bool = False
 ) -> tuple[SampleWindow, ...]:
     """Spread a sample over the data: 512 runs of rows, one at a random place of every stratum.
 
@@ -57,6 +57,8 @@ def plan_sample(
     n_rows : int
         Size of the sample, rows with missing values included; all rows where there are hardly more.
     rng : numpy.random.Generator
+    apart : bool
+        Whether every run is a window of its own, even in the same chunk.
 
     Returns
     -------
@@ -66,11 +68,11 @@ def plan_sample(
     dims = schema.sample_dims
     shape = tuple(ds.sizes[dim] for dim in dims)
     total = math.prod(shape)
-    target = ds.variables[schema.target]
-    chunks = _Chunks.of(target, shape)
+    sizes = None if apart else _chunk_sizes(ds, schema)
+    chunks = _Chunks.of(sizes, shape)
     # A stratum must be a row longer than its run.
     if n_rows + _RUNS >= total:
-        runs = [(0, total)] if target.chunks is None else chunks.parts(total)
+        runs = [(0, total)] if sizes is None else chunks.parts(total)
     else:
         whole = _draw(n_rows, total, rng)
         runs = [part for run in whole for piece in _split(run, shape) for part in chunks.cut(piece)]
@@ -80,6 +82,15 @@ def plan_sample(
         window = replace(range_partition(dims, shape, index, first, last), label="")
         out.append(SampleWindow(window, tuple((start - first, stop - first) for start, stop in together)))
     return tuple(out)
+
+
+def _chunk_sizes(ds: xr.Dataset, schema: RowSchema) -> list[int] | None:
+    """Of the target, or else of a feature that has all sample dimensions; None for data in memory."""
+    for name in (schema.target, *(variable.name for variable in schema.variables)):
+        found = ds.variables.get(name)
+        if found is not None and found.chunks is not None and {*schema.sample_dims} <= {*found.dims}:
+            return [max(found.chunksizes[dim]) for dim in schema.sample_dims]
+    return None
 
 
 def _draw(n_rows: int, total: int, rng: np.random.Generator) -> list[Run]:
@@ -120,11 +131,10 @@ class _Chunks(NamedTuple):
     period: int
 
     @classmethod
-    def of(cls, target: xr.Variable, shape: tuple[int, ...]) -> _Chunks:
-        """One row a chunk where chunks are no ranges of rows, or the data are in memory."""
-        if target.chunks is None:
+    def of(cls, sizes: list[int] | None, shape: tuple[int, ...]) -> _Chunks:
+        """One row a chunk where chunks are no ranges of rows, or there are none."""
+        if sizes is None:
             return cls(1, 1)
-        sizes = [max(lengths) for lengths in target.chunks]
         split = next((d for d, size in enumerate(sizes) if size > 1), len(sizes) - 1)
         if sizes[split + 1 :] != list(shape[split + 1 :]):
             return cls(1, 1)

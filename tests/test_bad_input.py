@@ -267,7 +267,7 @@ def test_missing_and_infinite_values(value: float, tmp_path: Path) -> None:
             caught.value,
             "Expected finite values, got NaN or infinity in 4 of 100 rows of partition '2'",
             "by variable: 'X' 2, 'wind' 2, 'y' 1",
-            "first at row=205; row=210; row=211",
+            "first at row[205]; row[210]; row[211]",
             "on_error='skip' drops such rows",
         )
     with pytest.raises(InvalidDataError, match="in 4 of 400 rows of partition '0'"):
@@ -320,6 +320,7 @@ def test_skipping_leaves_out_partitions_that_fail(aggregation: str) -> None:
     assert status[1].startswith("left out: ")
     for part in ("Partition '1'", "at least 2 complete rows", "got 1 "):
         assert part in status[1]
+    assert "on_error" not in status[1] + model.summary()
     assert found["rows"].values.tolist() == [100, 0, 100, 100]
     assert found["dropped_rows"].values.tolist() == [0, 100, 0, 0]
     assert found["weight"].values.tolist() == [100.0, 0.0, 100.0, 100.0]
@@ -358,6 +359,9 @@ def test_skipping_leaves_out_a_corrupt_chunk(
     model = daskmoe.fit(path, "y", on_error="skip", **(FAST | {"aggregation": aggregation}))
     assert left_out(model) == [False, True, False, False]
     assert model.log_likelihood(rows()) > -1.9 * 400
+    assert model.diagnostics is not None
+    assert "decompress" in str(model.diagnostics["status"].values[1])
+    assert "on_error" not in caplog.text + model.summary() + str(model.diagnostics["status"].values)
     if aggregation == "auto":
         (warned,) = (text for text in caplog.messages if "sample" in text)
         assert warned.startswith("the sample's rows in row ")
@@ -410,6 +414,23 @@ def test_skipping_everything_is_an_error() -> None:
         daskmoe.fit_local(data, "y", n_experts=2, on_error="skip")
 
 
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_sample_without_complete_rows(on_error: str) -> None:
+    """No aggregation helps, nor does another way with errors: the message advises neither."""
+    data = rows()
+    data["y"][:] = np.nan
+    data["X"][:300, 0] = np.inf
+    with pytest.raises(InvalidDataError) as caught:
+        daskmoe.fit(lazy(data), "y", on_error=on_error, **(FAST | {"aggregation": "auto"}))
+    assert_says(
+        caught.value,
+        "Expected complete rows, got none among 400 sampled rows",
+        "missing or infinite values by variable: 'X' 300, 'y' 400",
+    )
+    assert "reduction" not in str(caught.value)
+    assert "on_error" not in str(caught.value)
+
+
 @pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
 def test_weights_that_are_none(value: float) -> None:
     data = rows().assign(w=("row", np.ones(400)))
@@ -420,7 +441,7 @@ def test_weights_that_are_none(value: float) -> None:
         caught.value,
         "Expected weights of zero or more, got 2 negative, infinite or NaN of 100",
         "variable 'w' of partition '1'",
-        "first at row=150; row=160",
+        "first at row[150]; row[160]",
     )
 
 

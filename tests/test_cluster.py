@@ -139,7 +139,7 @@ def test_the_error_of_a_partition_arrives(client: Client, store: Path, tmp_path:
     for source in (path, data.assign(y=("row", values)).chunk(row=300)):
         with pytest.raises(InvalidDataError, match="in 3 of 300 rows of partition '3'") as caught:
             result(client, source, "y", **OPTIONS)
-        assert "'y' 3; first at row=1000" in str(caught.value)
+        assert "'y' 3; first at row[1000]" in str(caught.value)
         assert "on_error='skip' drops such rows" in str(caught.value)
 
 

@@ -114,18 +114,20 @@ def fit_pilot(plan: TaskPlan, samples: Sequence[Sampled]) -> Pilot:
 
 def _too_few(sample: Sampled, least: int) -> str:
     """Why there are too few rows, and what helps: another aggregation where other rows may be better."""
+    counts = ", ".join(f"{name!r} {count}" for name, count in sample.reasons)
+    if sample.incomplete == sample.drawn:
+        return (
+            f"Expected complete rows, got none among {sample.drawn} sampled rows: missing or infinite values "
+            f"by variable: {counts}. Look at these variables, or name features that have values."
+        )
     found = 0 if sample.rows is None else sample.rows.n_rows
-    causes = []
+    causes = [f"got {found}"]
     if sample.incomplete:
-        counts = ", ".join(f"{name!r} {count}" for name, count in sample.reasons)
-        causes.append(f"{sample.incomplete} of them miss values (by variable: {counts})")
+        causes.append(f"{sample.incomplete} of them are incomplete (by variable: {counts})")
     if sample.unread:
         causes.append(f"{sample.unread} of them could not be read (first: {sample.failure})")
-    if sample.incomplete == sample.drawn:
-        remedy = "Look at these variables, or name features that have values."
-    else:
-        remedy = "Drop such rows, or use aggregation='reduction', which needs no sample."
     return (
         f"Expected at least {least} complete rows of positive weight among the {sample.drawn} sampled rows "
-        f"that all partitions start from, got {found}{': ' if causes else ''}{'; '.join(causes)}. {remedy}"
+        f"that all partitions start from, {'; '.join(causes)}. Drop such rows from the data, or use "
+        "aggregation='reduction', which needs no sample."
     )

@@ -257,7 +257,7 @@ def _places(bad: Flags, partition: Partition, selection: Selection, limit: int =
     shape = tuple(stop - start for _, start, stop in partition.box)
     places = zip(*np.unravel_index(inside, shape), strict=True)
     texts = [
-        ", ".join(f"{dim}={start + int(i)}" for (dim, start, _), i in zip(partition.box, place, strict=True))
+        ", ".join(f"{dim}[{start + int(i)}]" for (dim, start, _), i in zip(partition.box, place, strict=True))
         for place in places
     ]
     return "first at " + "; ".join(texts)

@@ -81,7 +81,8 @@ def fit(  # type: ignore[misc]
     support : {"labelled", "features", "synthetic"}, xr.Dataset or path
         What may leave a partition. ``"labelled"``: rows with responses, of which ``"auto"`` makes the shared
         start of all partitions; ``"features"``: rows of features only; ``"synthetic"``: no rows, those of the
-        support are drawn from the partitions' moments. Or the caller's own rows, and none of the partitions'.
+        support are drawn from the partitions' moments. Or the caller's own rows, as in `aggregate`, and none
+        of the partitions'.
     support_size : int
         S, rows of features at which expectations over x are taken.
     n_local_experts : int, optional
@@ -155,8 +156,10 @@ def fit(  # type: ignore[misc]
         refine=refine,
     )
     label = delayed(label_fit if rounds == 0 else label_fit_with_moments, pure=False, traverse=False)
-    key = f"moe-model-{tokenize(request.token, recorded)}"
-    model = label(build_fit(request), request.schema, family, recorded, dask_key_name=key)
+    result = build_fit(request)
+    # The result's name tells apart what the request's token does not, as another support.
+    key = f"moe-model-{tokenize(result.key, recorded)}"
+    model = label(result, request.schema, family, recorded, dask_key_name=key)
     if not compute:
         return cast(Delayed, model)
     if rounds == 0:

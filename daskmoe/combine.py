@@ -10,7 +10,7 @@ import xarray as xr
 
 from daskmoe.assembly import label_aggregate
 from daskmoe.config import METHODS, check_choice, check_integer
-from daskmoe.engine.aggregating import read_support
+from daskmoe.engine.support import load_support
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import InvalidDataError
 from daskmoe.labelling import label_local_estimates
@@ -42,8 +42,9 @@ def aggregate(
         Fitted models, or where they were saved; the same features, target and family, any numbers of experts.
         A weighted average counts as the models it is made of.
     support : xr.Dataset or path
-        Rows at which the expectation over x is taken; the target is not needed. Of more than 10,000 rows, a
-        random 10,000 are used.
+        Rows at which the expectation over x is taken; the target is not needed. Of more than 40,000
+        rows, 40,000 spread over the data are looked at; of more than 10,000 complete ones of these, a random
+        10,000 are used.
     n_experts : int, optional
         K of the result, more or fewer than a model has; by default that of the models.
     method : {"reduction", "whole", "greedy", "weighted", "middle", "aligned"}
@@ -180,4 +181,4 @@ def support_sample(
 ) -> SupportSample:
     """Complete rows of features from the caller's data, matched by label."""
     dataset, source = source_of(support, "support")
-    return read_support(source, match_schema(dataset, model.rows, need_target=False), seed)
+    return load_support(source, match_schema(dataset, model.rows, need_target=False), seed)

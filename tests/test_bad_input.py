@@ -27,6 +27,8 @@ from daskmoe import (
 
 Guard = Callable[..., AbstractContextManager[None]]
 FAST: dict[str, Any] = {"n_experts": 2, "n_init": 2, "random_state": 0, "aggregation": "reduction"}
+# Without a sample that is read before the partitions, and with one.
+BOTH = ("reduction", "auto")
 
 
 def rows(n_rows: int = 400) -> xr.Dataset:
@@ -265,7 +267,7 @@ def test_missing_and_infinite_values(value: float, tmp_path: Path) -> None:
             caught.value,
             "Expected finite values, got NaN or infinity in 4 of 100 rows of partition '2'",
             "by variable: 'X' 2, 'wind' 2, 'y' 1",
-            "first at row=205; row=210; row=211",
+            "first at row[205]; row[210]; row[211]",
             "on_error='skip' drops such rows",
         )
     with pytest.raises(InvalidDataError, match="in 4 of 400 rows of partition '0'"):
@@ -304,10 +306,12 @@ def test_skipping_drops_incomplete_rows_and_counts_them() -> None:
     assert local.diagnostics["dropped_rows"].values.tolist() == [4]
 
 
-def test_skipping_leaves_out_partitions_that_fail() -> None:
+@pytest.mark.parametrize("aggregation", BOTH)
+def test_skipping_leaves_out_partitions_that_fail(aggregation: str) -> None:
+    options = FAST | {"aggregation": aggregation}
     data = rows()
     data["y"][100:199] = np.nan
-    model = daskmoe.fit(lazy(data), "y", on_error="skip", **FAST)
+    model = daskmoe.fit(lazy(data), "y", on_error="skip", **options)
     found, local = model.diagnostics, model.local_estimates
     assert found is not None
     assert local is not None
@@ -316,18 +320,89 @@ def test_skipping_leaves_out_partitions_that_fail() -> None:
     assert status[1].startswith("left out: ")
     for part in ("Partition '1'", "at least 2 complete rows", "got 1 "):
         assert part in status[1]
+    assert "on_error" not in status[1] + model.summary()
     assert found["rows"].values.tolist() == [100, 0, 100, 100]
     assert found["dropped_rows"].values.tolist() == [0, 100, 0, 0]
     assert found["weight"].values.tolist() == [100.0, 0.0, 100.0, 100.0]
     assert local.isel(partition=1).isnull().all().to_array().all()
-    whole = daskmoe.fit(lazy(), "y", **FAST)
+    whole = daskmoe.fit(lazy(), "y", **options)
     assert whole.local_estimates is not None
-    xr.testing.assert_identical(
-        local.isel(partition=[0, 2, 3]), whole.local_estimates.isel(partition=[0, 2, 3])
-    )
+    # A shared start is another one without the rows that are missing.
+    if aggregation == "reduction":
+        xr.testing.assert_identical(
+            local.isel(partition=[0, 2, 3]), whole.local_estimates.isel(partition=[0, 2, 3])
+        )
     assert all(np.isfinite(values).all() for values in model.parameters)
-    assert found["plan_mass"].isel(partition=1).sum() == 0
+    if aggregation == "reduction":
+        assert found["plan_mass"].isel(partition=1).sum() == 0
     assert "1 not ok" in model.summary()
+
+
+def left_out(model: MixtureOfExperts) -> list[bool]:
+    assert model.diagnostics is not None
+    return [text.startswith("left out") for text in model.diagnostics["status"].values.tolist()]
+
+
+def corrupt_store(path: Path, n_rows: int = 400, chunk: int = 100) -> Path:
+    """A store whose second chunk of the target is not what was written."""
+    rows(n_rows).chunk(row=chunk).to_zarr(path, zarr_format=2)
+    (path / "y" / "1").write_bytes(b"no longer blosc" * 20)
+    return path
+
+
+@pytest.mark.parametrize("aggregation", BOTH)
+@pytest.mark.parametrize(("n_rows", "chunk"), [(400, 100), (40_000, 10_000), (20_000, 5_000)])
+def test_skipping_leaves_out_a_corrupt_chunk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, aggregation: str, n_rows: int, chunk: int
+) -> None:
+    path = corrupt_store(tmp_path / "rows.zarr", n_rows, chunk)
+    model = daskmoe.fit(path, "y", on_error="skip", **(FAST | {"aggregation": aggregation}))
+    assert left_out(model) == [False, True, False, False]
+    assert model.log_likelihood(rows()) > -1.9 * 400
+    assert model.diagnostics is not None
+    assert "decompress" in str(model.diagnostics["status"].values[1])
+    assert "on_error" not in caplog.text + model.summary() + str(model.diagnostics["status"].values)
+    if aggregation == "auto":
+        (warned,) = (text for text in caplog.messages if "sample" in text)
+        assert warned.startswith("the sample's rows in row ")
+        assert " left out: " in warned
+        assert "decompress" in warned
+
+
+@pytest.mark.parametrize("aggregation", BOTH)
+def test_a_corrupt_chunk_is_named(tmp_path: Path, aggregation: str) -> None:
+    path = corrupt_store(tmp_path / "rows.zarr")
+    with pytest.raises(PartitionError) as caught:
+        daskmoe.fit(path, "y", **(FAST | {"aggregation": aggregation}))
+    if aggregation == "auto":
+        assert_says(caught.value, "The sample's rows in row 100:200 could not be read", "decompress")
+        assert "partition '" not in str(caught.value).lower()
+    else:
+        assert_says(caught.value, "Partition '1' (row 100:200; 100 rows) could not be fitted", "decompress")
+    assert_says(caught.value, "on_error='skip'")
+
+
+def test_a_sample_of_which_nothing_can_be_read(tmp_path: Path) -> None:
+    path = corrupt_store(tmp_path / "rows.zarr")
+    for chunk in "023":
+        (path / "y" / chunk).write_bytes(b"no longer blosc" * 20)
+    with pytest.raises(InvalidDataError) as caught:
+        daskmoe.fit(path, "y", on_error="skip", **(FAST | {"aggregation": "auto"}))
+    assert_says(caught.value, "400 sampled rows", "400 of them could not be read", "decompress")
+    assert "on_error='skip'" not in str(caught.value)
+
+
+@pytest.mark.parametrize("aggregation", BOTH)
+@pytest.mark.parametrize("n_rows", [400, 40_000])
+def test_skipping_leaves_out_wrong_weights(aggregation: str, n_rows: int) -> None:
+    """The sample leaves out the rows, whose partition tells of them."""
+    weight = np.ones(n_rows)
+    weight[n_rows // 4 : n_rows // 2] = -1.0
+    options = FAST | {"aggregation": aggregation, "partitions": 4, "sample_weight": "w"}
+    for data in (rows(n_rows).assign(w=("row", weight)), rows(n_rows).assign(w=("row", weight)).chunk()):
+        assert left_out(daskmoe.fit(data, "y", on_error="skip", **options)) == [False, True, False, False]
+        with pytest.raises(InvalidDataError, match=r"Expected weights .* of partition '1' \("):
+            daskmoe.fit(data, "y", **options)
 
 
 def test_skipping_everything_is_an_error() -> None:
@@ -337,6 +412,23 @@ def test_skipping_everything_is_an_error() -> None:
     assert_says(caught.value, "Expected at least one partition that can be fitted, got none", "complete rows")
     with pytest.raises(PartitionError, match="at least one partition that can be fitted"):
         daskmoe.fit_local(data, "y", n_experts=2, on_error="skip")
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_sample_without_complete_rows(on_error: str) -> None:
+    """No aggregation helps, nor does another way with errors: the message advises neither."""
+    data = rows()
+    data["y"][:] = np.nan
+    data["X"][:300, 0] = np.inf
+    with pytest.raises(InvalidDataError) as caught:
+        daskmoe.fit(lazy(data), "y", on_error=on_error, **(FAST | {"aggregation": "auto"}))
+    assert_says(
+        caught.value,
+        "Expected complete rows, got none among 400 sampled rows",
+        "missing or infinite values by variable: 'X' 300, 'y' 400",
+    )
+    assert "reduction" not in str(caught.value)
+    assert "on_error" not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
@@ -349,7 +441,7 @@ def test_weights_that_are_none(value: float) -> None:
         caught.value,
         "Expected weights of zero or more, got 2 negative, infinite or NaN of 100",
         "variable 'w' of partition '1'",
-        "first at row=150; row=160",
+        "first at row[150]; row[160]",
     )
 
 

@@ -15,7 +15,7 @@ import xarray as xr
 
 import daskmoe
 from daskmoe import MixtureOfExperts
-from daskmoe.engine import checkpoint, tasks
+from daskmoe.engine import checkpoint, graph, tasks
 
 OPTIONS: dict[str, Any] = {"n_experts": 2, "n_init": 2, "random_state": 0, "aggregation": "reduction"}
 
@@ -34,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def fit(store: Path | xr.Dataset, folder: Path | None, **more: Any) -> MixtureOfExperts:
+def fit(store: Path | str | xr.Dataset, folder: Path | None, **more: Any) -> MixtureOfExperts:
     return daskmoe.fit(store, "y", checkpoint=folder, **({"features": "X"} | OPTIONS | more))
 
 
@@ -121,6 +121,12 @@ def test_a_job_that_died_goes_on(
     assert len(fits) == 4
 
 
+def test_a_url_has_checkpoints_too(store: Path, tmp_path: Path, fits: list[int]) -> None:
+    first, second = (fit(f"file://{store}", tmp_path) for _ in range(2))
+    assert_same_bits(first, second)
+    assert len(fits) == 4
+
+
 def test_a_dataset_in_memory_has_checkpoints_too(store: Path, tmp_path: Path, fits: list[int]) -> None:
     with xr.open_zarr(store, consolidated=True) as lazy:
         data = lazy.load().drop_encoding()
@@ -173,6 +179,37 @@ def test_checkpoints_of_other_data_are_not_used(store: Path, tmp_path: Path, way
         changed.drop_encoding().to_zarr(path, zarr_format=2, mode="w")
         found = fit(path, folder)
     assert_same_bits(found, fit(changed if way == "dataset" else path, None))
+
+
+@pytest.mark.parametrize("kind", ["variable", "coordinate"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_checkpoints_of_other_partitions_are_not_used(
+    store: Path, tmp_path: Path, fits: list[int], kind: str, chunked: bool
+) -> None:
+    """Stations that change rows: as many of each, in the same boxes."""
+    with xr.open_zarr(store, consolidated=True) as lazy:
+        data = lazy.load().drop_encoding()
+    stations = np.arange(600) % 2
+    swapped = stations.copy()
+    swapped[[100, 101]] = swapped[[101, 100]]
+    for station in (stations, swapped):
+        named = data.assign(station=("row", station))
+        named = named.set_coords("station") if kind == "coordinate" else named
+        named = named.chunk(row=150) if chunked else named
+        fits.clear()
+        found = fit(named, tmp_path, partitions="station")
+        assert fits == [300, 300]
+        assert_same_bits(found, fit(named, None, partitions="station"))
+
+
+def test_checkpoints_of_another_version_are_not_used(
+    store: Path, tmp_path: Path, fits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(store, tmp_path)
+    monkeypatch.setattr(graph, "version", lambda name: f"another {name}")
+    fit(store, tmp_path)
+    assert fits == [150] * 8
+    assert len(files_of(tmp_path)) == 8
 
 
 def truncate(path: Path) -> None:

@@ -93,6 +93,18 @@ def test_two_workers(client: Client, store: Path, expected: MixtureOfExperts) ->
         assert_same_bits(result(client, lazy.load(), "y", partitions=10, **OPTIONS), expected)
 
 
+def test_a_store_written_again_is_fitted_again(client: Client, tmp_path: Path) -> None:
+    """While a future of the first fit is held, whose results the cluster would hand out for the same keys."""
+    path = tmp_path / "rows.zarr"
+    data, _ = daskmoe.simulate(600, n_features=2, n_experts=2, design="overlap", chunks=300, random_state=0)
+    data.load(scheduler="synchronous").to_zarr(path, zarr_format=2)
+    held = client.compute(daskmoe.fit(path, "y", compute=False, **OPTIONS))
+    first = held.result(timeout=WAIT)
+    data.assign(y=data["y"] + 100.0).to_zarr(path, zarr_format=2, mode="w")
+    second = result(client, path, "y", **OPTIONS)
+    assert float(abs(second.predict(data) - first.predict(data) - 100.0).max()) < 1.0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 4])
 def test_any_number_of_workers(number: int, store: Path, expected: MixtureOfExperts) -> None:
@@ -127,7 +139,7 @@ def test_the_error_of_a_partition_arrives(client: Client, store: Path, tmp_path:
     for source in (path, data.assign(y=("row", values)).chunk(row=300)):
         with pytest.raises(InvalidDataError, match="in 3 of 300 rows of partition '3'") as caught:
             result(client, source, "y", **OPTIONS)
-        assert "'y' 3; first at row=1000" in str(caught.value)
+        assert "'y' 3; first at row[1000]" in str(caught.value)
         assert "on_error='skip' drops such rows" in str(caught.value)
 
 

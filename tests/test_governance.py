@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
+import dask
+import dask.array
 import numpy as np
 import pytest
 import xarray as xr
@@ -12,6 +15,7 @@ from dask.delayed import Delayed
 
 import daskmoe
 from daskmoe import InvalidDataError, InvalidOptionError, MixtureOfExperts
+from daskmoe.combine import support_sample
 from daskmoe.config import METHODS, LocalFitOptions
 from daskmoe.engine import FitRequest, PartitionResult, build_fit
 from daskmoe.engine.graph import GivenSupport
@@ -103,6 +107,51 @@ def test_building_with_the_callers_rows_computes_nothing(
         job = daskmoe.fit(lazy, "y", n_experts=K, support=lazy[["X"]], compute=False, **FAST)
     assert isinstance(job, Delayed)
     assert sum(str(key).startswith("moe-support") for key in job.__dask_graph__()) == 1
+
+
+def large_support(n_rows: int = 60_000) -> xr.Dataset:
+    """More rows than are looked at, a few of them complete, and a variable that nobody can read."""
+    rng = np.random.default_rng(3)
+    features = rng.normal(size=(n_rows, P))
+    features[rng.random(n_rows) < 0.1] = np.nan
+    support = xr.Dataset({"X": (("row", "feature"), features)}).assign_coords(
+        feature=[f"x{i}" for i in range(P)]
+    )
+    broken = dask.array.from_delayed(dask.delayed(_fail)(), (n_rows,), float)
+    return support.chunk(row=7_000).assign(unused=("row", broken))
+
+
+def _fail() -> None:
+    raise OSError("read what nobody needs")
+
+
+def test_of_a_large_support_only_a_sample_is_handed_over(data: xr.Dataset, tmp_path: Path) -> None:
+    support = large_support()
+    path = tmp_path / "support.zarr"
+    support.drop_vars("unused").to_zarr(path, zarr_format=2)
+    options: dict[str, Any] = {"n_experts": K, "aggregation": "reduction", **FAST}
+    jobs = [
+        daskmoe.fit(data, "y", support=given, compute=False, **options)
+        for given in (support, support.drop_vars("unused").compute(), path)
+    ]
+    models = [job.compute(scheduler="synchronous") for job in jobs]
+    for model in models[1:]:
+        xr.testing.assert_identical(model.params, models[0].params)
+    # What the task of rows in memory carries.
+    assert len(pickle.dumps(dict(jobs[1].__dask_graph__()))) < 60_000 * P * 8 + data.nbytes
+    assert models[0].options["support"] == "given"
+
+
+def test_a_large_support_is_used_up_to_ten_thousand_rows(data: xr.Dataset) -> None:
+    model = daskmoe.fit_local(data.isel(row=slice(0, 1_000)), "y", n_experts=1)
+    support = large_support()
+    sample = support_sample(support, model, 0)
+    assert sample.features.shape == (10_000, P)
+    assert np.isfinite(sample.features).all()
+    assert not np.array_equal(sample.features, support_sample(support, model, 1).features)
+    known = {row.tobytes() for row in support["X"].values}
+    assert {row.tobytes() for row in sample.features} <= known
+    assert len({row.tobytes() for row in sample.features}) == 10_000
 
 
 @pytest.mark.parametrize("aggregation", METHODS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import shutil
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -221,6 +222,33 @@ def test_keys_name_the_request(tmp_path: Path) -> None:
     assert len(set(keys)) == len(keys)
     assert [daskmoe.fit(compute=False, **request).key for request in requests] == keys
     assert daskmoe.fit(compute=False, **(base | {"data": str(path)})).key == keys[0]
+
+
+@pytest.mark.parametrize("what", ["data", "support"])
+def test_keys_tell_apart_stores_written_again(tmp_path: Path, what: str) -> None:
+    """Another content under the same path, as of a job that runs every night."""
+    kept, path = write(rows(300), tmp_path / "kept.zarr", 100), tmp_path / "rows.zarr"
+    write(rows(300), path, 100)
+    options = {"data": kept, "support": "features", "compute": False} | FAST | {what: path}
+    before = daskmoe.fit(target="y", **options)
+    assert daskmoe.fit(target="y", **options).key == before.key
+    shutil.rmtree(path)
+    write(rows(300) + 1.0, path, 100)
+    after = daskmoe.fit(target="y", **options)
+    starts = ("moe-local-fit", "moe-support", "moe-aggregate", "moe-model")
+    named = [{key for key in keys_of(model) if key.startswith(starts)} for model in (before, after)]
+    changed = {"data": named[0], "support": {key for key in named[0] if "local-fit" not in key}}[what]
+    assert named[0] - named[1] == changed
+
+
+def test_keys_of_a_url_are_never_shared(tmp_path: Path) -> None:
+    """Nothing tells cheaply whether what is behind it has changed."""
+    url = f"file://{write(rows(300), tmp_path / 'rows.zarr', 100)}"
+    first, second = (daskmoe.fit(url, "y", compute=False, **FAST) for _ in range(2))
+    assert not {*keys_of(first)} & {*keys_of(second)}
+    assert first.compute(scheduler="synchronous").params.identical(
+        second.compute(scheduler="synchronous").params
+    )
 
 
 @pytest.mark.parametrize("partitions", [None, 1])

@@ -90,6 +90,39 @@ def test_runs_in_a_chunk_are_read_at_once(shape: tuple[int, ...], chunks: tuple[
     assert max(volume(window) for window in windows) <= np.prod(chunks) + 2 * np.prod(shape[1:])
 
 
+@pytest.mark.parametrize(
+    ("shape", "chunks", "starts"),
+    [
+        ((400,), (100,), [0, 100, 200, 300]),
+        ((450,), (100,), [0, 100, 200, 300, 400]),
+        ((3, 40), (1, 25), [0, 25, 40, 65, 80, 105]),
+        ((1_600,), (10,), list(range(0, 1_600, 100))),
+        ((20, 4, 4), (20, 2, 2), list(range(0, 320, 20))),
+    ],
+)
+def test_all_rows_are_read_in_a_few_windows(
+    shape: tuple[int, ...], chunks: tuple[int, ...], starts: list[int]
+) -> None:
+    """One that cannot be read is no reason to do without the others."""
+    ds = cube(shape)
+    lazy = ds.chunk(dict(zip(ds.dims, chunks, strict=True)))
+    schema = describe_rows(ds, "y")
+    found = [
+        extract_rows(read_box(ds, schema, w.window), schema, w.window, positions=w.positions).response
+        for w in plan(lazy, 2_000)
+    ]
+    assert [int(part[0]) for part in found if part is not None] == starts
+    assert len(plan(ds, 2_000)) == 1
+
+
+def test_windows_end_where_chunks_do() -> None:
+    lazy = cube((20_000,)).chunk(time=5_000)
+    windows = [window.window.box[0] for window in plan(lazy, 10_000)]
+    assert len(windows) == 4
+    for index, (_, start, stop) in enumerate(windows):
+        assert 5_000 * index <= start < stop <= 5_000 * (index + 1)
+
+
 def volume(window: SampleWindow) -> int:
     return int(np.prod([stop - start for _, start, stop in window.window.box]))
 

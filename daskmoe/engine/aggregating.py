@@ -6,22 +6,19 @@ from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.engine.results import FitResult, PartitionResult
 from daskmoe.engine.threads import single_threaded_blas
-from daskmoe.errors import InvalidDataError, PartitionError
+from daskmoe.errors import PartitionError
 from daskmoe.numerics.aggregation import Aggregate, aggregate_estimates
 from daskmoe.numerics.coordinates import merge_moments
 from daskmoe.numerics.families import get_family
 from daskmoe.numerics.oneshot import independent_estimator, one_shot_estimator
-from daskmoe.numerics.parameters import FloatArray, MoEParameters, SupportSample
+from daskmoe.numerics.parameters import MoEParameters, SupportSample
 from daskmoe.numerics.refinement import Pilot
 from daskmoe.numerics.supports import pool_support, synthetic_support
-from daskmoe.rows import RowSchema, extract_rows, open_store, plan_partitions, read_box
 
-_MOST_GIVEN_ROWS = 10_000
 # Beside the pilot's: no partition draws from it.
 _SYNTHETIC_SEED = 2**31 + 1
 
@@ -49,34 +46,6 @@ class AggregationPlan(NamedTuple):
     synthetic: bool
     shares: tuple[int, ...]
     seed: int
-
-
-def read_support(data: str | xr.Dataset, schema: RowSchema, seed: int) -> SupportSample:
-    """Complete rows of features from the caller's own data; of many, a random sample.
-
-    Parameters
-    ----------
-    data : str or xr.Dataset
-        A store, or a dataset in memory or lazy.
-    schema : RowSchema
-        Matched to ``data``.
-    seed : int
-
-    Raises
-    ------
-    InvalidDataError
-        If no row is complete.
-    """
-    (everything,) = plan_partitions(data if isinstance(data, xr.Dataset) else open_store(data), schema, 1)
-    box = read_box(data, schema, everything, need_target=False)
-    rows = extract_rows(box, schema, everything, on_error="skip", need_target=False)
-    features: FloatArray = rows.features.astype(np.float64)
-    if not len(features):
-        raise InvalidDataError("support: expected at least one row without missing features, got none.")
-    if len(features) > _MOST_GIVEN_ROWS:
-        rng = np.random.default_rng(seed)
-        features = features[np.sort(rng.choice(len(features), _MOST_GIVEN_ROWS, replace=False))]
-    return SupportSample(features, None, np.full(len(features), 1.0 / len(features)))
 
 
 def aggregate_partitions(

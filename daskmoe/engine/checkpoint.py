@@ -6,7 +6,6 @@ that a file that is there is whole. The name carries a token of everything the r
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -23,20 +22,6 @@ from daskmoe.numerics.refinement import Expansion
 logger = logging.getLogger(__name__)
 
 _ESTIMATE_ARRAYS = ("start_log_likelihoods", "expert_weights")
-
-
-def store_fingerprint(path: str) -> str:
-    """Of the names, sizes and times of all files of a store on this machine; empty for a URL.
-
-    A store that was written again under the same path must not be taken for the one the checkpoints are of.
-    """
-    digest = hashlib.sha256()
-    for folder, folders, files in os.walk(path):
-        folders.sort()
-        for name in sorted(files):
-            status = os.stat(os.path.join(folder, name))
-            digest.update(f"{folder}/{name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest() if os.path.isdir(path) else ""
 
 
 def checkpoint_path(folder: str, token: str, index: int) -> Path:

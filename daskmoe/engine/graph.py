@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import xarray as xr
@@ -17,10 +18,12 @@ from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
 from daskmoe.config import LocalFitOptions
-from daskmoe.engine.aggregating import AggregationPlan, aggregate_partitions, read_support
-from daskmoe.engine.checkpoint import store_fingerprint
+from daskmoe.engine.aggregating import AggregationPlan, aggregate_partitions
+from daskmoe.engine.identity import content_of, nonce_of
+from daskmoe.engine.pilot import fit_pilot, read_sample
 from daskmoe.engine.results import FitResult
-from daskmoe.engine.tasks import Sends, TaskPlan, fit_partition, fit_pilot, read_sample
+from daskmoe.engine.support import plan_support, read_support, support_pieces
+from daskmoe.engine.tasks import Sends, TaskPlan, fit_partition
 from daskmoe.rows import Partition, RowSchema, SampleWindow, read_box
 
 _SAMPLE_TASKS = 16
@@ -88,17 +91,21 @@ class FitRequest:
 
     @cached_property
     def token(self) -> str:
-        """Names the request: the same for the same data, options and seed."""
-        source: Any = self.source
-        if isinstance(source, str) and self.checkpoint is not None:
-            source = (source, store_fingerprint(source))
-        if isinstance(self.source, xr.Dataset):
-            used = [*(v.name for v in self.schema.variables), self.schema.target, self.schema.weight]
-            source = self.source[[name for name in used if name is not None]]
+        """Names the tasks: the same for the same data, options and seed, unless the data are behind a URL."""
+        nonce = nonce_of(self.source)
+        return str(tokenize(self.kept_token, nonce)) if nonce else self.kept_token
+
+    @cached_property
+    def kept_token(self) -> str:
+        """Names the checkpoints, which go on even where a change of the data cannot be seen."""
+        used = {*(v.name for v in self.schema.variables), self.schema.target, self.schema.weight}
+        used |= {part.where[0] for part in self.partitions if part.where is not None}
+        source = content_of(self.source, {name for name in used if name is not None})
         return str(
             tokenize(
-                source, self.schema.to_json(), self.partitions, self.options, self.support_size, self.seed,
-                self.on_error, self.sample, self.sends,
+                # Another version may fit the same request in another way.
+                version("daskmoe"), source, self.schema.to_json(), self.partitions, self.options,
+                self.support_size, self.seed, self.on_error, self.sample, self.sends,
             )
         )  # fmt: skip
 
@@ -135,9 +142,13 @@ def _build_support(request: FitRequest) -> Delayed | None:
     if not isinstance(request.support, GivenSupport):
         return None
     data, schema = request.support
-    key = f"moe-support-{tokenize(data, schema.to_json(), request.seed)}"
+    content = content_of(data, [variable.name for variable in schema.variables])
+    key = f"moe-support-{tokenize(content, nonce_of(data), schema.to_json(), request.seed)}"
+    windows = plan_support(data, schema, request.seed)
+    pieces = support_pieces(data, schema, windows)
+    path = data if isinstance(data, str) else None
     read = delayed(read_support, pure=False, traverse=False)
-    return cast(Delayed, read(data, schema, request.seed, dask_key_name=key))
+    return cast(Delayed, read(path, schema, request.seed, windows, pieces, dask_key_name=key))
 
 
 def _build_pilot(request: FitRequest, shared: Delayed) -> Delayed:
@@ -172,7 +183,7 @@ def task_plan(request: FitRequest) -> TaskPlan:
     path = request.source if isinstance(request.source, str) else None
     return TaskPlan(
         path, request.schema, request.options, request.seed, request.on_error, request.checkpoint,
-        request.token if request.checkpoint else "", request.sends,
+        request.kept_token if request.checkpoint else "", request.sends,
     )  # fmt: skip
 
 

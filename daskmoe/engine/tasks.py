@@ -1,9 +1,9 @@
-"""What the tasks of the graph do before the aggregation: fit the pilot, fit one partition."""
+"""What a task of the graph does with a partition: read it, fit it, draw its share of the support."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -19,15 +19,12 @@ from daskmoe.numerics.coordinates import Observations, moments
 from daskmoe.numerics.information import expand_at
 from daskmoe.numerics.local import fit_local_estimate
 from daskmoe.numerics.parameters import LocalEstimate, SupportSample
-from daskmoe.numerics.refinement import Pilot, expand_estimate, make_pilot
-from daskmoe.rows import Partition, RowSchema, SampleWindow, extract_rows, read_box
+from daskmoe.numerics.refinement import Pilot, expand_estimate
+from daskmoe.rows import OnError, Partition, Rows, RowSchema, extract_rows, read_box
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-# Partition m draws from the spawn key (m,): the pilot must not share it with any.
-_SAMPLE_SEED = 2**31
 
 
 class Sends(NamedTuple):
@@ -77,48 +74,6 @@ class TaskPlan(NamedTuple):
     sends: Sends
 
 
-def read_sample(
-    plan: TaskPlan, windows: Sequence[SampleWindow], pieces: Sequence[xr.Dataset | None]
-) -> Observations:
-    """Read some of the pilot's sample; incomplete rows are left out, whatever ``plan.on_error`` says."""
-    return _concatenate(
-        [
-            read_rows(plan, part.window, piece, "skip", part.positions)
-            for part, piece in zip(windows, pieces, strict=True)
-        ]
-    )
-
-
-def fit_pilot(plan: TaskPlan, samples: Sequence[Observations]) -> Pilot:
-    """Fit the sample: the shared start of all partitions.
-
-    Raises
-    ------
-    InvalidDataError
-        If the sample has too few complete rows.
-    """
-    sample = _concatenate(samples)
-    rng = np.random.default_rng(np.random.SeedSequence(plan.seed, spawn_key=(_SAMPLE_SEED,)))
-    if sample.n_rows < max(2, plan.options.n_experts):
-        raise InvalidDataError(
-            f"Expected complete rows in the sample that the pilot is fitted to, got {sample.n_rows}. Drop "
-            "incomplete rows from the data, or use aggregation='reduction', which needs no sample."
-        )
-    with single_threaded_blas():
-        estimate = fit_local_estimate(sample, plan.options, rng)
-        assert estimate.parameters is not None
-        return make_pilot(estimate.parameters, sample)
-
-
-def _concatenate(parts: Sequence[Observations]) -> Observations:
-    weights = [part.weight for part in parts if part.weight is not None]
-    return Observations(
-        np.concatenate([part.features for part in parts]),
-        np.concatenate([part.response for part in parts]),
-        np.concatenate(weights) if weights else None,
-    )
-
-
 def fit_partition(
     plan: TaskPlan,
     partition: Partition,
@@ -154,9 +109,9 @@ def attempt(plan: TaskPlan, partition: Partition, work: Callable[[], T]) -> T | 
         with single_threaded_blas():
             return work()
     except Exception as error:
-        failure = _as_partition_error(error, partition)
+        failure = _as_partition_error(error, partition, plan.on_error)
         if plan.on_error == "skip":
-            logger.warning("partition %s is left out: %s", partition.label, failure)
+            logger.warning("%s left out: %s", partition.name, failure)
             return failure
         # An error that is its own cause cannot be sent between processes.
         if failure is error:
@@ -173,7 +128,7 @@ def _fit(
 ) -> PartitionResult:
     fit_seed, support_seed = np.random.SeedSequence(plan.seed, spawn_key=(partition.index,)).spawn(2)
     data = read_rows(plan, partition, piece, plan.on_error)
-    _check_rows(data, partition, plan.options.n_experts)
+    _check_rows(data, partition, plan)
     known = moments(data)
     if pilot is None:
         estimate = fit_local_estimate(data, plan.options, np.random.default_rng(fit_seed), known)
@@ -212,19 +167,27 @@ def _tell_empty_experts(estimate: LocalEstimate, partition: Partition) -> None:
 
 
 def read_rows(
+    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, on_error: OnError
+) -> Observations:
+    """The rows of a partition, without those of weight zero."""
+    return observations(load_rows(plan, partition, piece, on_error))
+
+
+def load_rows(
     plan: TaskPlan,
     partition: Partition,
     piece: xr.Dataset | None,
-    on_error: Literal["raise", "skip"],
+    on_error: OnError,
     positions: NDArray[np.intp] | None = None,
-) -> Observations:
-    """The rows of a partition, or those at some positions, from the store or from its piece of a dataset.
-
-    Without those of weight zero.
-    """
+) -> Rows:
+    """A partition's rows, or those at some positions, from the store or from its piece of a dataset."""
     box = read_box(plan.source, plan.schema, partition) if plan.source is not None else piece
     assert box is not None
-    rows = extract_rows(box, plan.schema, partition, on_error=on_error, positions=positions)
+    return extract_rows(box, plan.schema, partition, on_error=on_error, positions=positions)
+
+
+def observations(rows: Rows) -> Observations:
+    """What a fit is made of: the rows that weigh something."""
     assert rows.response is not None
     data = Observations(rows.features, rows.response, rows.weight)
     if rows.weight is None or rows.weight.all():
@@ -233,14 +196,16 @@ def read_rows(
     return data.take(np.flatnonzero(rows.weight))
 
 
-def _check_rows(data: Observations, partition: Partition, n_experts: int) -> None:
+def _check_rows(data: Observations, partition: Partition, plan: TaskPlan) -> None:
     """Raise `InvalidDataError` unless the rows are enough for a fit."""
+    n_experts = plan.options.n_experts
     least = max(2, n_experts)
     if data.n_rows < least:
+        advice = ", or on_error='skip' to leave it out" if plan.on_error == "raise" else ""
         raise InvalidDataError(
             f"Partition {partition.label!r}: expected at least {least} complete rows of positive weight for "
-            f"{n_experts} experts, got {data.n_rows} of {partition.n_rows}. Use fewer or larger partitions, "
-            "or on_error='skip' to leave it out."
+            f"{n_experts} experts, got {data.n_rows} of {partition.n_rows}. Use fewer or larger "
+            f"partitions{advice}."
         )
 
 
@@ -254,15 +219,17 @@ def draw_support(data: Observations, n_rows: int, rng: np.random.Generator, labe
     return SupportSample(np.asarray(data.features[index], dtype=np.float64), response, weight)
 
 
-def _as_partition_error(error: Exception, partition: Partition) -> DaskMoEError:
+def _as_partition_error(
+    error: Exception, partition: Partition, on_error: Literal["raise", "skip"]
+) -> DaskMoEError:
     if isinstance(error, DaskMoEError):
         return error
-    box = ", ".join(f"{dim} {start}:{stop}" for dim, start, stop in partition.box)
-    return PartitionError(
-        f"Partition {partition.label!r} ({box}; {partition.n_rows} rows) could not be fitted: "
-        f"{type(error).__name__}: {error}. Look at these rows, or use "
-        "on_error='skip' to leave the partition out."
-    )
+    failed = "could not be read"
+    if partition.label:
+        failed = f"({partition.extent}; {partition.n_rows} rows) could not be fitted"
+    name = partition.name[0].upper() + partition.name[1:]
+    advice = ", or use on_error='skip' to leave them out" if on_error == "raise" else ""
+    return PartitionError(f"{name} {failed}: {type(error).__name__}: {error}. Look at these rows{advice}.")
 
 
 def _left_out(partition: Partition, plan: TaskPlan, reason: str) -> PartitionResult:

@@ -6,13 +6,14 @@ Knows xarray and NumPy. It builds no graph: what a task does with a partition is
 
 from daskmoe.rows.matching import match_schema
 from daskmoe.rows.partitions import Partition, plan_partitions
-from daskmoe.rows.reading import Rows, extract_rows
+from daskmoe.rows.reading import OnError, Rows, extract_rows
 from daskmoe.rows.sampling import SampleWindow, plan_sample
 from daskmoe.rows.schema import FeatureVariable, RowSchema, describe_rows
 from daskmoe.rows.stores import open_store, read_box
 
 __all__ = [
     "FeatureVariable",
+    "OnError",
     "Partition",
     "RowSchema",
     "Rows",

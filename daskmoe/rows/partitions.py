@@ -32,7 +32,8 @@ class Partition:
     index : int
         Its number, from 0.
     label : str
-        The number, or the coordinate value that all its rows have, as text.
+        The number, or the coordinate value that all its rows have, as text; empty for rows of a sample, which
+        are no partition.
     box : tuple of (dim, start, stop)
         Index range along every sample dimension.
     rows : (start, stop) or None
@@ -49,6 +50,16 @@ class Partition:
     rows: tuple[int, int] | None
     where: tuple[str, Any] | None
     n_rows: int
+
+    @property
+    def extent(self) -> str:
+        """The box as text."""
+        return ", ".join(f"{dim} {start}:{stop}" for dim, start, stop in self.box)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"partition {self.label!r}" if self.label else f"the sample's rows in {self.extent}"
 
 
 def plan_partitions(

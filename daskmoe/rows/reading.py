@@ -20,6 +20,8 @@ from daskmoe.rows.schema import FeatureVariable, RowSchema
 FloatArray = NDArray[np.float64]
 FeatureArray = NDArray[np.float64] | NDArray[np.float32]
 Selection = slice | NDArray[np.intp]
+Flags = NDArray[np.bool_]
+OnError = Literal["raise", "skip", "drop"]
 
 # Elements handled at a time: a block of features and its temporaries stay in cache.
 _BLOCK = 1 << 17
@@ -38,12 +40,15 @@ class Rows(NamedTuple):
         Row weights, if the schema has any.
     dropped : int
         Number of rows left out because a value was missing or infinite.
+    reasons : tuple of (name, count)
+        In how many of these rows it was this variable.
     """
 
     features: FeatureArray
     response: FloatArray | None
     weight: FloatArray | None
     dropped: int
+    reasons: tuple[tuple[str, int], ...] = ()
 
 
 def extract_rows(
@@ -51,7 +56,7 @@ def extract_rows(
     schema: RowSchema,
     partition: Partition,
     *,
-    on_error: Literal["raise", "skip"] = "raise",
+    on_error: OnError = "raise",
     need_target: bool = True,
     positions: NDArray[np.intp] | None = None,
 ) -> Rows:
@@ -65,8 +70,9 @@ def extract_rows(
         The columns.
     partition : Partition
         Which rows of the box.
-    on_error : {"raise", "skip"}
+    on_error : {"raise", "skip", "drop"}
         What to do about rows with a NaN or infinite feature or response: raise, or drop and count them.
+        "drop" does so with rows of a wrong weight too.
     need_target : bool
         Whether to give the response.
     positions : ndarray of int, optional
@@ -80,7 +86,8 @@ def extract_rows(
     Raises
     ------
     InvalidDataError
-        If a weight is negative or not finite; if another value is not finite and `on_error` is "raise".
+        If a weight is negative or not finite, unless `on_error` is "drop"; if another value is not finite and
+        `on_error` is "raise".
 
     Examples
     --------
@@ -100,21 +107,25 @@ def extract_rows(
         selection = positions + selection.start
     features = _features(box, schema, shape)[selection]
     response = _column(box, schema.target, schema, shape)[selection] if need_target else None
-    weight = None
+    weight = wrong = None
     if schema.weight is not None:
         weight = _column(box, schema.weight, schema, shape)[selection]
-        _check_weights(weight, schema.weight, partition, selection)
-    bad = _bad_rows(features, response)
+        wrong = _wrong_weights(weight)
+        if wrong is not None and on_error != "drop":
+            raise InvalidDataError(_wrong_text(wrong, schema.weight, partition, selection))
+    bad = _either(_bad_rows(features, response), wrong)
     if bad is None:
         return Rows(features, response, weight, 0)
+    reasons = _reasons(features, response, wrong, bad, schema)
     if on_error == "raise":
-        raise InvalidDataError(_bad_text(features, response, bad, schema, partition, selection))
+        raise InvalidDataError(_bad_text(reasons, bad, partition, selection))
     good = ~bad
     return Rows(
         features[good],
         None if response is None else response[good],
         None if weight is None else weight[good],
         int(np.count_nonzero(bad)),
+        reasons,
     )
 
 
@@ -171,26 +182,32 @@ def _selection(box: xr.Dataset, schema: RowSchema, partition: Partition, shape: 
     return np.flatnonzero(np.broadcast_to(values == value, shape))
 
 
-def _check_weights(weight: FloatArray, name: str, partition: Partition, selection: Selection) -> None:
+def _wrong_weights(weight: FloatArray) -> Flags | None:
+    """Which weights are negative or not finite; None if none is."""
     if not weight.size or (weight.min() >= 0 and weight.max() < math.inf):
-        return
-    bad = ~((weight >= 0) & (weight < math.inf))
-    raise InvalidDataError(
-        f"Expected weights of zero or more, got {np.count_nonzero(bad)} negative, infinite or NaN of "
-        f"{weight.size} in variable {name!r} of partition {partition.label!r} "
-        f"({_places(bad, partition, selection)})."
+        return None
+    wrong: Flags = ~((weight >= 0) & (weight < math.inf))
+    return wrong
+
+
+def _wrong_text(wrong: Flags, name: str, partition: Partition, selection: Selection) -> str:
+    return (
+        f"Expected weights of zero or more, got {np.count_nonzero(wrong)} negative, infinite or NaN of "
+        f"{wrong.size} in variable {name!r} of {partition.name} ({_places(wrong, partition, selection)})."
     )
 
 
-def _bad_rows(features: FeatureArray, response: FloatArray | None) -> NDArray[np.bool_] | None:
-    bad = _not_finite(features)
-    other = None if response is None else _not_finite(response[:, np.newaxis])
-    if bad is None or other is None:
-        return other if bad is None else bad
-    return bad | other
+def _bad_rows(features: FeatureArray, response: FloatArray | None) -> Flags | None:
+    return _either(_not_finite(features), None if response is None else _not_finite(response[:, np.newaxis]))
 
 
-def _not_finite(values: FeatureArray) -> NDArray[np.bool_] | None:
+def _either(first: Flags | None, second: Flags | None) -> Flags | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first | second
+
+
+def _not_finite(values: FeatureArray) -> Flags | None:
     """Which rows have a NaN or infinity; None if no row has."""
     with np.errstate(all="ignore"):
         # A finite sum has finite terms, and needs no temporary.
@@ -204,39 +221,43 @@ def _not_finite(values: FeatureArray) -> NDArray[np.bool_] | None:
     return bad if bad.any() else None
 
 
-def _bad_text(
-    features: FeatureArray,
-    response: FloatArray | None,
-    bad: NDArray[np.bool_],
-    schema: RowSchema,
-    partition: Partition,
-    selection: Selection,
-) -> str:
-    wrong = ~np.isfinite(features[bad])
+def _reasons(
+    features: FeatureArray, response: FloatArray | None, wrong: Flags | None, bad: Flags, schema: RowSchema
+) -> tuple[tuple[str, int], ...]:
+    """How many of the bad rows are bad by each variable."""
+    missing = ~np.isfinite(features[bad])
     counts = []
     column = 0
     for variable in schema.variables:
         stop = column + len(variable.labels)
-        counts.append((variable.name, np.count_nonzero(wrong[:, column:stop].any(axis=1))))
+        counts.append((variable.name, int(np.count_nonzero(missing[:, column:stop].any(axis=1)))))
         column = stop
     if response is not None:
-        counts.append((schema.target, np.count_nonzero(~np.isfinite(response[bad]))))
+        counts.append((schema.target, int(np.count_nonzero(~np.isfinite(response[bad])))))
+    if wrong is not None and schema.weight is not None:
+        counts.append((schema.weight, int(np.count_nonzero(wrong))))
+    return tuple((name, count) for name, count in counts if count)
+
+
+def _bad_text(
+    reasons: tuple[tuple[str, int], ...], bad: Flags, partition: Partition, selection: Selection
+) -> str:
     return (
         f"Expected finite values, got NaN or infinity in {np.count_nonzero(bad)} of {bad.size} rows of "
-        f"partition {partition.label!r} (by variable: "
-        + ", ".join(f"{name!r} {count}" for name, count in counts if count)
+        f"{partition.name} (by variable: "
+        + ", ".join(f"{name!r} {count}" for name, count in reasons)
         + f"; {_places(bad, partition, selection)}). on_error='skip' drops such rows and counts them."
     )
 
 
-def _places(bad: NDArray[np.bool_], partition: Partition, selection: Selection, limit: int = 3) -> str:
+def _places(bad: Flags, partition: Partition, selection: Selection, limit: int = 3) -> str:
     """The first bad rows, as positions along the sample dimensions of the whole dataset."""
     first = np.flatnonzero(bad)[:limit]
     inside = selection.start + first if isinstance(selection, slice) else selection[first]
     shape = tuple(stop - start for _, start, stop in partition.box)
     places = zip(*np.unravel_index(inside, shape), strict=True)
     texts = [
-        ", ".join(f"{dim}={start + int(i)}" for (dim, start, _), i in zip(partition.box, place, strict=True))
+        ", ".join(f"{dim}[{start + int(i)}]" for (dim, start, _), i in zip(partition.box, place, strict=True))
         for place in places
     ]
     return "first at " + "; ".join(texts)

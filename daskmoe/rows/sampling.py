@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from daskmoe.rows.schema import RowSchema
 
 # Fewer are a poor picture of ordered data, whose neighbours are alike; each costs a chunk that is read.
 _RUNS = 512
+# Of data that are a sample as a whole: a window that cannot be read leaves most of them.
+_PARTS = 16
 # Rows between the first and the last of those read at once.
 _LARGEST_WINDOW = 250_000
 # Rows of one step of an outer dimension that a run may cross into.
@@ -39,7 +42,7 @@ class SampleWindow(NamedTuple):
 
 
 def plan_sample(
-    ds: xr.Dataset, schema: RowSchema, n_rows: int, rng: np.random.Generator
+    ds: xr.Dataset, schema: RowSchema, n_rows: int, rng: np.random.Generator, *, apart: bool = False
 ) -> tuple[SampleWindow, ...]:
     """Spread a sample over the data: 512 runs of rows, one at a random place of every stratum.
 
@@ -54,6 +57,8 @@ def plan_sample(
     n_rows : int
         Size of the sample, rows with missing values included; all rows where there are hardly more.
     rng : numpy.random.Generator
+    apart : bool
+        Whether every run is a window of its own, even in the same chunk.
 
     Returns
     -------
@@ -63,21 +68,38 @@ def plan_sample(
     dims = schema.sample_dims
     shape = tuple(ds.sizes[dim] for dim in dims)
     total = math.prod(shape)
+    sizes = None if apart else _chunk_sizes(ds, schema)
+    chunks = _Chunks.of(sizes, shape)
     # A stratum must be a row longer than its run.
     if n_rows + _RUNS >= total:
-        return (SampleWindow(range_partition(dims, shape, 0, 0, total), ((0, total),)),)
-    runs: list[Run] = []
-    bounds = np.linspace(0, total, min(_RUNS, n_rows) + 1).astype(np.int64)
-    sizes = np.diff(np.linspace(0, n_rows, len(bounds)).astype(np.int64))
-    for (low, high), size in zip(pairwise(bounds.tolist()), sizes.tolist(), strict=True):
-        start = int(rng.integers(low, high - size + 1))
-        runs += _split((start, start + size), shape)
+        runs = [(0, total)] if sizes is None else chunks.parts(total)
+    else:
+        whole = _draw(n_rows, total, rng)
+        runs = [part for run in whole for piece in _split(run, shape) for part in chunks.cut(piece)]
     out = []
-    for index, together in enumerate(_groups(runs, _Chunks.of(ds.variables[schema.target], shape))):
+    for index, together in enumerate(_groups(runs, chunks)):
         first, last = together[0][0], together[-1][1]
-        window = range_partition(dims, shape, index, first, last)
+        window = replace(range_partition(dims, shape, index, first, last), label="")
         out.append(SampleWindow(window, tuple((start - first, stop - first) for start, stop in together)))
     return tuple(out)
+
+
+def _chunk_sizes(ds: xr.Dataset, schema: RowSchema) -> list[int] | None:
+    """Of the target, or else of a feature that has all sample dimensions; None for data in memory."""
+    for name in (schema.target, *(variable.name for variable in schema.variables)):
+        found = ds.variables.get(name)
+        if found is not None and found.chunks is not None and {*schema.sample_dims} <= {*found.dims}:
+            return [max(found.chunksizes[dim]) for dim in schema.sample_dims]
+    return None
+
+
+def _draw(n_rows: int, total: int, rng: np.random.Generator) -> list[Run]:
+    """A run of every stratum."""
+    bounds = np.linspace(0, total, min(_RUNS, n_rows) + 1).astype(np.int64)
+    sizes = np.diff(np.linspace(0, n_rows, len(bounds)).astype(np.int64)).tolist()
+    strata = zip(pairwise(bounds.tolist()), sizes, strict=True)
+    starts = [int(rng.integers(low, high - size + 1)) for (low, high), size in strata]
+    return [(start, start + size) for start, size in zip(starts, sizes, strict=True)]
 
 
 def _split(run: Run, shape: tuple[int, ...]) -> list[Run]:
@@ -109,15 +131,30 @@ class _Chunks(NamedTuple):
     period: int
 
     @classmethod
-    def of(cls, target: xr.Variable, shape: tuple[int, ...]) -> _Chunks:
-        """One row a chunk where chunks are no ranges of rows, or the data are in memory."""
-        if target.chunks is None:
+    def of(cls, sizes: list[int] | None, shape: tuple[int, ...]) -> _Chunks:
+        """One row a chunk where chunks are no ranges of rows, or there are none."""
+        if sizes is None:
             return cls(1, 1)
-        sizes = [max(lengths) for lengths in target.chunks]
         split = next((d for d, size in enumerate(sizes) if size > 1), len(sizes) - 1)
         if sizes[split + 1 :] != list(shape[split + 1 :]):
             return cls(1, 1)
         return cls(math.prod(sizes), math.prod(shape[split:]))
+
+    def parts(self, total: int) -> list[Run]:
+        """All rows, in a few runs that end where chunks do."""
+        starts = [
+            row
+            for base in range(0, total, self.period)
+            for row in range(base, min(base + self.period, total), self.rows)
+        ]
+        return list(pairwise([*starts[:: math.ceil(len(starts) / _PARTS)], total]))
+
+    def cut(self, run: Run) -> list[Run]:
+        """The run, cut where it crosses into another chunk, unless chunks are shorter than runs."""
+        start, stop = run
+        base = start - start % self.period
+        edge = min(start - (start - base) % self.rows + self.rows, base + self.period)
+        return [(start, edge), (edge, stop)] if edge < stop <= start + self.rows else [run]
 
     def place_of(self, row: int) -> tuple[int, int]:
         """Which chunk a row is in."""

@@ -82,7 +82,7 @@ def read_box(
     ds = source if isinstance(source, xr.Dataset) else _open(source, names)
     if missing := sorted(name for name in names if name not in ds.variables):
         raise InvalidDataError(
-            f"Partition {partition.label!r} needs the variables {listed(missing)}, got a dataset that has "
+            f"Expected the variables {listed(missing)} for {partition.name}, got a dataset that has "
             f"{listed(ds.data_vars)}."
         )
     ranges = {dim: slice(start, stop) for dim, start, stop in partition.box}

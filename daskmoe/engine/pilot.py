@@ -1,0 +1,133 @@
+"""The shared start of all partitions: tasks that read a sample of the rows, and one that fits it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from daskmoe.engine.tasks import TaskPlan, attempt, load_rows, observations
+from daskmoe.engine.threads import single_threaded_blas
+from daskmoe.errors import DaskMoEError, InvalidDataError
+from daskmoe.numerics.coordinates import Observations
+from daskmoe.numerics.local import fit_local_estimate
+from daskmoe.numerics.refinement import Pilot, make_pilot
+from daskmoe.rows import SampleWindow
+
+# Partition m draws from the spawn key (m,): the pilot must not share it with any.
+_SAMPLE_SEED = 2**31
+
+
+class Sampled(NamedTuple):
+    """Rows of the sample, and what became of the others.
+
+    Attributes
+    ----------
+    rows : Observations or None
+        Complete rows of positive weight; None where no row could be read.
+    drawn : int
+        Rows that the sample should have.
+    unread : int
+        Of these, rows that could not be read.
+    incomplete : int
+        Of these, rows left out for a value that is missing, infinite or, as a weight, negative.
+    reasons : tuple of (name, count)
+        How many of the incomplete rows are so by each variable.
+    failure : str
+        Why the first of the unread rows could not be read.
+    """
+
+    rows: Observations | None
+    drawn: int
+    unread: int = 0
+    incomplete: int = 0
+    reasons: tuple[tuple[str, int], ...] = ()
+    failure: str = ""
+
+
+def read_sample(
+    plan: TaskPlan, windows: Sequence[SampleWindow], pieces: Sequence[xr.Dataset | None]
+) -> Sampled:
+    """Read some of the pilot's sample.
+
+    Incomplete rows and those of a wrong weight are left out, whatever ``plan.on_error`` says: their
+    partition tells of them. It decides about windows that cannot be read.
+    """
+    return merge_samples([_read(plan, *pair) for pair in zip(windows, pieces, strict=True)])
+
+
+def _read(plan: TaskPlan, part: SampleWindow, piece: xr.Dataset | None) -> Sampled:
+    positions = part.positions
+    work = partial(load_rows, plan, part.window, piece, "drop", positions)
+    rows = attempt(plan, part.window, work)
+    if isinstance(rows, DaskMoEError):
+        return Sampled(None, positions.size, unread=positions.size, failure=str(rows))
+    return Sampled(observations(rows), positions.size, incomplete=rows.dropped, reasons=rows.reasons)
+
+
+def merge_samples(samples: Sequence[Sampled]) -> Sampled:
+    """Several parts of the sample as one, in their order."""
+    parts = [sample.rows for sample in samples if sample.rows is not None]
+    reasons: dict[str, int] = {}
+    for name, count in (pair for sample in samples for pair in sample.reasons):
+        reasons[name] = reasons.get(name, 0) + count
+    return Sampled(
+        _concatenate(parts) if parts else None,
+        sum(sample.drawn for sample in samples),
+        sum(sample.unread for sample in samples),
+        sum(sample.incomplete for sample in samples),
+        tuple(reasons.items()),
+        next((sample.failure for sample in samples if sample.failure), ""),
+    )
+
+
+def _concatenate(parts: Sequence[Observations]) -> Observations:
+    weights = [part.weight for part in parts if part.weight is not None]
+    return Observations(
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.response for part in parts]),
+        np.concatenate(weights) if weights else None,
+    )
+
+
+def fit_pilot(plan: TaskPlan, samples: Sequence[Sampled]) -> Pilot:
+    """Fit the sample: the shared start of all partitions.
+
+    Raises
+    ------
+    InvalidDataError
+        If the sample has too few complete rows.
+    """
+    sample = merge_samples(samples)
+    rng = np.random.default_rng(np.random.SeedSequence(plan.seed, spawn_key=(_SAMPLE_SEED,)))
+    least = max(2, plan.options.n_experts)
+    if sample.rows is None or sample.rows.n_rows < least:
+        raise InvalidDataError(_too_few(sample, least))
+    with single_threaded_blas():
+        estimate = fit_local_estimate(sample.rows, plan.options, rng)
+        assert estimate.parameters is not None
+        return make_pilot(estimate.parameters, sample.rows)
+
+
+def _too_few(sample: Sampled, least: int) -> str:
+    """Why there are too few rows, and what helps: another aggregation where other rows may be better."""
+    counts = ", ".join(f"{name!r} {count}" for name, count in sample.reasons)
+    if sample.incomplete == sample.drawn:
+        return (
+            f"Expected complete rows, got none among {sample.drawn} sampled rows: missing or infinite values "
+            f"by variable: {counts}. Look at these variables, or name features that have values."
+        )
+    found = 0 if sample.rows is None else sample.rows.n_rows
+    causes = [f"got {found}"]
+    if sample.incomplete:
+        causes.append(f"{sample.incomplete} of them are incomplete (by variable: {counts})")
+    if sample.unread:
+        causes.append(f"{sample.unread} of them could not be read (first: {sample.failure})")
+    return (
+        f"Expected at least {least} complete rows of positive weight among the {sample.drawn} sampled rows "
+        f"that all partitions start from, {'; '.join(causes)}. Drop such rows from the data, or use "
+        "aggregation='reduction', which needs no sample."
+    )

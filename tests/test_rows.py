@@ -630,7 +630,7 @@ def test_climate_grid(data_path: Callable[[str], Path]) -> None:
     assert len(schema.feature_labels) == 5
     assert schema.target_attrs["units"] == "K"
     (part,) = plan_partitions(ds, schema)
-    with pytest.raises(InvalidDataError, match=r"by variable: .*'Tair' \d+; first at time=0"):
+    with pytest.raises(InvalidDataError, match=r"by variable: .*'Tair' \d+; first at time\[0\]"):
         extract_rows(ds, schema, part)
     whole = extract_rows(ds, schema, part, on_error="skip")
     kept = ds.stack(row=("time", "lat", "lon")).dropna("row")

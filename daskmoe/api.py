@@ -19,6 +19,7 @@ from daskmoe.numerics.parameters import Moments
 from daskmoe.planning import plan_request, recorded_options
 from daskmoe.random import RandomState
 from daskmoe.refining import Rounds, check_rounds, label_refinement
+from daskmoe.reporting import report_fit
 from daskmoe.request import Data
 
 
@@ -159,9 +160,12 @@ def fit(  # type: ignore[misc]
     model = label(build_fit(request), request.schema, family, recorded, dask_key_name=key)
     if not compute:
         return cast(Delayed, model)
+    computed = model.compute()
     if rounds == 0:
-        return cast(MixtureOfExperts, model.compute())
-    fitted, known = cast(tuple[MixtureOfExperts, Moments | None], model.compute())
+        report_fit(computed)
+        return cast(MixtureOfExperts, computed)
+    fitted, known = cast(tuple[MixtureOfExperts, Moments | None], computed)
+    report_fit(fitted)
     return label_refinement(fitted, refine_rounds(request, fitted.parameters, rounds, known))
 
 
@@ -203,4 +207,6 @@ def fit_local(
     request = plan_request(
         data, target, features, 1, sample_weight, options, 1, random_state, on_error, None
     )  # fmt: skip
-    return label_fit(fit_directly(request), request.schema, family, recorded_options(request))
+    model = label_fit(fit_directly(request), request.schema, family, recorded_options(request))
+    report_fit(model)
+    return model

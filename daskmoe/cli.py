@@ -27,6 +27,7 @@ from daskmoe.errors import (
     StoreError,
 )
 from daskmoe.refining import Rounds
+from daskmoe.reporting import left_out, report_fit
 from daskmoe.storage import save_zarr
 
 logger = logging.getLogger(__name__)
@@ -217,11 +218,12 @@ def fit(
     with connect(choice) as client:
         with show_progress(client, "moe-local-fit", "Partitions fitted"):
             model = job.compute()
+        report_fit(model)
         if refine:
             on_error = options["on_error"]
             model = daskmoe.refine(model, store, rounds=refine, partitions=split, on_error=on_error)
     _save(model, output)
-    return _partitions_left_out(model)
+    return PARTITIONS_LEFT_OUT if left_out(model) else DONE
 
 
 @commands.command()
@@ -279,18 +281,6 @@ def _save(model: daskmoe.MixtureOfExperts, output: str) -> None:
     else:
         model.to_zarr(output)
     click.echo(output)
-
-
-def _partitions_left_out(model: daskmoe.MixtureOfExperts) -> int:
-    """The exit code that says whether all partitions were used; the log names those that were not."""
-    if model.diagnostics is None:
-        return DONE
-    statuses = dict(zip(*(model.diagnostics[name].values for name in ("partition", "status")), strict=True))
-    reasons = [f"{label} ({status})" for label, status in statuses.items() if status.startswith("left out")]
-    if not reasons:
-        return DONE
-    logger.warning("%d of %d partitions were left out: %s", len(reasons), len(statuses), "; ".join(reasons))
-    return PARTITIONS_LEFT_OUT
 
 
 if __name__ == "__main__":

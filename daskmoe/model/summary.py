@@ -45,7 +45,9 @@ def _fit_lines(diagnostics: xr.Dataset | None) -> list[str]:
     if PARTITION in diagnostics.sizes:
         lines.append(f"partitions  {diagnostics.sizes[PARTITION]}{_states(diagnostics)}")
     if "rows" in diagnostics:
-        lines.append(f"rows        {int(diagnostics['rows'].sum())}")
+        dropped = int(diagnostics["dropped_rows"].sum()) if "dropped_rows" in diagnostics else 0
+        note = f" ({dropped} dropped)" if dropped else ""
+        lines.append(f"rows        {int(diagnostics['rows'].sum())}{note}")
     return lines
 
 

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import Final
 
 import xarray as xr
 
+from daskmoe.errors import ConvergenceWarning
 from daskmoe.model import MixtureOfExperts
 from daskmoe.schema import PARTITION
 
 logger = logging.getLogger(__name__)
 
 _NAMED: Final = 5
+# The others are found without iterating; "converged" is then that of a candidate that was not chosen.
+_ITERATED: Final = ("reduction", "whole")
 
 
 def report_fit(model: MixtureOfExperts) -> None:
-    """Log what a fit left out.
+    """Log what a fit left out, and warn of an aggregation that did not converge.
 
     Parameters
     ----------
     model : MixtureOfExperts
         As computed; a lazy fit is reported by whoever computes it.
+
+    Warns
+    -----
+    ConvergenceWarning
+        At the line that called the caller.
     """
     found = model.diagnostics
     if found is None:
@@ -35,6 +44,42 @@ def report_fit(model: MixtureOfExperts) -> None:
             "%d of %d partitions were left out: %s%s",
             len(reasons), found.sizes[PARTITION], "; ".join(reasons[:_NAMED]), more,
         )  # fmt: skip
+    chosen = found.attrs.get("aggregation")
+    if chosen in _ITERATED and not found.attrs["converged"]:
+        warnings.warn(
+            f"The aggregation {chosen!r} did not converge in {found.sizes['iteration']} iterations. "
+            "Refine the model (daskmoe.refine, --refine) or use another aggregation.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+
+
+def report_refinement(model: MixtureOfExperts, rounds: int | str | None) -> None:
+    """Warn of a refinement that was to converge and did not; rounds in a number may end before.
+
+    Parameters
+    ----------
+    model : MixtureOfExperts
+        Refined.
+    rounds : int, "converged" or None
+        What was asked for; None is "converged".
+
+    Warns
+    -----
+    ConvergenceWarning
+        At the line that called the caller.
+    """
+    found = model.diagnostics
+    if rounds not in (None, "converged") or found is None or found.attrs["refinement_converged"]:
+        return
+    count = found.sizes["round"]
+    warnings.warn(
+        f"The refinement did not converge in {count} round{'s' if count > 1 else ''}: the model is not at a "
+        "maximum of the likelihood and has no standard errors. Go on with daskmoe.refine, or use fewer "
+        "experts; diagnostics['round_objective'] shows how far it came.",
+        ConvergenceWarning,
+        stacklevel=3,
+    )
 
 
 def left_out(model: MixtureOfExperts) -> dict[str, str]:

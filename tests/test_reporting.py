@@ -11,6 +11,9 @@ import xarray as xr
 from distributed import Client
 
 import daskmoe
+from daskmoe.engine import refine
+from daskmoe.errors import ConvergenceWarning
+from daskmoe.numerics import reduction
 
 OPTIONS: dict[str, Any] = {
     "target": "y",
@@ -92,3 +95,37 @@ def test_a_fit_on_a_cluster_tells_its_client(
         "500 of 2000 rows were dropped",
         "1 of 4 partitions were left out",
     ]
+
+
+def test_an_aggregation_that_did_not_converge_warns(
+    data: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reduction, "MAX_ITERATIONS", 1)
+    with pytest.warns(ConvergenceWarning, match="aggregation 'reduction' did not converge.*refine") as caught:
+        daskmoe.fit(data, partitions=4, **OPTIONS)
+    assert caught[0].filename == __file__
+
+
+def test_of_a_candidate_that_was_not_chosen_nothing_is_said(
+    data: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reduction, "MAX_ITERATIONS", 1)
+    model = daskmoe.fit(data, partitions=4, **(OPTIONS | {"aggregation": "auto"}))
+    assert model.diagnostics is not None
+    assert model.diagnostics.attrs == {"converged": 0, "aggregation": "one-shot"}
+
+
+def test_a_refinement_that_did_not_converge_warns(data: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refine, "_MOST_ROUNDS", 1)
+    message = "refinement did not converge in 1 round: .*daskmoe.refine"
+    with pytest.warns(ConvergenceWarning, match=message) as caught:
+        model = daskmoe.fit(data, partitions=4, refine="converged", **OPTIONS)
+    assert caught[0].filename == __file__
+    assert model.diagnostics is not None
+    assert model.diagnostics.attrs["refinement_converged"] == 0
+
+
+def test_rounds_that_were_asked_for_may_end(data: xr.Dataset) -> None:
+    model = daskmoe.fit(data, partitions=4, refine=1, **OPTIONS)
+    assert model.diagnostics is not None
+    assert model.diagnostics.attrs["refinement_converged"] == 0

@@ -1,7 +1,7 @@
 """The `daskmoe` command: demo, fit, predict, aggregate, summary.
 
 Results go to stdout, logs to stderr. Exit codes: 0 done; 2 bad usage or input; 3 done, but some partitions
-were left out; 4 failed.
+were left out; 4 failed; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar, cast
 import click
 
 import daskmoe
-from daskmoe.cluster import ClusterChoice, connect, show_progress
+from daskmoe.cluster import ClusterChoice, connect, resumable, show_progress
 from daskmoe.config import AGGREGATIONS, METHODS, ON_ERROR
 from daskmoe.demo import DemoOptions, free_folder, run_demo
 from daskmoe.errors import (
@@ -36,9 +36,9 @@ DONE: Final = 0
 BAD_INPUT: Final = 2
 PARTITIONS_LEFT_OUT: Final = 3
 FAILED: Final = 4
+INTERRUPTED: Final = 130
 
 _INPUT_ERRORS = (InvalidDataError, InvalidOptionError, OutputExistsError, SchemaError, StoreError)
-_INTERRUPTED = 130
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -67,8 +67,10 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         return BAD_INPUT
-    except (click.Abort, KeyboardInterrupt):
-        return _INTERRUPTED
+    except (click.Abort, KeyboardInterrupt) as error:
+        # Click makes an Abort of an interrupt and keeps it as the cause.
+        logger.error("%s", " ".join(["Interrupted.", *map(str, getattr(error.__cause__, "args", ()))]))
+        return INTERRUPTED
     except _INPUT_ERRORS as error:
         logger.error("%s", error)
         return BAD_INPUT
@@ -119,7 +121,7 @@ def commands(verbose: bool) -> None:
     """Mixture-of-experts regression on data that do not fit in memory.
 
     Results go to stdout, logs to stderr. Exit codes: 0 done, 2 bad usage or input, 3 done but some partitions
-    were left out, 4 failed.
+    were left out, 4 failed, 130 interrupted.
     """
     if verbose:
         logging.getLogger("daskmoe").setLevel(logging.DEBUG)
@@ -215,7 +217,7 @@ def fit(
     split = int(partitions) if partitions and partitions.isdecimal() else partitions
     # Built before the cluster starts, so that bad input is said at once.
     job = daskmoe.fit(store, features=names, partitions=split, random_state=seed, compute=False, **options)
-    with connect(choice) as client:
+    with resumable(options["checkpoint"]), connect(choice) as client:
         with show_progress(client, "moe-local-fit", "Partitions fitted"):
             model = job.compute()
         report_fit(model)

@@ -110,7 +110,7 @@ def test_predict_writes_a_store_like_the_target(
     output = tmp_path / "predictions.zarr"
     arguments = ["predict", str(model_path), str(store), "--output", str(output)]
     assert run([*arguments, "--scheduler", cluster.scheduler_address]) == DONE
-    with xr.open_zarr(output, consolidated=False) as predictions:
+    with xr.open_zarr(output) as predictions:
         expected = daskmoe.open_model(model_path).predict(store)
         assert predictions["y"].chunks == expected.chunks
         np.testing.assert_array_equal(predictions["y"], expected)

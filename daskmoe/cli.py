@@ -83,9 +83,20 @@ def run(arguments: Sequence[str]) -> int:
     return int(code or DONE)
 
 
+def _log_details(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        logging.getLogger("daskmoe").setLevel(logging.DEBUG)
+
+
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, expose_value=False, callback=_log_details, help="Log details too."
+)
+
+
 def cluster_options(command: Command) -> Command:
-    """Add the options that say where a command runs."""
+    """Add the options that say where a command runs and how much it says."""
     for option in (
+        verbose_option,
         click.option(
             "--scheduler-file", type=click.Path(exists=True), help="Use the scheduler of this file."
         ),
@@ -116,15 +127,13 @@ def _rounds(context: click.Context, parameter: click.Parameter, value: str) -> R
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="daskmoe", message="%(prog)s %(version)s")
-@click.option("-v", "--verbose", is_flag=True, help="Log details too.")
-def commands(verbose: bool) -> None:
+@verbose_option
+def commands() -> None:
     """Mixture-of-experts regression on data that do not fit in memory.
 
     Results go to stdout, logs to stderr. Exit codes: 0 done, 2 bad usage or input, 3 done but some partitions
     were left out, 4 failed, 130 interrupted.
     """
-    if verbose:
-        logging.getLogger("daskmoe").setLevel(logging.DEBUG)
 
 
 def _log_to_stderr() -> None:

@@ -331,6 +331,16 @@ def test_help_and_version_need_nothing(capsys: pytest.CaptureFixture[str]) -> No
     assert all(command in out for command in ("demo", "fit", "predict", "aggregate", "summary"))
 
 
+@pytest.mark.parametrize("arguments", [["-v", "fit"], ["fit", "-v"]])
+def test_details_are_asked_for_on_either_side_of_fit(
+    arguments: list[str], store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # It sets the level back in the end.
+    caplog.set_level(logging.INFO, "daskmoe")
+    assert run([*arguments, *fit_arguments(store, tmp_path)[1:]]) == BAD_INPUT
+    assert logging.getLogger("daskmoe").level == logging.DEBUG
+
+
 @pytest.mark.cluster
 @pytest.mark.parametrize("keep", [True, False], ids=["kept", "forgotten"])
 def test_progress_ends_on_all_tasks(client: Client, keep: bool, caplog: pytest.LogCaptureFixture) -> None:

@@ -96,6 +96,10 @@ def _report_rows(found: xr.Dataset, *, skipped: bool) -> None:
     if not dropped:
         return
     if skipped:
-        logger.warning("%d of %d rows were dropped: a missing value or no weight", dropped, dropped + used)
+        logger.warning(
+            "%d of %d rows were dropped: a missing value, no weight, or a partition left out",
+            dropped,
+            dropped + used,
+        )
     else:
         logger.info("%d of %d rows have no weight", dropped, dropped + used)

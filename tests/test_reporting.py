@@ -42,11 +42,15 @@ def told(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list
 def test_dropped_rows_are_told(data: xr.Dataset, caplog: pytest.LogCaptureFixture) -> None:
     data["y"][[3, 700, 701]] = np.nan
     model = daskmoe.fit(data, partitions=4, on_error="skip", **OPTIONS)
-    assert told(caplog) == ["3 of 2000 rows were dropped: a missing value or no weight"]
+    assert told(caplog) == [
+        "3 of 2000 rows were dropped: a missing value, no weight, or a partition left out"
+    ]
     assert "rows        1997 (3 dropped)" in model.summary()
     caplog.clear()
     daskmoe.fit_local(data, "y", features="X", n_experts=2, on_error="skip")
-    assert told(caplog) == ["3 of 2000 rows were dropped: a missing value or no weight"]
+    assert told(caplog) == [
+        "3 of 2000 rows were dropped: a missing value, no weight, or a partition left out"
+    ]
 
 
 def test_a_mask_of_weights_is_no_warning(data: xr.Dataset, caplog: pytest.LogCaptureFixture) -> None:

@@ -19,6 +19,7 @@ from daskmoe.numerics.parameters import Moments
 from daskmoe.planning import plan_request, recorded_options
 from daskmoe.random import RandomState
 from daskmoe.refining import Rounds, check_rounds, label_refinement
+from daskmoe.reporting import report_fit, report_refinement
 from daskmoe.request import Data
 
 
@@ -97,8 +98,8 @@ def fit(  # type: ignore[misc]
         Folder where finished partitions are kept; a rerun with the same data and options goes on from there.
         With ``random_state=None`` the seed is then 0, as a rerun could not repeat a fresh one.
     on_error : {"raise", "skip"}
-        "skip" leaves out rows with missing values and partitions that fail, and reports them in
-        ``diagnostics``.
+        "skip" leaves out rows with missing values and partitions that fail, and reports them in the log and
+        in ``diagnostics``.
     compute : bool
         False returns the `Delayed` model; building the graph computes nothing.
     sample_weight : str, optional
@@ -116,6 +117,11 @@ def fit(  # type: ignore[misc]
         Before any work, for options or data that cannot be fitted.
     InvalidDataError, PartitionError
         From a task, naming the partition, unless ``on_error="skip"``.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the aggregation, or a refinement that was to converge, did not.
 
     References
     ----------
@@ -162,10 +168,15 @@ def fit(  # type: ignore[misc]
     model = label(result, request.schema, family, recorded, dask_key_name=key)
     if not compute:
         return cast(Delayed, model)
+    computed = model.compute()
     if rounds == 0:
-        return cast(MixtureOfExperts, model.compute())
-    fitted, known = cast(tuple[MixtureOfExperts, Moments | None], model.compute())
-    return label_refinement(fitted, refine_rounds(request, fitted.parameters, rounds, known))
+        report_fit(computed)
+        return cast(MixtureOfExperts, computed)
+    fitted, known = cast(tuple[MixtureOfExperts, Moments | None], computed)
+    report_fit(fitted)
+    refined = label_refinement(fitted, refine_rounds(request, fitted.parameters, rounds, known))
+    report_refinement(refined, rounds)
+    return refined
 
 
 def fit_local(
@@ -206,4 +217,6 @@ def fit_local(
     request = plan_request(
         data, target, features, 1, sample_weight, options, 1, random_state, on_error, None
     )  # fmt: skip
-    return label_fit(fit_directly(request), request.schema, family, recorded_options(request))
+    model = label_fit(fit_directly(request), request.schema, family, recorded_options(request))
+    report_fit(model)
+    return model

@@ -1,7 +1,7 @@
 """The `daskmoe` command: demo, fit, predict, aggregate, summary.
 
 Results go to stdout, logs to stderr. Exit codes: 0 done; 2 bad usage or input; 3 done, but some partitions
-were left out; 4 failed.
+were left out; 4 failed; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar, cast
 import click
 
 import daskmoe
-from daskmoe.cluster import ClusterChoice, connect, show_progress
+from daskmoe.cluster import ClusterChoice, connect, resumable, show_progress
 from daskmoe.config import AGGREGATIONS, METHODS, ON_ERROR
 from daskmoe.demo import DemoOptions, free_folder, run_demo
 from daskmoe.errors import (
@@ -27,6 +27,7 @@ from daskmoe.errors import (
     StoreError,
 )
 from daskmoe.refining import Rounds
+from daskmoe.reporting import left_out, report_fit, report_refinement
 from daskmoe.storage import save_zarr
 
 logger = logging.getLogger(__name__)
@@ -35,9 +36,9 @@ DONE: Final = 0
 BAD_INPUT: Final = 2
 PARTITIONS_LEFT_OUT: Final = 3
 FAILED: Final = 4
+INTERRUPTED: Final = 130
 
 _INPUT_ERRORS = (InvalidDataError, InvalidOptionError, OutputExistsError, SchemaError, StoreError)
-_INTERRUPTED = 130
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -66,8 +67,10 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         return BAD_INPUT
-    except (click.Abort, KeyboardInterrupt):
-        return _INTERRUPTED
+    except (click.Abort, KeyboardInterrupt) as error:
+        # Click makes an Abort of an interrupt and keeps it as the cause.
+        logger.error("%s", " ".join(["Interrupted.", *map(str, getattr(error.__cause__, "args", ()))]))
+        return INTERRUPTED
     except _INPUT_ERRORS as error:
         logger.error("%s", error)
         return BAD_INPUT
@@ -80,9 +83,20 @@ def run(arguments: Sequence[str]) -> int:
     return int(code or DONE)
 
 
+def _log_details(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        logging.getLogger("daskmoe").setLevel(logging.DEBUG)
+
+
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, expose_value=False, callback=_log_details, help="Log details too."
+)
+
+
 def cluster_options(command: Command) -> Command:
-    """Add the options that say where a command runs."""
+    """Add the options that say where a command runs and how much it says."""
     for option in (
+        verbose_option,
         click.option(
             "--scheduler-file", type=click.Path(exists=True), help="Use the scheduler of this file."
         ),
@@ -113,15 +127,13 @@ def _rounds(context: click.Context, parameter: click.Parameter, value: str) -> R
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="daskmoe", message="%(prog)s %(version)s")
-@click.option("-v", "--verbose", is_flag=True, help="Log details too.")
-def commands(verbose: bool) -> None:
+@verbose_option
+def commands() -> None:
     """Mixture-of-experts regression on data that do not fit in memory.
 
     Results go to stdout, logs to stderr. Exit codes: 0 done, 2 bad usage or input, 3 done but some partitions
-    were left out, 4 failed.
+    were left out, 4 failed, 130 interrupted.
     """
-    if verbose:
-        logging.getLogger("daskmoe").setLevel(logging.DEBUG)
 
 
 def _log_to_stderr() -> None:
@@ -214,14 +226,16 @@ def fit(
     split = int(partitions) if partitions and partitions.isdecimal() else partitions
     # Built before the cluster starts, so that bad input is said at once.
     job = daskmoe.fit(store, features=names, partitions=split, random_state=seed, compute=False, **options)
-    with connect(choice) as client:
+    with resumable(options["checkpoint"]), connect(choice) as client:
         with show_progress(client, "moe-local-fit", "Partitions fitted"):
             model = job.compute()
+        report_fit(model)
         if refine:
             on_error = options["on_error"]
             model = daskmoe.refine(model, store, rounds=refine, partitions=split, on_error=on_error)
+            report_refinement(model, refine)
     _save(model, output)
-    return _partitions_left_out(model)
+    return PARTITIONS_LEFT_OUT if left_out(model) else DONE
 
 
 @commands.command()
@@ -279,18 +293,6 @@ def _save(model: daskmoe.MixtureOfExperts, output: str) -> None:
     else:
         model.to_zarr(output)
     click.echo(output)
-
-
-def _partitions_left_out(model: daskmoe.MixtureOfExperts) -> int:
-    """The exit code that says whether all partitions were used; the log names those that were not."""
-    if model.diagnostics is None:
-        return DONE
-    statuses = dict(zip(*(model.diagnostics[name].values for name in ("partition", "status")), strict=True))
-    reasons = [f"{label} ({status})" for label, status in statuses.items() if status.startswith("left out")]
-    if not reasons:
-        return DONE
-    logger.warning("%d of %d partitions were left out: %s", len(reasons), len(statuses), "; ".join(reasons))
-    return PARTITIONS_LEFT_OUT
 
 
 if __name__ == "__main__":

@@ -6,16 +6,21 @@ Library calls never come here: they use whatever Dask scheduler is current.
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
+import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import dask
 import dask.system
 from distributed import Client, LocalCluster
+
+from daskmoe.errors import InvalidOptionError
 
 logger = logging.getLogger(__name__)
 
@@ -58,29 +63,114 @@ def connect(choice: ClusterChoice) -> Iterator[Client]:
 
     Raises
     ------
+    InvalidOptionError
+        If the address or the scheduler file cannot be one.
     TimeoutError
         If the scheduler does not answer or has no worker.
     """
+    logging.getLogger("asyncio").addFilter(_is_no_exit)
     if choice.scheduler or choice.scheduler_file:
-        with Client(choice.scheduler, scheduler_file=choice.scheduler_file) as client:
-            client.wait_for_workers(1, timeout=_WORKERS_TIMEOUT)
-            logger.info("Dashboard: %s", client.dashboard_link)
+        with _reach(choice) as client:
             yield client
         return
-    with (
-        dask.config.set(_MALLOC),
-        LocalCluster(
-            n_workers=choice.workers or dask.system.CPU_COUNT,
+    with dask.config.set(_MALLOC), _start_workers(choice.workers) as cluster, Client(cluster) as client:
+        logger.info("%d worker processes started.", len(cluster.workers))
+        _log_dashboard(client.dashboard_link)
+        try:
+            yield client
+        except KeyboardInterrupt:
+            # The workers are about to end in the middle of their tasks, and would say so at length.
+            client.run(logging.disable, logging.CRITICAL, on_error="ignore")
+            logging.getLogger("distributed.nanny").setLevel(logging.CRITICAL)
+            raise
+
+
+@contextmanager
+def _reach(choice: ClusterChoice) -> Iterator[Client]:
+    address = choice.scheduler or _address_in(choice.scheduler_file)
+    logger.info("Connecting to %s", address)
+    try:
+        client = Client(address)
+    except ValueError as error:
+        raise InvalidOptionError(
+            f"Expected the address of a scheduler, such as tcp://10.0.0.1:8786, got {address!r}: {error}"
+        ) from error
+    except OSError as error:
+        raise TimeoutError(
+            f"The scheduler at {address} does not answer. Check that it runs, that the address (or the "
+            "scheduler file) is not that of an older one, and that a firewall lets this machine through."
+        ) from error
+    with client:
+        logger.info("Dashboard: %s", client.dashboard_link)
+        _wait_for_a_worker(client, str(address))
+        yield client
+
+
+def _address_in(scheduler_file: str | None) -> str:
+    try:
+        return str(json.loads(Path(str(scheduler_file)).read_text(encoding="utf-8"))["address"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidOptionError(
+            f"{scheduler_file}: expected the file that `dask scheduler --scheduler-file` writes, with an "
+            f"address; it cannot be read as one: {error!r}"
+        ) from error
+
+
+def _wait_for_a_worker(client: Client, address: str) -> None:
+    if client.nthreads():
+        return
+    logger.info("Waiting up to %d s for a worker", _WORKERS_TIMEOUT)
+    try:
+        client.wait_for_workers(1, timeout=_WORKERS_TIMEOUT)
+    except TimeoutError as error:
+        raise TimeoutError(
+            f"The scheduler at {address} has no worker after {_WORKERS_TIMEOUT} s. Start some with "
+            f"`dask worker {address}`, or look into their logs."
+        ) from error
+
+
+@contextmanager
+def _start_workers(number: int | None) -> Iterator[LocalCluster]:
+    with _deaf_to_interrupts():
+        cluster = LocalCluster(
+            n_workers=number or dask.system.CPU_COUNT,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:8787",
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        logger.info("%d worker processes started.", len(cluster.workers))
-        _log_dashboard(client.dashboard_link)
-        yield client
+        )
+    with cluster:
+        yield cluster
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let processes that start in the block ignore Ctrl-C, which a terminal sends to them too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _is_no_exit(record: logging.LogRecord) -> bool:
+    # Distributed ends the wait of an interrupted client by an exception that nobody catches.
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != "AllExit"
+
+
+@contextmanager
+def resumable(checkpoint: str | None) -> Iterator[None]:
+    """Have an interrupt say how the work that is done can be used."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if checkpoint is not None:
+            error.args = (f"The same command goes on from the partitions that are finished in {checkpoint}.",)
+        raise
 
 
 def _log_dashboard(link: str) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+import zarr
 
 from daskmoe.errors import OutputExistsError, SchemaError, StoreError
 from daskmoe.rows import RowSchema
@@ -145,15 +147,22 @@ def save_zarr(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
     """
     # Zarr has a stable specification for texts of variable length only.
     ds = _with_regular_chunks(_as_dtype(ds.drop_encoding(), {"U": np.dtypes.StringDType()}))
-    options: dict[str, Any] = {"mode": "w-", "zarr_format": 3, "consolidated": False}
     if not _is_url(path):
         with _new_path(path) as temporary:
-            ds.to_zarr(temporary, **options)
+            _write_zarr(ds, temporary)
         return
     try:
-        ds.to_zarr(str(path), **options)
+        _write_zarr(ds, str(path))
     except FileExistsError as error:
         raise _exists(path) from error
+
+
+def _write_zarr(ds: xr.Dataset, path: str | Path) -> None:
+    ds.to_zarr(path, mode="w-", zarr_format=3, consolidated=False)
+    # Else xarray warns whoever opens the store. Zarr 3 warns that other software may not know such metadata.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
+        zarr.consolidate_metadata(path, zarr_format=3)
 
 
 def save_netcdf(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
@@ -267,9 +276,8 @@ def _is_url(path: str | os.PathLike[str]) -> bool:
 
 
 def _exists(path: str | os.PathLike[str]) -> OutputExistsError:
-    return OutputExistsError(
-        f"{path}: exists already and is not overwritten; remove it or choose another path."
-    )
+    text = "exists already and is not overwritten; remove it or choose another path."
+    return OutputExistsError(f"{path}: {text}")
 
 
 @contextmanager

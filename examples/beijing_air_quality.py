@@ -1,7 +1,7 @@
 """Hourly PM2.5 at twelve stations in Beijing: one local fit a station, one model for all.
 
 Run it with the folder of the data, the UCI set "Beijing Multi-Site Air Quality" (doi 10.24432/C5RK5G): twelve
-files ``PRSA_Data_*.csv``, or one Parquet file with the same columns (which needs pyarrow):
+files ``PRSA_Data_*.csv``, or one Parquet file with the same columns (which needs the extra ``examples``):
 
     python examples/beijing_air_quality.py FOLDER --output beijing-output
 

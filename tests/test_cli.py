@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from xml.etree import ElementTree
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
 
 import daskmoe
-from daskmoe.cli import BAD_INPUT, DONE, FAILED, PARTITIONS_LEFT_OUT, run
+from daskmoe.cli import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT, run
 from daskmoe.cluster import TaskCounts, count_tasks, show_progress
 from daskmoe.demo import Row, format_table, free_folder
 from daskmoe.demo_figure import draw_demo_figure
@@ -106,7 +110,7 @@ def test_predict_writes_a_store_like_the_target(
     output = tmp_path / "predictions.zarr"
     arguments = ["predict", str(model_path), str(store), "--output", str(output)]
     assert run([*arguments, "--scheduler", cluster.scheduler_address]) == DONE
-    with xr.open_zarr(output, consolidated=False) as predictions:
+    with xr.open_zarr(output) as predictions:
         expected = daskmoe.open_model(model_path).predict(store)
         assert predictions["y"].chunks == expected.chunks
         np.testing.assert_array_equal(predictions["y"], expected)
@@ -204,8 +208,110 @@ def test_partitions_left_out_exit_with_3(
     output = tmp_path / "model.zarr"
     options = ("--on-error", "skip", "--scheduler", cluster.scheduler_address)
     assert run(fit_arguments(gap_store, output, *options)) == PARTITIONS_LEFT_OUT
-    assert "1 of 4 partitions were left out: 0 (left out: " in caplog.text
+    assert caplog.text.count("1 of 4 partitions were left out: 0 (left out: ") == 1
+    assert caplog.text.count("500 of 2000 rows were dropped") == 1
     assert output.exists()
+
+
+@pytest.mark.parametrize("given", ["address", "file"])
+def test_a_scheduler_that_is_not_there(
+    given: str, store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    address, file = "tcp://127.0.0.1:9", tmp_path / "scheduler.json"
+    file.write_text(json.dumps({"address": address}))
+    option = ("--scheduler", address) if given == "address" else ("--scheduler-file", str(file))
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        caplog.at_level(logging.INFO, "daskmoe"),
+    ):
+        assert run(fit_arguments(store, tmp_path / "model.zarr", *option)) == FAILED
+    first, last = [record for record in caplog.records if record.name.startswith("daskmoe")]
+    assert first.getMessage() == f"Connecting to {address}"
+    assert f"The scheduler at {address} does not answer. Check" in last.getMessage()
+    assert last.exc_info is None
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]"])
+def test_a_scheduler_file_without_an_address(
+    text: str, store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "scheduler.json"
+    file.write_text(text)
+    assert run(fit_arguments(store, tmp_path / "m.zarr", "--scheduler-file", str(file))) == BAD_INPUT
+    assert f"{file}: expected the file that `dask scheduler --scheduler-file` writes" in caplog.text
+
+
+def test_an_address_that_is_none(store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert run(fit_arguments(store, tmp_path / "m.zarr", "--scheduler", "localhost")) == BAD_INPUT
+    assert "such as tcp://10.0.0.1:8786, got 'localhost'" in caplog.text
+
+
+def test_a_scheduler_without_workers(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("daskmoe.cluster._WORKERS_TIMEOUT", 1)
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as empty,
+        caplog.at_level(logging.INFO, "daskmoe"),
+    ):
+        address = empty.scheduler_address
+        assert run(fit_arguments(store, tmp_path / "m.zarr", "--scheduler", address)) == FAILED
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("daskmoe")]
+    assert [line.split(":")[0] for line in lines[:2]] == [
+        f"Connecting to {address.split(':')[0]}",
+        "Dashboard",
+    ]
+    assert lines[2] == "Waiting up to 1 s for a worker"
+    assert f"The scheduler at {address} has no worker after 1 s. Start some with" in lines[3]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_an_interrupt_is_one_line(
+    checkpoint: bool,
+    cluster: LocalCluster,
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("daskmoe.cli.show_progress", interrupt)
+    kept = tmp_path / "kept"
+    more = ("--checkpoint", str(kept)) if checkpoint else ()
+    arguments = fit_arguments(store, tmp_path / "m.zarr", "--scheduler", cluster.scheduler_address, *more)
+    assert run(arguments) == INTERRUPTED
+    remedy = f" The same command goes on from the partitions that are finished in {kept}."
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert said == ["Interrupted." + (remedy if checkpoint else "")]
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_an_interrupt_from_the_terminal_reaches_no_worker(tmp_path: Path) -> None:
+    data, _ = daskmoe.simulate(
+        400_000, n_features=10, n_experts=4, design="overlap", chunks=20_000, random_state=0
+    )
+    data.to_zarr(tmp_path / "rows.zarr", zarr_format=2)
+    arguments = fit_arguments(tmp_path / "rows.zarr", tmp_path / "m.zarr", "--workers", "2")
+    job = subprocess.Popen(
+        [sys.executable, "-c", "from daskmoe.cli import main; main()", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert job.stderr is not None
+    lines: list[str] = []
+    # Said once a second while partitions are fitted.
+    while not any("Partitions fitted" in line for line in lines):
+        lines.append(job.stderr.readline())
+    os.killpg(job.pid, signal.SIGINT)
+    _, rest = job.communicate(timeout=60)
+    assert job.returncode == INTERRUPTED
+    assert rest.strip().splitlines()[-1].endswith("ERROR Interrupted.")
+    assert "Traceback" not in rest
 
 
 def test_an_unexpected_error_exits_with_4(
@@ -223,6 +329,16 @@ def test_help_and_version_need_nothing(capsys: pytest.CaptureFixture[str]) -> No
     assert run(["--help"]) == DONE
     out = capsys.readouterr().out
     assert all(command in out for command in ("demo", "fit", "predict", "aggregate", "summary"))
+
+
+@pytest.mark.parametrize("arguments", [["-v", "fit"], ["fit", "-v"]])
+def test_details_are_asked_for_on_either_side_of_fit(
+    arguments: list[str], store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # It sets the level back in the end.
+    caplog.set_level(logging.INFO, "daskmoe")
+    assert run([*arguments, *fit_arguments(store, tmp_path)[1:]]) == BAD_INPUT
+    assert logging.getLogger("daskmoe").level == logging.DEBUG
 
 
 @pytest.mark.cluster

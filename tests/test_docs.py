@@ -1,11 +1,13 @@
 """The documentation is run: every Python block of README and docs, or its opt-out gives a reason.
 
 Blocks of one page share a namespace, as a reader would type them one after the other. A block is left out by
-a comment on the line above it: ``<!-- not run: why -->``.
+a comment on the line above it: ``<!-- not run: why -->``. Examples of docstrings are run too.
 """
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,14 @@ BLOCK = re.compile(
     r"(?:^<!-- not run:(?P<reason>.*?)-->\n)?^```(?:\{code-block\} )?python\n(?P<code>.*?)^```", re.M | re.S
 )
 LINK = re.compile(r"!?\[[^\]]*\]\((?!https?:|#)(?P<target>[^)#]+)[^)]*\)")
+
+
+# The modules of the package as it is installed, which `pytest --doctest-modules` takes for a mismatch.
+WITH_EXAMPLES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted((ROOT / "daskmoe").rglob("*.py"))
+    if ">>> " in path.read_text(encoding="utf-8")
+]
 
 
 def page_id(page: Path) -> str:
@@ -39,6 +49,14 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
         # Blank lines in front give the line numbers of the page in a traceback.
         lines_before = text.count("\n", 0, block.start("code"))
         exec(compile("\n" * lines_before + block["code"], str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_of_docstrings_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

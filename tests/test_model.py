@@ -533,6 +533,19 @@ def test_netcdf4_copy_of_a_model_opens(tmp_path: Path) -> None:
     assert_same_model(open_model(tmp_path / "model.nc"), model)
 
 
+def test_xarray_opens_what_was_saved_without_a_warning(tmp_path: Path) -> None:
+    model = fitted_model()
+    model.to_zarr(tmp_path / "model.zarr")
+    save_zarr(model.predict(flat_data()).to_dataset(), tmp_path / "predictions.zarr")
+    for name in ("model.zarr", "predictions.zarr"):
+        with xr.open_zarr(tmp_path / name) as found:
+            assert found.sizes
+    model.to_zarr("memory://consolidated.zarr")
+    with xr.open_zarr("memory://consolidated.zarr") as found:
+        assert found.sizes
+    assert_same_model(open_model("memory://consolidated.zarr"), model)
+
+
 def test_nothing_is_overwritten(save: Callable[[MixtureOfExperts, Path], None], tmp_path: Path) -> None:
     path = tmp_path / "model"
     path.write_text("precious")

@@ -523,3 +523,20 @@ def test_the_command_refuses_other_rounds(
     arguments = ["fit", str(store), "--target", "y", "--n-experts", "3", f"--refine={rounds}"]
     assert run([*arguments, "--output", str(tmp_path / "model.zarr")]) == BAD_INPUT
     assert "--refine" in capsys.readouterr().err
+
+
+def test_summary_tells_of_the_refinement(data: xr.Dataset, truth: MixtureOfExperts, tmp_path: Path) -> None:
+    part = data.isel(row=slice(0, 3_000))
+    model = daskmoe.fit(part, "y", partitions=3, refine=1, **FAST)
+    assert f"refinement  not converged in 1 round, log-likelihood {model.log_likelihood(part):.2f}" in (
+        model.summary()
+    )
+    assert "\naggregation one-shot\n" in model.summary()
+    model = daskmoe.refine(model, data, rounds="converged")
+    assert model.diagnostics is not None
+    count = model.diagnostics.sizes["round"]
+    line = f"refinement  converged in {count} rounds, log-likelihood {model.log_likelihood(data):.2f} of"
+    assert line in model.summary()
+    model.to_zarr(tmp_path / "model.zarr")
+    assert line in daskmoe.open_model(tmp_path / "model.zarr").summary()
+    assert "refinement  converged" in daskmoe.refine(truth, data, rounds="converged").summary()

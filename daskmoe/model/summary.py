@@ -45,8 +45,24 @@ def _fit_lines(diagnostics: xr.Dataset | None) -> list[str]:
     if PARTITION in diagnostics.sizes:
         lines.append(f"partitions  {diagnostics.sizes[PARTITION]}{_states(diagnostics)}")
     if "rows" in diagnostics:
-        lines.append(f"rows        {int(diagnostics['rows'].sum())}")
+        dropped = int(diagnostics["dropped_rows"].sum()) if "dropped_rows" in diagnostics else 0
+        note = f" ({dropped} dropped)" if dropped else ""
+        lines.append(f"rows        {int(diagnostics['rows'].sum())}{note}")
+    if "aggregation" in diagnostics.attrs:
+        lines.append(f"aggregation {diagnostics.attrs['aggregation']}")
+    if "refinement_converged" in diagnostics.attrs:
+        lines.append(f"refinement  {_refinement(diagnostics)}")
     return lines
+
+
+def _refinement(diagnostics: xr.Dataset) -> str:
+    rounds = diagnostics["round_log_likelihood"]
+    # The model is where the last accepted round was. The sum is of the rows of the refinement, which need not
+    # be those of the fit, so it cannot be told a row.
+    reached = rounds.values[diagnostics["round_accepted"].values == 1][-1]
+    state = "converged" if diagnostics.attrs["refinement_converged"] else "not converged"
+    plural = "s" if rounds.size > 1 else ""
+    return f"{state} in {rounds.size} round{plural}, log-likelihood {reached:.2f} of all its rows"
 
 
 def _states(diagnostics: xr.Dataset) -> str:

@@ -52,8 +52,9 @@ def _solve(gates: FloatArray, means: FloatArray, scale: FloatArray, probability:
     low, high = own.min(axis=0), own.max(axis=0)
     y = low + 0.5 * (high - low)
     last = 0.5 * (high - low)
-    tolerance = TOLERANCE * (scale.min() + np.maximum(np.abs(low), np.abs(high)))
     for _ in range(MAX_STEPS):
+        # Relative to y itself: an expert far away that no row speaks for may have set the bracket.
+        tolerance = TOLERANCE * (scale.min() + np.abs(y))
         rows = np.flatnonzero(last > tolerance)
         if rows.size == 0:
             break

@@ -49,6 +49,14 @@ def joint_density(model: MoEParameters, x: FloatArray, y: float) -> FloatArray:
     return softmax_gates(model.gate, x) * norm.pdf(y, means, np.sqrt(model.dispersion))
 
 
+def posterior(model: MoEParameters, x: FloatArray, y: float) -> FloatArray:
+    """The K responsibilities of one row, of one whose density underflows too."""
+    means = model.coef @ np.append(1.0, x)
+    joint = np.log(softmax_gates(model.gate, x)) + norm.logpdf(y, means, np.sqrt(model.dispersion))
+    weights = np.exp(joint - joint.max())
+    return weights / weights.sum()
+
+
 def enumerate_assignments(model: MoEParameters, rows: Observations) -> tuple[float, FloatArray]:
     """log f(y_1, ..., y_n) and the responsibilities (K, n), by a sum over all K^n assignments."""
     joint = np.array([joint_density(model, x, y) for x, y in zip(rows.features, rows.response, strict=True)])

@@ -23,6 +23,7 @@ from numerics.oracles import (
     GAUSSIAN,
     central_gradient,
     joint_density,
+    posterior,
     random_model,
     random_rows,
     softmax_gates,
@@ -66,8 +67,7 @@ def louis(model: MoEParameters, rows: Observations) -> tuple[FloatArray, FloatAr
     total, information = np.zeros(size), np.zeros((size, size))
     weight = np.ones(rows.n_rows) if rows.weight is None else rows.weight
     for x, y, w in zip(rows.features, rows.response, weight, strict=True):
-        joint = joint_density(model, x, y)
-        tau = joint / joint.sum()
+        tau = posterior(model, x, y)
         pairs = [complete_derivatives(model, x, y, k) for k in range(model.n_experts)]
         mean = sum(t * g for t, (g, _) in zip(tau, pairs, strict=True))
         second = sum(t * np.outer(g, g) for t, (g, _) in zip(tau, pairs, strict=True))

@@ -20,7 +20,7 @@ from daskmoe.planning import plan_request, recorded_options
 from daskmoe.random import RandomState
 from daskmoe.refining import Rounds, check_rounds, label_refinement
 from daskmoe.reporting import report_fit, report_refinement
-from daskmoe.request import Data
+from daskmoe.rows import Data
 
 
 @overload
@@ -145,7 +145,7 @@ def fit(  # type: ignore[misc]
         )
     if rounds != 0 and aggregation == "weighted":
         raise InvalidOptionError("refine: expected 0 with aggregation='weighted', whose gates are nested.")
-    check_integer("n_experts", n_experts, 1)
+    n_experts = check_integer("n_experts", n_experts, 1)
     local = n_experts if n_local_experts is None else check_integer("n_local_experts", n_local_experts, 1)
     options = LocalFitOptions(n_experts=local, family=family, n_init=n_init, start_rows=start_rows)
     request = plan_request(
@@ -159,7 +159,7 @@ def fit(  # type: ignore[misc]
         n_local_experts=local,
         aggregation=aggregation,
         support=kind,
-        refine=refine,
+        refine=refine if rounds is None else rounds,
     )
     label = delayed(label_fit if rounds == 0 else label_fit_with_moments, pure=False, traverse=False)
     result = build_fit(request)

@@ -27,7 +27,7 @@ from daskmoe.errors import (
     StoreError,
 )
 from daskmoe.refining import Rounds
-from daskmoe.reporting import left_out, report_fit, report_refinement
+from daskmoe.reporting import left_out, report_fit
 from daskmoe.storage import save_zarr
 
 logger = logging.getLogger(__name__)
@@ -233,7 +233,6 @@ def fit(
         if refine:
             on_error = options["on_error"]
             model = daskmoe.refine(model, store, rounds=refine, partitions=split, on_error=on_error)
-            report_refinement(model, refine)
     _save(model, output)
     return PARTITIONS_LEFT_OUT if left_out(model) else DONE
 

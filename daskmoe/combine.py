@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -19,8 +20,7 @@ from daskmoe.numerics.aggregation import aggregate_estimates
 from daskmoe.numerics.families import get_family
 from daskmoe.numerics.parameters import FloatArray, LargeMoE, MoEParameters, SupportSample
 from daskmoe.random import RandomState, entropy_of
-from daskmoe.request import source_of
-from daskmoe.rows import match_schema
+from daskmoe.rows import match_schema, source_of
 
 
 def aggregate(
@@ -80,7 +80,7 @@ def aggregate(
     check_choice("method", method, METHODS)
     if isinstance(models, MixtureOfExperts | str | os.PathLike):
         raise InvalidDataError(f"models: expected a sequence of models, got one {type(models).__name__}.")
-    opened = [m if isinstance(m, MixtureOfExperts) else open_model(m) for m in models]
+    opened = [_opened(model) for model in models]
     check_models(opened)
     locals_, weights, labels = _local_estimators(opened)
     size = _common_size(locals_) if n_experts is None else check_integer("n_experts", n_experts, 1)
@@ -98,6 +98,12 @@ def aggregate(
         ),
         local=label_local_estimates(locals_, labels, first.rows),
     )
+
+
+def _opened(model: Any) -> MixtureOfExperts:
+    if not isinstance(model, MixtureOfExperts | str | os.PathLike):
+        raise InvalidDataError(f"models: expected fitted models or paths of saved ones, got {model!r}.")
+    return model if isinstance(model, MixtureOfExperts) else open_model(model)
 
 
 def _local_estimators(

@@ -60,7 +60,8 @@ class LocalFitOptions:
 
     def __post_init__(self) -> None:
         for name, minimum in (("n_experts", 1), ("n_init", 1), ("start_rows", 10), ("max_passes", 2)):
-            check_integer(name, getattr(self, name), minimum)
+            # A plain int, which JSON can hold, of whatever kind of integer it is.
+            object.__setattr__(self, name, check_integer(name, getattr(self, name), minimum))
         if self.start_rows < self.n_experts:
             raise InvalidOptionError(
                 f"start_rows: expected at least the {self.n_experts} experts, got {self.start_rows}."

@@ -14,8 +14,8 @@ from daskmoe.config import ON_ERROR, SUPPORTS, LocalFitOptions, check_choice, ch
 from daskmoe.engine import FitRequest, GivenSupport
 from daskmoe.errors import InvalidDataError, InvalidOptionError
 from daskmoe.random import RandomState, entropy_of
-from daskmoe.request import Data, source_of
 from daskmoe.rows import (
+    Data,
     Partition,
     RowSchema,
     SampleWindow,
@@ -23,6 +23,7 @@ from daskmoe.rows import (
     match_schema,
     plan_partitions,
     plan_sample,
+    source_of,
 )
 
 _PILOT_ROWS = 10_000
@@ -45,19 +46,23 @@ def plan_request(
     support: str | Data = "labelled",
 ) -> FitRequest:
     """Validate everything that can be before data are read."""
-    check_integer("support_size", support_size, 1)
+    support_size = check_integer("support_size", support_size, 1)
     check_choice("on_error", on_error, ON_ERROR)
+    _check_names(target, features)
     dataset, source = source_of(data)
     schema = describe_rows(dataset, target, features, sample_weight)
     planned = plan_partitions(dataset, schema, partitions)
-    if on_error == "raise":
-        _check_sizes(planned, schema, options.n_experts)
     _check_folder(checkpoint)
     seed = entropy_of(0 if random_state is None and checkpoint is not None else random_state)
     chosen = _support(support, schema)
     shared_start = aggregation == "auto" and chosen == "labelled" and len(planned) > 1
     if shared_start:
         _check_shared_size(n_experts, options.n_experts)
+        _check_rows(planned, schema, options.n_experts)
+    else:
+        _check_estimator(aggregation, n_experts, options.n_experts, len(planned))
+        if on_error == "raise":
+            _check_sizes(planned, schema, options.n_experts)
     return FitRequest(
         source=source,
         schema=schema,
@@ -72,6 +77,15 @@ def plan_request(
         n_experts=n_experts,
         support=chosen,
     )
+
+
+def _check_names(target: Any, features: Any) -> None:
+    if not isinstance(target, str):
+        raise InvalidOptionError(f"target: expected the name of a variable, got {type(target).__name__}.")
+    if isinstance(features, xr.DataArray | xr.Variable | xr.Dataset):
+        raise InvalidOptionError(
+            f"features: expected names of variables, got an xarray {type(features).__name__}."
+        )
 
 
 def _support(support: str | Data, schema: RowSchema) -> str | GivenSupport:
@@ -95,6 +109,22 @@ def _check_shared_size(n_experts: int | None, n_local_experts: int) -> None:
         )
 
 
+def _check_estimator(aggregation: str, n_experts: int | None, n_local_experts: int, partitions: int) -> None:
+    """Refuse what no local fits could be aggregated to."""
+    if n_experts is None or n_experts == n_local_experts:
+        return
+    if aggregation in ("middle", "aligned"):
+        raise InvalidOptionError(
+            f"n_local_experts: expected {n_experts}, as the result has with aggregation={aggregation!r}, got "
+            f"{n_local_experts}. Use aggregation='reduction' or 'greedy'."
+        )
+    if aggregation != "weighted" and n_experts > partitions * n_local_experts:
+        raise InvalidOptionError(
+            f"n_experts: expected at most {partitions * n_local_experts}, the experts of all partitions "
+            f"together, got {n_experts}."
+        )
+
+
 def _check_folder(checkpoint: str | os.PathLike[str] | None) -> None:
     if checkpoint is not None and os.path.exists(checkpoint) and not os.path.isdir(checkpoint):
         raise InvalidOptionError(f"checkpoint: expected a folder, got the file {os.fspath(checkpoint)!r}.")
@@ -105,6 +135,15 @@ def _plan_pilot(dataset: xr.Dataset, schema: RowSchema, seed: int) -> tuple[Samp
     rows = math.prod(dataset.sizes[dim] for dim in schema.sample_dims)
     size = min(max(_PILOT_ROWS, rows // 20), _LARGEST_PILOT_ROWS)
     return plan_sample(dataset, schema, size, np.random.default_rng(seed))
+
+
+def _check_rows(partitions: tuple[Partition, ...], schema: RowSchema, n_experts: int) -> None:
+    """Partitions of any size join a fit from a shared start, which needs rows enough."""
+    least, rows = max(2, n_experts), sum(partition.n_rows for partition in partitions)
+    if rows < least:
+        raise InvalidDataError(
+            f"Expected at least {least} rows of {schema.target!r} for {n_experts} experts, got {rows}."
+        )
 
 
 def _check_sizes(partitions: tuple[Partition, ...], schema: RowSchema, n_experts: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 import numpy as np
@@ -12,19 +13,19 @@ from daskmoe.engine import FitRequest
 from daskmoe.engine.refine import Refinement, refine_rounds
 from daskmoe.errors import InvalidOptionError
 from daskmoe.labelling import label_parameters
-from daskmoe.model import MixtureOfExperts
+from daskmoe.model import MixtureOfExperts, open_model
 from daskmoe.numerics.alignment import canonical_indices
 from daskmoe.numerics.inference import jacobian, standard_errors
 from daskmoe.numerics.parameters import FloatArray
-from daskmoe.request import Data, source_of
-from daskmoe.rows import match_schema, plan_partitions
+from daskmoe.reporting import report_refinement
+from daskmoe.rows import Data, match_schema, plan_partitions, source_of
 from daskmoe.schema import EXPERT
 
 Rounds = int | Literal["converged"]
 
 
 def refine(
-    model: MixtureOfExperts,
+    model: MixtureOfExperts | str | os.PathLike[str],
     data: Data,
     *,
     rounds: Rounds = 3,
@@ -43,8 +44,8 @@ def refine(
 
     Parameters
     ----------
-    model : MixtureOfExperts
-        The start: of `fit`, `fit_local`, `aggregate`, or the user's own.
+    model : MixtureOfExperts or path
+        The start: of `fit`, `fit_local`, `aggregate`, or the user's own; or where it was saved.
     data : xr.Dataset or path
         Labelled as in the fit.
     rounds : int or "converged"
@@ -66,6 +67,11 @@ def refine(
     InvalidOptionError, InvalidDataError, StoreError
         For options or data that do not fit the model.
 
+    Warns
+    -----
+    ConvergenceWarning
+        If it was to converge and did not.
+
     References
     ----------
     arXiv:2312.09877, section 2 (the global estimator).
@@ -80,6 +86,8 @@ def refine(
     """
     most = check_rounds("rounds", rounds, 1)
     check_choice("on_error", on_error, ON_ERROR)
+    if isinstance(model, str | os.PathLike):
+        model = open_model(model)
     dataset, source = source_of(data)
     schema = match_schema(dataset, model.rows, need_target=True)
     request = FitRequest(
@@ -92,8 +100,9 @@ def refine(
         on_error="skip" if on_error == "skip" else "raise",
         checkpoint=None,
     )
-    refinement = refine_rounds(request, model.parameters, most, None)
-    return label_refinement(model, refinement)
+    refined = label_refinement(model, refine_rounds(request, model.parameters, most, None))
+    report_refinement(refined, most)
+    return refined
 
 
 def check_rounds(name: str, rounds: Any, minimum: int) -> int | None:

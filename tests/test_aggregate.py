@@ -240,6 +240,16 @@ def test_one_model_is_no_sequence(models: list[MixtureOfExperts], data: xr.Datas
             daskmoe.aggregate(one, data)  # type: ignore[arg-type]
 
 
+def test_a_model_that_is_none(models: list[MixtureOfExperts], data: xr.Dataset) -> None:
+    with pytest.raises(InvalidDataError, match=r"models: expected fitted models or paths.*got 3"):
+        daskmoe.aggregate([models[0], 3], data)  # type: ignore[list-item]
+
+
+def test_a_support_of_one_row_without_its_dimension(models: list[MixtureOfExperts], data: xr.Dataset) -> None:
+    with pytest.raises(InvalidDataError, match="support: expected a sample dimension"):
+        daskmoe.aggregate(models, data.isel(row=0))
+
+
 def test_a_model_that_does_not_say_its_rows(models: list[MixtureOfExperts], data: xr.Dataset) -> None:
     bare = renamed(models[0], data)
     with pytest.raises(InvalidDataError, match="nothing from model 1"):

@@ -65,6 +65,48 @@ def test_hardly_more_rows_than_experts(seed: int) -> None:
     assert np.isfinite(model.log_likelihood(rows))
 
 
+def test_integers_of_numpy_are_options(data: xr.Dataset, tmp_path: Path) -> None:
+    whole = {name: np.int64(2) for name in ("n_experts", "partitions", "refine", "n_init")}
+    model = daskmoe.fit(data, "y", random_state=np.int64(3), support_size=np.int64(50), **whole)
+    model.to_zarr(tmp_path / "model.zarr")
+    daskmoe.fit_local(data, "y", n_experts=np.int64(1)).to_netcdf(tmp_path / "model.nc")
+
+
+@pytest.mark.parametrize("aggregation", ["auto", "reduction"])
+def test_rows_of_weight_zero_may_hold_anything(data: xr.Dataset, aggregation: str) -> None:
+    weight = xr.ones_like(data["y"])
+    weight[5:40] = 0.0
+    masked = data.assign(y=data["y"].where(weight > 0), w=weight).chunk(row=300)
+    options = {**FAST, "aggregation": aggregation, "sample_weight": "w"}
+    found = daskmoe.fit(masked, "y", **options)
+    expected = daskmoe.fit(data.assign(w=weight).chunk(row=300), "y", **options)
+    xr.testing.assert_allclose(found.params, expected.params)
+    local = daskmoe.fit_local(masked, "y", n_experts=1, sample_weight="w")
+    assert local.diagnostics is not None
+    assert local.diagnostics["dropped_rows"].sum() == 35
+
+
+def test_a_chunk_of_the_last_few_rows_is_a_partition(data: xr.Dataset) -> None:
+    # 1,200 rows in chunks of 599, as of 100,000 in chunks of 33,333.
+    model = daskmoe.fit(data.chunk(row=599), "y", n_experts=3, random_state=0)
+    assert model.diagnostics is not None
+    assert model.diagnostics["rows"].values.tolist() == [599, 599, 2]
+    assert (model.diagnostics["status"] == "ok").all()
+    even = daskmoe.fit(data.chunk(row=600), "y", n_experts=3, random_state=0)
+    rows = data.sizes["row"]
+    assert model.log_likelihood(data) / rows == pytest.approx(even.log_likelihood(data) / rows, abs=2e-3)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_partitions_of_one_row(data: xr.Dataset, on_error: str) -> None:
+    model = daskmoe.fit(
+        data.isel(row=slice(60)).chunk(row=1), "y", n_experts=2, random_state=0, on_error=on_error
+    )
+    assert model.diagnostics is not None
+    assert (model.diagnostics["status"] == "ok").all()
+    assert np.isfinite(model.log_likelihood(data))
+
+
 # The same bits, however the data come and wherever the tasks run.
 
 

@@ -248,3 +248,14 @@ def test_the_divergence_of_models_is_public(data: xr.Dataset, tmp_path: Path) ->
     assert daskmoe.transportation_divergence(tmp_path / "m.zarr", second, data) == relaxed
     with pytest.raises(InvalidOptionError, match="kind: expected one of"):
         daskmoe.transportation_divergence(first, second, data, kind="both")
+
+
+def test_weights_of_many_orders_of_magnitude_give_a_model() -> None:
+    # Averages of expansions far from each other can have log-variances of no number.
+    rows, _ = daskmoe.simulate(6_000, n_features=3, n_experts=2, random_state=1)
+    weight = np.exp(3 * np.random.default_rng(1).normal(size=6_000))
+    model = daskmoe.fit(
+        rows.assign(w=("row", weight)).chunk(row=600), "y", n_experts=3, random_state=0, sample_weight="w",
+        support="features", n_init=3,
+    )  # fmt: skip
+    assert np.isfinite(model.log_likelihood(rows))

@@ -28,7 +28,7 @@ LAYERS: tuple[dict[str, set[str]], ...] = (
         "engine": {"engine"},
         "model": {"model", "labelling", "storage", "plotting"},
     },
-    {"assembly": {"assembly"}, "request": {"request", "planning"}, "reporting": {"reporting"}},
+    {"assembly": {"assembly"}, "planning": {"planning"}, "reporting": {"reporting"}},
     {"refining": {"refining"}},
     {"api": {"api", "combine", "divergence", "simulation"}},
     {"estimators": {"estimators"}, "cluster": {"cluster"}, "figure": {"demo_figure"}},

@@ -410,6 +410,24 @@ def test_quantiles_of_any_mixture(
     assert (reached(found + near) >= probability - 1e-15).all()
 
 
+@pytest.mark.parametrize("name", ["lower", "upper", "bound"])
+def test_interval_leaves_no_coordinate_out(name: str) -> None:
+    data = flat_data()
+    model = make_model(data, "y")
+    with pytest.raises(InvalidDataError, match=f"no coordinate '{name}'"):
+        model.predict_interval(data.assign_coords({name: ("time", np.arange(50))}))
+
+
+def test_relative_paths_are_those_of_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = flat_data()
+    model, expected = make_model(data, "y"), make_model(data, "y").predict(data).values
+    data.chunk(time=20).to_zarr(tmp_path / "rows.zarr", zarr_format=2)
+    monkeypatch.chdir(tmp_path)
+    prediction = model.predict("rows.zarr")
+    monkeypatch.chdir(tmp_path.parent)
+    np.testing.assert_allclose(prediction.values, expected)
+
+
 def test_interval_of_one_expert_is_normal() -> None:
     data = flat_data()
     model = make_model(data, "y", n_experts=1)

@@ -471,6 +471,12 @@ def test_errors_are_shaped_like_the_parameters(optimum: MixtureOfExperts) -> Non
     assert bool((interval["variance"] > 0).all())
 
 
+def test_a_saved_model_is_refined(data: xr.Dataset, truth: MixtureOfExperts, tmp_path: Path) -> None:
+    truth.to_zarr(tmp_path / "model.zarr")
+    refined = daskmoe.refine(tmp_path / "model.zarr", data, rounds=1)
+    xr.testing.assert_allclose(refined.params, daskmoe.refine(truth, data, rounds=1).params)
+
+
 @pytest.mark.parametrize("suffix", ["zarr", "nc"])
 def test_a_saved_model_keeps_its_errors(optimum: MixtureOfExperts, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"model.{suffix}"

@@ -37,6 +37,8 @@ def plan_support(data: str | xr.Dataset, schema: RowSchema, seed: int) -> tuple[
         If there are no rows.
     """
     ds = data if isinstance(data, xr.Dataset) else open_store(data)
+    if not schema.sample_dims:
+        raise InvalidDataError("support: expected a sample dimension of the fit, got none of them.")
     if not math.prod(ds.sizes[dim] for dim in schema.sample_dims):
         raise InvalidDataError("support: expected at least one row, got no rows.")
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SEED,)))

@@ -128,7 +128,8 @@ def _fit(
 ) -> PartitionResult:
     fit_seed, support_seed = np.random.SeedSequence(plan.seed, spawn_key=(partition.index,)).spawn(2)
     data = read_rows(plan, partition, piece, plan.on_error)
-    _check_rows(data, partition, plan)
+    # From a shared start, whose prior holds what few rows leave open, one row is enough.
+    _check_rows(data, partition, plan, max(2, plan.options.n_experts) if pilot is None else 1)
     known = moments(data)
     if pilot is None:
         estimate = fit_local_estimate(data, plan.options, np.random.default_rng(fit_seed), known)
@@ -196,15 +197,13 @@ def observations(rows: Rows) -> Observations:
     return data.take(np.flatnonzero(rows.weight))
 
 
-def _check_rows(data: Observations, partition: Partition, plan: TaskPlan) -> None:
+def _check_rows(data: Observations, partition: Partition, plan: TaskPlan, least: int) -> None:
     """Raise `InvalidDataError` unless the rows are enough for a fit."""
-    n_experts = plan.options.n_experts
-    least = max(2, n_experts)
     if data.n_rows < least:
         advice = ", or on_error='skip' to leave it out" if plan.on_error == "raise" else ""
         raise InvalidDataError(
             f"Partition {partition.label!r}: expected at least {least} complete rows of positive weight for "
-            f"{n_experts} experts, got {data.n_rows} of {partition.n_rows}. Use fewer or larger "
+            f"{plan.options.n_experts} experts, got {data.n_rows} of {partition.n_rows}. Use fewer or larger "
             f"partitions{advice}."
         )
 

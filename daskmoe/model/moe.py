@@ -6,9 +6,9 @@ import xarray as xr
 
 from daskmoe.model import prediction
 from daskmoe.model.labelled import LabelledModel
-from daskmoe.model.prediction import Data
 from daskmoe.numerics.families import Family, get_family
 from daskmoe.random import RandomState
+from daskmoe.rows import Data
 
 
 class MixtureOfExperts(LabelledModel):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -34,21 +34,14 @@ from daskmoe.numerics.parameters import FloatArray, Mixture
 from daskmoe.numerics.quantiles import mixture_quantiles
 from daskmoe.numerics.simulate import sample_response
 from daskmoe.random import RandomState, entropy_of
-from daskmoe.rows import RowSchema, match_schema, open_store
+from daskmoe.rows import Data, RowSchema, match_schema, source_of
 from daskmoe.schema import BOUND, EXPERT, LOWER, UPPER
-
-Data = xr.Dataset | str | os.PathLike[str]
 
 
 def match_data(data: Data, rows: RowSchema, *, with_target: bool = False) -> tuple[xr.Dataset, RowSchema]:
     """The data, opened where a path is given, and the model's schema matched to them by label."""
-    if isinstance(data, str | os.PathLike):
-        data = open_store(data)
-    elif not isinstance(data, xr.Dataset):
-        raise InvalidDataError(
-            f"data: expected an xarray.Dataset or the path of a Zarr store, got {type(data).__name__}."
-        )
-    return data, match_schema(data, rows, need_target=with_target, need_weight=False)
+    dataset, _ = source_of(data)
+    return dataset, match_schema(dataset, rows, need_target=with_target, need_weight=False)
 
 
 def evaluate(
@@ -118,8 +111,13 @@ def log_densities(parameters: Mixture, family: Family, data: Data, rows: RowSche
 
 def interval(parameters: Mixture, data: Data, rows: RowSchema, level: float) -> xr.Dataset:
     """The central predictive interval of probability ``level``, as variables ``lower`` and ``upper``."""
-    if not 0 < level < 1:
+    if not isinstance(level, Real) or not 0 < level < 1:
         raise InvalidOptionError(f"level: expected a number strictly between 0 and 1, got {level!r}.")
+    dataset, _ = match_data(data, rows)
+    if taken := [name for name in (LOWER, UPPER, BOUND) if name in dataset.coords]:
+        raise InvalidDataError(
+            f"data: expected no coordinate {taken[0]!r}, a name of the result's own; rename it or drop it."
+        )
     function = partial(mixture_quantiles, parameters, probabilities=(0.5 - 0.5 * level, 0.5 + 0.5 * level))
     bounds = evaluate(
         function,

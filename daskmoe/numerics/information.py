@@ -28,6 +28,7 @@ from daskmoe.numerics.coordinates import Coordinates, Observations, coordinates_
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood import (
     LikelihoodStatistics,
+    is_model,
     likelihood_statistics,
     pack_parameters,
     penalized,
@@ -225,9 +226,11 @@ def _average(
     information += penalty.information
     vector += penalty.gradient + penalty.information @ theta
     try:
-        return np.asarray(cho_solve(cho_factor(information, lower=True), vector))
+        found = np.asarray(cho_solve(cho_factor(information, lower=True), vector))
     except LinAlgError:
         return None
+    # Far from all expansions a log-variance can be that of no number.
+    return found if is_model(found, problem.n_experts) else None
 
 
 def transfer(

@@ -79,6 +79,13 @@ def unpack_parameters(theta: FloatArray, n_experts: int) -> MoEParameters:
     return MoEParameters(gate, coef, np.exp(theta[-n_experts:]))
 
 
+def is_model(theta: FloatArray, n_experts: int) -> bool:
+    """Whether a vector is that of a model: finite, its variances numbers above zero."""
+    with np.errstate(over="ignore"):
+        variance = np.exp(theta[-n_experts:])
+    return bool(np.isfinite(theta).all() and np.isfinite(variance).all() and variance.min() > 0.0)
+
+
 # What overflows at a wild trial step falls, and is not taken.
 @np.errstate(over="ignore", invalid="ignore")
 def log_likelihood_of(parameters: MoEParameters, blocks: Iterable[Block]) -> float:

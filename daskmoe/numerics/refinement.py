@@ -24,6 +24,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from daskmoe.numerics.coordinates import Coordinates, Observations, coordinates_from, moments
 from daskmoe.numerics.likelihood import (
     LikelihoodStatistics,
+    is_model,
     likelihood_statistics,
     pack_parameters,
     penalized,
@@ -180,7 +181,8 @@ def combine_expansions(expansions: Iterable[Expansion], pilot: Pilot, prior: Pri
         except LinAlgError:
             continue
         theta = cho_solve(factor, vector + times * (pilot.information @ origin))
-        return pilot.coordinates.to_data(unpack_parameters(theta, start.n_experts))
+        if is_model(theta, start.n_experts):
+            return pilot.coordinates.to_data(unpack_parameters(theta, start.n_experts))
     return None
 
 

@@ -9,9 +9,11 @@ from daskmoe.rows.partitions import Partition, plan_partitions
 from daskmoe.rows.reading import OnError, Rows, extract_rows
 from daskmoe.rows.sampling import SampleWindow, plan_sample
 from daskmoe.rows.schema import FeatureVariable, RowSchema, describe_rows
+from daskmoe.rows.sources import Data, source_of
 from daskmoe.rows.stores import open_store, read_box
 
 __all__ = [
+    "Data",
     "FeatureVariable",
     "OnError",
     "Partition",
@@ -25,4 +27,5 @@ __all__ = [
     "plan_partitions",
     "plan_sample",
     "read_box",
+    "source_of",
 ]

@@ -114,7 +114,10 @@ def extract_rows(
         if wrong is not None and on_error != "drop":
             raise InvalidDataError(_wrong_text(wrong, schema.weight, partition, selection))
     bad = _either(_bad_rows(features, response), wrong)
-    if bad is None:
+    if bad is not None and weight is not None:
+        # A row of weight zero is masked, and may hold anything.
+        bad &= weight != 0
+    if bad is None or not bad.any():
         return Rows(features, response, weight, 0)
     reasons = _reasons(features, response, wrong, bad, schema)
     if on_error == "raise":

@@ -7,7 +7,7 @@ import os
 import xarray as xr
 
 from daskmoe.errors import InvalidDataError
-from daskmoe.rows import open_store
+from daskmoe.rows.stores import open_store
 
 Data = xr.Dataset | str | os.PathLike[str]
 
@@ -35,4 +35,6 @@ def source_of(data: Data, name: str = "data") -> tuple[xr.Dataset, str | xr.Data
             f"{name}: expected an xarray.Dataset or the path of a Zarr store, got {type(data).__name__}."
         )
     path = os.fspath(data)
-    return open_store(path), path if "://" in path else os.path.abspath(path)
+    # Absolute, as chunks that a worker does not find are fill values to it.
+    path = path if "://" in path else os.path.abspath(path)
+    return open_store(path), path

@@ -65,6 +65,17 @@ def test_hardly_more_rows_than_experts(seed: int) -> None:
     assert np.isfinite(model.log_likelihood(rows))
 
 
+def test_a_stray_fill_value_does_not_take_the_model_with_it() -> None:
+    rng, n = np.random.default_rng(3), 12_000
+    x = rng.normal(size=(n, 4))
+    response = np.where(x[:, 0] > 0, x[:, 1], -x[:, 1] - 1) + 0.3 * rng.normal(size=n)
+    response[77] = 1e6
+    rows = xr.Dataset({"X": (("row", "feature"), x), "y": ("row", response)})
+    model = daskmoe.fit(rows.chunk(row=1_000), "y", n_experts=2, random_state=0)
+    local = daskmoe.fit_local(rows, "y", n_experts=2, random_state=0)
+    assert model.log_likelihood(rows) / n == pytest.approx(local.log_likelihood(rows) / n, abs=0.5)
+
+
 def test_integers_of_numpy_are_options(data: xr.Dataset, tmp_path: Path) -> None:
     whole = {name: np.int64(2) for name in ("n_experts", "partitions", "refine", "n_init")}
     model = daskmoe.fit(data, "y", random_state=np.int64(3), support_size=np.int64(50), **whole)

@@ -28,9 +28,8 @@ from daskmoe.numerics.likelihood import (
     likelihood_statistics,
     pack_parameters,
     penalized,
-    unpack_parameters,
 )
-from daskmoe.numerics.newton import NewtonState, damped_step, next_damping, shift
+from daskmoe.numerics.newton import NewtonState, bounded, damped_step, next_damping, shift
 from daskmoe.numerics.packed import unpack
 from daskmoe.numerics.parameters import FloatArray, LocalEstimate, MoEParameters
 from daskmoe.numerics.priors import Prior
@@ -181,8 +180,10 @@ def combine_expansions(expansions: Iterable[Expansion], pilot: Pilot, prior: Pri
         except LinAlgError:
             continue
         theta = cho_solve(factor, vector + times * (pilot.information @ origin))
-        if is_model(theta, start.n_experts):
-            return pilot.coordinates.to_data(unpack_parameters(theta, start.n_experts))
+        # No expansion holds where a variance is another by orders of magnitude, as beside an outlier.
+        found = shift(start, bounded(theta - origin, start.n_experts))
+        if is_model(pack_parameters(found), start.n_experts):
+            return pilot.coordinates.to_data(found)
     return None
 
 

@@ -49,6 +49,20 @@ def pilot(rows: Observations, optimum: MoEParameters) -> Pilot:
     return make_pilot(made.coordinates.to_data(moved), rows.take(np.arange(0, 6_000, 10)))
 
 
+def test_no_variance_moves_by_orders_of_magnitude(rows: Observations, pilot: Pilot) -> None:
+    prior = prior_from(moments(rows), pilot.coordinates, 3)
+    origin = pack_parameters(pilot.coordinates.from_data(pilot.parameters))
+    information = np.eye(len(origin), dtype=np.float32)
+    target = origin.copy()
+    target[-1] -= 90.0
+    packed = information[np.triu_indices(len(origin))]
+    found = combine_expansions([Expansion(1e6 * packed, 1e6 * target)], pilot, prior)
+    assert found is not None
+    moved = pack_parameters(pilot.coordinates.from_data(found)) - origin
+    assert moved[-1] == pytest.approx(-2.0)
+    np.testing.assert_allclose(moved[:-1], 0.0, atol=1e-3)
+
+
 def test_the_weight_of_a_pilot_is_never_negative(rows: Observations, optimum: MoEParameters) -> None:
     # Away from an optimum the observed information has no definite sign.
     few = rows.take(np.arange(40))

@@ -28,6 +28,7 @@ from daskmoe.rows import (
 
 _PILOT_ROWS = 10_000
 _LARGEST_PILOT_ROWS = 30_000
+_SPARE = 10
 
 
 def plan_request(
@@ -72,7 +73,8 @@ def plan_request(
         seed=seed,
         on_error=cast(Literal["raise", "skip"], on_error),
         checkpoint=None if checkpoint is None else os.path.abspath(os.fspath(checkpoint)),
-        sample=_plan_pilot(dataset, schema, seed) if shared_start else (),
+        sample=_plan_pilot(dataset, schema, seed, on_error) if shared_start else (),
+        sample_rows=_pilot_rows(dataset, schema),
         method=aggregation,
         n_experts=n_experts,
         support=chosen,
@@ -130,10 +132,16 @@ def _check_folder(checkpoint: str | os.PathLike[str] | None) -> None:
         raise InvalidOptionError(f"checkpoint: expected a folder, got the file {os.fspath(checkpoint)!r}.")
 
 
-def _plan_pilot(dataset: xr.Dataset, schema: RowSchema, seed: int) -> tuple[SampleWindow, ...]:
-    """The sample of the shared start: 5 % of the rows, at least 10,000, at most 30,000."""
+def _pilot_rows(dataset: xr.Dataset, schema: RowSchema) -> int:
+    """Size of the sample of the shared start: 5 % of the rows, at least 10,000, at most 30,000."""
     rows = math.prod(dataset.sizes[dim] for dim in schema.sample_dims)
-    size = min(max(_PILOT_ROWS, rows // 20), _LARGEST_PILOT_ROWS)
+    return min(max(_PILOT_ROWS, rows // 20), _LARGEST_PILOT_ROWS)
+
+
+def _plan_pilot(dataset: xr.Dataset, schema: RowSchema, seed: int, on_error: str) -> tuple[SampleWindow, ...]:
+    """That sample; more rows are drawn where some may be masked, so that enough are left."""
+    masked = on_error == "skip" or schema.weight is not None
+    size = _pilot_rows(dataset, schema) * (_SPARE if masked else 1)
     return plan_sample(dataset, schema, size, np.random.default_rng(seed))
 
 

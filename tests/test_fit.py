@@ -76,6 +76,24 @@ def test_a_stray_fill_value_does_not_take_the_model_with_it() -> None:
     assert model.log_likelihood(rows) / n == pytest.approx(local.log_likelihood(rows) / n, abs=0.5)
 
 
+@pytest.mark.parametrize("masked_by", ["values", "weights"])
+def test_masked_rows_leave_enough_for_the_shared_start(masked_by: str) -> None:
+    whole, _ = daskmoe.simulate(100_000, n_features=8, n_experts=4, random_state=1)
+    used = xr.DataArray(np.random.default_rng(0).random(100_000) < 0.05, dims="row")
+    if masked_by == "values":
+        masked = whole.assign(y=whole["y"].where(used))
+        options: dict[str, Any] = {"on_error": "skip"}
+    else:
+        masked = whole.assign(w=used.astype(float))
+        options = {"sample_weight": "w"}
+    model = daskmoe.fit(masked.chunk(row=10_000), "y", n_experts=4, features="X", random_state=2, **options)
+    rows = whole.isel(row=np.flatnonzero(used))
+    local = daskmoe.fit_local(rows, "y", n_experts=4, random_state=2)
+    # 10,000 rows drawn would have left 500 for 67 parameters.
+    excess = (local.log_likelihood(rows) - model.log_likelihood(rows)) / rows.sizes["row"]
+    assert excess < 1e-3
+
+
 def test_integers_of_numpy_are_options(data: xr.Dataset, tmp_path: Path) -> None:
     whole = {name: np.int64(2) for name in ("n_experts", "partitions", "refine", "n_init")}
     model = daskmoe.fit(data, "y", random_state=np.int64(3), support_size=np.int64(50), **whole)

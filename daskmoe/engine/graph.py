@@ -6,6 +6,7 @@ dataset, each task depends on its own piece of it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -27,6 +28,7 @@ from daskmoe.engine.tasks import Sends, TaskPlan, fit_partition
 from daskmoe.rows import Partition, RowSchema, SampleWindow, read_box
 
 _SAMPLE_TASKS = 16
+_MOST_SHARES = 4
 
 
 class GivenSupport(NamedTuple):
@@ -61,6 +63,8 @@ class FitRequest:
     checkpoint : str or None
     sample : tuple of SampleWindow
         Rows of the pilot's sample; none where there is no shared start.
+    sample_rows : int
+        How many of these rows that are complete the pilot is fitted to.
     method : str
         ``"auto"`` or one of `daskmoe.config.METHODS`.
     n_experts : int or None
@@ -78,6 +82,7 @@ class FitRequest:
     on_error: Literal["raise", "skip"]
     checkpoint: str | None
     sample: tuple[SampleWindow, ...] = ()
+    sample_rows: int = 0
     method: str = "reduction"
     n_experts: int | None = None
     support: str | GivenSupport = "labelled"
@@ -154,12 +159,14 @@ def _build_support(request: FitRequest) -> Delayed | None:
 def _build_pilot(request: FitRequest, shared: Delayed) -> Delayed:
     """The tasks of a shared start: at most `_SAMPLE_TASKS` that read, one that fits."""
     read = delayed(read_sample, pure=False, traverse=False)
+    groups = _sample_groups(request)
+    most = _sent_rows(request, len(groups))
     samples = [
         read(
-            shared, windows, [piece_of(request, part.window) for part in windows],
+            shared, windows, [piece_of(request, part.window) for part in windows], most,
             dask_key_name=f"moe-sample-{request.token}-{index}",
         )
-        for index, windows in enumerate(_sample_groups(request))
+        for index, windows in enumerate(groups)
     ]  # fmt: skip
     fit = delayed(fit_pilot, pure=False)
     return cast(Delayed, fit(shared, samples, dask_key_name=f"moe-pilot-{request.token}"))
@@ -169,7 +176,10 @@ def fit_directly(request: FitRequest) -> FitResult:
     """The result of a request without a graph, in this thread."""
     plan = task_plan(request)
     groups = _sample_groups(request)
-    samples = [read_sample(plan, parts, [piece_of(request, p.window) for p in parts]) for parts in groups]
+    most = _sent_rows(request, len(groups))
+    samples = [
+        read_sample(plan, parts, [piece_of(request, p.window) for p in parts], most) for parts in groups
+    ]
     pilot = fit_pilot(plan, samples) if samples else None
     results = [
         fit_partition(plan, partition, share, piece_of(request, partition), pilot)
@@ -183,7 +193,7 @@ def task_plan(request: FitRequest) -> TaskPlan:
     path = request.source if isinstance(request.source, str) else None
     return TaskPlan(
         path, request.schema, request.options, request.seed, request.on_error, request.checkpoint,
-        request.kept_token if request.checkpoint else "", request.sends,
+        request.kept_token if request.checkpoint else "", request.sends, request.sample_rows,
     )  # fmt: skip
 
 
@@ -191,6 +201,11 @@ def _sample_groups(request: FitRequest) -> list[tuple[SampleWindow, ...]]:
     tasks = min(len(request.sample), _SAMPLE_TASKS)
     bounds = [i * len(request.sample) // tasks for i in range(tasks + 1)] if tasks else []
     return [request.sample[start:stop] for start, stop in pairwise(bounds)]
+
+
+def _sent_rows(request: FitRequest, tasks: int) -> int:
+    """Most rows that one of the tasks sends: more than its share, as others may have masked rows only."""
+    return math.ceil(_MOST_SHARES * request.sample_rows / max(tasks, 1))
 
 
 def _shares(request: FitRequest) -> list[tuple[Partition, int]]:

@@ -49,14 +49,26 @@ class Sampled(NamedTuple):
 
 
 def read_sample(
-    plan: TaskPlan, windows: Sequence[SampleWindow], pieces: Sequence[xr.Dataset | None]
+    plan: TaskPlan, windows: Sequence[SampleWindow], pieces: Sequence[xr.Dataset | None], most: int
 ) -> Sampled:
-    """Read some of the pilot's sample.
+    """Read some of the pilot's sample; of more than ``most`` complete rows a random part.
 
     Incomplete rows and those of a wrong weight are left out, whatever ``plan.on_error`` says: their
     partition tells of them. It decides about windows that cannot be read.
     """
-    return merge_samples([_read(plan, *pair) for pair in zip(windows, pieces, strict=True)])
+    sample = merge_samples([_read(plan, *pair) for pair in zip(windows, pieces, strict=True)])
+    return _thinned(sample, most, _generator(plan, windows[0].window.index))
+
+
+def _generator(plan: TaskPlan, *part: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(plan.seed, spawn_key=(_SAMPLE_SEED, *part)))
+
+
+def _thinned(sample: Sampled, most: int, rng: np.random.Generator) -> Sampled:
+    if sample.rows is None or sample.rows.n_rows <= most:
+        return sample
+    kept = np.sort(rng.choice(sample.rows.n_rows, most, replace=False, shuffle=False))
+    return sample._replace(rows=sample.rows.take(kept))
 
 
 def _read(plan: TaskPlan, part: SampleWindow, piece: xr.Dataset | None) -> Sampled:
@@ -101,8 +113,8 @@ def fit_pilot(plan: TaskPlan, samples: Sequence[Sampled]) -> Pilot:
     InvalidDataError
         If the sample has too few complete rows.
     """
-    sample = merge_samples(samples)
-    rng = np.random.default_rng(np.random.SeedSequence(plan.seed, spawn_key=(_SAMPLE_SEED,)))
+    rng = _generator(plan)
+    sample = _thinned(merge_samples(samples), plan.sample_rows, rng)
     least = max(2, plan.options.n_experts)
     if sample.rows is None or sample.rows.n_rows < least:
         raise InvalidDataError(_too_few(sample, least))

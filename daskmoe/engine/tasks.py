@@ -62,6 +62,8 @@ class TaskPlan(NamedTuple):
     token : str
         Of everything that a result depends on.
     sends : Sends
+    sample_rows : int
+        Size of the pilot's sample.
     """
 
     source: str | None
@@ -72,6 +74,7 @@ class TaskPlan(NamedTuple):
     checkpoint: str | None
     token: str
     sends: Sends
+    sample_rows: int
 
 
 def fit_partition(

@@ -103,7 +103,8 @@ def fit(  # type: ignore[misc]
     compute : bool
         False returns the `Delayed` model; building the graph computes nothing.
     sample_weight : str, optional
-        Variable of row weights, zero or more.
+        Variable of row weights, zero or more. They count as repeated rows, so their scale matters: priors
+        weigh a pseudo-row or less.
     n_init, start_rows : int
         Starts of a local fit (more join where they end in several optima) and the rows they race on.
 

@@ -188,7 +188,9 @@ def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: 
     "--n-local-experts", type=click.IntRange(min=1), help="Experts of local fits.  [default: as the model]"
 )
 @click.option("--support-size", type=click.IntRange(min=1), default=2000, help="Rows of the support sample.")
-@click.option("--sample-weight", metavar="NAME", help="Variable of row weights.")
+@click.option(
+    "--sample-weight", metavar="NAME", help="Variable of row weights, which count as repeated rows."
+)
 @click.option(
     "--refine",
     metavar="ROUNDS|converged",

@@ -37,6 +37,8 @@ def report_fit(model: MixtureOfExperts) -> None:
         return
     if "dropped_rows" in found:
         _report_rows(found, skipped=model.options.get("on_error") == "skip")
+    if "weight" in found:
+        _report_weight(found, model.params)
     reasons = [f"{label} ({status})" for label, status in left_out(model).items()]
     if reasons:
         more = f"; and {len(reasons) - _NAMED} more, see diagnostics['status']" if reasons[_NAMED:] else ""
@@ -89,6 +91,19 @@ def left_out(model: MixtureOfExperts) -> dict[str, str]:
         return {}
     statuses = zip(found[PARTITION].values, found["status"].values, strict=True)
     return {str(label): str(status) for label, status in statuses if str(status).startswith("left out")}
+
+
+def _report_weight(found: xr.Dataset, params: xr.Dataset) -> None:
+    """Weights of a sum that the priors can compete with are a scale gone wrong, as of shares."""
+    weight, rows = float(found["weight"].sum()), int(found["rows"].sum())
+    n_parameters = sum(values.size for values in params.data_vars.values())
+    if weight < min(n_parameters, rows / 2):
+        logger.warning(
+            "The row weights sum to %.3g for %d rows. They count as repeated rows, and the priors weigh as "
+            "much as so few: multiply the weights so that they sum to the number of rows they stand for.",
+            weight,
+            rows,
+        )
 
 
 def _report_rows(found: xr.Dataset, *, skipped: bool) -> None:

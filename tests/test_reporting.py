@@ -61,6 +61,15 @@ def test_a_mask_of_weights_is_no_warning(data: xr.Dataset, caplog: pytest.LogCap
     assert told(caplog, logging.INFO) == ["1000 of 2000 rows have no weight"]
 
 
+def test_weights_that_the_priors_swamp_are_told(data: xr.Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    shares = data.assign(w=("row", np.full(2_000, 1 / 2_000)))
+    daskmoe.fit_local(shares, "y", features="X", n_experts=2, sample_weight="w")
+    assert told(caplog)[-1].startswith("The row weights sum to 1 for 2000 rows. They count as repeated rows")
+    caplog.clear()
+    daskmoe.fit_local(shares.assign(w=0.3 + shares["w"]), "y", features="X", n_experts=2, sample_weight="w")
+    assert told(caplog) == []
+
+
 def test_nothing_is_said_of_a_fit_to_all_rows(data: xr.Dataset, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "daskmoe"):
         model = daskmoe.fit(data, partitions=4, **OPTIONS)

@@ -13,10 +13,10 @@ from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import PartitionError
 from daskmoe.numerics.aggregation import Aggregate, aggregate_estimates
 from daskmoe.numerics.coordinates import merge_moments
+from daskmoe.numerics.expansion import Pilot
 from daskmoe.numerics.families import get_family
 from daskmoe.numerics.oneshot import independent_estimator, one_shot_estimator
 from daskmoe.numerics.parameters import MoEParameters, SupportSample
-from daskmoe.numerics.refinement import Pilot
 from daskmoe.numerics.supports import pool_support, synthetic_support
 
 # Beside the pilot's: no partition draws from it.

@@ -23,7 +23,7 @@ from daskmoe.errors import DaskMoEError, PartitionError
 from daskmoe.numerics.coordinates import Coordinates, Observations, coordinates_from, merge_moments, moments
 from daskmoe.numerics.parameters import FloatArray, MoEParameters, Moments
 from daskmoe.numerics.priors import prior_from
-from daskmoe.numerics.rounds import (
+from daskmoe.numerics.refinement import (
     PackedStatistics,
     RefinementState,
     RoundInfo,

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from daskmoe.numerics.aggregation import Aggregate
 from daskmoe.numerics.coordinates import merge_moments
+from daskmoe.numerics.expansion import Expansion
 from daskmoe.numerics.parameters import LocalEstimate, Moments, SupportSample
-from daskmoe.numerics.refinement import Expansion
 
 
 class PartitionResult(NamedTuple):

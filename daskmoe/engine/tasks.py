@@ -16,10 +16,10 @@ from daskmoe.engine.results import PartitionResult
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import DaskMoEError, InvalidDataError, PartitionError
 from daskmoe.numerics.coordinates import Observations, moments
+from daskmoe.numerics.expansion import Pilot, expand_estimate
 from daskmoe.numerics.information import expand_at
 from daskmoe.numerics.local import fit_local_estimate
 from daskmoe.numerics.parameters import LocalEstimate, SupportSample
-from daskmoe.numerics.refinement import Pilot, expand_estimate
 from daskmoe.rows import OnError, Partition, Rows, RowSchema, extract_rows, read_box
 
 logger = logging.getLogger(__name__)

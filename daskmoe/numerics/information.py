@@ -25,6 +25,7 @@ from scipy.optimize import linear_sum_assignment
 
 from daskmoe.numerics.alignment import divergence_matrix
 from daskmoe.numerics.coordinates import Coordinates, Observations, coordinates_from, merge_moments
+from daskmoe.numerics.expansion import Expansion
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood import (
     LikelihoodStatistics,
@@ -37,7 +38,6 @@ from daskmoe.numerics.likelihood import (
 from daskmoe.numerics.packed import unpack
 from daskmoe.numerics.parameters import FloatArray, MoEParameters, Moments, SupportSample
 from daskmoe.numerics.priors import Prior, prior_from
-from daskmoe.numerics.refinement import Expansion
 
 _ROUNDS = 8
 _MATCHING_ROWS = 500

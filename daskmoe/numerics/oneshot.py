@@ -1,6 +1,6 @@
 """The best estimators of one communication step: from a shared start, or from independent fits alone.
 
-Pure NumPy. Both average by information; see `refinement` and `information`.
+Pure NumPy. Both average by information; see `expansion` and `information`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from daskmoe.numerics.aggregation import Aggregate, aggregate_estimates
 from daskmoe.numerics.alignment import canonical_indices, canonical_order
+from daskmoe.numerics.expansion import Expansion, Pilot, combine_expansions
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.information import information_average
 from daskmoe.numerics.least_squares import least_squares
@@ -19,7 +20,6 @@ from daskmoe.numerics.mixture import log_density
 from daskmoe.numerics.parameters import FloatArray, LargeMoE, MoEParameters, Moments, SupportSample
 from daskmoe.numerics.priors import prior_from
 from daskmoe.numerics.reduction import reduce_mixture, reduction_problem
-from daskmoe.numerics.refinement import Expansion, Pilot, combine_expansions
 from daskmoe.numerics.simulate import sample_response
 from daskmoe.numerics.transport import Experts, pointwise_plan
 

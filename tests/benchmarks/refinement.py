@@ -28,7 +28,7 @@ from daskmoe import MixtureOfExperts
 from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
 from daskmoe.numerics.em import Runs, em_statistics
 from daskmoe.numerics.parameters import MoEParameters
-from daskmoe.numerics.rounds import round_statistics
+from daskmoe.numerics.refinement import round_statistics
 
 GROUPS = {
     "gating": ("gate_intercept", "gate_coef"),

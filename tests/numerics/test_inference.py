@@ -15,7 +15,7 @@ from daskmoe.numerics.likelihood import (
     unpack_parameters,
 )
 from daskmoe.numerics.parameters import FloatArray, MoEParameters
-from daskmoe.numerics.rounds import partition_scores, round_statistics
+from daskmoe.numerics.refinement import partition_scores, round_statistics
 from numerics.oracles import central_gradient, identity_coordinates, random_model, random_rows
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, TypedDict, Unpack, cast, overload
 
 from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
 from daskmoe.assembly import label_fit, label_fit_with_moments
 from daskmoe.config import AGGREGATIONS, LocalFitOptions, check_choice, check_integer
-from daskmoe.engine import build_fit, fit_directly
+from daskmoe.engine import FitRequest, build_fit, fit_directly
 from daskmoe.engine.refine import refine_rounds
 from daskmoe.errors import InvalidOptionError
 from daskmoe.model import MixtureOfExperts
@@ -23,14 +23,35 @@ from daskmoe.reporting import report_fit, report_refinement
 from daskmoe.rows import Data
 
 
+class FitOptions(TypedDict, total=False):
+    """The other options of `fit`, for type checkers."""
+
+    features: str | Sequence[str] | None
+    family: str
+    partitions: int | str | None
+    aggregation: str
+    support: str | Data
+    support_size: int
+    n_local_experts: int | None
+    refine: Rounds
+    random_state: RandomState
+    checkpoint: str | os.PathLike[str] | None
+    on_error: str
+    sample_weight: str | None
+    n_init: int
+    start_rows: int
+
+
 @overload
 def fit(
-    data: Data, target: str, *, n_experts: int, compute: Literal[True] = ..., **options: Any
+    data: Data, target: str, *, n_experts: int, compute: Literal[True] = ..., **options: Unpack[FitOptions]
 ) -> MixtureOfExperts: ...
 @overload
-def fit(data: Data, target: str, *, n_experts: int, compute: Literal[False], **options: Any) -> Delayed: ...
-# The options are spelled out once, here; the overloads only tell the two results apart.
-def fit(  # type: ignore[misc]
+def fit(
+    data: Data, target: str, *, n_experts: int, compute: Literal[False], **options: Unpack[FitOptions]
+) -> Delayed: ...
+# The overloads only tell the two results apart.
+def fit(
     data: Data,
     target: str,
     *,
@@ -139,13 +160,7 @@ def fit(  # type: ignore[misc]
     """
     check_choice("aggregation", aggregation, AGGREGATIONS)
     rounds = check_rounds("refine", refine, 0)
-    if rounds != 0 and not compute:
-        raise InvalidOptionError(
-            "compute: expected True with refinement, whose rounds depend on each other, got False. "
-            "Compute the model, then use daskmoe.refine."
-        )
-    if rounds != 0 and aggregation == "weighted":
-        raise InvalidOptionError("refine: expected 0 with aggregation='weighted', whose gates are nested.")
+    _check_refinement(rounds, aggregation, compute=compute)
     n_experts = check_integer("n_experts", n_experts, 1)
     local = n_experts if n_local_experts is None else check_integer("n_local_experts", n_local_experts, 1)
     options = LocalFitOptions(n_experts=local, family=family, n_init=n_init, start_rows=start_rows)
@@ -162,22 +177,38 @@ def fit(  # type: ignore[misc]
         support=kind,
         refine=refine if rounds is None else rounds,
     )
+    model = _build_model(request, rounds, recorded)
+    if not compute:
+        return model
+    computed = model.compute()
+    fitted, known = (computed, None) if rounds == 0 else cast(tuple[MixtureOfExperts, Moments], computed)
+    report_fit(fitted)
+    if rounds == 0:
+        return fitted
+    refined = label_refinement(fitted, refine_rounds(request, fitted.parameters, rounds, known))
+    report_refinement(refined, rounds)
+    return refined
+
+
+def _check_refinement(rounds: int | None, aggregation: str, *, compute: bool) -> None:
+    if rounds == 0:
+        return
+    if not compute:
+        raise InvalidOptionError(
+            "compute: expected True with refinement, whose rounds depend on each other, got False. "
+            "Compute the model, then use daskmoe.refine."
+        )
+    if aggregation == "weighted":
+        raise InvalidOptionError("refine: expected 0 with aggregation='weighted', whose gates are nested.")
+
+
+def _build_model(request: FitRequest, rounds: int | None, recorded: dict[str, Any]) -> Delayed:
+    """The delayed model; where refinement follows, with the moments that it wants to know."""
     label = delayed(label_fit if rounds == 0 else label_fit_with_moments, pure=False, traverse=False)
     result = build_fit(request)
     # The result's name tells apart what the request's token does not, as another support.
     key = f"moe-model-{tokenize(result.key, recorded)}"
-    model = label(result, request.schema, family, recorded, dask_key_name=key)
-    if not compute:
-        return cast(Delayed, model)
-    computed = model.compute()
-    if rounds == 0:
-        report_fit(computed)
-        return cast(MixtureOfExperts, computed)
-    fitted, known = cast(tuple[MixtureOfExperts, Moments | None], computed)
-    report_fit(fitted)
-    refined = label_refinement(fitted, refine_rounds(request, fitted.parameters, rounds, known))
-    report_refinement(refined, rounds)
-    return refined
+    return cast(Delayed, label(result, request.schema, request.options.family, recorded, dask_key_name=key))
 
 
 def fit_local(

@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             model = daskmoe.fit(
                 training,
                 TARGET,
-                features=[name for name in data.data_vars if name != TARGET],
+                features=[str(name) for name in data.data_vars if name != TARGET],
                 n_experts=4,
                 partitions="station",
                 random_state=options.seed,

@@ -70,7 +70,8 @@ def connect(choice: ClusterChoice) -> Iterator[Client]:
     """
     logging.getLogger("asyncio").addFilter(_is_no_exit)
     if choice.scheduler or choice.scheduler_file:
-        with _reach(choice) as client:
+        # A client that cannot start stays the default scheduler, for whatever the process does next.
+        with dask.config.set(scheduler=dask.config.get("scheduler", None)), _reach(choice) as client:
             yield client
         return
     with dask.config.set(_MALLOC), _start_workers(choice.workers) as cluster, Client(cluster) as client:

@@ -242,7 +242,9 @@ def test_a_scheduler_file_without_an_address(
 
 
 def test_an_address_that_is_none(store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = dask.config.get("scheduler", None)
     assert run(fit_arguments(store, tmp_path / "m.zarr", "--scheduler", "localhost")) == BAD_INPUT
+    assert dask.config.get("scheduler", None) == before
     assert "such as tcp://10.0.0.1:8786, got 'localhost'" in caplog.text
 
 

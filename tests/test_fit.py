@@ -174,6 +174,18 @@ def test_the_default_aggregation_gives_the_same_bits_too(data: xr.Dataset, store
             assert_same_bits(model.compute(scheduler=scheduler), expected)
 
 
+def test_masked_rows_give_the_same_bits_too(tmp_path: Path) -> None:
+    # Enough that each window sends a part of its rows only.
+    data, _ = daskmoe.simulate(30_000, n_features=2, n_experts=2, random_state=0)
+    data = data.compute()
+    data["y"][::7] = np.nan
+    data.chunk(row=2_500).to_zarr(tmp_path / "rows.zarr", zarr_format=2)
+    options = {**FAST, "aggregation": "auto", "on_error": "skip"}
+    expected = daskmoe.fit(tmp_path / "rows.zarr", "y", **options)
+    with xr.open_zarr(tmp_path / "rows.zarr", consolidated=True) as lazy:
+        assert_same_bits(daskmoe.fit(lazy, "y", **options), expected)
+
+
 def test_seed_decides(store: Path, expected: MixtureOfExperts) -> None:
     # The starts differ, and with them the support sample and the last digits of the result.
     other = daskmoe.fit(store, "y", **(FAST | {"random_state": 8}))

@@ -90,6 +90,17 @@ def test_one_local_fit_a_partition_one_aggregate_few_others(thousand: Path, aggr
     assert others.pop() <= 3
 
 
+def test_no_task_of_a_lazy_dataset_is_handed_more_than_a_chunk_of_the_sample() -> None:
+    n, chunk = 4_000_000, 200_000
+    features = dask.array.zeros((n, 2), chunks=(chunk, 2))
+    lazy = xr.Dataset({"X": (("row", "feature"), features), "y": ("row", features[:, 0])})
+    options = FAST | {"aggregation": "auto", "compute": False}
+    assert kinds(keys_of(daskmoe.fit(lazy, "y", **options)))["moe-sample"] == n // chunk
+    # What is in memory already is handed over as views of a few rows.
+    small = kinds(keys_of(daskmoe.fit(rows(50_000), "y", partitions=2, **options)))
+    assert small["moe-sample"] == 16
+
+
 @pytest.mark.parametrize("aggregation", ["auto", "reduction"])
 @pytest.mark.parametrize("partitions", [None, 1_000])
 def test_a_thousand_partitions_pickle_to_less_than_a_megabyte(

@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from itertools import pairwise
 from typing import Literal, NamedTuple, cast
 
 import numpy as np
@@ -29,6 +28,7 @@ from daskmoe.rows import Partition, RowSchema, SampleWindow, read_box
 
 _SAMPLE_TASKS = 16
 _MOST_SHARES = 4
+_MOST_HELD_ROWS = 250_000
 
 
 class GivenSupport(NamedTuple):
@@ -157,16 +157,15 @@ def _build_support(request: FitRequest) -> Delayed | None:
 
 
 def _build_pilot(request: FitRequest, shared: Delayed) -> Delayed:
-    """The tasks of a shared start: at most `_SAMPLE_TASKS` that read, one that fits."""
+    """The tasks of a shared start: a few that read, one that fits."""
     read = delayed(read_sample, pure=False, traverse=False)
-    groups = _sample_groups(request)
-    most = _sent_rows(request, len(groups))
+    share = _most_share(request)
     samples = [
         read(
-            shared, windows, [piece_of(request, part.window) for part in windows], most,
+            shared, windows, [piece_of(request, part.window) for part in windows], share,
             dask_key_name=f"moe-sample-{request.token}-{index}",
         )
-        for index, windows in enumerate(groups)
+        for index, windows in enumerate(_sample_groups(request))
     ]  # fmt: skip
     fit = delayed(fit_pilot, pure=False)
     return cast(Delayed, fit(shared, samples, dask_key_name=f"moe-pilot-{request.token}"))
@@ -175,10 +174,10 @@ def _build_pilot(request: FitRequest, shared: Delayed) -> Delayed:
 def fit_directly(request: FitRequest) -> FitResult:
     """The result of a request without a graph, in this thread."""
     plan = task_plan(request)
-    groups = _sample_groups(request)
-    most = _sent_rows(request, len(groups))
+    share = _most_share(request)
     samples = [
-        read_sample(plan, parts, [piece_of(request, p.window) for p in parts], most) for parts in groups
+        read_sample(plan, parts, [piece_of(request, p.window) for p in parts], share)
+        for parts in _sample_groups(request)
     ]
     pilot = fit_pilot(plan, samples) if samples else None
     results = [
@@ -198,14 +197,24 @@ def task_plan(request: FitRequest) -> TaskPlan:
 
 
 def _sample_groups(request: FitRequest) -> list[tuple[SampleWindow, ...]]:
-    tasks = min(len(request.sample), _SAMPLE_TASKS)
-    bounds = [i * len(request.sample) // tasks for i in range(tasks + 1)] if tasks else []
-    return [request.sample[start:stop] for start, stop in pairwise(bounds)]
+    """The windows of each task, of a dataset no more than may be in memory beside each other."""
+    most = math.ceil(len(request.sample) / _SAMPLE_TASKS)
+    opened = isinstance(request.source, str)
+    groups: list[list[SampleWindow]] = []
+    held = 0
+    for part in request.sample:
+        held += 0 if opened else part.window.n_rows
+        if not groups or len(groups[-1]) == most or held > _MOST_HELD_ROWS:
+            groups.append([])
+            held = 0 if opened else part.window.n_rows
+        groups[-1].append(part)
+    return [tuple(group) for group in groups]
 
 
-def _sent_rows(request: FitRequest, tasks: int) -> int:
-    """Most rows that one of the tasks sends: more than its share, as others may have masked rows only."""
-    return math.ceil(_MOST_SHARES * request.sample_rows / max(tasks, 1))
+def _most_share(request: FitRequest) -> float:
+    """The most of its rows that a window sends: more than are used, as others may have masked rows only."""
+    drawn = sum(part.positions.size for part in request.sample)
+    return min(1.0, _MOST_SHARES * request.sample_rows / max(drawn, 1))
 
 
 def _shares(request: FitRequest) -> list[tuple[Partition, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -49,15 +50,16 @@ class Sampled(NamedTuple):
 
 
 def read_sample(
-    plan: TaskPlan, windows: Sequence[SampleWindow], pieces: Sequence[xr.Dataset | None], most: int
+    plan: TaskPlan, windows: Sequence[SampleWindow], pieces: Sequence[xr.Dataset | None], share: float
 ) -> Sampled:
-    """Read some of the pilot's sample; of more than ``most`` complete rows a random part.
+    """Read some of the pilot's sample; of each window at most a random ``share`` of its rows.
 
     Incomplete rows and those of a wrong weight are left out, whatever ``plan.on_error`` says: their
     partition tells of them. It decides about windows that cannot be read.
     """
-    sample = merge_samples([_read(plan, *pair) for pair in zip(windows, pieces, strict=True)])
-    return _thinned(sample, most, _generator(plan, windows[0].window.index))
+    return merge_samples(
+        [_read(plan, part, piece, share) for part, piece in zip(windows, pieces, strict=True)]
+    )
 
 
 def _generator(plan: TaskPlan, *part: int) -> np.random.Generator:
@@ -71,13 +73,15 @@ def _thinned(sample: Sampled, most: int, rng: np.random.Generator) -> Sampled:
     return sample._replace(rows=sample.rows.take(kept))
 
 
-def _read(plan: TaskPlan, part: SampleWindow, piece: xr.Dataset | None) -> Sampled:
+def _read(plan: TaskPlan, part: SampleWindow, piece: xr.Dataset | None, share: float) -> Sampled:
     positions = part.positions
     work = partial(load_rows, plan, part.window, piece, "drop", positions)
     rows = attempt(plan, part.window, work)
     if isinstance(rows, DaskMoEError):
         return Sampled(None, positions.size, unread=positions.size, failure=str(rows))
-    return Sampled(observations(rows), positions.size, incomplete=rows.dropped, reasons=rows.reasons)
+    sample = Sampled(observations(rows), positions.size, incomplete=rows.dropped, reasons=rows.reasons)
+    most = math.ceil(share * positions.size)
+    return _thinned(sample, most, _generator(plan, part.window.index))
 
 
 def merge_samples(samples: Sequence[Sampled]) -> Sampled:

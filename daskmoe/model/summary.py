@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import xarray as xr
 
 from daskmoe.schema import COEF, EXPERT, FEATURE, GATE_COEF, GATE_INTERCEPT, INTERCEPT, PARTITION, VARIANCE
@@ -10,6 +12,7 @@ from daskmoe.storage import ModelParts
 MAX_FEATURES = 30
 MAX_EXPERTS = 12
 _WIDTH = 12
+_REASON = 100
 
 
 def summarize(parts: ModelParts) -> str:
@@ -73,7 +76,8 @@ def _states(diagnostics: xr.Dataset) -> str:
         return ", all ok"
     first = failed[0]
     label = f" {first[PARTITION].item()}" if PARTITION in first.coords else ""
-    return f", {failed.size} not ok (first: partition{label}, {first.item()})"
+    reason = textwrap.shorten(str(first.item()), _REASON, placeholder=" ...")
+    return f", {failed.size} not ok (first: partition{label}, {reason})"
 
 
 def _by_feature(values: xr.DataArray) -> dict[str, list[float]]:

@@ -101,7 +101,7 @@ def _per_partition(parts: Sequence[PartitionResult]) -> dict[str, Any]:
         "weight": ("sum of the row weights", [r.estimate.weight for r in parts]),
         "log_likelihood": ("sum of log f(y|x) in nats", [r.estimate.log_likelihood for r in parts]),
         "penalized_log_likelihood": ("maximized objective in nats", [r.estimate.objective for r in parts]),
-        "passes": ("passes over all rows", [r.estimate.iterations for r in parts]),
+        "passes": ("passes over all rows", [r.estimate.passes for r in parts]),
         "converged": ("1 where the local fit converged", [int(r.estimate.converged) for r in parts]),
         "seconds": ("time of the local fit in seconds", [r.estimate.seconds for r in parts]),
         "data_bytes": ("size of the rows in bytes", [r.data_bytes for r in parts]),

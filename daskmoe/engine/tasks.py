@@ -242,7 +242,7 @@ def _left_out(partition: Partition, plan: TaskPlan, reason: str) -> PartitionRes
         weight=0.0,
         log_likelihood=float("nan"),
         objective=float("nan"),
-        iterations=0,
+        passes=0,
         converged=False,
         start_log_likelihoods=np.empty(0),
         expert_weights=np.empty(0),

@@ -116,7 +116,7 @@ def expand_estimate(rows: Observations, pilot: Pilot) -> tuple[LocalEstimate, Ex
         weight=raw.weight,
         log_likelihood=raw.value - offset,
         objective=state.statistics.value - offset,
-        iterations=passes,
+        passes=passes,
         converged=True,
         start_log_likelihoods=np.empty(0),
         expert_weights=raw.mass,

@@ -66,7 +66,7 @@ def fit_local_estimate(
         weight=known.weight,
         log_likelihood=objective + float(prior.penalty(*result.parameters)),
         objective=objective,
-        iterations=result.passes,
+        passes=result.passes,
         converged=result.converged,
         start_log_likelihoods=starts - np.log(coordinates.scale),
         expert_weights=mass[order],

@@ -99,7 +99,7 @@ class LocalEstimate(NamedTuple):
         Sum over rows of (weighted) log f(y|x), without the prior.
     objective : float
         The maximized penalized log-likelihood.
-    iterations : int
+    passes : int
         Passes over all rows of the partition that the kept ascent took.
     converged : bool
     start_log_likelihoods : ndarray
@@ -118,7 +118,7 @@ class LocalEstimate(NamedTuple):
     weight: float
     log_likelihood: float
     objective: float
-    iterations: int
+    passes: int
     converged: bool
     start_log_likelihoods: FloatArray
     expert_weights: FloatArray

@@ -28,6 +28,7 @@ from daskmoe.rows import (
 
 _PILOT_ROWS = 10_000
 _LARGEST_PILOT_ROWS = 30_000
+# Where rows may be masked, so many times as many are drawn.
 _SPARE = 10
 
 
@@ -62,8 +63,8 @@ def plan_request(
         _check_rows(planned, schema, options.n_experts)
     else:
         _check_estimator(aggregation, n_experts, options.n_experts, len(planned))
-        if on_error == "raise":
-            _check_sizes(planned, schema, options.n_experts)
+    if on_error == "raise" and not shared_start:
+        _check_sizes(planned, schema, options.n_experts)
     return FitRequest(
         source=source,
         schema=schema,

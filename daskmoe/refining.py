@@ -49,7 +49,8 @@ def refine(
     data : xr.Dataset or path
         Labelled as in the fit.
     rounds : int or "converged"
-        Most rounds. None is run that would gain nothing.
+        Most rounds. The first evaluates the model as it is: one alone moves nothing. None is run that would
+        gain nothing.
     partitions : int, str or None
         As in `fit`.
     on_error : {"raise", "skip"}

@@ -27,7 +27,9 @@ from daskmoe.engine.tasks import Sends, TaskPlan, fit_partition
 from daskmoe.rows import Partition, RowSchema, SampleWindow, read_box
 
 _SAMPLE_TASKS = 16
+# Where a sample is spread unevenly, parts of it may send so many times what they would otherwise.
 _MOST_SHARES = 4
+# A task has all its pieces of a dataset in memory at once.
 _MOST_HELD_ROWS = 250_000
 
 
@@ -197,16 +199,16 @@ def task_plan(request: FitRequest) -> TaskPlan:
 
 
 def _sample_groups(request: FitRequest) -> list[tuple[SampleWindow, ...]]:
-    """The windows of each task, of a dataset no more than may be in memory beside each other."""
+    """The windows of each task, which opens a store for one after the other."""
     most = math.ceil(len(request.sample) / _SAMPLE_TASKS)
-    opened = isinstance(request.source, str)
     groups: list[list[SampleWindow]] = []
     held = 0
     for part in request.sample:
-        held += 0 if opened else part.window.n_rows
+        rows = 0 if isinstance(request.source, str) else part.window.n_rows
+        held += rows
         if not groups or len(groups[-1]) == most or held > _MOST_HELD_ROWS:
             groups.append([])
-            held = 0 if opened else part.window.n_rows
+            held = rows
         groups[-1].append(part)
     return [tuple(group) for group in groups]
 

@@ -2,11 +2,13 @@
 
 Excess is the global fit's held-out log-likelihood a row less the aggregate's, in nats; the table gives
 medians over seeds. Partitions are exchangeable, or sorted by one noisy covariate, or hold the rows of three
-of five experts each (``three``: local fits of three experts, a result of five).
+of five experts each (``three``: local fits of three experts, a result of five); on request they are sorted by
+the response.
 
     python -m tests.benchmarks.aggregation --seeds 3
     python -m tests.benchmarks.aggregation --partitions 16 --seeds 10
     python -m tests.benchmarks.aggregation --partitions 64 128 --methods auto --orders exchangeable sorted
+    python -m tests.benchmarks.aggregation --partitions 4 16 --seeds 3 --methods auto --orders response
     python -m tests.benchmarks.aggregation --tiny
 """
 
@@ -67,9 +69,11 @@ def draw_case(design: str, seed: int, size: Size) -> Case:
 
 
 def ordered(case: Case, order: str, seed: int) -> xr.Dataset:
-    """The rows as they come, or by their first feature and noise."""
+    """The rows as they come, by their response, or by their first feature and noise."""
     if order == "exchangeable":
         return case.data
+    if order == "response":
+        return case.data.isel(row=np.argsort(case.data["y"].values))
     noise = np.random.default_rng([seed, 1]).standard_normal(case.data.sizes["row"])
     return case.data.isel(row=np.argsort(case.data["X"].values[:, 0] + NOISE * noise))
 
@@ -152,7 +156,7 @@ def main(arguments: list[str] | None = None) -> str:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--partitions", type=int, nargs="+", default=[16, 64, 128])
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=list(DESIGNS))
-    parser.add_argument("--orders", nargs="+", choices=ORDERS, default=list(ORDERS))
+    parser.add_argument("--orders", nargs="+", choices=[*ORDERS, "response"], default=list(ORDERS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--tiny", action="store_true", help="One small draw: whether it runs.")
     options = parser.parse_args(arguments)

@@ -70,11 +70,15 @@ def connect(choice: ClusterChoice) -> Iterator[Client]:
     """
     logging.getLogger("asyncio").addFilter(_is_no_exit)
     if choice.scheduler or choice.scheduler_file:
-        # A client that cannot start stays the default scheduler, for whatever the process does next.
-        with dask.config.set(scheduler=dask.config.get("scheduler", None)), _reach(choice) as client:
+        with _reach(choice) as client:
             yield client
         return
-    with dask.config.set(_MALLOC), _start_workers(choice.workers) as cluster, Client(cluster) as client:
+    with (
+        dask.config.set(_MALLOC),
+        _start_workers(choice.workers) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        client.as_current(),
+    ):
         logger.info("%d worker processes started.", len(cluster.workers))
         _log_dashboard(client.dashboard_link)
         try:
@@ -91,7 +95,8 @@ def _reach(choice: ClusterChoice) -> Iterator[Client]:
     address = choice.scheduler or _address_in(choice.scheduler_file)
     logger.info("Connecting to %s", address)
     try:
-        client = Client(address)
+        # As the default, a client that cannot start would stay it for whatever the process does next.
+        client = Client(address, set_as_default=False)
     except ValueError as error:
         raise InvalidOptionError(
             f"Expected the address of a scheduler, such as tcp://10.0.0.1:8786, got {address!r}: {error}"
@@ -101,7 +106,7 @@ def _reach(choice: ClusterChoice) -> Iterator[Client]:
             f"The scheduler at {address} does not answer. Check that it runs, that the address (or the "
             "scheduler file) is not that of an older one, and that a firewall lets this machine through."
         ) from error
-    with client:
+    with client, client.as_current():
         logger.info("Dashboard: %s", client.dashboard_link)
         _wait_for_a_worker(client, str(address))
         yield client

@@ -46,6 +46,14 @@ def client(cluster: LocalCluster) -> Iterator[Client]:
         yield connected
 
 
+@pytest.fixture(autouse=True)
+def no_scheduler_is_left_behind() -> Iterator[None]:
+    """Fail the test that leaves another default scheduler than it found, not all that come after it."""
+    before = dask.config.get("scheduler", None)
+    yield
+    assert dask.config.get("scheduler", None) == before
+
+
 @pytest.fixture
 def raise_if_dask_computes() -> Callable[..., AbstractContextManager[None]]:
     """Context manager: fails when Dask computes more than ``max_computes`` (default 0) times inside it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -17,13 +18,14 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, default_client
 
 import daskmoe
 from daskmoe.cli import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT, run
-from daskmoe.cluster import TaskCounts, count_tasks, show_progress
+from daskmoe.cluster import ClusterChoice, TaskCounts, connect, count_tasks, show_progress
 from daskmoe.demo import Row, format_table, free_folder
 from daskmoe.demo_figure import draw_demo_figure
+from daskmoe.errors import InvalidOptionError
 
 
 @pytest.fixture(scope="module")
@@ -242,10 +244,22 @@ def test_a_scheduler_file_without_an_address(
 
 
 def test_an_address_that_is_none(store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    before = dask.config.get("scheduler", None)
     assert run(fit_arguments(store, tmp_path / "m.zarr", "--scheduler", "localhost")) == BAD_INPUT
-    assert dask.config.get("scheduler", None) == before
     assert "such as tcp://10.0.0.1:8786, got 'localhost'" in caplog.text
+
+
+@pytest.mark.parametrize("address", ["localhost", "tcp://127.0.0.1:9"])
+def test_a_client_that_cannot_start_is_never_the_default(address: str) -> None:
+    # Without the collector its remains would be found by the next client that closes, at some times only.
+    gc.disable()
+    try:
+        with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+            with pytest.raises((InvalidOptionError, TimeoutError)), connect(ClusterChoice(scheduler=address)):
+                pass
+            with pytest.raises(ValueError, match="No clients found"):
+                default_client()
+    finally:
+        gc.enable()
 
 
 def test_a_scheduler_without_workers(
@@ -309,6 +323,7 @@ def test_an_interrupt_from_the_terminal_reaches_no_worker(tmp_path: Path) -> Non
     # Said once a second while partitions are fitted.
     while not any("Partitions fitted" in line for line in lines):
         lines.append(job.stderr.readline())
+        assert lines[-1], f"the job ended early: {lines}"
     os.killpg(job.pid, signal.SIGINT)
     _, rest = job.communicate(timeout=60)
     assert job.returncode == INTERRUPTED

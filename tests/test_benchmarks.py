@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from benchmarks import aggregation, local_fit, reduction, refinement
+from benchmarks import aggregation, beijing_hits, local_fit, reduction, refinement
 
 
 def test_ratios_and_memory_of_local_fits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,6 +30,15 @@ def test_hit_rates_of_local_fits(capsys: pytest.CaptureFixture[str]) -> None:
         assert hits is not None
         assert int(hits[1]) <= int(hits[2]) == 1
         assert float(hits[3]) >= 0
+
+
+def test_hit_rates_on_real_rows(data_path: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("--samples", "1", "--rows", "1500", "--seeds", "2", "--long-runs", "2")
+    beijing_hits.main([str(data_path("beijing")), *few])
+    sample, total = capsys.readouterr().out.splitlines()
+    gaps = re.findall(r"(\S+e\S+)", sample)
+    hits = sum(float(gap) <= local_fit.HIT for gap in gaps)
+    assert total == f"hits {hits} of 2, worst gap {max(gaps, key=float)}"
 
 
 def test_whole_fits_of_several_draws(capsys: pytest.CaptureFixture[str]) -> None:

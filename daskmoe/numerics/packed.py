@@ -80,15 +80,10 @@ class _Cycle:
     """
 
     def __init__(self, size: int, rows: int, precision: type) -> None:
-        self.rows = rows
-        self._size, self._precision = size, precision
-        self._prepare(rows)
-
-    def _prepare(self, width: int) -> None:
-        """Working arrays for ``width`` rows."""
-        half = self._size // 2
-        self._twice = empty((self._size + half, width), self._precision)
-        self._out = empty((half + 1, self._size, width), self._precision)
+        self.rows, self._size = rows, size
+        half = size // 2
+        self._twice = empty((size + half, rows), precision)
+        self._out = empty((half + 1, size, rows), precision)
         row, column = self._twice.strides
         # Entry (d, a) is row a + d.
         self._later = as_strided(self._twice, self._out.shape, (row, row, column), writeable=False)
@@ -96,12 +91,11 @@ class _Cycle:
     def products(self, design: Array) -> Array:
         """Products of ``design`` (q, B), shape ((q // 2 + 1) q, B)."""
         width = design.shape[1]
-        if width != self._out.shape[2]:
-            self._prepare(width)
-        self._twice[: self._size] = design
-        self._twice[self._size :] = self._twice[: self._size // 2]
-        np.multiply(self._twice[: self._size], self._later, out=self._out)
-        return self._out.reshape(-1, width)
+        twice, out = self._twice[:, :width], self._out[..., :width]
+        twice[: self._size] = design
+        twice[self._size :] = twice[: self._size // 2]
+        np.multiply(twice[: self._size], self._later[..., :width], out=out)
+        return out.reshape(-1, width)
 
 
 def _cycle_size(size: int) -> int:

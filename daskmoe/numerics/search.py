@@ -37,20 +37,30 @@ class _Race(NamedTuple):
         EM passes before each halving of the field.
     polished : int
         How many of the leaders are polished.
+    last : int
+        EM passes after them, for as long as several runs are left.
     close : float
         Of two runs no more nats a row apart, only the better goes on.
     """
 
     passes: tuple[int, ...]
     polished: int
+    last: int = 0
     close: float = _SUBSAMPLE_TOLERANCE
 
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Passes before every look at the field."""
+        return (*self.passes, *[_LOOK] * (self.last // _LOOK))
 
-_FIRST_RACE = _Race((8, 8, 16), 4)
+
+# Passes between two looks at the last runs.
+_LOOK = 4
+_FIRST_RACE = _Race((8, 8), 4, last=16)
 # How many go on beyond a stage.
 _FINALISTS = 2
 # Where the likelihood is rugged: more starts, more of them polished, jumps a start, and the passes of a jump.
-_RUGGED_RACE = _Race((8, 8, 16), 12)
+_RUGGED_RACE = _Race((8, 8), 12, last=16)
 _RUGGED_STARTS = 2
 _RUGGED_JUMPS = 1
 _JUMP_PASSES = 60
@@ -236,7 +246,9 @@ def _run_race(
     reached = np.empty(n_init)
     alive = np.arange(n_init)
     close = race.close * problem.rows.total_weight
-    for passes in race.passes:
+    for stage, passes in enumerate(race.stages):
+        if stage >= len(race.passes) and len(alive) == 1:
+            break
         state = em(state, blocks, problem.prior, passes)
         reached[alive] = state.statistics.log_likelihood
         best = np.argsort(-state.objective, kind="stable")

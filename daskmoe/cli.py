@@ -40,6 +40,8 @@ INTERRUPTED: Final = 130
 
 _INPUT_ERRORS = (InvalidDataError, InvalidOptionError, OutputExistsError, SchemaError, StoreError)
 
+_FILE = click.Path(exists=True, dir_okay=False)
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -97,9 +99,7 @@ def cluster_options(command: Command) -> Command:
     """Add the options that say where a command runs and how much it says."""
     for option in (
         verbose_option,
-        click.option(
-            "--scheduler-file", type=click.Path(exists=True), help="Use the scheduler of this file."
-        ),
+        click.option("--scheduler-file", type=_FILE, help="Use the scheduler of this file."),
         click.option("--scheduler", metavar="ADDRESS", help="Use the scheduler at this address."),
         click.option(
             "--workers",
@@ -229,7 +229,7 @@ def fit(
     # Built before the cluster starts, so that bad input is said at once.
     job = daskmoe.fit(store, features=names, partitions=split, random_state=seed, compute=False, **options)
     with resumable(options["checkpoint"]), connect(choice) as client:
-        with show_progress(client, "moe-local-fit", "Partitions fitted"):
+        with show_progress(client, job, "moe-local-fit", "Partitions fitted"):
             model = job.compute()
         report_fit(model)
         if refine:

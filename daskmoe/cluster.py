@@ -18,13 +18,17 @@ from typing import Any, NamedTuple
 
 import dask
 import dask.system
+from dask.delayed import Delayed
 from distributed import Client, LocalCluster
+from distributed.comm.addressing import get_address_host_port
 
 from daskmoe.errors import InvalidOptionError
 
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 1.0
+_POLL_SECONDS = 0.5
+# A question to a scheduler that is gone may never be answered.
+_LAST_POLL_SECONDS = 5.0
 _WORKERS_TIMEOUT = 120
 # Dask's own 64 KiB makes workers return every temporary array to the system: local fits take twice as long.
 _MALLOC = {"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 128 * 2**20}
@@ -48,13 +52,6 @@ class ClusterChoice(NamedTuple):
     scheduler_file: str | None = None
 
 
-class TaskCounts(NamedTuple):
-    """How many of the tasks of one name are done."""
-
-    done: int
-    total: int
-
-
 @contextmanager
 def connect(choice: ClusterChoice) -> Iterator[Client]:
     """Client of the chosen cluster, Dask's default scheduler until the block ends.
@@ -69,7 +66,7 @@ def connect(choice: ClusterChoice) -> Iterator[Client]:
         If the scheduler does not answer or has no worker.
     """
     logging.getLogger("asyncio").addFilter(_is_no_exit)
-    if choice.scheduler or choice.scheduler_file:
+    if choice.scheduler is not None or choice.scheduler_file is not None:
         with _reach(choice) as client:
             yield client
         return
@@ -92,15 +89,18 @@ def connect(choice: ClusterChoice) -> Iterator[Client]:
 
 @contextmanager
 def _reach(choice: ClusterChoice) -> Iterator[Client]:
-    address = choice.scheduler or _address_in(choice.scheduler_file)
+    address = _address_in(choice.scheduler_file) if choice.scheduler is None else choice.scheduler
     logger.info("Connecting to %s", address)
     try:
-        # As the default, a client that cannot start would stay it for whatever the process does next.
-        client = Client(address, set_as_default=False)
+        # A client that is made for what is no address waits a minute when it is thrown away.
+        get_address_host_port(address)
     except ValueError as error:
         raise InvalidOptionError(
             f"Expected the address of a scheduler, such as tcp://10.0.0.1:8786, got {address!r}: {error}"
         ) from error
+    try:
+        # As the default, a client that cannot start would stay it for whatever the process does next.
+        client = Client(address, set_as_default=False)
     except OSError as error:
         raise TimeoutError(
             f"The scheduler at {address} does not answer. Check that it runs, that the address (or the "
@@ -115,7 +115,7 @@ def _reach(choice: ClusterChoice) -> Iterator[Client]:
 def _address_in(scheduler_file: str | None) -> str:
     try:
         return str(json.loads(Path(str(scheduler_file)).read_text(encoding="utf-8"))["address"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidOptionError(
             f"{scheduler_file}: expected the file that `dask scheduler --scheduler-file` writes, with an "
             f"address; it cannot be read as one: {error!r}"
@@ -159,7 +159,9 @@ def _deaf_to_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        # None is a handler that Python did not set and cannot put back.
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
 
 
 def _is_no_exit(record: logging.LogRecord) -> bool:
@@ -185,34 +187,36 @@ def _log_dashboard(link: str) -> None:
         logger.info("It is empty until bokeh is installed: pip install 'daskmoe[dashboard]'")
 
 
-def count_tasks(client: Client, prefix: str) -> TaskCounts:
-    """Tasks on the scheduler whose key starts with ``prefix``."""
+def count_done(client: Client, prefix: str) -> int:
+    """Tasks on the scheduler whose key starts with ``prefix`` and that are done."""
 
     # Nested, so that it travels by value: a scheduler elsewhere may not have daskmoe.
-    def count(dask_scheduler: Any) -> tuple[int, int]:
-        done = total = 0
-        for name, group in dask_scheduler.task_groups.items():
-            if str(name).startswith(prefix):
-                done += sum(group.states[state] for state in ("memory", "released", "forgotten", "erred"))
-                total += sum(group.states.values())
-        return done, total
+    def count(dask_scheduler: Any) -> int:
+        done = ("memory", "released", "erred")
+        return sum(
+            task.state in done for key, task in dask_scheduler.tasks.items() if str(key).startswith(prefix)
+        )
 
-    return TaskCounts(*client.run_on_scheduler(count))
+    return int(client.run_on_scheduler(count))
 
 
 @contextmanager
-def show_progress(client: Client, prefix: str, label: str) -> Iterator[None]:
-    """Report on stderr, while the block runs, how many tasks of a name are done.
+def show_progress(client: Client, job: Delayed, kind: str, label: str) -> Iterator[None]:
+    """Report on stderr, while the block runs, how many tasks of a job are done.
 
     Parameters
     ----------
     client : Client
-    prefix : str
-        Start of the keys of the tasks.
+    job : Delayed
+        What the block computes; a scheduler may have other jobs too.
+    kind : str
+        Start of the keys of the tasks that count.
     label : str
-        What a task is, in the plural.
+        What such a task is, in the plural.
     """
-    reporter = _Reporter(client, prefix, label)
+    keys = [key for key in map(str, job.__dask_graph__()) if key.startswith(kind)]
+    prefix = keys[0].rpartition("-")[0] if keys else kind
+    reporter = _Reporter(client, prefix, len(keys), label)
     stop = threading.Event()
     thread = threading.Thread(target=reporter.watch, args=(stop,), daemon=True)
     thread.start()
@@ -220,46 +224,43 @@ def show_progress(client: Client, prefix: str, label: str) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join()
-    reporter.finish()
+        thread.join(_LAST_POLL_SECONDS)
+    reporter.show(len(keys))
 
 
 class _Reporter:
-    def __init__(self, client: Client, prefix: str, label: str) -> None:
-        self._client, self._prefix, self._label = client, prefix, label
+    def __init__(self, client: Client, prefix: str, total: int, label: str) -> None:
+        self._client, self._prefix, self._total, self._label = client, prefix, total, label
         # A terminal shows a bar; a log gets a line for every tenth.
         self._draw, self._steps = (_draw_bar, 200) if sys.stderr.isatty() else (_log_line, 10)
-        self._shown, self._total = -1, 0
+        self._shown = -1
 
     def watch(self, stop: threading.Event) -> None:
-        """Show the counts every second until told to stop."""
+        """Show the count twice a second until told to stop."""
         while not stop.wait(_POLL_SECONDS):
             try:
-                counts = count_tasks(self._client, self._prefix)
+                done = count_done(self._client, self._prefix)
             except (OSError, ValueError, TimeoutError):
                 # The cluster is gone; whatever waits for the result says why.
                 return
-            self._total = max(self._total, counts.total)
-            self._show(counts)
+            self.show(done)
 
-    def finish(self) -> None:
-        """Show that all are done: by now the scheduler may have forgotten the tasks."""
-        self._show(TaskCounts(self._total, self._total))
-
-    def _show(self, counts: TaskCounts) -> None:
-        step = self._steps * counts.done // max(counts.total, 1)
-        if counts.total and step != self._shown:
+    def show(self, done: int) -> None:
+        """Show the count where it is a step on."""
+        step = self._steps * done // max(self._total, 1)
+        # Results that were used are forgotten, which is no step back.
+        if step > self._shown and self._total:
             self._shown = step
-            self._draw(counts, self._label)
+            self._draw(done, self._total, self._label)
 
 
-def _log_line(counts: TaskCounts, label: str) -> None:
-    logger.info("%s: %d of %d", label, counts.done, counts.total)
+def _log_line(done: int, total: int, label: str) -> None:
+    logger.info("%s: %d of %d", label, done, total)
 
 
-def _draw_bar(counts: TaskCounts, label: str) -> None:
-    filled = 40 * counts.done // counts.total
-    end = "\n" if counts.done == counts.total else ""
+def _draw_bar(done: int, total: int, label: str) -> None:
+    filled = 40 * done // total
+    end = "\n" if done == total else ""
     bar = "█" * filled + "·" * (40 - filled)
-    sys.stderr.write(f"\r{label} {bar} {counts.done} of {counts.total}{end}")
+    sys.stderr.write(f"\r{label} {bar} {done} of {total}{end}")
     sys.stderr.flush()

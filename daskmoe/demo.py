@@ -17,6 +17,7 @@ from daskmoe.cluster import show_progress
 from daskmoe.demo_figure import draw_demo_figure
 from daskmoe.model import MixtureOfExperts
 from daskmoe.numerics.parameters import FloatArray
+from daskmoe.reporting import report_fit
 from daskmoe.rows import open_store
 from daskmoe.simulation import simulate
 from daskmoe.storage import save_zarr
@@ -143,14 +144,17 @@ def _fit_all(
     client: Client, simulation: Simulation, options: DemoOptions, aggregation: str
 ) -> tuple[MixtureOfExperts, float]:
     started = time.perf_counter()
-    with show_progress(client, "moe-local-fit", "Partitions fitted"):
-        model = fit(
-            simulation.training,
-            simulation.truth.target,
-            n_experts=_EXPERTS,
-            aggregation=aggregation,
-            random_state=options.seed,
-        )
+    job = fit(
+        simulation.training,
+        simulation.truth.target,
+        n_experts=_EXPERTS,
+        aggregation=aggregation,
+        random_state=options.seed,
+        compute=False,
+    )
+    with show_progress(client, job, "moe-local-fit", "Partitions fitted"):
+        model = job.compute()
+    report_fit(model)
     return model, time.perf_counter() - started
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -11,47 +12,60 @@ from typing import Any
 import dask
 import hypothesis
 import pytest
+from clusters import connect_to, start_workers
 from distributed import Client, LocalCluster
+from distributed.client import _global_clients
+
+from daskmoe.engine import threads
 
 ROOT = Path(__file__).resolve().parent.parent
-CLUSTER_TIMEOUT = 60
+TASKS_TIMEOUT = 60
 
-hypothesis.settings.register_profile("default", max_examples=25, deadline=None)
+# How fast a machine draws is no matter of health.
+_SLOW = (hypothesis.HealthCheck.too_slow,)
+hypothesis.settings.register_profile("default", max_examples=25, deadline=None, suppress_health_check=_SLOW)
 # CI draws the same examples on every run, so that a failure there belongs to the change that it names.
-hypothesis.settings.register_profile("ci", max_examples=50, deadline=None, derandomize=True)
+hypothesis.settings.register_profile(
+    "ci", max_examples=50, deadline=None, derandomize=True, suppress_health_check=_SLOW
+)
 hypothesis.settings.load_profile("ci" if "CI" in os.environ else "default")
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[LocalCluster]:
     """Two worker processes with one thread each, started once for the session."""
-    with (
-        dask.config.set({"distributed.comm.timeouts.connect": f"{CLUSTER_TIMEOUT}s"}),
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",
-            host="127.0.0.1",
-        ) as started,
-    ):
+    with start_workers(2) as started:
         yield started
 
 
 @pytest.fixture
 def client(cluster: LocalCluster) -> Iterator[Client]:
     """A client of the session's cluster, Dask's default scheduler for the length of one test."""
-    with Client(cluster, timeout=CLUSTER_TIMEOUT) as connected:
-        connected.wait_for_workers(2, timeout=CLUSTER_TIMEOUT)
+    with connect_to(cluster, 2) as connected:
         yield connected
 
 
 @pytest.fixture(autouse=True)
-def no_scheduler_is_left_behind() -> Iterator[None]:
-    """Fail the test that leaves another default scheduler than it found, not all that come after it."""
+def nothing_is_left_behind() -> Iterator[None]:
+    """A test that leaves a default scheduler or a client fails, and not those that come after it."""
     before = dask.config.get("scheduler", None)
     yield
-    assert dask.config.get("scheduler", None) == before
+    left = [client for client in list(_global_clients.values()) if client.status != "closed"]
+    for client in left:
+        client.close()
+    after = dask.config.get("scheduler", None)
+    if after != before:
+        dask.config.set(scheduler=before)
+    _wait_for_tasks()
+    assert after == before
+    assert not left
+
+
+def _wait_for_tasks() -> None:
+    """Dask's threads do not wait for each other after an error, and would log into the next test."""
+    end = time.monotonic() + TASKS_TIMEOUT
+    while threads._active and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 @pytest.fixture

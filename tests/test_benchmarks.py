@@ -28,8 +28,8 @@ def test_hit_rates_of_local_fits(capsys: pytest.CaptureFixture[str]) -> None:
     for line in lines:
         hits = re.search(r"hits (\d+)  of (\d+)  worst gap (\S+)", line)
         assert hits is not None
-        assert int(hits[1]) <= int(hits[2]) == 1
-        assert float(hits[3]) >= 0
+        assert hits[1] == hits[2] == "1"
+        assert float(hits[3]) <= local_fit.HIT
 
 
 def test_hit_rates_on_real_rows(data_path: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +47,7 @@ def test_whole_fits_of_several_draws(capsys: pytest.CaptureFixture[str]) -> None
     assert len(lines) == 2
     for line in lines:
         least, median, most = (float(value) for value in re.findall(r"(?:least|median|most) (\S+)", line))
-        assert 1 < least < median < most
+        assert 1 < least <= median <= most
 
 
 def test_what_the_priors_move(capsys: pytest.CaptureFixture[str]) -> None:

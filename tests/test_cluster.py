@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from distributed import Client, LocalCluster
+from clusters import connect_to, start_workers
+from distributed import Client
 
 import daskmoe
 from daskmoe import InvalidDataError, MixtureOfExperts
-from daskmoe.cluster import count_tasks
+from daskmoe.cluster import count_done
 
 pytestmark = pytest.mark.cluster
 
@@ -30,23 +30,7 @@ WAIT = 120
 @contextmanager
 def workers(number: int, **options: Any) -> Iterator[Client]:
     """A client of worker processes of its own."""
-    settings = {
-        "distributed.comm.timeouts.connect": "60s",
-        "distributed.deploy.lost-worker-timeout": "60s",
-    }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=number,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",
-            host="127.0.0.1",
-            **options,
-        ) as cluster,
-        Client(cluster, timeout=60) as client,
-    ):
-        client.wait_for_workers(number, timeout=60)
+    with start_workers(number, **options) as cluster, connect_to(cluster, number) as client:
         yield client
 
 
@@ -114,12 +98,7 @@ def test_any_number_of_workers(number: int, store: Path, expected: MixtureOfExpe
 
 @pytest.mark.slow
 def test_workers_with_threads(store: Path, expected: MixtureOfExperts) -> None:
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=3, dashboard_address="127.0.0.1:0", host="127.0.0.1"
-        ) as cluster,
-        Client(cluster, timeout=60) as client,
-    ):
+    with workers(2, threads_per_worker=3) as client:
         assert_same_bits(result(client, store, "y", **OPTIONS), expected)
 
 
@@ -169,7 +148,7 @@ def test_a_worker_dies_in_the_middle(work: Path) -> None:
         before = client.run(os.getpid)
         model = daskmoe.fit(work, "y", compute=False, **options)
         future = client.compute(model)
-        until(lambda: count_tasks(client, "moe-local-fit").done >= 6)
+        until(lambda: count_done(client, "moe-local-fit") >= 6)
         holders = client.has_what()
         victim = max(holders, key=lambda worker: len(holders[worker]))
         lost = [key for key in holders[victim] if str(key).startswith("moe-local-fit")]

@@ -100,6 +100,7 @@ def test_beijing_example_runs(
 
 @pytest.mark.slow
 @pytest.mark.cluster
+@pytest.mark.timeout(900)
 def test_beijing_reaches_the_published_scores(
     beijing: ModuleType,
     data_path: Callable[[str], Path],

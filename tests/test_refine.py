@@ -396,13 +396,13 @@ def test_a_partition_that_fails_in_one_round_only_is_an_error(
                 raise OSError("the disk is gone")
             return read_rows(plan, partition, piece, on_error)
 
-        monkeypatch.setattr(engine, "read_rows", fail_later)
-        with pytest.raises(PartitionError, match="same rows in every pass"):
-            daskmoe.refine(truth, store, rounds="converged", on_error="skip")
-    monkeypatch.setattr(engine, "read_rows", fail_later)
-    reads[5] = 2
-    with pytest.raises(PartitionError, match=r"'5'.*disk is gone"):
-        daskmoe.refine(truth, store, rounds="converged")
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "read_rows", fail_later)
+            with pytest.raises(PartitionError, match="same rows in every pass"):
+                daskmoe.refine(truth, store, rounds="converged", on_error="skip")
+            reads[5] = 2
+            with pytest.raises(PartitionError, match=r"'5'.*disk is gone"):
+                daskmoe.refine(truth, store, rounds="converged")
 
 
 @pytest.mark.parametrize("rounds", [0, -1, 1.5, True, "often", None])

@@ -67,7 +67,7 @@ _JUMP_PASSES = 60
 # On more rows than these times the first subsample, a whole search is too much work; one optimum less than
 # another by so many nats a row on the first subsample is no rival.
 _RUGGED_ROWS = 16
-_RIVAL = 0.02
+_RIVAL = 0.05
 # Where all rows are few, passes are cheap: up to four times the starts, raced for longer before any leaves,
 # and more jumps. Their optima may be close: no run is dropped for another that it has not met.
 _SMALL_RACE = _Race((32, 32), 16, close=1e-9)

@@ -138,7 +138,8 @@ def fit(
     InvalidOptionError, InvalidDataError, StoreError
         Before any work, for options or data that cannot be fitted.
     InvalidDataError, PartitionError
-        From a task, naming the partition, unless ``on_error="skip"``.
+        From a task, naming the partition, unless ``on_error="skip"``, with which it takes all partitions to
+        fail.
 
     Warns
     -----
@@ -236,6 +237,13 @@ def fit_local(
     ------
     InvalidOptionError, InvalidDataError, StoreError
         For options or data that cannot be fitted.
+    PartitionError
+        With ``on_error="skip"``, if no row is complete.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the fit ended short of a maximum, as it may with more experts than the rows can tell apart.
 
     Examples
     --------

@@ -79,6 +79,9 @@ def _diagnostics(result: FitResult) -> xr.Dataset:
     parts = result.partitions
     sizes = [0 if (p := r.estimate.parameters) is None else p.n_experts for r in parts]
     labelled = label_aggregate(result.aggregate, sizes, [r.label for r in parts])
+    if len(parts) == 1:
+        # The local fit is the model, and its ascent the only one.
+        labelled.attrs["converged"] *= int(parts[0].estimate.status != "not converged")
     variables = _per_partition(parts)
     mass = _padded([r.estimate.expert_weights for r in parts])
     if mass.size:

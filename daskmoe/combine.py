@@ -63,6 +63,8 @@ def aggregate(
         were fitted to, or if the support has other labels or no complete rows.
     InvalidOptionError
         If the method is unknown or K cannot be had.
+    SchemaError, StoreError
+        If a model or the support cannot be opened.
 
     References
     ----------

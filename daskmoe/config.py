@@ -46,7 +46,7 @@ class LocalFitOptions:
     start_rows : int
         Rows of that subsample; all rows where there are fewer.
     max_passes : int
-        Limit of Newton passes over all rows.
+        Limit of an ascent's Newton passes over all rows; the best one may take as many again.
     tolerance : float
         Converged when the predicted gain in log-likelihood a row falls under it, in nats.
     """

@@ -38,8 +38,9 @@ def transportation_divergence(
     model_a, model_b : MixtureOfExperts or path
         The same features, target and family; any numbers of experts.
     support : xr.Dataset or path
-        Rows at which the expectation over x is taken; the target is not needed. Of more than 10,000 rows, a
-        random 10,000 are used.
+        Rows at which the expectation over x is taken; the target is not needed. Of more than 40,000
+        rows, 40,000 spread over the data are looked at; of more than 10,000 complete ones of these, a random
+        10,000 are used.
     kind : {"relaxed", "exact"}
     random_state : int, SeedSequence, Generator or None
         Draws the support rows.

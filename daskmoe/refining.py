@@ -65,8 +65,11 @@ def refine(
 
     Raises
     ------
-    InvalidOptionError, InvalidDataError, StoreError
-        For options or data that do not fit the model.
+    InvalidOptionError, InvalidDataError, SchemaError, StoreError
+        For options or data that do not fit the model, or a model that cannot be opened.
+    PartitionError
+        If a partition cannot be read, with ``on_error="skip"`` if none can, or if the rows differ between two
+        rounds.
 
     Warns
     -----

@@ -6,6 +6,7 @@ import logging
 import warnings
 from typing import Final
 
+import numpy as np
 import xarray as xr
 
 from daskmoe.errors import ConvergenceWarning
@@ -20,7 +21,7 @@ _ITERATED: Final = ("reduction", "whole")
 
 
 def report_fit(model: MixtureOfExperts) -> None:
-    """Log what a fit left out, and warn of an aggregation that did not converge.
+    """Log what a fit left out, and warn of a fit or an aggregation that did not converge.
 
     Parameters
     ----------
@@ -46,6 +47,21 @@ def report_fit(model: MixtureOfExperts) -> None:
             "%d of %d partitions were left out: %s%s",
             len(reasons), found.sizes[PARTITION], "; ".join(reasons[:_NAMED]), more,
         )  # fmt: skip
+    short = int(np.count_nonzero(found["status"] == "not converged")) if "status" in found else 0
+    if short and found.sizes[PARTITION] == 1:
+        warnings.warn(
+            f"The fit did not converge in {int(found['passes'][0])} passes: the model may be short of a "
+            "maximum of the likelihood. Use fewer experts, or go on with daskmoe.refine.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    elif short:
+        logger.warning(
+            "%d of %d local fits did not converge, as happens with more experts than the rows can tell "
+            "apart; diagnostics['status'] says which",
+            short,
+            found.sizes[PARTITION],
+        )
     chosen = found.attrs.get("aggregation")
     if chosen in _ITERATED and not found.attrs["converged"]:
         warnings.warn(

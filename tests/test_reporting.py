@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import xarray as xr
 from distributed import Client
 
 import daskmoe
+from daskmoe import api
+from daskmoe.config import LocalFitOptions
 from daskmoe.engine import refine
 from daskmoe.errors import ConvergenceWarning
 from daskmoe.numerics import reduction
@@ -51,6 +54,24 @@ def test_dropped_rows_are_told(data: xr.Dataset, caplog: pytest.LogCaptureFixtur
     assert told(caplog) == [
         "3 of 2000 rows were dropped: a missing value, no weight, or a partition left out"
     ]
+
+
+def test_a_fit_that_did_not_converge_is_told(
+    data: xr.Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(api, "LocalFitOptions", partial(LocalFitOptions, max_passes=2))
+    with pytest.warns(ConvergenceWarning, match="did not converge in 4 passes") as caught:
+        model = daskmoe.fit_local(data, "y", features="X", n_experts=2, start_rows=200, random_state=0)
+    assert caught[0].filename == __file__
+    assert model.diagnostics is not None
+    assert model.diagnostics.attrs["converged"] == 0
+    model = daskmoe.fit(data, partitions=4, start_rows=100, **OPTIONS)
+    assert told(caplog) == [
+        "4 of 4 local fits did not converge, as happens with more experts than the rows can tell apart; "
+        "diagnostics['status'] says which"
+    ]
+    assert model.diagnostics is not None
+    assert list(model.diagnostics["converged"].values) == [0] * 4
 
 
 def test_a_mask_of_weights_is_no_warning(data: xr.Dataset, caplog: pytest.LogCaptureFixture) -> None:

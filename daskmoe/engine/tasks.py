@@ -163,7 +163,8 @@ def _fit(
 def _tell_empty_experts(estimate: LocalEstimate, partition: Partition) -> None:
     """Warn of experts that no row speaks for: the priors alone say what they are."""
     empty = int(np.count_nonzero(estimate.expert_weights < 1.0))
-    if empty:
+    # Where all rows together weigh less than that, their weights are to blame.
+    if empty and estimate.weight >= len(estimate.expert_weights):
         logger.warning(
             "partition %s: %d of %d experts have the weight of less than one row; fewer experts would do",
             partition.label, empty, len(estimate.expert_weights),

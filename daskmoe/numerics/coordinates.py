@@ -22,8 +22,8 @@ BLOCK_ROWS = 2048
 
 Array = NDArray[np.floating[Any]]
 
-# Directions with less than this share of the largest variance carry rounding errors, not information.
-_RANK_TOLERANCE = 1e-10
+# Directions with less than this share of the largest variance may be rounding errors of single precision.
+_RANK_TOLERANCE = 1e-13
 
 
 class Coordinates(NamedTuple):

@@ -1,9 +1,10 @@
 """Second-order aggregation: what a partition says about shared parameters, and the step made from the sum.
 
-Pure NumPy. All partitions work in one set of coordinates, so labels never switch. A partition that starts at
-the shared point theta_0 with the weak prior (theta - theta_0)' J (theta - theta_0) / 2, J the information of
-the sample that theta_0 was fitted to, moves to its own optimum theta_m and returns its log-likelihood's
-expansion there: information I_m and I_m theta_m + gradient_m. The sum is maximized by solving
+Pure NumPy/SciPy. All partitions work in one set of coordinates, so labels never switch. A partition that
+starts at the shared point theta_0 with the weak prior (theta - theta_0)' J (theta - theta_0) / 2, J the
+information of the sample that theta_0 was fitted to, moves to its own optimum theta_m and returns its
+log-likelihood's expansion there: information I_m and I_m theta_m + gradient_m. The sum is maximized by
+solving
 
     (sum_m I_m + prior) theta = sum_m (I_m theta_m + gradient_m) + prior terms,
 
@@ -104,7 +105,7 @@ def expand_estimate(rows: Observations, pilot: Pilot) -> tuple[LocalEstimate, Ex
     """
     began = time.perf_counter()
     coordinates = pilot.coordinates
-    raw, state, passes = _ascend(rows, pilot)
+    raw, state, passes, converged = _ascend(rows, pilot)
     packed = raw.information[np.triu_indices(len(raw.gradient))].astype(np.float32)
     vector = unpack(packed).astype(np.float64) @ pack_parameters(state.parameters) + raw.gradient
     assert raw.mass is not None
@@ -117,7 +118,7 @@ def expand_estimate(rows: Observations, pilot: Pilot) -> tuple[LocalEstimate, Ex
         log_likelihood=raw.value - offset,
         objective=state.statistics.value - offset,
         passes=passes,
-        converged=True,
+        converged=converged,
         start_log_likelihoods=np.empty(0),
         expert_weights=raw.mass,
         seconds=time.perf_counter() - began,
@@ -126,8 +127,8 @@ def expand_estimate(rows: Observations, pilot: Pilot) -> tuple[LocalEstimate, Ex
     return estimate, Expansion(packed, vector)
 
 
-def _ascend(rows: Observations, pilot: Pilot) -> tuple[LikelihoodStatistics, NewtonState, int]:
-    """Plain statistics and the state where a partition's steps end, and the passes that they took."""
+def _ascend(rows: Observations, pilot: Pilot) -> tuple[LikelihoodStatistics, NewtonState, int, bool]:
+    """Plain statistics and the state where the steps end, their passes, and whether they converged."""
     coordinates = pilot.coordinates
     start = coordinates.from_data(pilot.parameters)
     origin = pack_parameters(start)
@@ -138,10 +139,12 @@ def _ascend(rows: Observations, pilot: Pilot) -> tuple[LikelihoodStatistics, New
     raw = evaluate(start)
     state = NewtonState(start, _with_prior(raw, origin, start, pilot.information), 0.0)
     passes = 1
-    while passes < _PASSES:
+    while True:
         step, predicted, damping = damped_step(state)
-        if predicted <= _TOLERANCE * raw.weight:
-            break
+        ends = predicted <= _TOLERANCE * raw.weight
+        if ends or passes == _PASSES:
+            # A damped step is short for other reasons than a maximum nearby.
+            return raw, state, passes, ends and damping == 0.0
         trial = shift(state.parameters, step)
         trial_raw = evaluate(trial)
         passes += 1
@@ -152,7 +155,6 @@ def _ascend(rows: Observations, pilot: Pilot) -> tuple[LikelihoodStatistics, New
             raw, state = trial_raw, NewtonState(trial, statistics, damping)
         else:
             state = state._replace(damping=damping)
-    return raw, state, passes
 
 
 def combine_expansions(expansions: Iterable[Expansion], pilot: Pilot, prior: Prior) -> MoEParameters | None:

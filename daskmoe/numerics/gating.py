@@ -1,6 +1,6 @@
 """The softmax gating network and its fit to soft targets.
 
-Pure NumPy. The fit is the convex problem
+Pure NumPy/SciPy. The fit is the convex problem
 
     maximize  sum_s sum_k T_k(s) log pi_k(x_s),     pi(x) = softmax(gate @ [1, x]),
 

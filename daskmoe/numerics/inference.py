@@ -1,6 +1,6 @@
 """Standard errors of a model at the maximum of the penalized log-likelihood.
 
-Pure NumPy. The model-based covariance is the inverse observed information I^-1; the robust one is the
+Pure NumPy/SciPy. The model-based covariance is the inverse observed information I^-1; the robust one is the
 sandwich I^-1 S I^-1 with S the sum over rows of the outer products of their scores (White, 1982, equation
 2.4). Both are carried from the whitened coordinates to the data's units by the Jacobian of that change.
 """

@@ -1,9 +1,9 @@
 """The best estimator from independent local fits without any response: averaging by information.
 
-Pure NumPy. A partition sends its local estimate theta_m and observed information I_m in its own whitened
-coordinates, which its moments give. With T_m the linear map from the parameters of the result, in coordinates
-common to all, to those of the partition (features, response scale, order of experts, gating reference), the
-result maximizes the sum of the partitions' quadratic expansions and the prior,
+Pure NumPy/SciPy. A partition sends its local estimate theta_m and observed information I_m in its own
+whitened coordinates, which its moments give. With T_m the linear map from the parameters of the result, in
+coordinates common to all, to those of the partition (features, response scale, order of experts, gating
+reference), the result maximizes the sum of the partitions' quadratic expansions and the prior,
 
     -1/2 sum_m (T_m theta + t_m - theta_m)' I_m (T_m theta + t_m - theta_m) + gradient terms.
 

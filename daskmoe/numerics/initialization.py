@@ -3,12 +3,14 @@
 Pure NumPy, in the coordinates of `coordinates`. No kind is best on all data: experts that differ where the
 features differ are found from k-means cells and random directions, experts that differ in their regressions
 from planes fitted to neighbourhoods, and experts that differ in noise from the sizes of the residuals of one
-linear regression. The kinds take turns; the race in `search` sorts them out.
+linear regression. Where a few rows are far from all others, as fill values are, every kind comes in a second
+form too, which gives them an expert of their own. The kinds take turns; the race in `search` sorts them out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,10 +23,16 @@ from daskmoe.numerics.priors import Prior
 
 Array = NDArray[np.floating[Any]]
 Labels = NDArray[np.intp]
+_Kind = Callable[[Array, Array, int, np.random.Generator], Labels]
 
 # Soft memberships let a wrong cell lose its rows in the first EM passes.
 _CONFIDENCE = 0.9
 _LLOYD_STEPS = 5
+# Rows are far, and few, beyond so many standard deviations (by the median) and up to this share of all.
+_FAR = 50.0
+_FEW = 0.1
+# How often every kind takes its turn without them before it does with them.
+_FORMS_APART = 2
 
 
 def starting_runs(
@@ -38,9 +46,19 @@ def starting_runs(
 ) -> Runs:
     """``n_init`` starting models for the rows ``design`` (q, n), ``response`` (n,); gates start flat."""
     memberships = np.full((n_init, n_experts, design.shape[1]), (1.0 - _CONFIDENCE) / n_experts)
+    far = _far_rows(design, response)
+    # With two experts the forms apart are all the same.
+    forms = _KINDS[:1] if n_experts == 2 else _KINDS
+    apart: list[_Kind] = [partial(_apart_from, far, kind) for kind in forms] if far.any() else []
+    apart *= _FORMS_APART
+    kinds = [*apart, *_KINDS]
     for run in range(n_init):
-        labels = _KINDS[run % len(_KINDS)](design, response, n_experts, rng)
+        turn = run % len(kinds)
+        labels = kinds[turn](design, response, n_experts, rng)
         np.put_along_axis(memberships[run], labels[None], _CONFIDENCE + memberships[run, :1], axis=0)
+        if turn < len(apart):
+            # The least share of a far row would drown what tells the other experts apart.
+            memberships[run][:, far] = np.arange(n_experts)[:, None] == n_experts - 1
     if weight is not None:
         memberships *= weight
     return _weighted_fits(memberships, design, response, prior)
@@ -66,12 +84,16 @@ def _weighted_fits(memberships: FloatArray, design: FloatArray, response: FloatA
 
 def _residual_size(design: Array, response: Array, n_experts: int, rng: np.random.Generator) -> Labels:
     """Bands of |residual| of one linear regression, cut at random quantiles."""
-    # The ridge is at rounding level and matters where there are fewer rows than features.
-    gram = design @ design.T
-    coef = np.linalg.solve(gram + 1e-10 * np.trace(gram) * np.eye(len(gram)), design @ response)
-    size = np.abs(response - coef @ design)
+    size = np.abs(response - _regression(design, response) @ design)
     cuts = np.quantile(size, np.sort(rng.random(n_experts - 1)))
     return np.asarray(np.searchsorted(cuts, size))
+
+
+def _regression(design: Array, response: Array) -> Array:
+    # The ridge is at rounding level and matters where there are fewer rows than features.
+    gram = design @ design.T
+    ridge = 1e-10 * np.trace(gram) * np.eye(len(gram))
+    return np.asarray(np.linalg.solve(gram + ridge, design @ response))
 
 
 def _feature_cells(design: Array, response: Array, n_experts: int, rng: np.random.Generator) -> Labels:
@@ -109,5 +131,31 @@ def _directions(design: Array, response: Array, n_experts: int, rng: np.random.G
     return np.asarray(np.argmax(rng.standard_normal((n_experts, len(design))) @ design, axis=0))
 
 
-_Kind = Callable[[Array, Array, int, np.random.Generator], Labels]
+def _far_rows(design: Array, response: Array) -> NDArray[np.bool_]:
+    """Which rows are too far from the regression of the others for an expert that has others too."""
+    far = np.zeros(response.size, dtype=bool)
+    # Far rows pull the first regression, and hide others from it.
+    for _ in range(3):
+        near = ~far
+        size = np.abs(response - _regression(design[:, near], response[near]) @ design)
+        far = size > _FAR / 0.6745 * np.median(size[near])
+        if far.mean() > _FEW:
+            return np.zeros_like(far)
+    return far
+
+
+def _apart_from(
+    far: NDArray[np.bool_],
+    kind: _Kind,
+    design: Array,
+    response: Array,
+    n_experts: int,
+    rng: np.random.Generator,
+) -> Labels:
+    """A kind of K - 1 experts, and the last expert for the rows that are far from all."""
+    labels = np.full(response.size, n_experts - 1)
+    labels[~far] = 0 if n_experts == 2 else kind(design[:, ~far], response[~far], n_experts - 1, rng)
+    return labels
+
+
 _KINDS: tuple[_Kind, ...] = (_feature_cells, _residual_size, _local_planes, _directions)

@@ -80,7 +80,7 @@ def _single_expert(problem: Problem) -> NewtonResult:
     q = problem.coordinates.size
     start = Runs(np.zeros((1, 1, q)), np.zeros((1, 1, q)), np.ones((1, 1)))
     fitted = start
-    # The second solve removes the rounding of the single-precision Gram matrix of the first.
+    # A solve removes what the rounding of the single-precision Gram matrix has left in the one before.
     for _ in range(3):
         statistics = em_statistics(fitted, problem.rows.blocks(problem.coordinates))
         fitted = m_step(fitted, statistics, problem.prior, np.zeros(1))

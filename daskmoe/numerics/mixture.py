@@ -1,7 +1,7 @@
 """Evaluating a given mixture of experts on rows: gates, densities, responsibilities, means.
 
-Pure NumPy. Rows come as ``features`` of shape (n, p); results have the expert axis first, (K, n). Callers
-that hold many rows pass them in blocks.
+Pure NumPy/SciPy. Rows come as ``features`` of shape (n, p); results have the expert axis first, (K, n).
+Callers that hold many rows pass them in blocks.
 """
 
 from __future__ import annotations

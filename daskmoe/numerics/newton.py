@@ -1,6 +1,6 @@
 """Damped Newton ascent of the penalized log-likelihood.
 
-Pure NumPy. A step solves
+Pure NumPy/SciPy. A step solves
 
     ((1 - d) I_observed + d I_complete) step = gradient,    0 <= d <= 1,
 

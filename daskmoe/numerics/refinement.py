@@ -1,8 +1,8 @@
 """Refinement rounds: likelihood statistics of a partition, and the global step made from their sum.
 
-Pure NumPy. A round evaluates the log-likelihood, gradient and observed information of all rows at a trial
-point; the statistics of an accepted trial are those of the next step, so a round is one pass. Steps are those
-of `newton`, with the prior of all rows, so the optimum does not depend on how the rows are partitioned.
+Pure NumPy/SciPy. A round evaluates the log-likelihood, gradient and observed information of all rows at a
+trial point; the statistics of an accepted trial are those of the next step, so a round is one pass. Steps are
+those of `newton`, with the prior of all rows, so the optimum does not depend on how the rows are partitioned.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from daskmoe.config import LocalFitOptions
 from daskmoe.numerics.coordinates import Block
@@ -100,10 +99,21 @@ def search(
     problem: Problem, options: LocalFitOptions, rng: np.random.Generator
 ) -> tuple[NewtonResult, FloatArray]:
     """The best optimum that was found, and the log-likelihood a row that each start reached in its race."""
-    sizes = sample_sizes(problem.rows.n_rows, options.start_rows)
-    if len(sizes) == 1:
-        return _search_few(problem, options, rng)
-    return _search_many(problem, options, rng, sizes)
+    weight = problem.rows.weight
+    n_weighted = problem.rows.n_rows if weight is None else int(np.count_nonzero(weight))
+    sizes = sample_sizes(n_weighted, options.start_rows)
+    if len(sizes) > 1:
+        best, reached = _search_many(problem, options, rng, sizes)
+    else:
+        # Rows without weight would only be in the way, but starts need as many rows as experts.
+        if weight is not None and options.n_experts <= n_weighted < len(weight):
+            problem = problem.subsample(np.flatnonzero(weight))
+        best, reached = _search_few(problem, options, rng)
+    if not best.converged:
+        # The passes that others were spared are better spent on the winner.
+        more = polish(problem, [Candidate(best.parameters)], options.tolerance, options.max_passes)[0]
+        best = more._replace(passes=best.passes + more.passes)
+    return best, reached
 
 
 def _search_few(
@@ -120,8 +130,8 @@ def _search_many(
     problem: Problem, options: LocalFitOptions, rng: np.random.Generator, sizes: list[int]
 ) -> tuple[NewtonResult, FloatArray]:
     """Subsamples of growing ``sizes`` race and polish; `search` says how."""
-    n_init, n = options.n_init, problem.rows.n_rows
-    first = problem.subsample(_draw(rng, n, sizes[0]))
+    n_init = options.n_init
+    first = _subsample(problem, sizes[0], rng)
     candidates, reached = _run_race(first, options.n_experts, n_init, _FIRST_RACE, rng)
     candidates = _advance(first, candidates, _FIRST_RACE.polished)
     rugged = len(candidates) > 1 and candidates[1].objective > candidates[0].objective - _RIVAL
@@ -135,7 +145,7 @@ def _search_many(
         candidates = _advance(first, [*candidates, *more], kept)
         reached = np.concatenate([reached, also])
     for level, size in enumerate(sizes[1:-1], start=1):
-        stage = problem.subsample(_draw(rng, n, size))
+        stage = _subsample(problem, size, rng)
         candidates = _advance(stage, candidates, kept)
         if level == last:
             candidates, kept = _with_explored(stage, candidates, n_init, rng), _FINALISTS
@@ -200,8 +210,22 @@ def sample_sizes(n: int, start_rows: int) -> list[int]:
     return [*growing, n]
 
 
-def _draw(rng: np.random.Generator, n: int, size: int) -> NDArray[np.intp]:
-    return np.sort(rng.choice(n, size, replace=False, shuffle=False))
+def _subsample(problem: Problem, size: int, rng: np.random.Generator) -> Problem:
+    """The problem on ``size`` random rows.
+
+    Weighted rows are drawn in proportion to their weights and then count alike: a few heavy ones may be most
+    of what there is to fit. They are drawn along their order, so that none comes oftener than it must.
+    """
+    weight = problem.rows.weight
+    if weight is None:
+        index = np.sort(rng.choice(problem.rows.n_rows, size, replace=False, shuffle=False))
+        return problem.subsample(index)
+    ends = np.cumsum(weight, dtype=np.float64)
+    drawn = (np.arange(size) + rng.random(size)) * (ends[-1] / size)
+    index = np.searchsorted(ends, drawn, side="right").clip(max=len(ends) - 1)
+    part = problem.subsample(index)
+    mean = ends[-1] / np.count_nonzero(weight)
+    return part._replace(rows=part.rows._replace(weight=np.full(size, mean)))
 
 
 def _distinct(results: list[NewtonResult], close: float) -> list[NewtonResult]:

@@ -222,7 +222,7 @@ class TestOptimum:
         drawn = draw_design("overlap", 4, 3, rng)
         rows = Observations(*sample_rows(drawn, 3000, rng))
         short, long = (fit(rows, max_passes=passes, start_rows=200) for passes in (2, 100))
-        assert (short.converged, short.status, short.passes) == (False, "not converged", 2)
+        assert (short.converged, short.status, short.passes) == (False, "not converged", 4)
         assert (long.converged, long.status) == (True, "ok")
         assert short.objective < long.objective
         assert_sound(short, rows)
@@ -358,6 +358,57 @@ class TestLayouts:
 
 
 class TestEdges:
+    @pytest.mark.parametrize("seed", range(3))
+    def test_fill_values_get_an_expert_of_their_own(self, seed: int, rng: np.random.Generator) -> None:
+        features = rng.standard_normal((1500, 2))
+        side = np.where(rng.random(1500) < 0.5, 3.0, -3.0)
+        response = features @ [1.0, -1.0] + side + 0.5 * rng.standard_normal(1500)
+        response[:3] = -9999.0
+        estimate = fit(Observations(features, response), 3, seed)
+        others = estimate.expert_weights > 100
+        assert estimate.expert_weights[~others] == pytest.approx([3.0], abs=0.1)
+        intercepts = parameters_of(estimate).coef[others, 0]
+        np.testing.assert_allclose(np.sort(intercepts), [-3.0, 3.0], atol=0.15)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_a_few_rows_with_most_of_the_weight(self, seed: int, rng: np.random.Generator) -> None:
+        n = 20_000
+        features = rng.standard_normal((n, 3))
+        heavy = np.zeros(n, dtype=bool)
+        heavy[rng.choice(n, 200, replace=False)] = True
+        first = rng.random(n) < 0.5
+        response = features.sum(axis=1) + rng.standard_normal(n)
+        lines = np.where(first, features @ [5.0, -2.0, 0.0] + 8, features @ [-5.0, 2.0, 0.0] - 8)
+        response[heavy] = (lines + 0.5 * rng.standard_normal(n))[heavy]
+        weight = np.where(heavy, 1e3, 1.0)
+        rows = Observations(features, response, weight * n / weight.sum())
+        # Told by the fit from a subsample of half the rows.
+        known = fit(rows, 2, start_rows=n // 2).objective
+        assert fit(rows, 2, seed).objective > known - 1e-4 * n
+
+    def test_rows_without_weight_do_not_race(self, rng: np.random.Generator) -> None:
+        rows = random_rows(rng, 200, 2)
+        n = 20_000
+        index = np.sort(rng.choice(n, 200, replace=False))
+        features, response, weight = rng.standard_normal((n, 2)), np.full(n, 7.0), np.zeros(n)
+        features[index], response[index], weight[index] = rows.features, rows.response, 1.0
+        found = fit(Observations(features, response, weight), 2)
+        assert found.objective == pytest.approx(fit(rows, 2).objective, rel=1e-9)
+        weight[index[5:]] = 0.0
+        few = Observations(features, response, weight)
+        assert_sound(fit(few, 2), few)
+
+    @pytest.mark.parametrize("n_experts", [1, 2])
+    def test_powers_of_a_year_are_not_collinear(self, n_experts: int, rng: np.random.Generator) -> None:
+        year = rng.uniform(1990, 2024, 500)
+        short = (year - 2007) / 17
+        side = np.where(rng.random(500) < 0.5, 1.0, 1.0 if n_experts == 1 else -1.0)
+        response = side * (1 + short + short**2 + short**3) + 0.1 * rng.standard_normal(500)
+        raw, centred = (
+            fit(Observations(np.column_stack([t, t**2, t**3]), response), n_experts) for t in (year, short)
+        )
+        assert raw.log_likelihood == pytest.approx(centred.log_likelihood, rel=1e-6)
+
     @pytest.mark.parametrize("n_experts", [2, 3])
     def test_fewer_rows_than_features(self, n_experts: int, rng: np.random.Generator) -> None:
         rows = random_rows(rng, 6, 10)

@@ -23,15 +23,15 @@ LAYERS: tuple[dict[str, set[str]], ...] = (
     {"config": {"config"}},
     {"random": {"random"}},
     {"numerics": {"numerics"}, "schema": {"schema"}},
-    {"rows": {"rows", "partitions"}},
+    {"rows": {"rows"}},
     {
         "engine": {"engine"},
-        "model": {"model", "labelling", "storage", "plotting"},
+        "model": {"model", "labelling", "storage"},
     },
     {"assembly": {"assembly"}, "planning": {"planning"}, "reporting": {"reporting"}},
     {"refining": {"refining"}},
     {"api": {"api", "combine", "divergence", "simulation"}},
-    {"estimators": {"estimators"}, "cluster": {"cluster"}, "figure": {"demo_figure"}},
+    {"cluster": {"cluster"}, "figure": {"demo_figure"}},
     {"demo": {"demo"}},
     {"cli": {"cli"}},
     {"__init__": {"__init__"}},
@@ -42,9 +42,8 @@ DEPTH_OF = {room: depth for depth, layer in enumerate(LAYERS) for room in layer}
 FORBIDDEN = {
     "rows": {"distributed", "matplotlib", "sklearn", "click"},
     "engine": {"matplotlib", "sklearn", "click"},
-    "model": {"model", "labelling", "storage", "plotting"},
+    "model": {"distributed", "sklearn", "click"},
     "api": {"matplotlib", "sklearn", "click"},
-    "estimators": {"matplotlib", "sklearn", "click"},
 }
 NUMERICS_MAY_IMPORT = {"numpy", "scipy"} | sys.stdlib_module_names
 # Imported inside the functions that need them, so that the package works without them.

@@ -31,6 +31,8 @@ _LLOYD_STEPS = 5
 # Rows are far, and few, beyond so many standard deviations (by the median) and up to this share of all.
 _FAR = 50.0
 _FEW = 0.1
+# In standard deviations of the response: what is nearer may be the rounding of a line without noise.
+_NEAREST = 1e-3
 # How often every kind takes its turn without them before it does with them.
 _FORMS_APART = 2
 
@@ -46,7 +48,7 @@ def starting_runs(
 ) -> Runs:
     """``n_init`` starting models for the rows ``design`` (q, n), ``response`` (n,); gates start flat."""
     memberships = np.full((n_init, n_experts, design.shape[1]), (1.0 - _CONFIDENCE) / n_experts)
-    far = _far_rows(design, response)
+    far = _far_rows(design, response, n_experts)
     # With two experts the forms apart are all the same.
     forms = _KINDS[:1] if n_experts == 2 else _KINDS
     apart: list[_Kind] = [partial(_apart_from, far, kind) for kind in forms] if far.any() else []
@@ -131,17 +133,17 @@ def _directions(design: Array, response: Array, n_experts: int, rng: np.random.G
     return np.asarray(np.argmax(rng.standard_normal((n_experts, len(design))) @ design, axis=0))
 
 
-def _far_rows(design: Array, response: Array) -> NDArray[np.bool_]:
+def _far_rows(design: Array, response: Array, n_experts: int) -> NDArray[np.bool_]:
     """Which rows are too far from the regression of the others for an expert that has others too."""
-    far = np.zeros(response.size, dtype=bool)
-    # Far rows pull the first regression, and hide others from it.
+    near = np.ones(response.size, dtype=bool)
+    # Far rows pull a regression towards them, so the first look is at the response alone.
+    size = np.abs(response - np.median(response))
     for _ in range(3):
-        near = ~far
+        near = size <= max(_FAR / 0.6745 * float(np.median(size[near])), _NEAREST)
+        if near.mean() < 1.0 - _FEW or np.count_nonzero(near) < n_experts:
+            return np.zeros_like(near)
         size = np.abs(response - _regression(design[:, near], response[near]) @ design)
-        far = size > _FAR / 0.6745 * np.median(size[near])
-        if far.mean() > _FEW:
-            return np.zeros_like(far)
-    return far
+    return ~near
 
 
 def _apart_from(

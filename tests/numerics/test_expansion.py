@@ -120,6 +120,16 @@ def test_an_expansion_is_the_statistics_where_the_partition_stopped(rows: Observ
     assert estimate.log_likelihood == pytest.approx(there.value - offset, rel=1e-10)
 
 
+def test_an_estimate_says_whether_its_steps_converged(rows: Observations, pilot: Pilot) -> None:
+    near, _ = expand_estimate(rows, pilot)
+    assert near.converged
+    away = pilot.parameters._replace(coef=-3.0 * pilot.parameters.coef)
+    weak = pilot._replace(parameters=away, information=1e-6 * pilot.information)
+    far, _ = expand_estimate(rows, weak)
+    # A damped step that promises little is no maximum.
+    assert not far.converged
+
+
 def test_a_partition_with_few_rows_stays_near_the_start(rows: Observations, pilot: Pilot) -> None:
     estimate, _ = expand_estimate(rows.take(np.arange(5)), pilot)
     assert estimate.parameters is not None

@@ -13,6 +13,7 @@ from daskmoe.numerics.em import Runs
 from daskmoe.numerics.initialization import (
     _KINDS,
     _directions,
+    _far_rows,
     _feature_cells,
     _Kind,
     _local_planes,
@@ -79,6 +80,29 @@ def test_every_kind_labels_every_row(kind: _Kind, n_experts: int, rng: np.random
     assert all(((found >= 0) & (found < n_experts)).all() for found in labels)
     # Kinds that always gave one cell would start nowhere.
     assert np.mean([len(np.unique(found)) for found in labels]) > n_experts - 0.5
+
+
+@pytest.mark.parametrize("n_experts", [2, 3, 39, 40])
+def test_far_rows_start_apart(n_experts: int, rng: np.random.Generator) -> None:
+    rows = random_rows(rng, 40, 2)
+    rows.response[[3, 8]] = -1e6
+    design, response, prior = whitened(rows, n_experts)
+    found = _far_rows(design, response, n_experts)
+    runs = starting_runs(design, response, None, n_experts, 6, prior, rng)
+    assert np.isfinite(runs.coef).all()
+    if n_experts > 38:
+        # Too few others to share them out among the other experts.
+        assert not found.any()
+        return
+    assert np.flatnonzero(found).tolist() == [3, 8]
+    # A twentieth of them would be a variance of a tenth of the response's.
+    assert runs.variance[0, :-1].max() < 1e-3
+
+
+def test_no_row_is_far_from_a_line_without_noise(rng: np.random.Generator) -> None:
+    features = rng.standard_normal((200, 2))
+    rows = Observations(features, (features @ [1.0, 2.0]).astype(np.float32))
+    assert not _far_rows(*whitened(rows, 2)[:2], 2).any()
 
 
 def test_starts_see_the_weights(rng: np.random.Generator) -> None:

@@ -41,6 +41,7 @@ def test_hit_rates_on_real_rows(data_path: Callable[[str], Path], capsys: pytest
     assert total == f"hits {hits} of 2, worst gap {max(gaps, key=float)}"
 
 
+@pytest.mark.slow
 def test_whole_fits_of_several_draws(capsys: pytest.CaptureFixture[str]) -> None:
     local_fit.main(["--draws", "2", "--sizes", "2000"])
     lines = capsys.readouterr().out.splitlines()
@@ -61,6 +62,7 @@ def test_what_the_priors_move(capsys: pytest.CaptureFixture[str]) -> None:
         assert 0 < float(shift[1]) < 0.5
 
 
+@pytest.mark.slow
 def test_excess_of_every_aggregation() -> None:
     rows = [line.split("|")[1:-1] for line in aggregation.main(["--tiny"]).splitlines()[2:]]
     assert [[cell.strip() for cell in row[:2]] for row in rows] == [

@@ -63,8 +63,9 @@ _RUGGED_RACE = _Race((8, 8), 12, last=16)
 _RUGGED_STARTS = 2
 _RUGGED_JUMPS = 1
 _JUMP_PASSES = 60
-# On more rows than these times the first subsample, a whole search is too much work; one optimum less than
-# another by so many nats a row on the first subsample is no rival.
+# On more rows than these times the first subsample, a whole search is too much work (at least `_GROWTH`: the
+# second subsample is to have one); one optimum less than another by so many nats a row on the first subsample
+# is no rival.
 _RUGGED_ROWS = 16
 _RIVAL = 0.05
 # Where all rows are few, passes are cheap: up to four times the starts, raced for longer before any leaves,

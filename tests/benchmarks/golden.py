@@ -301,6 +301,34 @@ def refined_to_convergence(context: Context) -> Results:
     )
 
 
+def refined_from_afar(context: Context) -> Results:
+    """Rounds from a model of other rows: damping, steps past saddles, trials that are not kept."""
+    data = context.rows(n_experts=4, seed=21, share=4)
+    out: Results = {}
+    for seed in (22, 23):
+        _, start = daskmoe.simulate(
+            10, n_features=context.scale.features, n_experts=4, design="paper", random_state=seed
+        )
+        out |= named(str(seed), describe(daskmoe.refine(start, data, rounds=40), data))
+    return out
+
+
+def sorted_rows(context: Context) -> Results:
+    """Partitions of which each has a range of the response only."""
+    data = context.rows("paper", seed=24, share=2).compute()
+    data = data.isel(row=np.argsort(data["y"].values, kind="stable")).chunk(row=context.scale.chunks // 2)
+    return describe(context.fit(data), data) | named(
+        "features", describe(context.fit(data, support="features"), data)
+    )
+
+
+def many_partitions(context: Context) -> Results:
+    """More partitions than starts of the reduction go through all of, each of one expert."""
+    data = context.rows(seed=25)
+    model = context.fit(data, aggregation="reduction", n_local_experts=1, partitions=300)
+    return describe(model, data)
+
+
 def saved_models(context: Context) -> list[Path]:
     """Models of four sites, each saved; two have other numbers of rows."""
     data = context.rows(seed=16).compute()
@@ -416,6 +444,9 @@ CASES: dict[str, Callable[[Context], Results]] = {
     "fit-local": local_fits,
     "refine": refined_rounds,
     "refine-converged": refined_to_convergence,
+    "refine-from-afar": refined_from_afar,
+    "sorted": sorted_rows,
+    "many-partitions": many_partitions,
     "aggregate": aggregated,
     "predict": predictions,
     "rugged": rugged,

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from daskmoe.engine.results import PartitionResult
-from daskmoe.numerics.expansion import Expansion
-from daskmoe.numerics.parameters import LocalEstimate, MoEParameters, Moments, SupportSample
+from daskmoe.numerics.base.parameters import LocalEstimate, MoEParameters, Moments, SupportSample
+from daskmoe.numerics.combine.expansion import Expansion
 
 logger = logging.getLogger(__name__)
 

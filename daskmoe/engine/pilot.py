@@ -13,9 +13,9 @@ import xarray as xr
 from daskmoe.engine.tasks import TaskPlan, attempt, load_rows, observations
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import DaskMoEError, InvalidDataError
-from daskmoe.numerics.coordinates import Observations
-from daskmoe.numerics.expansion import Pilot, make_pilot
-from daskmoe.numerics.local import fit_local_estimate
+from daskmoe.numerics.base.observations import Observations
+from daskmoe.numerics.combine.expansion import Pilot, make_pilot
+from daskmoe.numerics.local.fit import fit_local_estimate
 from daskmoe.rows import SampleWindow
 
 # Partition m draws from the spawn key (m,): the pilot must not share it with any.

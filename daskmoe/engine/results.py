@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import reduce
 from typing import NamedTuple
 
-from daskmoe.numerics.aggregation import Aggregate
-from daskmoe.numerics.coordinates import merge_moments
-from daskmoe.numerics.expansion import Expansion
-from daskmoe.numerics.parameters import LocalEstimate, Moments, SupportSample
+from daskmoe.numerics.base.observations import merge_moments
+from daskmoe.numerics.base.parameters import LocalEstimate, Moments, SupportSample
+from daskmoe.numerics.combine.expansion import Expansion
+from daskmoe.numerics.combine.registry import Aggregate
 
 
 class PartitionResult(NamedTuple):

@@ -10,16 +10,15 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskmoe.config import LocalFitOptions
 from daskmoe.engine.checkpoint import checkpoint_path, load_result, save_result
 from daskmoe.engine.results import PartitionResult
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import DaskMoEError, InvalidDataError, PartitionError
-from daskmoe.numerics.coordinates import Observations, moments
-from daskmoe.numerics.expansion import Pilot, expand_estimate
-from daskmoe.numerics.information import expand_at
-from daskmoe.numerics.local import fit_local_estimate
-from daskmoe.numerics.parameters import LocalEstimate, SupportSample
+from daskmoe.numerics.base.observations import Observations, moments
+from daskmoe.numerics.base.parameters import LocalEstimate, SupportSample
+from daskmoe.numerics.base.policies import LocalFit
+from daskmoe.numerics.combine.expansion import Pilot, expand_at, expand_estimate
+from daskmoe.numerics.local.fit import fit_local_estimate
 from daskmoe.rows import OnError, Partition, Rows, RowSchema, extract_rows, read_box
 
 logger = logging.getLogger(__name__)
@@ -53,7 +52,7 @@ class TaskPlan(NamedTuple):
     source : str or None
         The store that tasks open; None where each is handed its piece of a dataset.
     schema : RowSchema
-    options : LocalFitOptions
+    options : LocalFit
     seed : int
         Entropy; partition m draws from ``SeedSequence(seed, spawn_key=(m,))``.
     on_error : {"raise", "skip"}
@@ -68,7 +67,7 @@ class TaskPlan(NamedTuple):
 
     source: str | None
     schema: RowSchema
-    options: LocalFitOptions
+    options: LocalFit
     seed: int
     on_error: Literal["raise", "skip"]
     checkpoint: str | None

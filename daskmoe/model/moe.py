@@ -5,9 +5,9 @@ from __future__ import annotations
 import xarray as xr
 
 from daskmoe.model import prediction
-from daskmoe.model.labelled import LabelledModel
+from daskmoe.model.base import LabelledModel
 from daskmoe.numerics.families import Family, get_family
-from daskmoe.random import RandomState
+from daskmoe.options import RandomState
 from daskmoe.rows import Data
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from daskmoe import storage
+from daskmoe.model import store as storage
 from daskmoe.model.moe import MixtureOfExperts
 
 

@@ -20,8 +20,10 @@ from daskmoe.model.blockwise import (
     label_result,
     row_numbers,
 )
+from daskmoe.numerics.base.parameters import FloatArray, Mixture
 from daskmoe.numerics.families import Family
-from daskmoe.numerics.mixture import (
+from daskmoe.numerics.predictive.draws import sample_response
+from daskmoe.numerics.predictive.mixture import (
     BLOCK_ROWS,
     Features,
     block_rows,
@@ -29,13 +31,11 @@ from daskmoe.numerics.mixture import (
     log_gating,
     mixture_mean,
 )
-from daskmoe.numerics.mixture import responsibilities as posterior
-from daskmoe.numerics.parameters import FloatArray, Mixture
-from daskmoe.numerics.quantiles import mixture_quantiles
-from daskmoe.numerics.simulate import sample_response
-from daskmoe.random import RandomState, entropy_of
+from daskmoe.numerics.predictive.mixture import responsibilities as posterior
+from daskmoe.numerics.predictive.quantiles import mixture_quantiles
+from daskmoe.options import RandomState, entropy_of
 from daskmoe.rows import Data, RowSchema, match_schema, source_of
-from daskmoe.schema import BOUND, EXPERT, LOWER, UPPER
+from daskmoe.rows.names import BOUND, EXPERT, LOWER, UPPER
 
 
 def match_data(data: Data, rows: RowSchema, *, with_target: bool = False) -> tuple[xr.Dataset, RowSchema]:

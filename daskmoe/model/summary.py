@@ -6,8 +6,17 @@ import textwrap
 
 import xarray as xr
 
-from daskmoe.schema import COEF, EXPERT, FEATURE, GATE_COEF, GATE_INTERCEPT, INTERCEPT, PARTITION, VARIANCE
-from daskmoe.storage import ModelParts
+from daskmoe.model.store import ModelParts
+from daskmoe.rows.names import (
+    COEF,
+    EXPERT,
+    FEATURE,
+    GATE_COEF,
+    GATE_INTERCEPT,
+    INTERCEPT,
+    PARTITION,
+    VARIANCE,
+)
 
 MAX_FEATURES = 30
 MAX_EXPERTS = 12

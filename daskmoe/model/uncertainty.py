@@ -6,9 +6,9 @@ import numpy as np
 import xarray as xr
 from scipy.stats import norm
 
-from daskmoe.config import check_choice
 from daskmoe.errors import InvalidOptionError, NotAtOptimumError
-from daskmoe.schema import VARIANCE
+from daskmoe.options import check_choice
+from daskmoe.rows.names import VARIANCE
 
 KINDS = ("model", "robust")
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from daskmoe.errors import InvalidDataError, InvalidOptionError
-from daskmoe.rows.schema import RowSchema, listed
+from daskmoe.rows.variables import RowSchema, listed
 
 Range = tuple[int, int]
 

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.local_fit import HIT, ascend, long_starts
-from daskmoe.config import LocalFitOptions
 from daskmoe.engine.threads import single_threaded_blas
-from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
-from daskmoe.numerics.local import fit_local_estimate
-from daskmoe.numerics.priors import prior_from
-from daskmoe.numerics.problem import Problem
+from daskmoe.numerics.base.coordinates import coordinates_from
+from daskmoe.numerics.base.observations import Observations, moments
+from daskmoe.numerics.base.policies import LocalFit
+from daskmoe.numerics.likelihood.priors import prior_from
+from daskmoe.numerics.local.fit import fit_local_estimate
+from daskmoe.numerics.local.problem import Problem
 
 EXPERTS = 4
 
@@ -49,7 +50,7 @@ def gaps_of_sample(rows: Observations, sample: int, seeds: int, runs: int) -> tu
     known = moments(rows)
     coordinates = coordinates_from(known)
     problem = Problem(rows, coordinates, prior_from(known, coordinates, EXPERTS))
-    options = LocalFitOptions(n_experts=EXPERTS)
+    options = LocalFit(n_experts=EXPERTS)
     began = time.process_time()
     found = [
         fit_local_estimate(rows, options, np.random.default_rng([sample, seed])).objective

@@ -27,18 +27,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from daskmoe.config import LocalFitOptions
 from daskmoe.engine.threads import single_threaded_blas
-from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
-from daskmoe.numerics.em import Runs, em, em_statistics, start_em
-from daskmoe.numerics.initialization import starting_runs
-from daskmoe.numerics.likelihood import pack_parameters
-from daskmoe.numerics.local import fit_local_estimate
-from daskmoe.numerics.newton import maximize, standard_deviations
-from daskmoe.numerics.parameters import LocalEstimate, MoEParameters
-from daskmoe.numerics.priors import prior_from
-from daskmoe.numerics.problem import Problem
-from daskmoe.numerics.simulate import draw_design, sample_rows
+from daskmoe.numerics.base.coordinates import coordinates_from
+from daskmoe.numerics.base.observations import Observations, moments
+from daskmoe.numerics.base.parameters import LocalEstimate, MoEParameters
+from daskmoe.numerics.base.policies import LocalFit
+from daskmoe.numerics.likelihood.e_step import Runs
+from daskmoe.numerics.likelihood.priors import prior_from
+from daskmoe.numerics.likelihood.statistics import pack_parameters
+from daskmoe.numerics.local.em import em, em_statistics, start_em
+from daskmoe.numerics.local.fit import fit_local_estimate
+from daskmoe.numerics.local.newton import maximize, standard_deviations
+from daskmoe.numerics.local.problem import Problem
+from daskmoe.numerics.local.starts import starting_runs
+from daskmoe.numerics.predictive.designs import draw_design, sample_rows
 
 DESIGNS = {"paper": 4, "overlap": 5}
 FEATURES = 20
@@ -96,9 +98,7 @@ def problem_of(case: Case) -> Problem:
 
 def fit_by_default(case: Case, seed: int = 0) -> LocalEstimate:
     """The whole default fit."""
-    return fit_local_estimate(
-        case.rows, LocalFitOptions(n_experts=case.n_experts), np.random.default_rng(seed)
-    )
+    return fit_local_estimate(case.rows, LocalFit(n_experts=case.n_experts), np.random.default_rng(seed))
 
 
 def measure_ratios(design: str, n_rows: int, repeats: int, size: int = 1024) -> dict[str, float]:
@@ -244,7 +244,7 @@ def peak_memory() -> int:
 
 def memory_child(design: str, n_rows: int, dtype: str) -> None:
     """Print the growth of this process's peak resident memory during a fit, over the data's size."""
-    options = LocalFitOptions(n_experts=DESIGNS[design])
+    options = LocalFit(n_experts=DESIGNS[design])
     with single_threaded_blas():
         fit_local_estimate(fill_rows(design, 500, dtype), options, np.random.default_rng(0))
         rows = fill_rows(design, n_rows, dtype)

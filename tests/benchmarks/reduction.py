@@ -22,11 +22,11 @@ import numpy as np
 
 from benchmarks.local_fit import peak_memory, product_rate, report, seconds
 from daskmoe.engine.threads import single_threaded_blas
+from daskmoe.numerics.base.parameters import LargeMoE, MoEParameters, SupportSample
 from daskmoe.numerics.families import get_family
-from daskmoe.numerics.parameters import LargeMoE, MoEParameters, SupportSample
-from daskmoe.numerics.reduction import barycentres, reduce_mixture, reduction_problem
-from daskmoe.numerics.simulate import draw_design, sample_features
-from daskmoe.numerics.transport import Experts, pointwise_plan, whole_plan
+from daskmoe.numerics.predictive.designs import draw_design, sample_features
+from daskmoe.numerics.transport.plan import Experts, pointwise_plan, whole_plan
+from daskmoe.numerics.transport.reduction import barycentres, reduce_mixture, reduction_problem
 
 GAUSSIAN = get_family("gaussian")
 

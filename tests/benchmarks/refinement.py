@@ -25,10 +25,12 @@ from scipy.optimize import linear_sum_assignment
 
 import daskmoe
 from daskmoe import MixtureOfExperts
-from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
-from daskmoe.numerics.em import Runs, em_statistics
-from daskmoe.numerics.parameters import MoEParameters
-from daskmoe.numerics.refinement import round_statistics
+from daskmoe.numerics.base.coordinates import coordinates_from
+from daskmoe.numerics.base.observations import Observations, moments
+from daskmoe.numerics.base.parameters import MoEParameters
+from daskmoe.numerics.combine.refinement import round_statistics
+from daskmoe.numerics.likelihood.e_step import Runs
+from daskmoe.numerics.local.em import em_statistics
 
 GROUPS = {
     "gating": ("gate_intercept", "gate_coef"),

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import norm
 
-from daskmoe.numerics.coordinates import Coordinates, Observations
+from daskmoe.numerics.base.coordinates import Coordinates
+from daskmoe.numerics.base.observations import Observations
+from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.families import get_family
-from daskmoe.numerics.mixture import linear_predictor
-from daskmoe.numerics.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.predictive.mixture import linear_predictor
 
 GAUSSIAN = get_family("gaussian")
 

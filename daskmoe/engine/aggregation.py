@@ -1,0 +1,112 @@
+"""The aggregate task: one model from what the partitions sent."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskmoe.engine.results import FitResult, PartitionResult
+from daskmoe.engine.threads import single_threaded_blas
+from daskmoe.errors import PartitionError
+from daskmoe.numerics.base.observations import merge_moments
+from daskmoe.numerics.base.parameters import MoEParameters, SupportSample
+from daskmoe.numerics.combine.choice import independent_estimator, one_shot_estimator
+from daskmoe.numerics.combine.expansion import Pilot
+from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
+from daskmoe.numerics.combine.supports import pool_support, synthetic_support
+from daskmoe.numerics.families import get_family
+
+# Beside the pilot's: no partition draws from it.
+_SYNTHETIC_SEED = 2**31 + 1
+
+
+class AggregationPlan(NamedTuple):
+    """How local estimators become one model.
+
+    Attributes
+    ----------
+    method : str
+        ``"auto"`` or one of `daskmoe.options.METHODS`.
+    n_experts : int
+        K.
+    family : str
+    synthetic : bool
+        Whether the support is drawn from the partitions' moments.
+    shares : tuple of int
+        Support rows of each partition.
+    seed : int
+    """
+
+    method: str
+    n_experts: int
+    family: str
+    synthetic: bool
+    shares: tuple[int, ...]
+    seed: int
+
+
+def aggregate_partitions(
+    plan: AggregationPlan,
+    results: list[PartitionResult],
+    pilot: Pilot | None,
+    given: SupportSample | None,
+) -> FitResult:
+    """One model from what the partitions sent, in partition order.
+
+    Raises
+    ------
+    PartitionError
+        If every partition was left out.
+    """
+    fitted = [r for r in results if r.estimate.parameters is not None]
+    if not fitted:
+        reasons = "; ".join(sorted({r.estimate.status for r in results})[:3])
+        raise PartitionError(f"Expected at least one partition that can be fitted, got none: {reasons}")
+    with single_threaded_blas():
+        support, origin = _support(plan, results, given)
+        return FitResult(_aggregate(plan, fitted, pilot, support, origin), results)
+
+
+def _support(
+    plan: AggregationPlan, results: list[PartitionResult], given: SupportSample | None
+) -> tuple[SupportSample, NDArray[np.intp] | None]:
+    """The support, and the position of the fitted partition that each row is of, where it is of one."""
+    if given is not None:
+        return given, None
+    fitted = [(r, share) for r, share in zip(results, plan.shares, strict=True) if r.moments is not None]
+    if plan.synthetic:
+        seeds = np.random.SeedSequence(plan.seed, spawn_key=(_SYNTHETIC_SEED,))
+        known = [r.moments for r, _ in fitted if r.moments is not None]
+        sizes = [share for _, share in fitted]
+        support = synthetic_support(known, sizes, np.random.default_rng(seeds))
+    else:
+        sizes = [len(r.support.features) if r.estimate.weight > 0 else 0 for r, _ in fitted]
+        weights = np.array([r.estimate.weight for r, _ in fitted])
+        support = pool_support([r.support for r, _ in fitted], weights)
+    return support, np.repeat(np.arange(len(sizes)), sizes)
+
+
+def _aggregate(
+    plan: AggregationPlan,
+    fitted: list[PartitionResult],
+    pilot: Pilot | None,
+    support: SupportSample,
+    origin: NDArray[np.intp] | None,
+) -> Aggregate:
+    weights = np.array([r.estimate.weight for r in fitted])
+    locals_: list[MoEParameters] = [p for r in fitted if (p := r.estimate.parameters) is not None]
+    known = [r.moments for r in fitted if r.moments is not None]
+    expansions = [r.expansion for r in fitted if r.expansion is not None]
+    family = get_family(plan.family)
+    if pilot is not None:
+        pooled = reduce(merge_moments, known)
+        return one_shot_estimator(expansions, locals_, weights, support, pooled, pilot, family)
+    if plan.method == "auto" and expansions:
+        return independent_estimator(
+            expansions, locals_, weights, support, origin, known, plan.n_experts, family
+        )
+    method = "reduction" if plan.method == "auto" else plan.method
+    return aggregate_estimates(method, locals_, weights, support, plan.n_experts, family)

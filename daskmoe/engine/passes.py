@@ -1,0 +1,88 @@
+"""One pass over all partitions: a function of the rows of each, summed in a tree in partition order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import xarray as xr
+from dask.base import tokenize
+from dask.delayed import Delayed, delayed
+
+from daskmoe.engine.request import FitRequest, piece_of, task_plan
+from daskmoe.engine.tasks import TaskPlan, attempt, read_rows
+from daskmoe.errors import DaskMoEError, PartitionError
+from daskmoe.numerics.base.observations import Observations
+from daskmoe.rows import Partition
+
+_FAN_IN = 16
+
+
+def run_sum(
+    request: FitRequest,
+    name: str,
+    function: Callable[[Observations], Any],
+    add: Callable[[Any, Any], Any],
+) -> Any:
+    """The sum of ``function`` over all partitions, computed.
+
+    Raises
+    ------
+    PartitionError
+        If no partition could be read.
+    """
+    total = build_sum(request, name, function, add).compute()
+    if total is None:
+        raise PartitionError("Expected at least one partition with complete rows, got none.")
+    return total
+
+
+def build_sum(
+    request: FitRequest,
+    name: str,
+    function: Callable[[Observations], Any],
+    add: Callable[[Any, Any], Any],
+) -> Delayed:
+    """The graph of one pass; building it computes nothing."""
+    token = tokenize(request.token, name, function)
+    plan = delayed(task_plan(request), name=f"moe-plan-{token}", traverse=False)
+    shared = delayed(function, name=f"{name}-point-{token}", traverse=False, pure=False)
+    evaluate = delayed(_evaluate, pure=False, traverse=False)
+    parts = [
+        evaluate(
+            plan, shared, partition, piece_of(request, partition),
+            dask_key_name=f"{name}-{token}-{partition.index}",
+        )
+        for partition in request.partitions
+    ]  # fmt: skip
+    combine = delayed(_sum, pure=False)
+    level = 0
+    while len(parts) > 1 or level == 0:
+        parts = [
+            combine(add, parts[i : i + _FAN_IN], dask_key_name=f"{name}-sum-{token}-{level}-{i // _FAN_IN}")
+            for i in range(0, len(parts), _FAN_IN)
+        ]
+        level += 1
+    return cast(Delayed, parts[0])
+
+
+def _evaluate(
+    plan: TaskPlan, function: Callable[[Observations], Any], partition: Partition, piece: xr.Dataset | None
+) -> Any:
+    """The function of one partition's rows; None for a partition that is left out."""
+
+    def work() -> Any:
+        rows = read_rows(plan, partition, piece, plan.on_error)
+        return function(rows) if rows.n_rows and rows.total_weight > 0 else None
+
+    outcome = attempt(plan, partition, work)
+    return None if isinstance(outcome, DaskMoEError) else outcome
+
+
+def _sum(add: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:
+    """Sum in order, without what was left out."""
+    total = None
+    for part in parts:
+        if part is not None:
+            total = part if total is None else add(total, part)
+    return total

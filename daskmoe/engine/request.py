@@ -1,0 +1,142 @@
+"""A validated request to fit: what it names, what its tasks share, and how its tasks are named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Literal, NamedTuple
+
+import numpy as np
+import xarray as xr
+from dask.base import tokenize
+
+from daskmoe.engine.aggregation import AggregationPlan
+from daskmoe.engine.identity import content_of, nonce_of
+from daskmoe.engine.tasks import Sends, TaskPlan
+from daskmoe.numerics.base.policies import LocalFit
+from daskmoe.rows import Partition, RowSchema, SampleWindow, read_box
+
+
+class GivenSupport(NamedTuple):
+    """Rows of the caller's own at which expectations over x are taken.
+
+    Attributes
+    ----------
+    data : str or xr.Dataset
+    schema : RowSchema
+        The fit's, matched to ``data``.
+    """
+
+    data: str | xr.Dataset
+    schema: RowSchema
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """A validated request to fit.
+
+    Attributes
+    ----------
+    source : str or xr.Dataset
+        Path or URL of a Zarr store, or a dataset, lazy or in memory.
+    schema : RowSchema
+    partitions : tuple of Partition
+    options : LocalFit
+    support_size : int
+        S, rows of the support sample over all partitions.
+    seed : int
+    on_error : {"raise", "skip"}
+    checkpoint : str or None
+    sample : tuple of SampleWindow
+        Rows of the pilot's sample; none where there is no shared start.
+    sample_rows : int
+        How many of these rows that are complete the pilot is fitted to.
+    method : str
+        ``"auto"`` or one of `daskmoe.options.METHODS`.
+    n_experts : int or None
+        K of the result; None for that of the local fits.
+    support : str or GivenSupport
+        One of `daskmoe.options.SUPPORTS`, or the caller's own rows.
+    """
+
+    source: str | xr.Dataset
+    schema: RowSchema
+    partitions: tuple[Partition, ...]
+    options: LocalFit
+    support_size: int
+    seed: int
+    on_error: Literal["raise", "skip"]
+    checkpoint: str | None
+    sample: tuple[SampleWindow, ...] = ()
+    sample_rows: int = 0
+    method: str = "reduction"
+    n_experts: int | None = None
+    support: str | GivenSupport = "labelled"
+
+    @property
+    def sends(self) -> Sends:
+        """What a partition sends: rows if the support is made of them, responses if there is a pilot."""
+        alone = self.method == "auto" and not self.sample and len(self.partitions) > 1
+        rows = self.support in ("labelled", "features")
+        return Sends(rows, rows and bool(self.sample), alone)
+
+    @cached_property
+    def token(self) -> str:
+        """Names the tasks: the same for the same data, options and seed, unless the data are behind a URL."""
+        nonce = nonce_of(self.source)
+        return str(tokenize(self.kept_token, nonce)) if nonce else self.kept_token
+
+    @cached_property
+    def kept_token(self) -> str:
+        """Names the checkpoints, which go on even where a change of the data cannot be seen."""
+        used = {*(v.name for v in self.schema.variables), self.schema.target, self.schema.weight}
+        used |= {part.where[0] for part in self.partitions if part.where is not None}
+        source = content_of(self.source, {name for name in used if name is not None})
+        return str(
+            tokenize(
+                # Another version may fit the same request in another way.
+                version("daskmoe"), source, self.schema.to_json(), self.partitions, self.options,
+                self.support_size, self.seed, self.on_error, self.sample, self.sends,
+            )
+        )  # fmt: skip
+
+    @property
+    def aggregation(self) -> AggregationPlan:
+        """How the local estimators become one model."""
+        shares = tuple(share for _, share in partition_shares(self))
+        size = self.options.n_experts if self.n_experts is None else self.n_experts
+        synthetic = self.support == "synthetic"
+        return AggregationPlan(self.method, size, self.options.family, synthetic, shares, self.seed)
+
+
+def task_plan(request: FitRequest) -> TaskPlan:
+    """What all tasks of a request share."""
+    path = request.source if isinstance(request.source, str) else None
+    return TaskPlan(
+        path, request.schema, request.options, request.seed, request.on_error, request.checkpoint,
+        request.kept_token if request.checkpoint else "", request.sends, request.sample_rows,
+    )  # fmt: skip
+
+
+def partition_shares(request: FitRequest) -> list[tuple[Partition, int]]:
+    """Every partition with its share of the support's rows."""
+    shares = support_shares([p.n_rows for p in request.partitions], request.support_size)
+    return list(zip(request.partitions, shares, strict=True))
+
+
+def support_shares(rows: list[int], support_size: int) -> list[int]:
+    """Support rows of each partition, in proportion to its rows, at least one each."""
+    cumulative = np.cumsum(np.asarray(rows, dtype=np.int64))
+    total = int(cumulative[-1])
+    size = min(support_size, total)
+    # Differences of rounded cumulative quotas add up to the size exactly.
+    bounds = np.concatenate([[0], np.rint(cumulative * (size / total)).astype(np.int64)])
+    return [int(share) for share in np.maximum(np.diff(bounds), 1)]
+
+
+def piece_of(request: FitRequest, partition: Partition) -> xr.Dataset | None:
+    """A partition's piece of a dataset; None where tasks open a store."""
+    if isinstance(request.source, str):
+        return None
+    return read_box(request.source, request.schema, partition)

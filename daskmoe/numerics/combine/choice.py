@@ -1,0 +1,188 @@
+"""The best estimators of one communication step: from a shared start, or from independent fits alone.
+
+Pure NumPy. Both average by information; see `expansion` and `information`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskmoe.numerics.base.parameters import (
+    FloatArray,
+    LargeMoE,
+    MoEParameters,
+    Moments,
+    SupportSample,
+    canonical_indices,
+    canonical_order,
+)
+from daskmoe.numerics.combine.expansion import Expansion, Pilot, combine_expansions
+from daskmoe.numerics.combine.information import information_average
+from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
+from daskmoe.numerics.families import Family
+from daskmoe.numerics.likelihood.priors import prior_from
+from daskmoe.numerics.local.least_squares import least_squares
+from daskmoe.numerics.predictive.draws import sample_response
+from daskmoe.numerics.predictive.mixture import log_density
+from daskmoe.numerics.transport.plan import Experts, pointwise_plan
+from daskmoe.numerics.transport.reduction import reduce_mixture, reduction_problem
+
+_REFERENCES = 5
+_DRAWS = 5
+# In nats a row: drawn responses carry the errors of the local estimates.
+_DRAWN_MARGIN = 0.01
+
+
+def one_shot_estimator(
+    expansions: Sequence[Expansion],
+    locals_: Sequence[MoEParameters],
+    weights: FloatArray,
+    support: SupportSample,
+    pooled: Moments,
+    pilot: Pilot,
+    family: Family,
+) -> Aggregate:
+    """The best estimator of one communication step: information-weighted, from a shared start.
+
+    The maximum of the summed expansions, unless another candidate (the reduction of the local estimates, the
+    pilot itself) is better on the labelled support by more than twice the standard error of the difference.
+
+    Parameters
+    ----------
+    expansions : sequence of Expansion
+    locals_ : sequence of MoEParameters
+    weights : ndarray of shape (M,)
+    support : SupportSample
+        With responses.
+    pooled : Moments
+        Of all rows; they make the prior.
+    pilot : Pilot
+    family : Family
+    """
+    n_experts = pilot.parameters.n_experts
+    prior = prior_from(pooled, pilot.coordinates, n_experts)
+    # One expert is least squares, exact from the summed moments.
+    one_shot = least_squares(pooled) if n_experts == 1 else combine_expansions(expansions, pilot, prior)
+    start = pilot.parameters if one_shot is None else one_shot
+    reduced = reduce_mixture(LargeMoE.from_estimates(list(locals_), weights), support, [start], family)
+    candidates = {"one-shot": one_shot, "reduction": reduced.parameters, "pilot": pilot.parameters}
+    known = {name: p for name, p in candidates.items() if p is not None}
+    chosen, scores = _choose(known, support, family)
+    order = canonical_indices(known[chosen])
+    return Aggregate(
+        known[chosen].take(order),
+        reduced.objectives,
+        reduced.start_objectives,
+        reduced.flow[:, order],
+        reduced.converged,
+        scores,
+        chosen,
+    )
+
+
+def _choose(
+    candidates: dict[str, MoEParameters], support: SupportSample, family: Family, margin: float = 0.0
+) -> tuple[str, dict[str, float]]:
+    """The first candidate, unless another is significantly, and by more than ``margin``, better."""
+    assert support.response is not None
+    values = {
+        name: log_density(parameters, family, support.features, support.response)
+        for name, parameters in candidates.items()
+    }
+    scores = {name: float(support.weight @ value) for name, value in values.items()}
+    chosen = next(iter(candidates))
+    for name, value in values.items():
+        difference = value - values[chosen]
+        gain = float(support.weight @ difference)
+        deviation = float(np.sqrt(support.weight**2 @ (difference - gain) ** 2))
+        if gain > max(2.0 * deviation, margin) or not np.isfinite(scores[chosen]):
+            chosen = name
+    return chosen, scores
+
+
+def independent_estimator(
+    expansions: Sequence[Expansion],
+    locals_: Sequence[MoEParameters],
+    weights: FloatArray,
+    support: SupportSample,
+    origin: NDArray[np.intp] | None,
+    moments: Sequence[Moments],
+    n_experts: int,
+    family: Family,
+) -> Aggregate:
+    """The best estimator from independent local fits where no response may leave a partition.
+
+    The local estimates averaged by their information, their experts matched by transport; unless another
+    candidate (the reduction with the plan that moves experts whole, the middle estimator) is significantly
+    better on responses drawn from the partitions' own estimates at their own rows.
+
+    Parameters
+    ----------
+    expansions, moments : sequences of Expansion and Moments
+        Of the same partitions as ``locals_``.
+    locals_ : sequence of MoEParameters
+    weights : ndarray of shape (M,)
+    support : SupportSample
+        Responses are not used.
+    origin : ndarray of int, shape (S,), or None
+        Position of the partition that a row of the support is of, where that is known.
+    n_experts : int
+    family : Family
+    """
+    whole = aggregate_estimates("whole", locals_, weights, support, n_experts, family)
+    if whole.chosen == "local" or max(p.n_experts for p in locals_) > n_experts:
+        return whole
+    candidates = [whole]
+    fitting = sorted((p for p in locals_ if p.n_experts == n_experts), key=lambda p: p.coef[0].tolist())
+    if fitting:
+        candidates.append(aggregate_estimates("middle", locals_, weights, support, n_experts, family))
+    spread = np.unique(np.linspace(0, max(len(fitting) - 1, 0), _REFERENCES).round().astype(np.intp))
+    references = [_plain(candidate) for candidate in candidates] + [fitting[m] for m in spread if fitting]
+    averaged = information_average(locals_, moments, expansions, references, support, family)
+    if averaged is not None:
+        candidates.insert(0, _as_aggregate(averaged, whole, locals_, weights, support, family))
+    if origin is None:
+        return candidates[0]
+    labelled = _with_drawn_responses(support, origin, locals_, family)
+    known = {candidate.chosen: _plain(candidate) for candidate in candidates}
+    chosen, scores = _choose(known, labelled, family, _DRAWN_MARGIN)
+    return next(c for c in candidates if c.chosen == chosen)._replace(candidates=scores)
+
+
+def _plain(aggregate: Aggregate) -> MoEParameters:
+    assert isinstance(aggregate.parameters, MoEParameters)
+    return aggregate.parameters
+
+
+def _as_aggregate(
+    averaged: MoEParameters,
+    whole: Aggregate,
+    locals_: Sequence[MoEParameters],
+    weights: FloatArray,
+    support: SupportSample,
+    family: Family,
+) -> Aggregate:
+    """The average by information, with the plan that moves the large MoE to it."""
+    parameters = canonical_order(averaged)
+    large = LargeMoE.from_estimates(list(locals_), weights)
+    coordinates, problem = reduction_problem(large, support, family)
+    inner = coordinates.from_data(parameters)
+    plan = pointwise_plan(problem, Experts(inner.coef, inner.dispersion))
+    return whole._replace(parameters=parameters, flow=plan.flow, chosen="information")
+
+
+def _with_drawn_responses(
+    support: SupportSample, origin: NDArray[np.intp], locals_: Sequence[MoEParameters], family: Family
+) -> SupportSample:
+    """The support, some times over, with responses drawn from the estimate of each row's own partition."""
+    rng = np.random.default_rng(0)
+    features = np.tile(support.features, (_DRAWS, 1))
+    response = np.empty(len(features))
+    own = np.tile(origin, _DRAWS)
+    for m in np.unique(origin):
+        rows = np.flatnonzero(own == m)
+        response[rows] = sample_response(locals_[m], family.name, features[rows], rng)
+    return SupportSample(features, response, np.tile(support.weight / _DRAWS, _DRAWS))

@@ -1,0 +1,272 @@
+"""Damped Newton ascent of the penalized log-likelihood.
+
+Pure NumPy/SciPy. A step solves
+
+    ((1 - d) I_observed + d I_complete) step = gradient,    0 <= d <= 1,
+
+between Newton's step (d = 0) and, in the same parameters, that of EM (d = 1), whose matrix is positive
+definite and whose step raises the objective; d > 1 shortens the latter. The damping d grows until the matrix
+is positive definite and shrinks while the quadratic model predicts well, as a trust region would (Nocedal and
+Wright 2006, section 4.1). A trial is kept only if the objective does not fall, and its statistics are those
+of the next step, so an accepted step costs one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, pack_parameters, unpack_parameters
+
+Evaluate = Callable[[MoEParameters], LikelihoodStatistics]
+Value = Callable[[MoEParameters], float]
+Slope = Callable[[MoEParameters], LikelihoodStatistics]
+
+_LARGEST_LOG_VARIANCE_STEP = 2.0
+_FIRST_DAMPING = 0.05
+_JUMP = 3.0
+# Products in single precision can leave a semi-definite matrix this far below zero, others farther.
+_RIDGE = 1e-5
+_MORE_RIDGE = 4.0
+_SMALLEST_DAMPING = 1e-3
+# Predicted gain a row, in nats, below which an earlier point's information will do; the share of a gain that
+# the next one may have left for that, and up to which the whole step is trusted enough to form information at
+# its end at once; and the error that the last step may leave, in units of the tolerance.
+_NEAR = 1e-4
+_CONTRACTION = 3e-2
+_UNCERTAIN = 0.2
+_REMAINDER = 1e-6
+# Points along a step that falls, and the least share of it that the next one keeps.
+_LINE_POINTS = 4
+_SHORTEST = 0.1
+# EM's step gaining less than this share of the tolerance is as stationary as rounding lets a point be.
+_NEGLIGIBLE = 1e-3
+
+
+class NewtonState(NamedTuple):
+    """What the next step needs: parameters, penalized statistics there, damping."""
+
+    parameters: MoEParameters
+    statistics: LikelihoodStatistics
+    damping: float
+
+
+class NewtonResult(NamedTuple):
+    """Where an ascent ended.
+
+    Attributes
+    ----------
+    parameters : MoEParameters
+    objective : float
+        The penalized log-likelihood there.
+    passes : int
+        Passes over the rows.
+    converged : bool
+    statistics : LikelihoodStatistics or None
+        Those that the last step was made from; None where no step was made.
+    """
+
+    parameters: MoEParameters
+    objective: float
+    passes: int
+    converged: bool
+    statistics: LikelihoodStatistics | None = None
+
+
+def damped_step(state: NewtonState) -> tuple[FloatArray, float, float]:
+    """Step (P,), the gain that the quadratic model predicts, and the damping that made it well defined."""
+    _, gradient, observed, complete, *_ = state.statistics
+    diagonal = np.diag(complete)
+    scale = np.sqrt(np.maximum(diagonal, 1e-10 * diagonal.max() + 1e-300))
+    outer = np.outer(scale, scale)
+    observed_scaled, complete_scaled = observed / outer, complete / outer
+    damping, ridge = state.damping, _RIDGE
+    while True:
+        matrix = max(1.0 - damping, 0.0) * observed_scaled + damping * complete_scaled
+        try:
+            factor = cho_factor(matrix, lower=True)
+            break
+        except LinAlgError:
+            if damping > 0.5:
+                complete_scaled[np.diag_indices_from(complete)] += ridge
+                ridge *= _MORE_RIDGE
+            damping = max(2.0 * damping, _FIRST_DAMPING)
+    step = cho_solve(factor, gradient / scale) / scale
+    step = bounded(step, state.parameters.n_experts)
+    predicted = float(gradient @ step - 0.5 * step @ observed @ step)
+    return step, predicted, damping
+
+
+def bounded(step: FloatArray, n_experts: int) -> FloatArray:
+    """The step, shortened where a log-variance would move by more than two."""
+    largest = float(np.abs(step[-n_experts:]).max())
+    return step * min(1.0, _LARGEST_LOG_VARIANCE_STEP / max(largest, 1e-300))
+
+
+def standard_deviations(statistics: LikelihoodStatistics) -> FloatArray | None:
+    """Root (P, P) of the inverse information; None where that is not positive definite."""
+    try:
+        return np.asarray(np.linalg.inv(np.linalg.cholesky(statistics.information)).T)
+    except np.linalg.LinAlgError:
+        return None
+
+
+def jump(parameters: MoEParameters, deviations: FloatArray, rng: np.random.Generator) -> MoEParameters:
+    """A random point `_JUMP` standard errors away in every direction."""
+    step = deviations @ (_JUMP * rng.standard_normal(len(deviations)))
+    return shift(parameters, bounded(step, parameters.n_experts))
+
+
+def shift(parameters: MoEParameters, step: FloatArray) -> MoEParameters:
+    """Parameters moved by a step of the packed vector."""
+    return unpack_parameters(pack_parameters(parameters) + step, parameters.n_experts)
+
+
+def next_damping(damping: float, actual: float, predicted: float) -> float:
+    """Less damping after a well predicted gain, more after a poor one."""
+    if not actual >= 0:
+        return max(3.0 * damping, _FIRST_DAMPING)
+    ratio = actual / predicted if predicted > 0 else 0.0
+    if ratio < 0.25:
+        return max(1.5 * damping, _FIRST_DAMPING)
+    if ratio > 0.7:
+        damping *= 0.3
+    return damping if damping > _SMALLEST_DAMPING else 0.0
+
+
+class _Point(NamedTuple):
+    """A state, whether its information is its own, and the gain that was predicted one step ``before``."""
+
+    state: NewtonState
+    exact: bool
+    before: float
+
+
+def maximize(
+    parameters: MoEParameters,
+    evaluate: Evaluate,
+    value: Value,
+    slope: Slope,
+    *,
+    tolerance: float,
+    max_passes: int,
+    nearby: LikelihoodStatistics | None = None,
+) -> NewtonResult:
+    """Ascend from ``parameters`` until the predicted gain falls under ``tolerance`` (log-likelihood units).
+
+    ``evaluate`` gives all statistics, ``slope`` those without the matrices and ``value`` the objective alone,
+    at a quarter and a sixth of the work. Steps keep the information of an earlier point, corrected by what
+    the gradient did since, for as long as each leaves a small share of the gain before it. ``nearby`` are
+    statistics whose information is about that at ``parameters``, such as those of a sample of the rows: then
+    none may have to be formed at all. The last step, whose gain is already negligible, is only checked.
+    """
+    point = _first_point(parameters, evaluate, slope, nearby)
+    passes = 1
+    while passes < max_passes:
+        state = point.state
+        step, predicted, damping = _telling_step(state, tolerance)
+        # What a step leaves of the predicted gain: next to nothing if the information is that of its start.
+        share = 0.0 if point.exact else predicted / max(point.before, 1e-300)
+        certain = damping == 0.0 and (point.exact or point.before < np.inf)
+        if certain and predicted <= tolerance and share * predicted <= _REMAINDER * tolerance:
+            return _finish(state, shift(state.parameters, step), value, passes + 1)
+        if damping >= 1.0 and 0 <= damping * predicted <= _NEGLIGIBLE * tolerance:
+            return _ended(state, passes, True)
+        near = not point.exact or predicted <= _NEAR * state.statistics.weight
+        keep = damping == 0.0 and near and share <= _CONTRACTION
+        fully = damping == 0.0 and not keep and share <= _UNCERTAIN
+        most = min(_LINE_POINTS, max_passes - passes)
+        found, used = _search_line(state, step, evaluate, slope, fully, most)
+        passes += used
+        if found is None:
+            if predicted <= tolerance:
+                # Steps shorter than EM's gain little anywhere: that says nothing about the gradient.
+                return _ended(state, passes, damping <= 1.0)
+            point = point._replace(state=state._replace(damping=next_damping(damping, -1.0, predicted)))
+            continue
+        trial, statistics, length = found
+        # An undamped step that was poor was too long, which the line search has mended.
+        if damping > 0.0:
+            damping = next_damping(damping, statistics.value - state.statistics.value, predicted)
+        exact = statistics.information is not state.statistics.information
+        if not exact and keep and length == 1.0:
+            statistics = _corrected(state.statistics, step, statistics)
+        elif not exact and passes < max_passes:
+            statistics, exact, passes = evaluate(trial), True, passes + 1
+        point = _Point(NewtonState(trial, statistics, damping), exact, predicted)
+    return _ended(point.state, passes, False)
+
+
+def _first_point(
+    parameters: MoEParameters, evaluate: Evaluate, slope: Slope, nearby: LikelihoodStatistics | None
+) -> _Point:
+    """The start, with its own information or that of the statistics ``nearby``."""
+    if nearby is None:
+        return _Point(NewtonState(parameters, evaluate(parameters), 0.0), True, np.inf)
+    known = _with_matrices(slope(parameters), nearby)
+    return _Point(NewtonState(parameters, known, 0.0), False, np.inf)
+
+
+def _telling_step(state: NewtonState, tolerance: float) -> tuple[FloatArray, float, float]:
+    """`damped_step`, of which a small predicted gain says that the state is at a maximum."""
+    step, predicted, damping = damped_step(state)
+    if damping > 0.0 and predicted <= tolerance:
+        # So small by damping, or by what called for it: only Newton's own tells which.
+        return damped_step(state._replace(damping=0.0))
+    return step, predicted, damping
+
+
+def _search_line(
+    state: NewtonState, step: FloatArray, evaluate: Evaluate, slope: Slope, fully: bool, most: int
+) -> tuple[tuple[MoEParameters, LikelihoodStatistics, float] | None, int]:
+    """A point along ``step`` where the objective does not fall, and how many of ``most`` were looked at.
+
+    The first is the whole step, evaluated ``fully`` or for its slope only; the next ones are where the
+    parabola through what is known has its top. Where no information was formed it is that of ``state``.
+    """
+    start = state.statistics
+    rise = float(start.gradient @ step)
+    length = 1.0
+    for looked in range(1, most + 1):
+        trial = shift(state.parameters, length * step)
+        whole = fully and looked == 1
+        statistics = evaluate(trial) if whole else _with_matrices(slope(trial), start)
+        if statistics.value >= start.value:
+            return (trial, statistics, length), looked
+        bend = length * rise - (statistics.value - start.value)
+        top = 0.5 * length * length * rise / bend if np.isfinite(bend) else 0.0
+        length = min(max(top, _SHORTEST * length), 0.5 * length)
+    return None, most
+
+
+def _with_matrices(found: LikelihoodStatistics, of: LikelihoodStatistics) -> LikelihoodStatistics:
+    return found._replace(information=of.information, complete=of.complete)
+
+
+def _corrected(
+    before: LikelihoodStatistics, step: FloatArray, after: LikelihoodStatistics
+) -> LikelihoodStatistics:
+    """Statistics after a step with the information before it, updated by BFGS (Nocedal and Wright, 6.19)."""
+    change = before.gradient - after.gradient
+    curvature = float(change @ step)
+    if curvature <= 0.0:
+        return after
+    image = before.information @ step
+    information = before.information + np.outer(change, change / curvature)
+    information -= np.outer(image, image / float(image @ step))
+    return after._replace(information=information)
+
+
+def _finish(state: NewtonState, trial: MoEParameters, value: Value, passes: int) -> NewtonResult:
+    objective = value(trial)
+    if objective >= state.statistics.value:
+        return NewtonResult(trial, objective, passes, True, state.statistics)
+    return _ended(state, passes, True)
+
+
+def _ended(state: NewtonState, passes: int, converged: bool) -> NewtonResult:
+    return NewtonResult(state.parameters, state.statistics.value, passes, converged, state.statistics)

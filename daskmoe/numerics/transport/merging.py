@@ -1,0 +1,180 @@
+"""Starting experts of a reduction, made from the components of the large MoE.
+
+Pure NumPy. A component l with mass w_s PI_l(s) on the support is summed up by its Gram matrix G_l, G_l B_l
+and its second moment, in which merged components add up: their KL barycentre and its divergence need no rows.
+With n = sum of the mass, the expert that replaces i and j costs (Runnalls, 2007, equation 21, for regression)
+
+    sum_l n_l E KL(phi_l, phi_ij) = (n_ij log sigma_ij^2 - n_i log sigma_i^2 - n_j log sigma_j^2) / 2.
+
+Greedy merging takes the cheapest pair first; large numbers of components merge in blocks, then the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskmoe.numerics.base.parameters import FloatArray
+from daskmoe.numerics.transport.plan import Experts, ReductionProblem, tiles
+
+# Pairs grow with the square of the components: more than these merge in blocks.
+_BLOCK = 96
+_LLOYD_STEPS = 25
+_DISPERSION_FLOOR = 1e-10
+
+
+class Components(NamedTuple):
+    """Sums over the support of some components or of merged ones.
+
+    Attributes
+    ----------
+    mass : ndarray of shape (n,)
+    gram : ndarray of shape (n, q, q)
+    moment : ndarray of shape (n, q)
+        Gram matrix times coefficients.
+    second : ndarray of shape (n,)
+        Sum of the mass times E[y^2].
+    """
+
+    mass: FloatArray
+    gram: FloatArray
+    moment: FloatArray
+    second: FloatArray
+
+    def take(self, index: NDArray[np.intp] | slice) -> Components:
+        """Some of them."""
+        return Components(*(array[index] for array in self))
+
+    def experts(self) -> Experts:
+        """The KL barycentre of each."""
+        ridge = 1e-13 * np.trace(self.gram, axis1=1, axis2=2)[:, None, None] * np.eye(self.gram.shape[-1])
+        coef = np.linalg.solve(self.gram + ridge + 1e-300 * np.eye(len(ridge[0])), self.moment[..., None])[
+            ..., 0
+        ]
+        fit = np.einsum("nq,nq->n", 2 * self.moment - np.einsum("nqr,nr->nq", self.gram, coef), coef)
+        floor = _DISPERSION_FLOOR * max(float(self.second.sum() / self.mass.sum()), 1e-300)
+        return Experts(coef, ((self.second - fit) / self.mass).clip(floor))
+
+
+def greedy_experts(problem: ReductionProblem, n_experts: int) -> Experts:
+    """``n_experts`` experts by greedy pairwise merging of all components, of which there are no fewer.
+
+    Where fewer have mass on the support, the lightest others stand beside them as they are.
+    """
+    merged = _merged_experts(problem, n_experts)
+    short = n_experts - len(merged.dispersion)
+    if short == 0:
+        return merged
+    mass = np.concatenate([tile.mass.sum(axis=1) for tile in tiles(problem)])
+    lightest = np.argsort(mass, kind="stable")[:short]
+    return Experts(
+        np.concatenate([merged.coef, problem.large.coef[lightest]]),
+        np.concatenate([merged.dispersion, problem.large.dispersion[lightest]]),
+    )
+
+
+def _merged_experts(problem: ReductionProblem, n_experts: int) -> Experts:
+    """At most ``n_experts``: components without mass have nothing to merge."""
+    kept: list[Components] = []
+    waiting: list[Components] = []
+    for block in _component_blocks(problem):
+        waiting.append(block)
+        if sum(len(part.mass) for part in waiting) >= _BLOCK:
+            kept.append(_merge(_join(waiting), n_experts))
+            waiting = []
+    if not kept:
+        return _merge(_join(waiting), n_experts).experts()
+    components = _join(kept + waiting)
+    while len(components.mass) > max(_BLOCK, 2 * n_experts):
+        parts = [components.take(slice(i, i + _BLOCK)) for i in range(0, len(components.mass), _BLOCK)]
+        components = _join([_merge(part, n_experts) for part in parts])
+    return _merge(components, n_experts).experts()
+
+
+def clustered_experts(problem: ReductionProblem, n_experts: int) -> Experts:
+    """k-means of the components' regression functions, weighted by their mass.
+
+    The distance of two functions is their mean squared difference over the support. Centres start at the
+    heaviest component and then at the farthest one from all centres so far, heavier ones first: nothing is
+    drawn, and the order of the components does not matter.
+    """
+    mass = np.concatenate([tile.mass.sum(axis=1) for tile in tiles(problem)])
+    root = np.linalg.cholesky(
+        (problem.design * problem.weight) @ problem.design.T + 1e-12 * np.eye(len(problem.design))
+    )
+    points = problem.large.coef @ root
+    centers = points[[int(np.argmax(mass))]]
+    for _ in range(n_experts - 1):
+        distance = np.min(_squared_distances(points, centers), axis=1)
+        centers = np.concatenate([centers, points[[int(np.argmax(mass * distance))]]])
+    labels = np.argmin(_squared_distances(points, centers), axis=1)
+    for _ in range(_LLOYD_STEPS):
+        total = np.bincount(labels, mass, n_experts)
+        sums = np.stack([np.bincount(labels, mass * column, n_experts) for column in points.T], axis=1)
+        centers = np.where(total[:, None] > 0, sums / np.maximum(total, 1e-300)[:, None], centers)
+        previous, labels = labels, np.argmin(_squared_distances(points, centers), axis=1)
+        if np.array_equal(previous, labels):
+            break
+    total = np.bincount(labels, mass, n_experts)
+    spread = mass * (problem.large.dispersion + np.sum((points - centers[labels]) ** 2, axis=1))
+    overall = float(mass @ problem.large.dispersion / mass.sum())
+    dispersion = np.where(
+        total > 0, np.bincount(labels, spread, n_experts) / np.maximum(total, 1e-300), overall
+    )
+    return Experts(np.linalg.solve(root.T, centers.T).T, dispersion)
+
+
+def _squared_distances(points: FloatArray, centers: FloatArray) -> FloatArray:
+    cross = points @ centers.T
+    return np.asarray(np.sum(points**2, axis=1)[:, None] - 2 * cross + np.sum(centers**2, axis=1))
+
+
+def _component_blocks(problem: ReductionProblem) -> Iterator[Components]:
+    """Sums of the components, a tile at a time; components without mass are left out."""
+    design = problem.design
+    for tile in tiles(problem):
+        mass = tile.mass.sum(axis=1)
+        used = np.flatnonzero(mass > np.finfo(float).eps * mass.max())
+        for start in range(0, len(used), _BLOCK):
+            part = used[start : start + _BLOCK]
+            gram = np.stack([(design * tile.mass[i]) @ design.T for i in part])
+            coef = problem.large.coef[tile.components][part]
+            moment = np.einsum("nqr,nr->nq", gram, coef)
+            second = np.einsum("nq,nq->n", moment, coef) + mass[part] * tile.dispersion[part]
+            yield Components(mass[part], gram, moment, second)
+
+
+def _join(parts: list[Components]) -> Components:
+    return Components(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _merge(components: Components, n_experts: int) -> Components:
+    """Merge the cheapest pair until ``n_experts`` are left."""
+    mass, gram, moment, second = (array.copy() for array in components)
+    n = len(mass)
+    half = 0.5 * mass * np.log(components.experts().dispersion)
+    cost = np.full((n, n), np.inf)
+    alive = np.arange(n)
+    everything = Components(mass, gram, moment, second)
+    for i in range(n - 1):
+        cost[i, i + 1 :] = _merge_costs(everything, half, i, np.arange(i + 1, n))
+    while len(alive) > n_experts:
+        i, j = divmod(int(np.argmin(cost)), n)
+        for array in everything:
+            array[i] += array[j]
+        half[i] = 0.5 * mass[i] * np.log(everything.take(np.array([i])).experts().dispersion[0])
+        cost[j], cost[:, j] = np.inf, np.inf
+        alive = alive[alive != j]
+        others = alive[alive != i]
+        if len(others):
+            cost[np.minimum(i, others), np.maximum(i, others)] = _merge_costs(everything, half, i, others)
+    return everything.take(alive)
+
+
+def _merge_costs(components: Components, half: FloatArray, i: int, others: NDArray[np.intp]) -> FloatArray:
+    """What merging ``i`` with each of ``others`` adds to the divergence."""
+    joined = Components(*(array[i] + array[others] for array in components))
+    return np.asarray(0.5 * joined.mass * np.log(joined.experts().dispersion) - half[i] - half[others])

@@ -95,7 +95,7 @@ def aggregate(
         diagnostics=label_aggregate(result, [p.n_experts for p in locals_], labels).assign(
             weight=("partition", weights, {"long_name": "sum of the row weights"})
         ),
-        local=label_local_estimates(locals_, labels, first.rows),
+        local=label_local_estimates(locals_, labels, first.rows, get_family(first.family)),
     )
 
 

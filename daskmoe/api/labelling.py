@@ -14,6 +14,7 @@ from daskmoe.model import MixtureOfExperts
 from daskmoe.model.labels import label_local_estimates, label_parameters
 from daskmoe.numerics.base.parameters import FloatArray, Moments, canonical_indices
 from daskmoe.numerics.combine.registry import Aggregate
+from daskmoe.numerics.families import get_family
 from daskmoe.numerics.likelihood.inference import jacobian, standard_errors
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import EXPERT
@@ -24,7 +25,9 @@ def label_fit(
 ) -> MixtureOfExperts:
     """The model of a fit, with ``diagnostics`` and ``local_estimates``."""
     parts = result.partitions
-    local = label_local_estimates([r.estimate.parameters for r in parts], [r.label for r in parts], rows)
+    local = label_local_estimates(
+        [r.estimate.parameters for r in parts], [r.label for r in parts], rows, get_family(family)
+    )
     return MixtureOfExperts.from_parameters(
         result.aggregate.parameters,
         family=family,
@@ -184,13 +187,14 @@ def _errors(model: MixtureOfExperts, refinement: Refinement, order: np.ndarray[A
     assert refinement.state.accepted is not None
     accepted = refinement.state.accepted
     derivative = jacobian(accepted.parameters, refinement.coordinates, order)
-    size = accepted.parameters.n_experts
     kinds: dict[str, FloatArray | None] = {"model": None}
     if refinement.scores is not None:
         kinds["robust"] = refinement.scores
     labelled = [
         label_parameters(
-            standard_errors(accepted.statistics.information, scores, derivative, size), model.rows
+            standard_errors(accepted.statistics.information, scores, derivative),
+            model.rows,
+            get_family(model.family),
         )
         for scores in kinds.values()
     ]

@@ -180,7 +180,7 @@ def _write_results(model: MixtureOfExperts, simulation: Simulation, folder: Path
 
 def _matched_coefficients(truth: MixtureOfExperts, model: MixtureOfExperts) -> tuple[FloatArray, FloatArray]:
     """Coefficients of both, (K, q), the experts of the second in the order of the first."""
-    true_coef, fitted_coef = truth.parameters.coef, model.parameters.coef
+    true_coef, fitted_coef = truth.parameters.coef[:, 0], model.parameters.coef[:, 0]
     distance = np.linalg.norm(true_coef[:, None] - fitted_coef[None], axis=-1)
     return true_coef, fitted_coef[linear_sum_assignment(distance)[1]]
 

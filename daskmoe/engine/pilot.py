@@ -15,6 +15,7 @@ from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import DaskMoEError, InvalidDataError
 from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.combine.expansion import Pilot, make_pilot
+from daskmoe.numerics.families import get_family
 from daskmoe.numerics.local.fit import fit_local_estimate
 from daskmoe.rows import SampleWindow
 
@@ -125,7 +126,7 @@ def fit_pilot(plan: TaskPlan, samples: Sequence[Sampled]) -> Pilot:
     with single_threaded_blas():
         estimate = fit_local_estimate(sample.rows, plan.options, rng)
         assert estimate.parameters is not None
-        return make_pilot(estimate.parameters, sample.rows)
+        return make_pilot(estimate.parameters, sample.rows, get_family(plan.options.family))
 
 
 def _too_few(sample: Sampled, least: int) -> str:

@@ -12,8 +12,6 @@ import time
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
-
 from daskmoe.engine.passes import run_sum
 from daskmoe.engine.request import FitRequest
 from daskmoe.errors import PartitionError
@@ -30,6 +28,7 @@ from daskmoe.numerics.combine.refinement import (
     partition_scores,
     round_statistics,
 )
+from daskmoe.numerics.families import get_family
 from daskmoe.numerics.likelihood.priors import prior_from
 
 logger = logging.getLogger(__name__)
@@ -88,8 +87,9 @@ def refine_rounds(
         If no partition could be read.
     """
     pooled = known if known is not None else run_sum(request, "moe-moments", moments, merge_moments)
-    coordinates = coordinates_from(pooled)
-    prior = prior_from(pooled, coordinates, start.n_experts)
+    family = get_family(request.options.family)
+    coordinates = coordinates_from(pooled, family.scaling(pooled))
+    prior = prior_from(pooled, coordinates, start.n_experts, family)
     state = first_state(start, coordinates)
     infos: list[RoundInfo] = []
     seconds: list[float] = []
@@ -100,12 +100,13 @@ def refine_rounds(
             round_statistics,
             parameters=coordinates.to_data(state.trial),
             coordinates=coordinates,
+            family=family,
             scores=_may_be_last(state),
         )
         packed: PackedStatistics = run_sum(request, "moe-refine", evaluate, add_statistics)
         _check_weight(packed.weight, pooled.weight)
-        state, info = advance(state, packed, prior)
-        offset = packed.weight * float(np.log(coordinates.scale))
+        state, info = advance(state, packed, prior, family)
+        offset = packed.weight * coordinates.log_jacobian
         infos.append(
             info._replace(log_likelihood=info.log_likelihood - offset, objective=info.objective - offset)
         )
@@ -120,7 +121,7 @@ def refine_rounds(
         scores = run_sum(
             request,
             "moe-scores",
-            partial(partition_scores, parameters=reached, coordinates=coordinates),
+            partial(partition_scores, parameters=reached, coordinates=coordinates, family=family),
             operator.add,
         )
     return Refinement(reached, infos, seconds, state.converged, state, coordinates, scores)

@@ -18,6 +18,7 @@ from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import LocalEstimate, SupportSample
 from daskmoe.numerics.base.policies import LocalFit
 from daskmoe.numerics.combine.expansion import Pilot, expand_at, expand_estimate
+from daskmoe.numerics.families import get_family
 from daskmoe.numerics.local.fit import fit_local_estimate
 from daskmoe.rows import OnError, Partition, Rows, RowSchema, extract_rows, read_box
 
@@ -133,13 +134,14 @@ def _fit(
     # From a shared start, whose prior holds what few rows leave open, one row is enough.
     _check_rows(data, partition, plan, max(2, plan.options.n_experts) if pilot is None else 1)
     known = moments(data)
+    family = get_family(plan.options.family)
     if pilot is None:
         estimate = fit_local_estimate(data, plan.options, np.random.default_rng(fit_seed), known)
         assert estimate.parameters is not None
-        expansion = expand_at(data, estimate.parameters, known) if plan.sends.information else None
+        expansion = expand_at(data, estimate.parameters, known, family) if plan.sends.information else None
         _tell_empty_experts(estimate, partition)
     else:
-        estimate, expansion = expand_estimate(data, pilot)
+        estimate, expansion = expand_estimate(data, pilot, family)
     logger.info(
         "partition %s: %d rows fitted in %.2f s, %.4f nats a row",
         partition.label, estimate.rows, estimate.seconds, estimate.log_likelihood / estimate.weight,

@@ -40,8 +40,7 @@ class LabelledModel:
         rows: RowSchema,
         options: Mapping[str, Any],
     ) -> None:
-        check_params(params, rows)
-        get_family(family)
+        check_params(params, rows, get_family(family))
         self._parts = ModelParts(params, diagnostics, local_estimates, family, rows, dict(options))
 
     @classmethod
@@ -56,7 +55,7 @@ class LabelledModel:
         local: xr.Dataset | None = None,
     ) -> Self:
         """The model with these parameters, labelled by ``rows``."""
-        params = label_parameters(parameters, rows)
+        params = label_parameters(parameters, rows, get_family(family))
         return cls(params, diagnostics, local, family=family, rows=rows, options=options or {})
 
     @property
@@ -77,7 +76,7 @@ class LabelledModel:
     @property
     def parameters(self) -> MoEParameters:
         """The parameters as arrays; `InvalidDataError` for a weighted average, whose gates are nested."""
-        found = parameters_from(self.params)
+        found = self.mixture
         if isinstance(found, LargeMoE):
             raise InvalidDataError(
                 f"Expected a model with one gating network, got a weighted average of {len(found.weights)} "
@@ -88,7 +87,7 @@ class LabelledModel:
     @property
     def mixture(self) -> Mixture:
         """The parameters as plain arrays, of a weighted average too."""
-        return parameters_from(self.params)
+        return parameters_from(self.params, get_family(self.family))
 
     @property
     def family(self) -> str:
@@ -160,7 +159,7 @@ class LabelledModel:
         return uncertainty.standard_errors(self.params, self.diagnostics, kind)
 
     def confidence_interval(self, level: float = 0.95, kind: str = "model") -> xr.Dataset:
-        """Normal confidence intervals of the parameters; of a variance, on the scale of its logarithm.
+        """Normal confidence intervals of the parameters; of positive ones, on the scale of their logarithms.
 
         Parameters
         ----------
@@ -189,7 +188,9 @@ class LabelledModel:
         >>> bool((interval.sel(bound="lower") < interval.sel(bound="upper")).all())
         True
         """
-        return uncertainty.confidence_interval(self.params, self.standard_errors(kind), level)
+        return uncertainty.confidence_interval(
+            self.params, self.standard_errors(kind), level, get_family(self.family)
+        )
 
     def to_dataset(self) -> xr.Dataset:
         """Everything in the model as one dataset, as `to_zarr` stores it.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError, SchemaError
 from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, Mixture, MoEParameters
+from daskmoe.numerics.families import Family
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import (
     COEF,
@@ -24,7 +25,6 @@ from daskmoe.rows.names import (
     LOCAL_EXPERT,
     PARAMETERS,
     PARTITION,
-    VARIANCE,
 )
 
 LONG_NAMES = {
@@ -32,13 +32,17 @@ LONG_NAMES = {
     GATE_COEF: "coefficients of the gating network",
     INTERCEPT: "intercept of the expert's regression",
     COEF: "coefficients of the expert's regression",
-    VARIANCE: "variance of the expert's density",
     GROUP: "number of the local estimator that the expert belongs to",
     GROUP_WEIGHT: "weight of that local estimator",
 }
 
 
-def label_parameters(parameters: Mixture, rows: RowSchema) -> xr.Dataset:
+def parameter_variables(family: Family) -> dict[str, bool]:
+    """Names of the variables of a model's parameters -> whether they have the feature dimension."""
+    return PARAMETERS | {nuisance.name: False for nuisance in family.nuisances}
+
+
+def label_parameters(parameters: Mixture, rows: RowSchema, family: Family) -> xr.Dataset:
     """The parameters of one model as a dataset.
 
     Parameters
@@ -47,11 +51,13 @@ def label_parameters(parameters: Mixture, rows: RowSchema) -> xr.Dataset:
         K experts, and as many features as ``rows`` has labels.
     rows : RowSchema
         Gives the feature labels and the units of the target.
+    family : Family
+        Names the nuisances.
 
     Returns
     -------
     xr.Dataset
-        ``gate_intercept``, ``intercept`` and ``variance`` with dimension ``expert``; ``gate_coef``
+        ``gate_intercept``, ``intercept`` and the family's nuisances with dimension ``expert``; ``gate_coef``
         and ``coef`` with dimensions ``expert`` and ``feature``. The large MoE also has ``group`` and
         ``group_weight`` with dimension ``expert``: the number of the local estimator that an expert belongs
         to, within which its gate is normalized, and that estimator's weight.
@@ -63,7 +69,7 @@ def label_parameters(parameters: Mixture, rows: RowSchema) -> xr.Dataset:
     """
     _check_features(parameters, rows)
     coords = {EXPERT: np.arange(parameters.n_experts), FEATURE: _labels(rows.feature_labels)}
-    labelled = _dataset(_arrays(parameters), (EXPERT,), coords, rows)
+    labelled = _dataset(_arrays(parameters, family), (EXPERT,), coords, rows, family)
     if not isinstance(parameters, LargeMoE):
         return labelled
     weights = parameters.weights[parameters.partition]
@@ -76,7 +82,7 @@ def label_parameters(parameters: Mixture, rows: RowSchema) -> xr.Dataset:
 
 
 def label_local_estimates(
-    parameters: Sequence[MoEParameters | None], labels: Sequence[str], rows: RowSchema
+    parameters: Sequence[MoEParameters | None], labels: Sequence[str], rows: RowSchema, family: Family
 ) -> xr.Dataset:
     """The local estimators of all partitions as one dataset.
 
@@ -88,6 +94,7 @@ def label_local_estimates(
         Labels of the partitions, in the same order.
     rows : RowSchema
         Gives the feature labels and the units of the target.
+    family : Family
 
     Returns
     -------
@@ -110,39 +117,43 @@ def label_local_estimates(
     shape = (len(parameters), n_experts)
     arrays = {
         name: np.full((*shape, n_features) if has_features else shape, np.nan)
-        for name, has_features in PARAMETERS.items()
+        for name, has_features in parameter_variables(family).items()
     }
     for m, local in enumerate(parameters):
         if local is None:
             continue
         _check_features(local, rows)
-        for name, values in _arrays(local).items():
+        for name, values in _arrays(local, family).items():
             arrays[name][m, : local.n_experts] = values
     coords = {
         PARTITION: _labels(labels),
         LOCAL_EXPERT: np.arange(n_experts),
         FEATURE: _labels(rows.feature_labels),
     }
-    return _dataset(arrays, (PARTITION, LOCAL_EXPERT), coords, rows)
+    return _dataset(arrays, (PARTITION, LOCAL_EXPERT), coords, rows, family)
 
 
-def parameters_from(params: xr.Dataset) -> Mixture:
+def parameters_from(params: xr.Dataset, family: Family) -> Mixture:
     """The arrays of a dataset that `label_parameters` made; the inverse of it."""
     gate = np.column_stack([_values(params, GATE_INTERCEPT), _values(params, GATE_COEF)])
-    coef = np.column_stack([_values(params, INTERCEPT), _values(params, COEF)])
+    coef = np.column_stack([_values(params, INTERCEPT), _values(params, COEF)])[:, None]
+    nuisance = np.empty((len(gate), family.n_nuisances))
+    for d, label in enumerate(family.nuisances):
+        nuisance[:, d] = _values(params, label.name)
     if GROUP not in params:
-        return MoEParameters(gate, coef, _values(params, VARIANCE))
+        return MoEParameters(gate, coef, nuisance)
     group = params[GROUP].values.astype(np.intp)
     weights = params[GROUP_WEIGHT].values[np.flatnonzero(np.diff(group, prepend=-1))]
-    return LargeMoE(gate, coef, _values(params, VARIANCE), group, weights)
+    return LargeMoE(gate, coef, nuisance, group, weights)
 
 
-def check_params(params: xr.Dataset, rows: RowSchema) -> None:
+def check_params(params: xr.Dataset, rows: RowSchema, family: Family) -> None:
     """Raise `SchemaError` unless ``params`` has all variables and dimensions and the features of ``rows``."""
-    for name, has_features in PARAMETERS.items():
+    variables = parameter_variables(family)
+    for name, has_features in variables.items():
         if name not in params:
             raise SchemaError(
-                f"model: expected the variables {list(PARAMETERS)}, got "
+                f"model: expected the variables {list(variables)}, got "
                 f"{sorted(map(str, params.data_vars))}; {name!r} is missing."
             )
         dims = (EXPERT, FEATURE) if has_features else (EXPERT,)
@@ -178,34 +189,50 @@ def _check_groups(params: xr.Dataset) -> None:
 
 
 def _values(params: xr.Dataset, name: str) -> FloatArray:
-    dims = (EXPERT, FEATURE) if PARAMETERS[name] else (EXPERT,)
+    dims = (EXPERT, FEATURE) if PARAMETERS.get(name) else (EXPERT,)
     return np.asarray(params[name].transpose(*dims).values, dtype=np.float64)
 
 
-def _arrays(parameters: Mixture) -> dict[str, FloatArray]:
+def _arrays(parameters: Mixture, family: Family) -> dict[str, FloatArray]:
+    # The one linear predictor that families have so far needs no dimension.
+    coef = parameters.coef[:, 0]
+    nuisances = {label.name: parameters.nuisance[:, d] for d, label in enumerate(family.nuisances)}
     return {
         GATE_INTERCEPT: parameters.gate[:, 0],
         GATE_COEF: parameters.gate[:, 1:],
-        INTERCEPT: parameters.coef[:, 0],
-        COEF: parameters.coef[:, 1:],
-        VARIANCE: parameters.dispersion,
+        INTERCEPT: coef[:, 0],
+        COEF: coef[:, 1:],
+        **nuisances,
     }
 
 
 def _dataset(
-    arrays: dict[str, FloatArray], dims: tuple[str, ...], coords: dict[str, NDArray[Any]], rows: RowSchema
+    arrays: dict[str, FloatArray],
+    dims: tuple[str, ...],
+    coords: dict[str, NDArray[Any]],
+    rows: RowSchema,
+    family: Family,
 ) -> xr.Dataset:
-    units = rows.target_attrs.get("units")
-    known_units = {GATE_INTERCEPT: "1"}
-    if units is not None:
-        known_units |= {INTERCEPT: units, VARIANCE: f"({units})^2"}
+    texts = LONG_NAMES | {label.name: label.long_name for label in family.nuisances}
+    units = _units(rows.target_attrs.get("units"), family)
     variables = {}
     for name, values in arrays.items():
-        attrs = {"long_name": LONG_NAMES[name]}
-        if name in known_units:
-            attrs["units"] = known_units[name]
-        variables[name] = ((*dims, FEATURE) if PARAMETERS[name] else dims, np.array(values), attrs)
+        attrs = {"long_name": texts[name]}
+        if name in units:
+            attrs["units"] = units[name]
+        variables[name] = ((*dims, FEATURE) if PARAMETERS.get(name) else dims, np.array(values), attrs)
     return xr.Dataset(variables, coords)
+
+
+def _units(target: str | None, family: Family) -> dict[str, str]:
+    """Units of the parameters that have any, from those of the target."""
+    patterns = {GATE_INTERCEPT: "1", INTERCEPT: family.predictor_units}
+    patterns |= {label.name: label.units for label in family.nuisances}
+    return {
+        name: pattern.format(target)
+        for name, pattern in patterns.items()
+        if target is not None or "{}" not in pattern
+    }
 
 
 def _labels(labels: Sequence[str]) -> NDArray[np.str_]:

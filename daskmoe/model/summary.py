@@ -7,6 +7,7 @@ import textwrap
 import xarray as xr
 
 from daskmoe.model.store import ModelParts
+from daskmoe.numerics.families import get_family
 from daskmoe.rows.names import (
     COEF,
     EXPERT,
@@ -15,7 +16,6 @@ from daskmoe.rows.names import (
     GATE_INTERCEPT,
     INTERCEPT,
     PARTITION,
-    VARIANCE,
 )
 
 MAX_FEATURES = 30
@@ -34,7 +34,8 @@ def summarize(parts: ModelParts) -> str:
         f"features    {len(rows.feature_labels)}",
     ]
     shown = params.isel({EXPERT: slice(MAX_EXPERTS)})
-    scalars = {name: shown[name] for name in (INTERCEPT, VARIANCE, GATE_INTERCEPT)}
+    own = [label.name for label in get_family(parts.family).nuisances]
+    scalars = {name: shown[name] for name in (INTERCEPT, *own, GATE_INTERCEPT)}
     sections = [
         head + _fit_lines(parts.diagnostics),
         _table("experts", {name: values.values.tolist() for name, values in scalars.items()}),

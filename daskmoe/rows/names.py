@@ -15,19 +15,18 @@ GATE_INTERCEPT: Final = "gate_intercept"
 GATE_COEF: Final = "gate_coef"
 INTERCEPT: Final = "intercept"
 COEF: Final = "coef"
-VARIANCE: Final = "variance"
 
 # Only in a weighted average, whose experts belong to groups with a gating network each.
 GROUP: Final = "group"
 GROUP_WEIGHT: Final = "group_weight"
 
-# Variable -> whether it has the feature dimension after the expert dimension.
+# Variables that every model has -> whether they have the feature dimension after the expert dimension. The
+# family adds its own.
 PARAMETERS: Final[dict[str, bool]] = {
     GATE_INTERCEPT: False,
     GATE_COEF: True,
     INTERCEPT: False,
     COEF: True,
-    VARIANCE: False,
 }
 
 BOUND: Final = "bound"

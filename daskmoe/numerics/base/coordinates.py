@@ -17,8 +17,31 @@ from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
 
 Array = NDArray[np.floating[Any]]
 
+# In units of its magnitude, the deviation below which a variable does not vary.
+CONSTANT = 1e-13
 # Directions with less than this share of the largest variance may be rounding errors of single precision.
 _RANK_TOLERANCE = 1e-13
+
+
+class Scaling(NamedTuple):
+    """The affine map of a response, as its family has one or none.
+
+    Attributes
+    ----------
+    location, scale : float
+        v = (y - location) / scale.
+    nuisance : ndarray of shape (D,)
+        What every nuisance is multiplied with on the way back to the data's units.
+    """
+
+    location: float
+    scale: float
+    nuisance: FloatArray
+
+    @classmethod
+    def none(cls, n_nuisances: int) -> Scaling:
+        """The response as it is."""
+        return cls(0.0, 1.0, np.ones(n_nuisances))
 
 
 class Coordinates(NamedTuple):
@@ -31,49 +54,58 @@ class Coordinates(NamedTuple):
         u = transform @ (x - center).
     inverse : ndarray of shape (p, r)
         x - center = inverse @ u on the directions that were kept.
-    location, scale : float
-        v = (y - location) / scale.
+    response : Scaling
     """
 
     center: FloatArray
     transform: FloatArray
     inverse: FloatArray
-    location: float
-    scale: float
+    response: Scaling
 
     @property
     def size(self) -> int:
         """q, the length of [1, u]."""
         return len(self.transform) + 1
 
+    @property
+    def log_jacobian(self) -> float:
+        """What log f(v|u) is above log f(y|x), in nats a row."""
+        return float(np.log(self.response.scale))
+
     def to_data(self, parameters: MoEParameters) -> MoEParameters:
         """Parameters for (x, y) from those for (u, v)."""
+        location, scale, nuisance = self.response
         gate = self.linear_to_data(parameters.gate)
-        coef = self.linear_to_data(parameters.coef) * self.scale
-        coef[:, 0] += self.location
-        return MoEParameters(gate - gate[-1], coef, parameters.dispersion * self.scale**2)
+        coef = self.linear_to_data(parameters.coef) * scale
+        coef[..., 0] += location
+        return MoEParameters(gate - gate[-1], coef, parameters.nuisance * nuisance)
 
     def from_data(self, parameters: MoEParameters) -> MoEParameters:
         """Parameters for (u, v) from those for (x, y)."""
+        location, scale, nuisance = self.response
         coef = parameters.coef.copy()
-        coef[:, 0] -= self.location
-        coef = self.linear_from_data(coef) / self.scale
+        coef[..., 0] -= location
+        coef = self.linear_from_data(coef) / scale
         gate = self.linear_from_data(parameters.gate)
-        return MoEParameters(gate - gate[-1], coef, parameters.dispersion / self.scale**2)
+        return MoEParameters(gate - gate[-1], coef, parameters.nuisance / nuisance)
 
     def linear_to_data(self, weights: FloatArray) -> FloatArray:
-        """Weights (K, p + 1) of [1, x] from weights (K, q) of [1, u]."""
-        slopes = weights[:, 1:] @ self.transform
-        return np.concatenate([(weights[:, 0] - slopes @ self.center)[:, None], slopes], axis=1)
+        """Weights (..., p + 1) of [1, x] from weights (..., q) of [1, u]."""
+        flat = weights.reshape(-1, weights.shape[-1])
+        slopes = flat[:, 1:] @ self.transform
+        out = np.concatenate([(flat[:, 0] - slopes @ self.center)[:, None], slopes], axis=1)
+        return out.reshape(*weights.shape[:-1], out.shape[1])
 
     def linear_from_data(self, weights: FloatArray) -> FloatArray:
-        """Weights (K, q) of [1, u] from weights (K, p + 1) of [1, x]."""
-        intercept = weights[:, 0] + weights[:, 1:] @ self.center
-        return np.concatenate([intercept[:, None], weights[:, 1:] @ self.inverse], axis=1)
+        """Weights (..., q) of [1, u] from weights (..., p + 1) of [1, x]."""
+        flat = weights.reshape(-1, weights.shape[-1])
+        intercept = flat[:, 0] + flat[:, 1:] @ self.center
+        out = np.concatenate([intercept[:, None], flat[:, 1:] @ self.inverse], axis=1)
+        return out.reshape(*weights.shape[:-1], out.shape[1])
 
 
-def coordinates_from(moments: Moments) -> Coordinates:
-    """Whitening coordinates of the rows with these moments.
+def coordinates_from(moments: Moments, response: Scaling) -> Coordinates:
+    """Whitening coordinates of the rows with these moments, and with this map of the response.
 
     Features are scaled to unit variance first, so that units do not decide what counts as collinear.
     """
@@ -81,7 +113,7 @@ def coordinates_from(moments: Moments) -> Coordinates:
     covariance = moments.scatter[:p, :p] / max(moments.weight, np.finfo(float).tiny)
     magnitude = np.abs(moments.mean[:p])
     deviation = np.sqrt(np.diag(covariance).clip(0.0))
-    varies = deviation > 1e-13 * magnitude
+    varies = deviation > CONSTANT * magnitude
     scale = np.where(varies, deviation, 1.0)
     correlation = np.where(np.outer(varies, varies), covariance / np.outer(scale, scale), 0.0)
     values, vectors = np.linalg.eigh(correlation)
@@ -89,14 +121,4 @@ def coordinates_from(moments: Moments) -> Coordinates:
     root = np.sqrt(values[keep])
     transform = (vectors[:, keep] / root).T / scale
     inverse = (vectors[:, keep] * root) * scale[:, None]
-    location, spread = float(moments.mean[p]), response_scale(moments)
-    return Coordinates(moments.mean[:p].copy(), transform, inverse, location, spread)
-
-
-def response_scale(moments: Moments) -> float:
-    """Standard deviation of the response; its magnitude (or one) where it is constant."""
-    magnitude = abs(float(moments.mean[-1]))
-    deviation = float(np.sqrt(max(moments.scatter[-1, -1], 0.0) / max(moments.weight, 1e-300)))
-    if deviation > 1e-13 * magnitude:
-        return deviation
-    return magnitude if magnitude > 0 else 1.0
+    return Coordinates(moments.mean[:p].copy(), transform, inverse, response)

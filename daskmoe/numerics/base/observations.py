@@ -64,12 +64,13 @@ class Observations(NamedTuple):
         whitening[1:, 1:] = coordinates.transform
         raw, design = empty((p + 1, size)), empty((coordinates.size, size))
         raw[0] = 1.0
+        location, scale, _ = coordinates.response
         for start in range(0, self.n_rows, size):
             rows = slice(start, min(start + size, self.n_rows))
             width = rows.stop - start
             raw[1:, :width] = self.features[rows].T
             np.matmul(whitening, raw[:, :width], out=design[:, :width])
-            response = (self.response[rows].astype(np.float64) - coordinates.location) / coordinates.scale
+            response = (self.response[rows].astype(np.float64) - location) / scale
             weight = None if self.weight is None else self.weight[rows].astype(np.float64)
             yield Block(design[:, :width], response, weight)
 

@@ -41,22 +41,24 @@ class GramSums:
     """
 
     def __init__(self, size: int, n_weights: int, precision: type = np.float32) -> None:
-        self._size, self._n_weights, self._precision = size, n_weights, precision
+        self._size, self.n_weights, self._precision = size, n_weights, precision
         self._padded = -(-n_weights // _WEIGHTS_MULTIPLE) * _WEIGHTS_MULTIPLE
         self._sums = np.zeros((_cycle_size(size), self._padded))
         self._buffers = Buffers()
         self._cycle = _Cycle(size, _part_rows(size, precision), precision)
 
-    def weights(self, width: int) -> Array:
-        """Where the caller writes the weights (J, width) of the next block."""
-        padded = self._buffers.get("weights", (self._padded, width), self._precision)
-        padded[self._n_weights :] = 0.0
-        return padded[: self._n_weights]
+    def empty_weights(self, width: int) -> Array:
+        """An array for the weights of a block of ``width`` rows: J of them and, behind, rows of zeros.
 
-    def add(self, design: Array) -> None:
-        """Add the rows ``design`` (q, width) with the weights that were written for them."""
-        width, most = design.shape[1], self._cycle.rows
+        It is the same one for every block of that width, and the sums' own: `add` takes it back.
+        """
         weights = self._buffers.get("weights", (self._padded, width), self._precision)
+        weights[self.n_weights :] = 0.0
+        return weights
+
+    def add(self, design: Array, weights: Array) -> None:
+        """Add the rows ``design`` (q, width) with their ``weights``, an array of `empty_weights` filled in."""
+        width, most = design.shape[1], self._cycle.rows
         for start in range(0, width, most):
             part = slice(start, min(start + most, width))
             self._sums += self._cycle.products(design[:, part]) @ weights[:, part].T
@@ -69,7 +71,7 @@ class GramSums:
         # The pair (a, b) stands where its distance around the cycle is at most half of it.
         around = distance > self._size // 2
         start, distance = np.where(around, b, a), np.where(around, self._size - distance, distance)
-        return self._sums[distance * self._size + start, : self._n_weights].T
+        return self._sums[distance * self._size + start, : self.n_weights].T
 
 
 class _Cycle:

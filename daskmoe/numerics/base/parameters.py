@@ -1,7 +1,7 @@
 """The plain containers of the numerics: parameters, estimates and samples as NamedTuples of arrays.
 
 Nothing here computes a fit. The expert axis comes first in every array of parameters, and column 0 of a
-``(K, q)`` array is the intercept (q = p + 1).
+``...``
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class MoEParameters(NamedTuple):
     ----------
     gate : ndarray of shape (K, q)
         Gating network: pi(x) = softmax(gate @ [1, x]); the last row is zero (the reference expert).
-    coef : ndarray of shape (K, q)
-        Expert regressions: the linear predictor of expert k is coef[k] @ [1, x].
-    dispersion : ndarray of shape (K,)
-        Dispersion of each expert: the variance for the gaussian family.
+    coef : ndarray of shape (K, C, q)
+        Expert regressions: the linear predictors of expert k are coef[k] @ [1, x].
+    nuisance : ndarray of shape (K, D)
+        What else an expert has, positive numbers: the variance for the gaussian family.
     """
 
     gate: FloatArray
     coef: FloatArray
-    dispersion: FloatArray
+    nuisance: FloatArray
 
     @property
     def n_experts(self) -> int:
@@ -44,7 +44,7 @@ class MoEParameters(NamedTuple):
     def take(self, order: NDArray[np.intp]) -> MoEParameters:
         """The same model with its experts in another order, the last of them the new gating reference."""
         gate = self.gate[order]
-        return MoEParameters(gate - gate[-1], self.coef[order], self.dispersion[order])
+        return MoEParameters(gate - gate[-1], self.coef[order], self.nuisance[order])
 
 
 class Moments(NamedTuple):
@@ -133,9 +133,8 @@ class LargeMoE(NamedTuple):
 
     Attributes
     ----------
-    gate, coef : ndarray of shape (L, q)
+    gate, coef, nuisance : ndarray of shapes (L, q), (L, C, q) and (L, D)
         Component l uses row l; its gate is normalized among the components of the same partition.
-    dispersion : ndarray of shape (L,)
     partition : ndarray of int, shape (L,)
         Position (0 to M - 1) of the local estimator that component l belongs to; sorted.
     weights : ndarray of shape (M,)
@@ -144,7 +143,7 @@ class LargeMoE(NamedTuple):
 
     gate: FloatArray
     coef: FloatArray
-    dispersion: FloatArray
+    nuisance: FloatArray
     partition: NDArray[np.intp]
     weights: FloatArray
 
@@ -155,7 +154,7 @@ class LargeMoE(NamedTuple):
         return cls(
             np.concatenate([p.gate for p in parameters]),
             np.concatenate([p.coef for p in parameters]),
-            np.concatenate([p.dispersion for p in parameters]),
+            np.concatenate([p.nuisance for p in parameters]),
             np.repeat(np.arange(len(sizes)), sizes),
             np.asarray(weights, float) / np.sum(weights),
         )
@@ -184,7 +183,7 @@ class LargeMoE(NamedTuple):
         """The local estimators again, in partition order."""
         stops = np.cumsum(self.sizes)
         parts = [slice(stop - size, stop) for stop, size in zip(stops, self.sizes, strict=True)]
-        return [MoEParameters(self.gate[s], self.coef[s], self.dispersion[s]) for s in parts]
+        return [MoEParameters(self.gate[s], self.coef[s], self.nuisance[s]) for s in parts]
 
 
 Mixture = MoEParameters | LargeMoE
@@ -197,4 +196,4 @@ def canonical_order(parameters: MoEParameters) -> MoEParameters:
 
 def canonical_indices(parameters: MoEParameters) -> NDArray[np.intp]:
     """The order in which `canonical_order` takes the experts."""
-    return np.asarray(np.lexsort(parameters.coef.T[::-1]))
+    return np.asarray(np.lexsort(parameters.coef.reshape(parameters.n_experts, -1).T[::-1]))

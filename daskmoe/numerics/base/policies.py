@@ -1,4 +1,7 @@
-"""How much is done: the sizes and limits that studies set, each with the study that set it."""
+"""How much is done and what counts as enough: the tuned numbers, each policy naming the study that set it.
+
+Studies are pages of ``docs/design``. Numbers that only guard against division by zero stand where they guard.
+"""
 
 from __future__ import annotations
 
@@ -31,3 +34,332 @@ class LocalFit:
     start_rows: int = 2_000
     max_passes: int = 100
     tolerance: float = 1e-9
+
+
+@dataclass(frozen=True)
+class PriorPolicy:
+    """Strengths of the priors (local_estimator, "Priors and degeneracies").
+
+    Attributes
+    ----------
+    gate, coef, nuisance : float
+        a, b and c of `likelihood.priors`: a pseudo-row or less each.
+    spread_share, least_spread : float
+        s0 in units of the variance that one linear regression leaves, and of the response's.
+    variance_floor : float
+        In squared standardized units of the response: below it a density is a spike of rounding errors.
+    """
+
+    gate: float = 0.1
+    coef: float = 0.1
+    nuisance: float = 1.0
+    spread_share: float = 1e-3
+    least_spread: float = 1e-6
+    variance_floor: float = 1e-14
+
+
+@dataclass(frozen=True)
+class NewtonPolicy:
+    """Damped Newton steps (local_estimator, "The optimizer").
+
+    Attributes
+    ----------
+    largest_log_step : float
+        Most that the logarithm of a nuisance moves in a step.
+    first_damping, smallest_damping : float
+        Where damping begins, and under which it is none.
+    ridge, more_ridge : float
+        Products in single precision can leave a semi-definite matrix so far below zero; others farther.
+    near : float
+        Predicted gain a row, in nats, below which an earlier point's information will do.
+    contraction : float
+        Share of a gain that the next one may have left for that.
+    uncertain : float
+        Share up to which the whole step is trusted enough to form information at its end at once.
+    remainder : float
+        Error that the last step may leave, in units of the tolerance.
+    line_points : int
+        Points along a step that falls.
+    shortest : float
+        Least share of it that the next point keeps.
+    negligible : float
+        EM's step gaining less than this share of the tolerance is as stationary as rounding lets a point be.
+    poor, good : float
+        Shares of the predicted gain below which damping grows and above which it shrinks.
+    jump : float
+        Standard errors of a random jump.
+    """
+
+    largest_log_step: float = 2.0
+    first_damping: float = 0.05
+    smallest_damping: float = 1e-3
+    ridge: float = 1e-5
+    more_ridge: float = 4.0
+    near: float = 1e-4
+    contraction: float = 3e-2
+    uncertain: float = 0.2
+    remainder: float = 1e-6
+    line_points: int = 4
+    shortest: float = 0.1
+    negligible: float = 1e-3
+    poor: float = 0.25
+    good: float = 0.7
+    jump: float = 3.0
+
+
+@dataclass(frozen=True)
+class RacePolicy:
+    """How starts race (local_estimator, "Starts").
+
+    Attributes
+    ----------
+    passes : tuple of int
+        EM passes before each halving of the field.
+    polished : int
+        How many of the leaders are polished.
+    last : int
+        EM passes after them, for as long as several runs are left.
+    close : float
+        Of two runs no more nats a row apart, only the better goes on.
+    look : int
+        Passes between two looks at the last runs.
+    """
+
+    passes: tuple[int, ...]
+    polished: int
+    last: int = 0
+    close: float = 2e-4
+    look: int = 4
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Passes before every look at the field."""
+        return (*self.passes, *[self.look] * (self.last // self.look))
+
+
+@dataclass(frozen=True)
+class SearchPolicy:
+    """The search for the best optimum (local_estimator, "Starts").
+
+    Attributes
+    ----------
+    tolerance, passes : float, int
+        Of ascents on a subsample, in nats a row: precision beyond its own sampling error is wasted.
+    first : RacePolicy
+    finalists : int
+        How many go on beyond a stage.
+    rugged, rugged_starts, rugged_jumps
+        Race, more starts (in units of n_init) and jumps where the likelihood is rugged.
+    rugged_rows : int
+        On more rows than these times the first subsample, a whole search is too much work (at least
+        ``growth``: the second subsample is to have one).
+    rival : float
+        One optimum less than another by so many nats a row on the first subsample is no rival.
+    small, small_starts, small_jumps
+        The same where all rows are few and passes cheap. Their optima may be close: no run is dropped for
+        another that it has not met.
+    jump_passes : int
+    growth, largest_share : int, float
+        Subsamples are copies: together with their share of the rows this bounds the memory of a fit.
+    """
+
+    tolerance: float = 2e-4
+    passes: int = 24
+    first: RacePolicy = RacePolicy((8, 8), 4, last=16)
+    finalists: int = 2
+    rugged: RacePolicy = RacePolicy((8, 8), 12, last=16)
+    rugged_starts: int = 2
+    rugged_jumps: int = 1
+    rugged_rows: int = 16
+    rival: float = 0.05
+    small: RacePolicy = RacePolicy((32, 32), 16, close=1e-9)
+    small_starts: int = 4
+    small_jumps: int = 2
+    jump_passes: int = 60
+    growth: int = 8
+    largest_share: float = 1 / 8
+
+
+@dataclass(frozen=True)
+class StartsPolicy:
+    """Starting models (local_estimator, "Starts").
+
+    Attributes
+    ----------
+    confidence : float
+        Membership of a row in its cell: soft ones let a wrong cell lose its rows in the first EM passes.
+    lloyd_steps : int
+    pseudo_rows : float
+        Share of a cell's mass that keeps cells with fewer rows than features on the ground.
+    far, few : float
+        Rows are far, and few, beyond so many standard deviations (by the median) and up to this share of all.
+    nearest : float
+        In standard deviations of the response: what is nearer may be the rounding of a line without noise.
+    forms_apart : int
+        How often every kind takes its turn with far rows apart before it does without.
+    """
+
+    confidence: float = 0.9
+    lloyd_steps: int = 5
+    pseudo_rows: float = 0.01
+    far: float = 50.0
+    few: float = 0.1
+    nearest: float = 1e-3
+    forms_apart: int = 2
+
+
+@dataclass(frozen=True)
+class ExpansionPolicy:
+    """A partition's way from the shared start (aggregation, "auto").
+
+    Attributes
+    ----------
+    passes, tolerance : int, float
+        More gain nothing that the prior would not take back; nats a row.
+    pilot_weights : tuple of float
+        How many times the pilot's sample joins a sum that has no maximum, tried in turn.
+    """
+
+    passes: int = 8
+    tolerance: float = 1e-4
+    pilot_weights: tuple[float, ...] = (0.0, 1.0, 4.0, 16.0)
+
+
+@dataclass(frozen=True)
+class AveragingPolicy:
+    """The average of independent fits by information (aggregation, "Without responses").
+
+    Attributes
+    ----------
+    rounds : int
+        Of matching, leaving out and averaging.
+    matching_rows : int
+        Support rows where experts are compared.
+    racing_partitions : int
+        Of more partitions, references race on so many.
+    medians, deviations : float
+        Partitions farther from the others are left out: in medians, and in deviations of chi^2.
+    cap : float
+        In units of P: what a partition that does not fit at all can cost.
+    """
+
+    rounds: int = 8
+    matching_rows: int = 500
+    racing_partitions: int = 128
+    medians: float = 3.0
+    deviations: float = 6.0
+    cap: float = 10.0
+
+
+@dataclass(frozen=True)
+class ChoicePolicy:
+    """The choice between estimators of one communication step (aggregation, "auto").
+
+    Attributes
+    ----------
+    deviations : float
+        Standard errors of the difference by which another candidate must be better.
+    references : int
+        Local estimates from which the matching starts.
+    draws : int
+        Responses drawn a support row where there are none.
+    drawn_margin : float
+        In nats a row: drawn responses carry the errors of the local estimates.
+    """
+
+    deviations: float = 2.0
+    references: int = 5
+    draws: int = 5
+    drawn_margin: float = 0.01
+
+
+@dataclass(frozen=True)
+class RefinementPolicy:
+    """Steps of refinement rounds (refinement, "Steps").
+
+    Attributes
+    ----------
+    gain_per_row, gain : float
+        Converged when the next step would gain less: nats a row, and in all (0.014 standard errors).
+    saddle_step, saddle_curvature : float
+        At a saddle: the step along the most negative curvature, and what counts as negative, both in the
+        scale in which the complete data's information of a row has a unit diagonal.
+    least_curvature : float
+        Of the complete data's, the least that a step trusts where the objective is not concave.
+    near : float
+        In nats a row: where more is to be gained, the eigenvalues' signs say little about the way.
+    """
+
+    gain_per_row: float = 1e-9
+    gain: float = 1e-4
+    saddle_step: float = 0.5
+    saddle_curvature: float = 1e-6
+    least_curvature: float = 0.03
+    near: float = 1e-2
+
+
+@dataclass(frozen=True)
+class ReductionPolicy:
+    """The reduction and its starts (aggregation, "The reduction").
+
+    Attributes
+    ----------
+    max_iterations, tolerance : int, float
+        Of the MM algorithm; the gain relative to the objective.
+    racing_partitions : int
+        Of more partitions, starts race on so many.
+    local_starts : int
+        Local estimators among the starts: one in a bad optimum must not decide.
+    nuisance_floor : float
+        Relative to the components' mean.
+    merging_block : int
+        Pairs grow with the square of the components: more than these merge in blocks.
+    lloyd_steps : int
+    candidates, compared_cells, fewest_rows : int
+        The middle estimator compares all pairs: of more local estimators so many compete, on as many support
+        rows as these cells allow, but no fewer.
+    """
+
+    max_iterations: int = 500
+    tolerance: float = 1e-9
+    racing_partitions: int = 256
+    local_starts: int = 5
+    nuisance_floor: float = 1e-10
+    merging_block: int = 96
+    lloyd_steps: int = 25
+    candidates: int = 256
+    compared_cells: float = 4e9
+    fewest_rows: int = 50
+
+
+@dataclass(frozen=True)
+class GatingPolicy:
+    """The fit of a gating network to soft targets (aggregation, "The reduction").
+
+    Attributes
+    ----------
+    ridge, tolerance, max_steps
+        Relative to the mean curvature; gain of an objective of unit mass; Newton steps.
+    growth : float
+        By which damping grows after a step that falls, and shrinks after one that rises.
+    first_damping, smallest_damping : float
+    """
+
+    ridge: float = 1e-10
+    tolerance: float = 1e-13
+    max_steps: int = 200
+    growth: float = 8.0
+    first_damping: float = 1e-4
+    smallest_damping: float = 1e-12
+
+
+PRIOR = PriorPolicy()
+NEWTON = NewtonPolicy()
+SEARCH = SearchPolicy()
+STARTS = StartsPolicy()
+EXPANSION = ExpansionPolicy()
+AVERAGING = AveragingPolicy()
+CHOICE = ChoicePolicy()
+REFINEMENT = RefinementPolicy()
+REDUCTION = ReductionPolicy()
+GATING = GatingPolicy()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from daskmoe.numerics.base.linalg import spread_evenly
 from daskmoe.numerics.base.parameters import (
     FloatArray,
     LargeMoE,
@@ -19,21 +20,16 @@ from daskmoe.numerics.base.parameters import (
     canonical_indices,
     canonical_order,
 )
+from daskmoe.numerics.base.policies import CHOICE
 from daskmoe.numerics.combine.expansion import Expansion, Pilot, combine_expansions
 from daskmoe.numerics.combine.information import information_average
 from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.priors import prior_from
-from daskmoe.numerics.local.least_squares import least_squares
 from daskmoe.numerics.predictive.draws import sample_response
 from daskmoe.numerics.predictive.mixture import log_density
 from daskmoe.numerics.transport.plan import Experts, pointwise_plan
 from daskmoe.numerics.transport.reduction import reduce_mixture, reduction_problem
-
-_REFERENCES = 5
-_DRAWS = 5
-# In nats a row: drawn responses carry the errors of the local estimates.
-_DRAWN_MARGIN = 0.01
 
 
 def one_shot_estimator(
@@ -63,9 +59,10 @@ def one_shot_estimator(
     family : Family
     """
     n_experts = pilot.parameters.n_experts
-    prior = prior_from(pooled, pilot.coordinates, n_experts)
-    # One expert is least squares, exact from the summed moments.
-    one_shot = least_squares(pooled) if n_experts == 1 else combine_expansions(expansions, pilot, prior)
+    prior = prior_from(pooled, pilot.coordinates, n_experts, family)
+    one_shot = family.from_moments(pooled) if n_experts == 1 else None
+    if one_shot is None:
+        one_shot = combine_expansions(expansions, pilot, prior)
     start = pilot.parameters if one_shot is None else one_shot
     reduced = reduce_mixture(LargeMoE.from_estimates(list(locals_), weights), support, [start], family)
     candidates = {"one-shot": one_shot, "reduction": reduced.parameters, "pilot": pilot.parameters}
@@ -98,7 +95,7 @@ def _choose(
         difference = value - values[chosen]
         gain = float(support.weight @ difference)
         deviation = float(np.sqrt(support.weight**2 @ (difference - gain) ** 2))
-        if gain > max(2.0 * deviation, margin) or not np.isfinite(scores[chosen]):
+        if gain > max(CHOICE.deviations * deviation, margin) or not np.isfinite(scores[chosen]):
             chosen = name
     return chosen, scores
 
@@ -136,11 +133,13 @@ def independent_estimator(
     if whole.chosen == "local" or max(p.n_experts for p in locals_) > n_experts:
         return whole
     candidates = [whole]
-    fitting = sorted((p for p in locals_ if p.n_experts == n_experts), key=lambda p: p.coef[0].tolist())
+    fitting = sorted(
+        (p for p in locals_ if p.n_experts == n_experts), key=lambda p: p.coef[0].ravel().tolist()
+    )
     if fitting:
         candidates.append(aggregate_estimates("middle", locals_, weights, support, n_experts, family))
-    spread = np.unique(np.linspace(0, max(len(fitting) - 1, 0), _REFERENCES).round().astype(np.intp))
-    references = [_plain(candidate) for candidate in candidates] + [fitting[m] for m in spread if fitting]
+    references = [_plain(candidate) for candidate in candidates]
+    references += [fitting[m] for m in spread_evenly(len(fitting), CHOICE.references) if fitting]
     averaged = information_average(locals_, moments, expansions, references, support, family)
     if averaged is not None:
         candidates.insert(0, _as_aggregate(averaged, whole, locals_, weights, support, family))
@@ -148,7 +147,7 @@ def independent_estimator(
         return candidates[0]
     labelled = _with_drawn_responses(support, origin, locals_, family)
     known = {candidate.chosen: _plain(candidate) for candidate in candidates}
-    chosen, scores = _choose(known, labelled, family, _DRAWN_MARGIN)
+    chosen, scores = _choose(known, labelled, family, CHOICE.drawn_margin)
     return next(c for c in candidates if c.chosen == chosen)._replace(candidates=scores)
 
 
@@ -170,7 +169,7 @@ def _as_aggregate(
     large = LargeMoE.from_estimates(list(locals_), weights)
     coordinates, problem = reduction_problem(large, support, family)
     inner = coordinates.from_data(parameters)
-    plan = pointwise_plan(problem, Experts(inner.coef, inner.dispersion))
+    plan = pointwise_plan(problem, Experts(inner.coef, inner.nuisance))
     return whole._replace(parameters=parameters, flow=plan.flow, chosen="information")
 
 
@@ -179,10 +178,10 @@ def _with_drawn_responses(
 ) -> SupportSample:
     """The support, some times over, with responses drawn from the estimate of each row's own partition."""
     rng = np.random.default_rng(0)
-    features = np.tile(support.features, (_DRAWS, 1))
+    features = np.tile(support.features, (CHOICE.draws, 1))
     response = np.empty(len(features))
-    own = np.tile(origin, _DRAWS)
+    own = np.tile(origin, CHOICE.draws)
     for m in np.unique(origin):
         rows = np.flatnonzero(own == m)
-        response[rows] = sample_response(locals_[m], family.name, features[rows], rng)
-    return SupportSample(features, response, np.tile(support.weight / _DRAWS, _DRAWS))
+        response[rows] = sample_response(locals_[m], family, features[rows], rng)
+    return SupportSample(features, response, np.tile(support.weight / CHOICE.draws, CHOICE.draws))

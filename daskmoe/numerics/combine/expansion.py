@@ -23,22 +23,16 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
+from daskmoe.numerics.base.layout import Layout
+from daskmoe.numerics.base.linalg import diagonal_scale
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParameters, Moments
+from daskmoe.numerics.base.policies import EXPANSION
+from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.priors import Prior
-from daskmoe.numerics.likelihood.statistics import (
-    LikelihoodStatistics,
-    is_model,
-    likelihood_statistics,
-    pack_parameters,
-    penalized,
-)
-from daskmoe.numerics.local.newton import NewtonState, bounded, damped_step, next_damping, shift
-
-# Passes of a partition from the shared start: more gain nothing that the prior would not take back.
-_PASSES = 8
-_TOLERANCE = 1e-4
+from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics, penalized
+from daskmoe.numerics.local.newton import NewtonState, damped_step, next_damping
 
 
 class Pilot(NamedTuple):
@@ -77,21 +71,18 @@ class Expansion(NamedTuple):
     vector: FloatArray
 
 
-def make_pilot(parameters: MoEParameters, sample: Observations) -> Pilot:
+def make_pilot(parameters: MoEParameters, sample: Observations, family: Family) -> Pilot:
     """The shared start from a model fitted to ``sample``."""
-    coordinates = coordinates_from(moments(sample))
+    known = moments(sample)
+    coordinates = coordinates_from(known, family.scaling(known))
     inner = coordinates.from_data(parameters)
-    information = likelihood_statistics(inner, sample.blocks(coordinates)).information
+    information = likelihood_statistics(inner, sample.blocks(coordinates), family).information
     return Pilot(parameters, coordinates, _semidefinite(information), sample.n_rows)
 
 
 def _semidefinite(matrix: FloatArray) -> FloatArray:
-    """The matrix without its negative part: what weighs deviations from a start must not reward any.
-
-    Told in the scale of the diagonal, in which parameters of all kinds count alike.
-    """
-    diagonal = np.abs(np.diag(matrix))
-    scale = np.sqrt(np.maximum(diagonal, 1e-10 * diagonal.max() + 1e-300))
+    """The matrix without its negative part: what weighs deviations from a start must not reward any."""
+    scale = diagonal_scale(matrix)
     outer = np.outer(scale, scale)
     values, vectors = np.linalg.eigh(matrix / outer)
     if values[0] >= 0.0:
@@ -99,18 +90,16 @@ def _semidefinite(matrix: FloatArray) -> FloatArray:
     return np.asarray((vectors * values.clip(0.0)) @ vectors.T * outer)
 
 
-def expand_estimate(rows: Observations, pilot: Pilot) -> tuple[LocalEstimate, Expansion]:
+def expand_estimate(rows: Observations, pilot: Pilot, family: Family) -> tuple[LocalEstimate, Expansion]:
     """A partition's estimate from the shared start, and its expansion there.
 
     The estimate's objective is the log-likelihood less the quadratic prior around the start.
     """
     began = time.perf_counter()
     coordinates = pilot.coordinates
-    raw, state, passes, converged = _ascend(rows, pilot)
-    packed = raw.information[np.triu_indices(len(raw.gradient))].astype(np.float32)
-    vector = unpack(packed).astype(np.float64) @ pack_parameters(state.parameters) + raw.gradient
+    raw, state, passes, converged = _ascend(rows, pilot, family)
     assert raw.mass is not None
-    offset = raw.weight * float(np.log(coordinates.scale))
+    offset = raw.weight * coordinates.log_jacobian
     estimate = LocalEstimate(
         parameters=coordinates.to_data(state.parameters),
         rows=rows.n_rows,
@@ -125,28 +114,38 @@ def expand_estimate(rows: Observations, pilot: Pilot) -> tuple[LocalEstimate, Ex
         seconds=time.perf_counter() - began,
         status="ok",
     )
-    return estimate, Expansion(packed, vector)
+    return estimate, _expansion(raw, state.parameters)
 
 
-def _ascend(rows: Observations, pilot: Pilot) -> tuple[LikelihoodStatistics, NewtonState, int, bool]:
+def _expansion(raw: LikelihoodStatistics, parameters: MoEParameters) -> Expansion:
+    """The expansion around parameters with these statistics."""
+    layout = Layout.of(parameters)
+    packed = raw.information[layout.upper()].astype(np.float32)
+    return Expansion(packed, unpack(packed).astype(np.float64) @ layout.pack(parameters) + raw.gradient)
+
+
+def _ascend(
+    rows: Observations, pilot: Pilot, family: Family
+) -> tuple[LikelihoodStatistics, NewtonState, int, bool]:
     """Plain statistics and the state where the steps end, their passes, and whether they converged."""
     coordinates = pilot.coordinates
     start = coordinates.from_data(pilot.parameters)
-    origin = pack_parameters(start)
+    layout = Layout.of(start)
+    origin = layout.pack(start)
 
     def evaluate(parameters: MoEParameters) -> LikelihoodStatistics:
-        return likelihood_statistics(parameters, rows.blocks(coordinates), precision=np.float32)
+        return likelihood_statistics(parameters, rows.blocks(coordinates), family, precision=np.float32)
 
     raw = evaluate(start)
     state = NewtonState(start, _with_prior(raw, origin, start, pilot.information), 0.0)
     passes = 1
     while True:
         step, predicted, damping = damped_step(state)
-        ends = predicted <= _TOLERANCE * raw.weight
-        if ends or passes == _PASSES:
+        ends = predicted <= EXPANSION.tolerance * raw.weight
+        if ends or passes == EXPANSION.passes:
             # A damped step is short for other reasons than a maximum nearby.
             return raw, state, passes, ends and damping == 0.0
-        trial = shift(state.parameters, step)
+        trial = layout.shift(state.parameters, step)
         trial_raw = evaluate(trial)
         passes += 1
         statistics = _with_prior(trial_raw, origin, trial, pilot.information)
@@ -158,15 +157,14 @@ def _ascend(rows: Observations, pilot: Pilot) -> tuple[LikelihoodStatistics, New
             state = state._replace(damping=damping)
 
 
-def expand_at(rows: Observations, parameters: MoEParameters, row_moments: Moments) -> Expansion:
+def expand_at(
+    rows: Observations, parameters: MoEParameters, row_moments: Moments, family: Family
+) -> Expansion:
     """A partition's log-likelihood to second order around its own estimate, in its own coordinates."""
-    coordinates = coordinates_from(row_moments)
+    coordinates = coordinates_from(row_moments, family.scaling(row_moments))
     inner = coordinates.from_data(parameters)
-    statistics = likelihood_statistics(inner, rows.blocks(coordinates), precision=np.float32)
-    size = len(statistics.gradient)
-    packed = statistics.information[np.triu_indices(size)].astype(np.float32)
-    vector = unpack(packed).astype(np.float64) @ pack_parameters(inner) + statistics.gradient
-    return Expansion(packed, vector)
+    blocks = rows.blocks(coordinates)
+    return _expansion(likelihood_statistics(inner, blocks, family, precision=np.float32), inner)
 
 
 def combine_expansions(expansions: Iterable[Expansion], pilot: Pilot, prior: Prior) -> MoEParameters | None:
@@ -176,28 +174,25 @@ def combine_expansions(expansions: Iterable[Expansion], pilot: Pilot, prior: Pri
     does not help.
     """
     start = pilot.coordinates.from_data(pilot.parameters)
-    origin = pack_parameters(start)
-    information = np.zeros((len(origin), len(origin)))
-    vector = np.zeros(len(origin))
+    layout = Layout.of(start)
+    origin = layout.pack(start)
+    information, vector = np.zeros((layout.size, layout.size)), np.zeros(layout.size)
     for expansion in expansions:
         information += unpack(expansion.information)
         vector += expansion.vector
-    empty = LikelihoodStatistics(
-        0.0, np.zeros_like(vector), np.zeros_like(information), np.zeros_like(information), 0.0
-    )
-    penalty = penalized(empty, start, prior)
+    penalty = penalized(LikelihoodStatistics.none(layout.size), start, prior)
     information += penalty.information
     vector += penalty.gradient + penalty.information @ origin
-    for times in (0.0, 1.0, 4.0, 16.0):
+    for times in EXPANSION.pilot_weights:
         try:
             factor = cho_factor(information + times * pilot.information, lower=True)
         except LinAlgError:
             continue
         theta = cho_solve(factor, vector + times * (pilot.information @ origin))
-        # No expansion holds where a variance is another by orders of magnitude, as beside an outlier.
-        found = shift(start, bounded(theta - origin, start.n_experts))
-        if is_model(pack_parameters(found), start.n_experts):
-            return pilot.coordinates.to_data(found)
+        # No expansion holds where a nuisance is another by orders of magnitude, as beside an outlier.
+        found = origin + layout.bounded(theta - origin)
+        if layout.is_model(found):
+            return pilot.coordinates.to_data(layout.unpack(found))
     return None
 
 
@@ -205,7 +200,7 @@ def _with_prior(
     raw: LikelihoodStatistics, origin: FloatArray, parameters: MoEParameters, weight: FloatArray
 ) -> LikelihoodStatistics:
     """Statistics less the quadratic prior around ``origin``."""
-    offset = pack_parameters(parameters) - origin
+    offset = Layout.of(parameters).pack(parameters) - origin
     pull = weight @ offset
     return raw._replace(
         value=raw.value - 0.5 * float(offset @ pull),

@@ -24,29 +24,20 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.optimize import linear_sum_assignment
 
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
+from daskmoe.numerics.base.layout import Layout
+from daskmoe.numerics.base.linalg import spread_evenly
 from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments, SupportSample
+from daskmoe.numerics.base.policies import AVERAGING
 from daskmoe.numerics.combine.expansion import Expansion
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.priors import Prior, prior_from
 from daskmoe.numerics.likelihood.statistics import (
     LikelihoodStatistics,
-    is_model,
-    pack_parameters,
     penalized,
-    unpack_parameters,
 )
 from daskmoe.numerics.transport.alignment import divergence_matrix
-
-_ROUNDS = 8
-_MATCHING_ROWS = 500
-_RACING_PARTITIONS = 128
-# Partitions farther than these from the others are left out: in medians, and in deviations of chi^2.
-_MEDIANS = 3.0
-_DEVIATIONS = 6.0
-# In units of P: what a partition that does not fit at all can cost.
-_CAP = 10.0
 
 
 class LocalInformation(NamedTuple):
@@ -92,20 +83,21 @@ def information_average(
         None where the information of all partitions has no maximum.
     """
     pooled = reduce(merge_moments, moments)
+    common = coordinates_from(pooled, family.scaling(pooled))
     problem = _Problem(
         [
-            LocalInformation(p, coordinates_from(m), e)
+            LocalInformation(p, coordinates_from(m, family.scaling(m)), e)
             for p, m, e in zip(locals_, moments, expansions, strict=True)
         ],
-        coordinates_from(pooled),
+        common,
         _some_rows(support),
         family,
-        references[0].n_experts,
+        _layout(references[0], references[0].n_experts, common),
     )
-    prior = prior_from(pooled, problem.common, problem.n_experts)
+    prior = prior_from(pooled, common, problem.layout.n_experts, family)
     starts = list(references)
-    if len(locals_) > _RACING_PARTITIONS:
-        kept = np.linspace(0, len(locals_) - 1, _RACING_PARTITIONS).round().astype(int)
+    if len(locals_) > AVERAGING.racing_partitions:
+        kept = spread_evenly(len(locals_), AVERAGING.racing_partitions)
         raced = _best(problem._replace(parts=[problem.parts[m] for m in kept]), starts, prior)
         starts = starts if raced is None else [problem.to_data(raced.theta)]
     best = _best(problem, starts, prior)
@@ -119,11 +111,11 @@ class _Problem(NamedTuple):
     common: Coordinates
     support: SupportSample
     family: Family
-    n_experts: int
+    layout: Layout
 
     def to_data(self, theta: FloatArray) -> MoEParameters:
         """Parameters in the data's coordinates."""
-        return self.common.to_data(unpack_parameters(theta, self.n_experts))
+        return self.common.to_data(self.layout.unpack(theta))
 
 
 def _best(problem: _Problem, references: Sequence[MoEParameters], prior: Prior) -> _State | None:
@@ -135,10 +127,10 @@ def _best(problem: _Problem, references: Sequence[MoEParameters], prior: Prior) 
 
 def _iterate(problem: _Problem, reference: MoEParameters, prior: Prior) -> _State | None:
     """Match, leave out what is far, average; until neither changes."""
-    theta = pack_parameters(problem.common.from_data(reference))
+    theta = problem.layout.pack(problem.common.from_data(reference))
     best: _State | None = None
     last: tuple[bytes, ...] = ()
-    for _ in range(_ROUNDS):
+    for _ in range(AVERAGING.rounds):
         matches = _matches(problem, problem.to_data(theta))
         distance = _distances(problem, matches, theta)
         kept = distance <= _limit(distance, len(theta), first=not last)
@@ -150,7 +142,7 @@ def _iterate(problem: _Problem, reference: MoEParameters, prior: Prior) -> _Stat
         if solved is None:
             break
         theta = solved
-        loss = float(np.minimum(_distances(problem, matches, theta), _CAP * len(theta)).sum())
+        loss = float(np.minimum(_distances(problem, matches, theta), AVERAGING.cap * len(theta)).sum())
         if best is None or loss < best.loss:
             best = _State(theta, loss)
     return best
@@ -161,12 +153,13 @@ def _limit(distance: FloatArray, n_parameters: int, *, first: bool) -> float:
     median = float(np.median(distance))
     if first:
         return median
-    return max(_MEDIANS * median, n_parameters + _DEVIATIONS * float(np.sqrt(2.0 * n_parameters)))
+    return max(
+        AVERAGING.medians * median, n_parameters + AVERAGING.deviations * float(np.sqrt(2.0 * n_parameters))
+    )
 
 
 def _some_rows(support: SupportSample) -> SupportSample:
-    n_rows = len(support.features)
-    kept = np.unique(np.linspace(0, n_rows - 1, _MATCHING_ROWS).round().astype(np.intp))
+    kept = spread_evenly(len(support.features), AVERAGING.matching_rows)
     weight = support.weight[kept]
     return SupportSample(support.features[kept], None, weight / weight.sum())
 
@@ -185,8 +178,9 @@ def _distances(problem: _Problem, matches: list[NDArray[np.intp]], theta: FloatA
     """d_m^2 of every partition."""
     out = np.empty(len(matches))
     for m, (part, match) in enumerate(zip(problem.parts, matches, strict=True)):
-        matrix, offset = transfer(part, match, problem.n_experts, problem.common)
-        own = pack_parameters(part.coordinates.from_data(part.parameters))
+        matrix, offset = transfer(part, match, problem.layout.n_experts, problem.common)
+        inner = part.coordinates.from_data(part.parameters)
+        own = Layout.of(inner).pack(inner)
         difference = matrix @ theta + offset - own
         out[m] = difference @ unpack(part.expansion.information) @ difference
     # Observed information is indefinite where a fit is no maximum: far below zero is as far as above.
@@ -205,21 +199,19 @@ def _average(
     information, vector = np.zeros((size, size)), np.zeros(size)
     for m in np.flatnonzero(kept).tolist():
         part = problem.parts[m]
-        matrix, offset = transfer(part, matches[m], problem.n_experts, problem.common)
+        matrix, offset = transfer(part, matches[m], problem.layout.n_experts, problem.common)
         own = unpack(part.expansion.information).astype(np.float64)
         information += matrix.T @ own @ matrix
         vector += matrix.T @ (part.expansion.vector - own @ offset)
-    zero = np.zeros_like(information)
-    empty = LikelihoodStatistics(0.0, np.zeros(size), zero, zero, 0.0)
-    penalty = penalized(empty, unpack_parameters(theta, problem.n_experts), prior)
+    penalty = penalized(LikelihoodStatistics.none(size), problem.layout.unpack(theta), prior)
     information += penalty.information
     vector += penalty.gradient + penalty.information @ theta
     try:
         found = np.asarray(cho_solve(cho_factor(information, lower=True), vector))
     except LinAlgError:
         return None
-    # Far from all expansions a log-variance can be that of no number.
-    return found if is_model(found, problem.n_experts) else None
+    # Far from all expansions a nuisance can be no number.
+    return found if problem.layout.is_model(found) else None
 
 
 def transfer(
@@ -229,22 +221,28 @@ def transfer(
 
     ``match`` says for every local expert which expert of the result it is.
     """
-    own, local = part.coordinates, part.parameters.n_experts
-    q, q_own = common.size, own.size
-    linear = own.linear_from_data(common.linear_to_data(np.eye(q))).T
-    ratio = common.scale / own.scale
-    matrix = np.zeros(((2 * local - 1) * q_own + local, (2 * n_experts - 1) * q + n_experts))
-    offset = np.zeros(len(matrix))
+    here, there = part.coordinates, common.response
+    own, q_own = here.response, here.size
+    whole = _layout(part.parameters, n_experts, common)
+    local = _layout(part.parameters, part.parameters.n_experts, here)
+    linear = here.linear_from_data(common.linear_to_data(np.eye(common.size))).T
+    ratio = there.scale / own.scale
+    matrix, offset = np.zeros((local.size, whole.size)), np.zeros(local.size)
     for j, k in enumerate(match[:-1]):
-        rows = slice(j * q_own, (j + 1) * q_own)
         for expert, sign in ((k, 1.0), (match[-1], -1.0)):
             # The last expert is the reference, whose gating weights are zero.
             if expert < n_experts - 1:
-                matrix[rows, expert * q : (expert + 1) * q] += sign * linear
+                matrix[local.gate(j), whole.gate(expert)] += sign * linear
     for j, k in enumerate(match):
-        row, column = (local - 1 + j) * q_own, (n_experts - 1 + k) * q
-        matrix[row : row + q_own, column : column + q] = ratio * linear
-        offset[row] = (common.location - own.location) / own.scale
-        matrix[j - local, k - n_experts] = 1.0
-        offset[j - local] = 2.0 * np.log(ratio)
+        rows = local.coef(j)
+        matrix[rows, whole.coef(k)] = np.kron(np.eye(local.n_predictors), ratio * linear)
+        offset[rows.start : rows.stop : q_own] = (there.location - own.location) / own.scale
+        matrix[local.nuisance(j), whole.nuisance(k)] = np.eye(local.n_nuisances)
+        offset[local.nuisance(j)] = np.log(there.nuisance / own.nuisance)
     return matrix, offset
+
+
+def _layout(parameters: MoEParameters, n_experts: int, coordinates: Coordinates) -> Layout:
+    """The layout of so many experts of the same kind in other coordinates."""
+    q = coordinates.size
+    return Layout.of(parameters)._replace(n_experts=n_experts, q_gate=q, q_expert=q)

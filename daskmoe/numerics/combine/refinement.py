@@ -7,7 +7,6 @@ those of `newton`, with the prior of all rows, so the optimum does not depend on
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,23 +14,19 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from daskmoe.numerics.base.coordinates import Coordinates
+from daskmoe.numerics.base.layout import Layout
+from daskmoe.numerics.base.linalg import diagonal_scale, ridged, solve
 from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.base.policies import NEWTON, REFINEMENT
+from daskmoe.numerics.families import Family
+from daskmoe.numerics.families.protocol import Change
 from daskmoe.numerics.likelihood.priors import Prior
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics, penalized
-from daskmoe.numerics.local.newton import NewtonState, bounded, damped_step, next_damping, shift
+from daskmoe.numerics.local.newton import NewtonState, damped_step, next_damping
 
-# Converged when the next step would gain less: in nats a row, and in all (an error of 0.014 standard errors).
-_GAIN_PER_ROW = 1e-9
-_GAIN = 1e-4
-# At a saddle: the step along the direction of most negative curvature, and what counts as negative, both in
-# the scale in which the complete-data information of a row has a unit diagonal.
-_SADDLE_STEP = 0.5
-_SADDLE_CURVATURE = 1e-6
-# Of the complete data's, the least curvature that a step trusts where the objective is not concave.
-_LEAST_CURVATURE = 0.03
-# In nats a row: where more is to be gained, the eigenvalues' signs say little about the way.
-_NEAR = 1e-2
+# Shares of the mean and of each entry's own: gates, coefficients and nuisances stand side by side.
+_RIDGE = (1e-14, 1e-10)
 
 
 class PackedStatistics(NamedTuple):
@@ -106,28 +101,37 @@ class RefinementState(NamedTuple):
 
 
 def round_statistics(
-    rows: Observations, parameters: MoEParameters, coordinates: Coordinates, *, scores: bool = False
+    rows: Observations,
+    parameters: MoEParameters,
+    coordinates: Coordinates,
+    family: Family,
+    *,
+    scores: bool = False,
 ) -> PackedStatistics:
     """A partition's part of a round, at parameters in the data's units."""
     inner = coordinates.from_data(parameters)
     # The information only scales steps and, to a relative 1e-5, standard errors, not the optimum.
-    full = likelihood_statistics(inner, rows.blocks(coordinates), precision=np.float32, scores=scores)
-    upper, structure = _positions(parameters.n_experts, coordinates.size)
+    blocks = rows.blocks(coordinates)
+    full = likelihood_statistics(inner, blocks, family, precision=np.float32, scores=scores)
+    layout = Layout.of(inner)
     return PackedStatistics(
         full.value,
         full.weight,
         full.gradient,
-        full.information[upper],
-        full.complete[structure],
-        None if full.scores is None else full.scores[upper].astype(np.float32),
+        full.information[layout.upper()],
+        full.complete[layout.complete()],
+        None if full.scores is None else full.scores[layout.upper()].astype(np.float32),
     )
 
 
-def partition_scores(rows: Observations, parameters: MoEParameters, coordinates: Coordinates) -> FloatArray:
+def partition_scores(
+    rows: Observations, parameters: MoEParameters, coordinates: Coordinates, family: Family
+) -> FloatArray:
     """A partition's part of the score products alone, at parameters in the data's units."""
-    blocks = rows.blocks(coordinates)
     inner = coordinates.from_data(parameters)
-    sums = likelihood_statistics(inner, blocks, precision=np.float32, second_order=False, scores=True)
+    sums = likelihood_statistics(
+        inner, rows.blocks(coordinates), family, precision=np.float32, second_order=False, scores=True
+    )
     assert sums.scores is not None
     return sums.scores
 
@@ -147,33 +151,26 @@ def add_statistics(first: PackedStatistics, second: PackedStatistics) -> PackedS
     )
 
 
-def unpack_statistics(packed: PackedStatistics, n_experts: int, q: int) -> LikelihoodStatistics:
+def unpack_statistics(packed: PackedStatistics, layout: Layout) -> LikelihoodStatistics:
     """The matrices again."""
-    size = len(packed.gradient)
-    information, complete = np.zeros((2, size, size))
-    upper, structure = _positions(n_experts, q)
-    information[upper] = packed.information
-    information.T[upper] = packed.information
-    complete[structure] = packed.complete
-    complete.T[structure] = packed.complete
-    scores = None if packed.scores is None else np.zeros((size, size))
-    if scores is not None:
-        scores[upper] = packed.scores
-        scores.T[upper] = packed.scores
     return LikelihoodStatistics(
-        packed.value, packed.gradient, information, complete, packed.weight, scores=scores
+        packed.value,
+        packed.gradient,
+        _symmetric(packed.information, layout.upper(), layout.size),
+        _symmetric(packed.complete, layout.complete(), layout.size),
+        packed.weight,
+        scores=None if packed.scores is None else _symmetric(packed.scores, layout.upper(), layout.size),
     )
 
 
-@lru_cache(maxsize=32)
-def _positions(n_experts: int, q: int) -> tuple[tuple[NDArray[np.intp], ...], tuple[NDArray[np.intp], ...]]:
-    """Upper triangle, and its part where the complete-data information is not zero by structure."""
-    gates, size = (n_experts - 1) * q, (2 * n_experts - 1) * q
-    block = np.concatenate(
-        [np.zeros(gates), 1 + np.repeat(np.arange(n_experts), q), 1 + n_experts + np.arange(n_experts)]
-    )
-    upper = np.triu(np.ones((size + n_experts, size + n_experts), dtype=bool))
-    return np.nonzero(upper), np.nonzero(upper & (block[:, None] == block))
+def _symmetric(
+    values: NDArray[np.floating[Any]], where: tuple[NDArray[np.intp], ...], size: int
+) -> FloatArray:
+    """The symmetric matrix with these values in its upper triangle."""
+    out = np.zeros((size, size))
+    out[where] = values
+    out.T[where] = values
+    return out
 
 
 def first_state(parameters: MoEParameters, coordinates: Coordinates) -> RefinementState:
@@ -182,30 +179,31 @@ def first_state(parameters: MoEParameters, coordinates: Coordinates) -> Refineme
 
 
 def advance(
-    state: RefinementState, packed: PackedStatistics, prior: Prior
+    state: RefinementState, packed: PackedStatistics, prior: Prior, family: Family
 ) -> tuple[RefinementState, RoundInfo]:
     """The state after a round that evaluated ``state.trial``; the objective never falls."""
-    n_experts, q = state.trial.gate.shape
-    raw = unpack_statistics(packed, n_experts, q)
+    layout = Layout.of(state.trial)
+    raw = unpack_statistics(packed, layout)
     statistics = penalized(raw, state.trial, prior)
     before = state.accepted
-    damping, floor = state.damping, _LEAST_CURVATURE
+    damping, floor = state.damping, REFINEMENT.least_curvature
     accepted = before is None or statistics.value >= before.statistics.value
     if before is not None:
         actual = statistics.value - before.statistics.value
         # A step that was free of saddles leaves no damping behind where it went well.
         damping = next_damping(0.0 if state.floor and accepted else damping, actual, state.predicted)
-        if state.floor and actual > 0.7 * state.predicted:
+        if state.floor and actual > NEWTON.good * state.predicted:
             floor = 0.3 * state.floor
     if before is None or accepted:
         current = NewtonState(state.trial, statistics, damping)
     else:
         current = before._replace(damping=damping)
-    limit = min(_GAIN_PER_ROW * raw.weight, _GAIN)
+    limit = min(REFINEMENT.gain_per_row * raw.weight, REFINEMENT.gain)
     stalled = not accepted and state.predicted <= limit
     step, predicted, used = damped_step(current)
     way = _saddle_free_step(current, floor) if used > 0.0 == current.damping else None
-    if way is not None and limit < way[1] <= _NEAR * raw.weight:
+    free_of_saddles = way is not None and limit < way[1] <= REFINEMENT.near * raw.weight
+    if way is not None and free_of_saddles:
         step, predicted = way
     elif used > 0.0 and 0.5 * float(current.statistics.gradient @ step) <= limit:
         # So small by damping, or by what called for it: only Newton's own tells which.
@@ -213,14 +211,14 @@ def advance(
     elif used >= 1.0 or predicted <= 0.0:
         # A residual far beyond its variance has more information than the complete data are expected to have.
         used = max(used, 1.0)
-        step, predicted = _em_step(current, prior, used)
+        step, predicted = _em_step(current, prior, used, family)
     converged = predicted <= limit and used == 0.0
     if predicted <= limit and not converged:
         step, predicted = _escape(current, step, predicted)
-    if way is None or step is not way[0]:
+    if not free_of_saddles:
         floor = 0.0
     info = RoundInfo(raw.value, statistics.value, used, float(np.abs(step).max()), accepted)
-    trial = shift(current.parameters, step)
+    trial = layout.shift(current.parameters, step)
     stopped = converged or stalled or not predicted > limit
     return RefinementState(current, trial, used, predicted, floor, converged, stopped), info
 
@@ -232,56 +230,42 @@ def _saddle_free_step(state: NewtonState, floor: float) -> tuple[FloatArray, flo
     7). Damping would shorten the step in all directions for the sake of the few that are not concave. None
     where that metric, of fewer rows than parameters, is singular.
     """
-    _, gradient, observed, complete, *_ = state.statistics
+    gradient, observed = state.statistics.gradient, state.statistics.information
     try:
-        root = np.linalg.cholesky(_ridged(complete))
+        root = np.linalg.cholesky(ridged(state.statistics.complete, *_RIDGE))
     except np.linalg.LinAlgError:
         return None
     half = solve_triangular(root, observed, lower=True)
     values, vectors = np.linalg.eigh(solve_triangular(root, half.T, lower=True))
     along = vectors.T @ solve_triangular(root, gradient, lower=True)
     along /= np.maximum(np.abs(values), floor)
-    step = bounded(solve_triangular(root, vectors @ along, lower=True, trans=1), state.parameters.n_experts)
+    whole = solve_triangular(root, vectors @ along, lower=True, trans=1)
+    step = Layout.of(state.parameters).bounded(whole)
     return step, float(gradient @ step - 0.5 * step @ observed @ step)
 
 
-def _em_step(state: NewtonState, prior: Prior, damping: float) -> tuple[FloatArray, float]:
+def _em_step(state: NewtonState, prior: Prior, damping: float, family: Family) -> tuple[FloatArray, float]:
     """A step of EM with the gain of its lower bound; the gates' own step is divided by ``damping``.
 
-    Coefficients and variances are exact conditional maxima, however far they are: the quadratic model of a
-    log-variance holds for a change of one or so.
+    Coefficients and nuisances are conditional maxima, however far they are, where the family's are exact.
     """
-    parameters, (_, gradient, _, complete, *_), _ = state
-    n_experts, q = parameters.gate.shape
-    free, size = n_experts - 1, (2 * n_experts - 1) * q
-    step = np.zeros(len(gradient))
-    gates = slice(0, free * q)
-    if free:
-        step[gates] = _solve(complete[gates, gates], gradient[gates]) / damping
+    parameters, layout = state.parameters, Layout.of(state.parameters)
+    gradient, complete = state.statistics.gradient, state.statistics.complete
+    step = np.zeros(layout.size)
+    gates = layout.gates
+    if gates.stop:
+        step[gates] = solve(complete[gates, gates], gradient[gates], *_RIDGE) / damping
     gain = float(gradient[gates] @ step[gates] - 0.5 * step[gates] @ complete[gates, gates] @ step[gates])
-    shrinkage = prior.coef_gradient(parameters.coef)
-    for k, variance in enumerate(parameters.dispersion):
-        rows, own = slice((free + k) * q, (free + k + 1) * q), size + k
-        move = step[rows] = _solve(complete[rows, rows], gradient[rows])
-        # In units of the variance: the sum of tau r^2 and of tau, with the prior's pseudo-rows.
-        mass = max(2.0 * complete[own, own] - prior.variance * (prior.spread / variance - 1.0), 1e-300)
-        squares = max(2.0 * gradient[own] + mass, 1e-300)
-        gram = complete[rows, rows] - prior.coef_hessian()
-        left = squares - 2.0 * move @ (gradient[rows] + shrinkage[k]) + move @ gram @ move
-        left = max(float(left), 1e-12 * squares)
-        step[own] = np.log(left / mass)
-        gain += 0.5 * float(squares - mass - mass * step[own])
+    shrinkage, stiffness = prior.coef_gradient(parameters.coef), prior.coef_hessian(layout.n_predictors)
+    for k in range(layout.n_experts):
+        rows, own = layout.coef(k), layout.nuisance(k)
+        move = step[rows] = solve(complete[rows, rows], gradient[rows], *_RIDGE)
+        gram = complete[rows, rows] - stiffness
+        change = Change(2.0 * move @ (gradient[rows] + shrinkage[k].ravel()), move @ gram @ move)
+        found = family.expert_step(gradient[own], complete[own, own], change, parameters.nuisance[k], prior)
+        step[own] = found.nuisance
+        gain += found.gain
     return step, gain
-
-
-def _solve(matrix: FloatArray, right: FloatArray) -> FloatArray:
-    """Solve a symmetric semi-definite system, with a ridge at rounding level."""
-    return np.asarray(np.linalg.solve(_ridged(matrix), right))
-
-
-def _ridged(matrix: FloatArray) -> FloatArray:
-    diagonal = np.diag(matrix)
-    return matrix + np.diag(1e-10 * diagonal + 1e-14 * diagonal.max() + 1e-300)
 
 
 def _escape(state: NewtonState, step: FloatArray, predicted: float) -> tuple[FloatArray, float]:
@@ -289,13 +273,12 @@ def _escape(state: NewtonState, step: FloatArray, predicted: float) -> tuple[Flo
 
     The gradient vanishes there, as it does where experts are equal, so that neither Newton nor EM moves.
     """
-    _, gradient, observed, complete, weight, *_ = state.statistics
-    diagonal = np.diag(complete)
-    scale = np.sqrt(np.maximum(diagonal, 1e-10 * diagonal.max() + 1e-300))
+    gradient, observed = state.statistics.gradient, state.statistics.information
+    scale = diagonal_scale(state.statistics.complete)
     values, vectors = np.linalg.eigh(observed / np.outer(scale, scale))
-    if values[0] >= -_SADDLE_CURVATURE:
+    if values[0] >= -REFINEMENT.saddle_curvature:
         return step, predicted
     direction = vectors[:, 0] / scale
-    size = _SADDLE_STEP * np.sqrt(weight) / (1.0 + 10.0 * state.damping)
+    size = REFINEMENT.saddle_step * np.sqrt(state.statistics.weight) / (1.0 + 10.0 * state.damping)
     away = size * (direction if gradient @ direction >= 0 else -direction)
     return away, float(gradient @ away - 0.5 * away @ observed @ away)

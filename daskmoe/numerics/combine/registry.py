@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidOptionError
 from daskmoe.numerics.base.coordinates import Coordinates
+from daskmoe.numerics.base.linalg import spread_evenly
 from daskmoe.numerics.base.parameters import (
     FloatArray,
     LargeMoE,
@@ -22,6 +23,7 @@ from daskmoe.numerics.base.parameters import (
     SupportSample,
     canonical_indices,
 )
+from daskmoe.numerics.base.policies import REDUCTION
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.transport.alignment import match_experts
 from daskmoe.numerics.transport.merging import clustered_experts, greedy_experts
@@ -33,12 +35,6 @@ from daskmoe.numerics.transport.reduction import (
     reduction_problem,
     with_unseen,
 )
-
-_LOCAL_STARTS = 5
-# The middle estimator compares all pairs of local estimators: of more than these, so many compete.
-_CANDIDATES = 256
-_COMPARED_CELLS = 4e9
-_FEWEST_ROWS = 50
 
 
 class Aggregate(NamedTuple):
@@ -92,7 +88,7 @@ class _Locals(NamedTuple):
     def experts(self, parameters: MoEParameters) -> Experts:
         """The experts of a model in the coordinates of the problem."""
         inner = self.coordinates.from_data(parameters)
-        return Experts(inner.coef, inner.dispersion)
+        return Experts(inner.coef, inner.nuisance)
 
 
 def aggregate_estimates(
@@ -129,7 +125,7 @@ def aggregate_estimates(
     if len(locals_) == 1 and locals_[0].n_experts == n_experts:
         return Aggregate(locals_[0], np.zeros(1), np.zeros(1), np.eye(n_experts), True, {}, "local")
     used = [m for m in range(len(locals_)) if weights[m] > 0]
-    used.sort(key=lambda m: (locals_[m].coef[0].tolist(), locals_[m].gate[0].tolist(), weights[m]))
+    used.sort(key=lambda m: (locals_[m].coef[0].ravel().tolist(), locals_[m].gate[0].tolist(), weights[m]))
     ordered = [locals_[m] for m in used]
     large = LargeMoE.from_estimates(ordered, weights[used])
     _check_size(large, n_experts)
@@ -162,7 +158,7 @@ def _whole(known: _Locals, n_experts: int) -> Aggregate:
 def _greedy(known: _Locals, n_experts: int) -> Aggregate:
     experts = greedy_experts(known.problem, n_experts)
     gate, statistics = fit_to_plan(known.problem, experts, "whole")
-    parameters = known.coordinates.to_data(MoEParameters(gate, experts.coef, experts.dispersion))
+    parameters = known.coordinates.to_data(MoEParameters(gate, experts.coef, experts.nuisance))
     parameters = with_unseen(parameters, statistics.flow, known.large, known.coordinates)
     objective = np.array([statistics.objective])
     return Aggregate(parameters, objective, objective, statistics.flow, True, {}, "greedy")
@@ -204,20 +200,20 @@ _ESTIMATORS: dict[str, Callable[[_Locals, int], Aggregate]] = {
 
 def _middle_of(known: _Locals, candidates: Sequence[MoEParameters]) -> MoEParameters:
     """The candidate at the least weighted divergence from all local estimators."""
-    spread = np.unique(np.linspace(0, len(candidates) - 1, _CANDIDATES).round().astype(np.intp))
+    compared = spread_evenly(len(candidates), REDUCTION.candidates)
     problem = known.problem
     n_rows = problem.design.shape[1]
-    cells = len(spread) * known.large.n_experts * candidates[0].n_experts
-    kept = min(n_rows, max(_FEWEST_ROWS, int(_COMPARED_CELLS / cells)))
-    rows = np.unique(np.linspace(0, n_rows - 1, kept).round().astype(np.intp))
+    cells = len(compared) * known.large.n_experts * candidates[0].n_experts
+    kept = min(n_rows, max(REDUCTION.fewest_rows, int(REDUCTION.compared_cells / cells)))
+    rows = spread_evenly(n_rows, kept)
     weight = problem.weight[rows]
     fewer = problem._replace(
         design=np.ascontiguousarray(problem.design[:, rows]), weight=weight / weight.sum()
     )
     divergences = [
-        pointwise_plan(fewer, known.experts(candidates[m]), with_flow=False).objective for m in spread
+        pointwise_plan(fewer, known.experts(candidates[m]), with_flow=False).objective for m in compared
     ]
-    return candidates[int(spread[int(np.argmin(divergences))])]
+    return candidates[int(compared[int(np.argmin(divergences))])]
 
 
 def _moved_to(known: _Locals, parameters: MoEParameters, name: str) -> Aggregate:
@@ -230,8 +226,8 @@ def _moved_to(known: _Locals, parameters: MoEParameters, name: str) -> Aggregate
 def _starts(known: _Locals, n_experts: int) -> list[Experts]:
     """A few local estimators, for one in a bad optimum must not decide; greedy merging; k-means."""
     fitting = [p for p in known.parameters if p.n_experts == n_experts]
-    spread = np.unique(np.linspace(0, len(fitting) - 1, _LOCAL_STARTS).round().astype(np.intp))
-    starts = [known.experts(fitting[m]) for m in spread] if fitting else []
+    chosen = spread_evenly(len(fitting), REDUCTION.local_starts)
+    starts = [known.experts(fitting[m]) for m in chosen if fitting]
     return [
         *starts,
         greedy_experts(known.problem, n_experts),

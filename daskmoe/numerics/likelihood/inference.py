@@ -12,58 +12,57 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from daskmoe.numerics.base.coordinates import Coordinates
+from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
-from daskmoe.numerics.likelihood.statistics import pack_parameters
 
 
-def jacobian(parameters: MoEParameters, coordinates: Coordinates, order: NDArray[np.intp]) -> FloatArray:
-    """Derivative of all parameters in data units in the packed whitened ones, shape (2 K q' + K, P).
+def jacobian(parameters: MoEParameters, coordinates: Coordinates, order: NDArray[np.intp]) -> MoEParameters:
+    """Derivatives of all parameters in data units in the packed whitened ones: a last axis of P each.
 
-    ``parameters`` are whitened; q' = p + 1. Rows are gate (K, q'), coef (K, q') and variance (K,), flattened,
-    with the experts in another ``order``, the last of which is the gating reference.
+    ``parameters`` are whitened. Arrays are shaped as the parameters in data units, with the experts in another
+    ``order``, the last of which is the gating reference.
     """
-    n_experts, q = parameters.gate.shape
-    p = len(coordinates.center)
-    linear = np.zeros((p + 1, q))
-    linear[0, 0] = 1.0
-    linear[1:, 1:] = coordinates.transform.T
-    linear[0, 1:] = -coordinates.transform @ coordinates.center
-    width, free = p + 1, n_experts - 1
-    out = np.zeros(((2 * width + 1) * n_experts, len(pack_parameters(parameters))))
-    for k in range(free):
-        out[k * width : (k + 1) * width, k * q : (k + 1) * q] = linear
+    layout = Layout.of(parameters)
+    n_experts, width = layout.n_experts, len(coordinates.center) + 1
+    # Column j is the image of the j-th whitened weight.
+    linear = coordinates.linear_to_data(np.eye(coordinates.size)).T
+    gate = np.zeros((n_experts, width, layout.size))
+    coef = np.zeros((n_experts, layout.n_predictors, width, layout.size))
+    nuisance = np.zeros((n_experts, layout.n_nuisances, layout.size))
     for k in range(n_experts):
-        rows = slice((n_experts + k) * width, (n_experts + k + 1) * width)
-        out[rows, (free + k) * q : (free + k + 1) * q] = linear * coordinates.scale
-    variances = np.arange(n_experts)
-    scale = parameters.dispersion * coordinates.scale**2
-    out[2 * n_experts * width + variances, (free + n_experts) * q + variances] = scale
-    linear_rows = out[: 2 * n_experts * width].reshape(2, n_experts, width, -1)[:, order]
-    linear_rows[0] -= linear_rows[0, -1].copy()
-    variance_rows = out[2 * n_experts * width :][order]
-    return np.concatenate([linear_rows.reshape(2 * n_experts * width, -1), variance_rows])
+        if k < n_experts - 1:
+            gate[k, :, layout.gate(k)] = linear
+        own = coef[k, :, :, layout.coef(k)].reshape(layout.n_predictors, width, layout.n_predictors, -1)
+        for c in range(layout.n_predictors):
+            own[c, :, c] = linear * coordinates.response.scale
+        coef[k, :, :, layout.coef(k)] = own.reshape(layout.n_predictors, width, -1)
+        scale = parameters.nuisance[k] * coordinates.response.nuisance
+        nuisance[k, :, layout.nuisance(k)] = np.diag(scale)
+    gate = gate[order]
+    return MoEParameters(gate - gate[-1], coef[order], nuisance[order])
 
 
 def standard_errors(
-    information: FloatArray, scores: FloatArray | None, derivative: FloatArray, n_experts: int
+    information: FloatArray, scores: FloatArray | None, derivatives: MoEParameters
 ) -> MoEParameters:
     """Standard errors arranged as parameters; model-based, or robust where ``scores`` are given.
+
+    ``derivatives`` are those of `jacobian`.
 
     Raises
     ------
     scipy.linalg.LinAlgError
         If the information is not positive definite: the parameters are not at a maximum.
     """
-    half = cho_solve(cho_factor(information, lower=True), derivative.T)
-    if scores is None:
-        variance = np.einsum("ij,ji->i", derivative, half)
-    else:
-        variance = np.einsum("ji,jk,ki->i", half, scores, half, optimize=True)
-    errors = np.sqrt(variance.clip(0.0))
-    width = (len(errors) // n_experts - 1) // 2
-    split = n_experts * width
-    return MoEParameters(
-        errors[:split].reshape(n_experts, width),
-        errors[split : 2 * split].reshape(n_experts, width),
-        errors[2 * split :],
-    )
+    factor = cho_factor(information, lower=True)
+
+    def errors(derivative: FloatArray) -> FloatArray:
+        flat = derivative.reshape(-1, derivative.shape[-1])
+        half = cho_solve(factor, flat.T)
+        if scores is None:
+            variance = np.einsum("ij,ji->i", flat, half)
+        else:
+            variance = np.einsum("ji,jk,ki->i", half, scores, half, optimize=True)
+        return np.asarray(np.sqrt(variance.clip(0.0)).reshape(derivative.shape[:-1]))
+
+    return MoEParameters(*map(errors, derivatives))

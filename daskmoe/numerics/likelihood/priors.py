@@ -1,16 +1,17 @@
 """Weak priors that keep the likelihood bounded: a penalty that does not grow with the rows.
 
-With gating weights A_k, expert coefficients B_k and variances sigma_k^2, the penalty is
+With gating weights A_k, expert coefficients B_kc and nuisances nu_kd, the penalty is
 
-    (a / 2) sum_k E[(u'(A_k - mean A))^2] + (b / 2 s^2) sum_k E[(u'B_k - m)^2]
-        + (c / 2) sum_k (log sigma_k^2 + s0 / sigma_k^2)
+    (a / 2) sum_k E[(u'(A_k - mean A))^2] + (b / 2) sum_kc E[(u'B_kc - m)^2]
+        + sum_kd (c_d / 2) (log nu_kd + s_d / nu_kd)
 
-where the expectation runs over all rows, m and s^2 are the mean and variance of the response, and s0 is a
-share of the variance that one linear regression leaves. Each term weighs a pseudo-row or less, whatever n is.
-It is a function of the data's moments only, so affine changes of features or response change nothing, the
-experts' order and the gating reference do not matter, and partitions that add up to the same rows have the
-same prior. The last term keeps sigma_k^2 above c s0 / (n_k + c), a floor relative to the data. A single
-expert needs no prior and has none: K = 1 is weighted least squares.
+where the expectation runs over all rows. The family gives b, m, c_d and s_d; for gaussian experts b is a
+strength over the variance of the response, m its mean, and s_d a share of the variance that one linear
+regression leaves. Each term weighs a pseudo-row or less, whatever n is. It is a function of the data's moments
+only, so affine changes of features or response change nothing, the experts' order and the gating reference do
+not matter, and partitions that add up to the same rows have the same prior. The last term keeps nu_kd above
+c s / (n_k + c), a floor relative to the data. A single expert needs no prior and has none: K = 1 is maximum
+likelihood.
 """
 
 from __future__ import annotations
@@ -20,17 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daskmoe.numerics.base.coordinates import Coordinates, response_scale
+from daskmoe.numerics.base.coordinates import Coordinates
+from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.parameters import FloatArray, Moments
+from daskmoe.numerics.base.policies import PRIOR
+from daskmoe.numerics.families import Family
 
 Array = NDArray[np.floating[Any]]
-
-GATE_STRENGTH = 0.1
-COEF_STRENGTH = 0.1
-VARIANCE_STRENGTH = 1.0
-
-_SPREAD_SHARE = 1e-3
-_SPREAD_MINIMUM = 1e-6
 
 
 class Prior(NamedTuple):
@@ -38,31 +35,31 @@ class Prior(NamedTuple):
 
     Attributes
     ----------
-    gate, coef, variance : float
-        Strengths a, b / s^2 and c.
-    spread : float
-        s0, in squared units of the response.
+    gate, coef : float
+        Strengths a and b.
+    nuisance, spread : ndarray of shape (D,)
+        Strengths c and values s.
     metric : ndarray of shape (q, q)
         Second moment of [1, u] over all rows: the identity in the coordinates of the same rows.
     location : float
-        m, the mean response.
+        m.
     """
 
     gate: float
     coef: float
-    variance: float
-    spread: float
+    nuisance: FloatArray
+    spread: FloatArray
     metric: FloatArray
     location: float
 
-    def penalty(self, gate: Array, coef: Array, variance: Array) -> FloatArray:
-        """The penalty of models stacked along leading axes: (..., K, q), (..., K, q), (..., K) give (...)."""
+    def penalty(self, gate: Array, coef: Array, nuisance: Array) -> FloatArray:
+        """The penalty of models stacked along leading axes: (..., K, q), (..., K, C, q), (..., K, D)."""
         centered = gate - gate.mean(axis=-2, keepdims=True)
         shifted = self._shifted(coef)
         gates = np.sum((centered @ self.metric) * centered, axis=(-2, -1))
         coefs = np.sum((shifted @ self.metric) * shifted, axis=(-2, -1))
-        variances = np.sum(np.log(variance) + self.spread / variance, axis=-1)
-        out: FloatArray = 0.5 * (self.gate * gates + self.coef * coefs + self.variance * variances)
+        pulls = self.nuisance * (np.log(nuisance) + self.spread / nuisance)
+        out: FloatArray = 0.5 * (self.gate * gates + self.coef * coefs + np.sum(pulls, axis=(-2, -1)))
         return out
 
     def gate_gradient(self, gate: Array) -> FloatArray:
@@ -73,7 +70,11 @@ class Prior(NamedTuple):
     def coef_gradient(self, coef: Array) -> FloatArray:
         """Gradient of the penalty in the expert coefficients, shaped like ``coef``."""
         out: FloatArray = self.coef * self._shifted(coef) @ self.metric
-        return out
+        return out.reshape(coef.shape)
+
+    def nuisance_gradient(self, nuisance: Array) -> FloatArray:
+        """Gradient of the penalty in the log-nuisances, shaped like ``nuisance``."""
+        return np.asarray(0.5 * self.nuisance * (1.0 - self.spread / nuisance), dtype=np.float64)
 
     def gate_hessian(self, n_experts: int) -> FloatArray:
         """Hessian in the K - 1 free gating weights, shape (K - 1, K - 1, q, q)."""
@@ -81,45 +82,51 @@ class Prior(NamedTuple):
         out: FloatArray = self.gate * free[:, :, None, None] * self.metric
         return out
 
-    def coef_hessian(self) -> FloatArray:
-        """Hessian in one expert's coefficients, shape (q, q)."""
-        return self.coef * self.metric
+    def coef_hessian(self, n_predictors: int) -> FloatArray:
+        """Hessian in one expert's coefficients, shape (C q, C q)."""
+        return np.asarray(np.kron(np.eye(n_predictors), self.coef * self.metric), dtype=np.float64)
+
+    def hessian(self, layout: Layout, nuisance: FloatArray) -> FloatArray:
+        """Hessian in all packed parameters, shape (P, P)."""
+        out = np.zeros((layout.size, layout.size))
+        width = layout.gates.stop
+        gates = self.gate_hessian(layout.n_experts).transpose(0, 2, 1, 3)
+        out[layout.gates, layout.gates] = gates.reshape(width, width)
+        for k in range(layout.n_experts):
+            out[layout.coef(k), layout.coef(k)] = self.coef_hessian(layout.n_predictors)
+        diagonal = np.arange(layout.size)[layout.nuisances]
+        out[diagonal, diagonal] = (0.5 * self.nuisance * self.spread / nuisance).ravel()
+        return out
+
+    def gradient(self, layout: Layout, gate: Array, coef: Array, nuisance: Array) -> FloatArray:
+        """Gradient in all packed parameters, shape (P,)."""
+        out = np.empty(layout.size)
+        out[layout.gates] = self.gate_gradient(gate)[:-1].ravel()
+        out[layout.coefs] = self.coef_gradient(coef).ravel()
+        out[layout.nuisances] = self.nuisance_gradient(nuisance).ravel()
+        return out
 
     def _shifted(self, coef: Array) -> FloatArray:
-        shifted = coef.astype(np.float64)
+        """The coefficients less the location, all predictors under each other: (..., K C, q)."""
+        shifted = coef.reshape(*coef.shape[:-3], -1, coef.shape[-1]).astype(np.float64)
         shifted[..., 0] -= self.location
         return shifted
 
 
-def prior_from(moments: Moments, coordinates: Coordinates, n_experts: int) -> Prior:
+def prior_from(moments: Moments, coordinates: Coordinates, n_experts: int, family: Family) -> Prior:
     """The prior of K experts for all rows with these moments, expressed in ``coordinates``."""
-    q = coordinates.size
     total = max(moments.weight, np.finfo(float).tiny)
     covariance = moments.scatter[:-1, :-1] / total
     shift = np.append(1.0, coordinates.transform @ (moments.mean[:-1] - coordinates.center))
     metric = np.outer(shift, shift)
     metric[1:, 1:] += coordinates.transform @ covariance @ coordinates.transform.T
-    scale = response_scale(moments) / coordinates.scale
-    spread = max(_SPREAD_SHARE * _linear_residual_share(moments), _SPREAD_MINIMUM) * scale**2
-    location = (float(moments.mean[-1]) - coordinates.location) / coordinates.scale
     on = float(n_experts > 1)
+    own = family.prior(moments, coordinates)
     return Prior(
-        on * GATE_STRENGTH,
-        on * COEF_STRENGTH / scale**2,
-        on * VARIANCE_STRENGTH,
-        spread,
-        metric if q > 1 else np.ones((1, 1)),
-        location,
+        on * PRIOR.gate,
+        on * own.coef,
+        on * own.nuisance,
+        own.spread,
+        metric if coordinates.size > 1 else np.ones((1, 1)),
+        own.location,
     )
-
-
-def _linear_residual_share(moments: Moments) -> float:
-    """Share of the response's variance that one linear regression on all features leaves."""
-    variance = moments.scatter[-1, -1]
-    if variance <= 0:
-        return 0.0
-    scale = np.sqrt(np.diag(moments.scatter))
-    scale[scale == 0] = 1.0
-    correlation = moments.scatter / np.outer(scale, scale)
-    fitted = correlation[-1, :-1] @ np.linalg.pinv(correlation[:-1, :-1], rcond=1e-10, hermitian=True)
-    return float(np.clip(1.0 - fitted @ correlation[:-1, -1], 0.0, 1.0))

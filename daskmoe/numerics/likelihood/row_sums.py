@@ -1,24 +1,44 @@
-"""The accumulators of `likelihood`: sums over rows of log-likelihood, scores, information and score products.
+"""The accumulators of `statistics`: sums over rows of log-likelihood, scores, information and score products.
 
-Pure NumPy. The derivatives of a row are combinations of tau_k, tau_k s_k (both times u) and tau_k t_k, as in
-`likelihood`; with pi_k taken off the first they are the row's score. Products of pairs of them are weights of
-u u' (`packed.GramSums`), of u, or of one. Shapes: B rows of a block, V = 2 K - 1 linear parameter vectors.
+Pure NumPy. The derivatives of a row are combinations of tau_k, tau_k s_kc (both times u) and tau_k t_kd, as in
+`statistics`; with pi_k taken off the first they are the row's score. Products of pairs of them are weights of
+u u' (`packed.GramSums`), of u, or of one. Shapes: B rows of a block, V = K - 1 + K C linear parameter vectors,
+K D nuisances, CC = C (C + 1) / 2 pairs of an expert's predictors.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.numerics.base.buffers import Buffers
+from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Block
 from daskmoe.numerics.base.packed import GramSums, packed_size, pairwise_products, unpack
-from daskmoe.numerics.base.parameters import FloatArray
-from daskmoe.numerics.likelihood.e_step import EStep, Posterior, Runs
+from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.families import Family
+from daskmoe.numerics.families.protocol import Derivatives
+from daskmoe.numerics.likelihood.e_step import EStep, Runs
 
 Array = NDArray[np.floating[Any]]
+
+
+class _Cross:
+    """Sums of products with log-nuisances: with the linear vectors, times u, and among themselves."""
+
+    def __init__(self, nuisances: int, vectors: int, q: int) -> None:
+        self.mixed = np.zeros((nuisances, vectors, q))
+        self.corner = np.zeros((nuisances, nuisances))
+
+
+class _Ends(NamedTuple):
+    """Where the row weights of u u' end: of the information, the gates' and the experts' complete data."""
+
+    pairs: int
+    gates: int
+    experts: int
 
 
 class RowSums:
@@ -26,189 +46,212 @@ class RowSums:
 
     Parameters
     ----------
-    runs : Runs
-        The model, as the only run.
+    parameters : MoEParameters
+    family : Family
     precision : type
         Of the matrices' products.
     second_order, scores : bool
         Whether there will be an information, and score products.
     """
 
-    def __init__(self, runs: Runs, precision: type, *, second_order: bool, scores: bool) -> None:
-        _, self.n_experts, self.q = runs.gate.shape
+    def __init__(
+        self, parameters: MoEParameters, family: Family, precision: type, *, second_order: bool, scores: bool
+    ) -> None:
+        self.layout = layout = Layout.of(parameters)
+        self.family, self.nuisance = family, parameters.nuisance
         self.precision, self.second_order, self.scores = precision, second_order, scores
-        self.vectors = 2 * self.n_experts - 1
-        self.pairs = packed_size(self.vectors)
+        self.vectors, self.q = layout.vectors, layout.q_expert
+        self.n_scalars = layout.n_experts * layout.n_nuisances
         self.value = self.weight = 0.0
         self.linear = np.zeros((self.vectors, self.q))
-        self.scalar = np.zeros(self.n_experts)
-        own = self.pairs + packed_size(self.n_experts - 1) + self.n_experts
-        self._own = own if second_order else 0
-        self.outer = GramSums(self.q, self._own + (self.pairs if scores else 0), precision)
-        self.mass = np.zeros(self.n_experts)
-        # The information and the score products between linear parameters and log-variances, and among these.
-        self.mixed = np.zeros((2, self.n_experts * self.vectors, self.q))
-        self.corner = np.zeros((2, self.n_experts, self.n_experts))
-        self._e_step, self._buffers = EStep(runs), Buffers()
-        self._precision = (1.0 / runs.variance[0])[:, None]
+        self.scalar = np.zeros(self.n_scalars)
+        self.mass = np.zeros(layout.n_experts)
+        # Pairs of an expert's own predictors, c <= c'.
+        self._rows, self._columns = np.triu_indices(layout.n_predictors)
+        pairs, free = packed_size(self.vectors), layout.n_experts - 1
+        gates = pairs + packed_size(free)
+        self._ends = _Ends(pairs, gates, gates + layout.n_experts * len(self._rows))
+        self._own = self._ends.experts if second_order else 0
+        self.outer = GramSums(self.q, self._own + (pairs if scores else 0), precision)
+        self._information = _Cross(self.n_scalars, self.vectors, self.q)
+        self._products = _Cross(self.n_scalars, self.vectors, self.q)
+        self._e_step, self._buffers = EStep(Runs.one(parameters), family), Buffers()
 
     def add(self, block: Block) -> None:
         """Add the rows of one block."""
         state, weight = self._e_step(block), block.weight
-        tau, log_density = state.responsibilities[0], state.log_density[0]
-        score, spread, pieces = self._pieces(tau, state.residuals[0])
+        tau, gates, log_density = state.responsibilities[0], state.gates[0], state.log_density[0]
+        free = self.layout.n_experts - 1
+        slopes = self.family.derivatives(
+            block.response, state.eta[0], self.nuisance, self._buffers, second_order=self.second_order
+        )
+        pieces = self._pieces(tau, slopes)
         self.value += float(log_density.sum() if weight is None else log_density @ weight)
         self.weight += block.response.size if weight is None else float(weight.sum())
         scores = self._buffers.get("scores", pieces.shape)
-        np.subtract(tau[:-1], state.gates[0, :-1], out=scores[: self.n_experts - 1])
-        scores[self.n_experts - 1 :] = pieces[self.n_experts - 1 :]
+        np.subtract(tau[:-1], gates[:-1], out=scores[:free])
+        scores[free:] = pieces[free:]
         gradient = scores if weight is None else scores * weight
         self.linear += gradient[: self.vectors] @ block.design.T
         self.scalar += gradient[self.vectors :].sum(axis=1)
         self.mass += tau.sum(axis=1) if weight is None else tau @ weight
         if not (self.second_order or self.scores):
             return
-        weights = self.outer.weights(block.response.size)
+        weights = self.outer.empty_weights(block.response.size)
         if self.second_order:
-            self._add_corner(pieces[self.vectors :], tau, spread, weight)
-            self._add_information(block, state, pieces, score, spread, weights)
+            self._add_information(block, tau, gates, slopes, pieces, weights)
         if self.scores:
-            self._add_scores(block, scores, weights[self._own :])
+            self._add_scores(block, scores, weights[self._own : self.outer.n_weights])
         if weight is not None:
             weights *= self._cast(weight)
-        self.outer.add(block.design)
+        self.outer.add(block.design, weights)
 
-    def _pieces(self, tau: Array, residuals: Array) -> tuple[Array, Array, Array]:
-        """s_k, t_k, and a row's tau_k without the reference, tau_k s_k and tau_k t_k under each other."""
-        free, shape = self.n_experts - 1, tau.shape
-        score = np.multiply(residuals, self._precision, out=self._buffers.get("score", shape))
-        spread = np.multiply(score, residuals, out=self._buffers.get("spread", shape))
-        spread -= 1.0
-        spread *= 0.5
-        pieces = self._buffers.get("pieces", (self.vectors + self.n_experts, shape[1]))
+    def _pieces(self, tau: Array, slopes: Derivatives) -> Array:
+        """A row's tau_k without the reference, tau_k s_kc and tau_k t_kd under each other."""
+        free, width = self.layout.n_experts - 1, tau.shape[1]
+        pieces = self._buffers.get("pieces", (self.vectors + self.n_scalars, width))
         pieces[:free] = tau[:-1]
-        np.multiply(tau, score, out=pieces[free : self.vectors])
-        np.multiply(tau, spread, out=pieces[self.vectors :])
-        return score, spread, pieces
+        linear = pieces[free : self.vectors].reshape(slopes.score.shape)
+        np.multiply(tau[:, None], slopes.score, out=linear)
+        scalar = pieces[self.vectors :].reshape(slopes.nuisance_score.shape)
+        np.multiply(tau[:, None], slopes.nuisance_score, out=scalar)
+        return pieces
 
     def _add_information(
-        self, block: Block, state: Posterior, pieces: Array, score: Array, spread: Array, weights: Array
+        self, block: Block, tau: Array, gates: Array, slopes: Derivatives, pieces: Array, weights: Array
     ) -> None:
-        """Write the weights of u u' in the information and add its products with u."""
-        tau, small = state.responsibilities[0], self._cast(pieces)
-        gates, scaled = self._cast(state.gates[0]), self._cast(tau * self._precision)
-        self._complete_weights(gates, scaled, weights[self.pairs : self._own])
-        self._outer_weights(small, self._cast(tau * score * score), weights[: self._own])
-        mixed = self._mixed_weights(small, self._cast(tau * score * (1.0 - spread)))
-        self._add_mixed(0, mixed, block)
+        """Write the weights of u u' in the information, add its products with u and among nuisances."""
+        small, shares = self._cast(pieces), tau[:, None]
+        self._write_complete(self._cast(gates), self._cast(shares * slopes.expected), weights)
+        first = second = slopes.score
+        if self.layout.n_predictors > 1:
+            first, second = first[:, self._rows], second[:, self._columns]
+        products = self._cast(shares * first * second)
+        self._write_outer(small, self._cast(shares * slopes.curvature), products, weights)
+        cross = shares[:, None] * (slopes.cross - slopes.nuisance_score[:, :, None] * slopes.score[:, None])
+        self._add_mixed(self._information, self._mixed_weights(small, self._cast(cross)), block)
+        self._add_corner(pieces[self.vectors :], tau, slopes, block.weight)
 
     def _add_scores(self, block: Block, scores: Array, weights: Array) -> None:
-        """Write the weights of u u' in the score products and add those with u and among log-variances."""
+        """Write the weights of u u' in the score products, add those with u and among nuisances."""
         small = self._cast(scores)
         pairwise_products(small[: self.vectors], weights)
-        self._add_mixed(1, self._mixed_products(small), block)
-        scalar = (
-            scores[self.vectors :] if block.weight is None else scores[self.vectors :] * np.sqrt(block.weight)
-        )
-        self.corner[1] += scalar @ scalar.T
+        self._add_mixed(self._products, self._mixed_products(small), block)
+        scalar = scores[self.vectors :]
+        if block.weight is not None:
+            scalar = scalar * np.sqrt(block.weight)
+        self._products.corner += scalar @ scalar.T
 
-    def _add_mixed(self, which: int, weights: Array, block: Block) -> None:
+    def _add_mixed(self, sums: _Cross, weights: Array, block: Block) -> None:
         if block.weight is not None:
             weights *= self._cast(block.weight)
         flat = weights.reshape(-1, block.response.size)
-        self.mixed[which] += flat @ self._cast(block.design).T
+        sums.mixed += (flat @ self._cast(block.design).T).reshape(sums.mixed.shape)
 
     def _cast(self, array: Array) -> Array:
         return array.astype(self.precision, copy=False)
 
-    def _complete_weights(self, gates: Array, precision: Array, out: Array) -> None:
-        """Row weights of u u' in the complete-data information: of the gates, then of the experts."""
-        start = 0
-        for k in range(self.n_experts - 1):
-            stop = start + self.n_experts - 1 - k
+    def _write_complete(self, gates: Array, expected: Array, out: Array) -> None:
+        """Row weights of u u' in the complete data's information, behind those of the observed one."""
+        start = self._ends.pairs
+        for k in range(self.layout.n_experts - 1):
+            stop = start + self.layout.n_experts - 1 - k
             np.multiply(gates[k], -gates[k:-1], out=out[start:stop], casting="same_kind")
             out[start] += gates[k]
             start = stop
-        out[start:] = precision
+        out[start : self._ends.experts] = expected.reshape(-1, out.shape[1])
 
-    def _outer_weights(self, pieces: Array, squares: Array, out: Array) -> None:
+    def _write_outer(self, pieces: Array, curvature: Array, products: Array, out: Array) -> None:
         """Row weights of u u' for every pair of linear parameter vectors, packed by rows.
 
-        z z' less the part within one expert, plus the complete-data terms, which stand behind in ``out``.
+        z z' less the part within one expert, plus the second derivatives of the gates, which stand behind in
+        ``out``, and of the densities.
         """
-        free, vectors = self.n_experts - 1, self.vectors
-        complete = out[self.pairs :]
-        start = gate_start = 0
+        free, vectors, n_predictors = self.layout.n_experts - 1, self.vectors, self.layout.n_predictors
+        complete, start, gate_start = out[self._ends.pairs :], 0, 0
         for a in range(vectors):
             stop = start + vectors - a
             np.multiply(pieces[a], pieces[a:vectors], out=out[start:stop], casting="same_kind")
             if a < free:
                 out[start] -= pieces[a]
                 out[start : start + free - a] += complete[gate_start : gate_start + free - a]
-                out[start + free] -= pieces[free + a]
                 gate_start += free - a
+                own = free + a * n_predictors
+                out[start + own - a : start + own - a + n_predictors] -= pieces[own : own + n_predictors]
             else:
-                out[start] += complete[gate_start + a - free]
-                out[start] -= squares[a - free]
+                k, c = divmod(a - free, n_predictors)
+                kept = self._rows == c
+                out[start : start + n_predictors - c] += curvature[k, kept]
+                out[start : start + n_predictors - c] -= products[k, kept]
             start = stop
 
     def _mixed_products(self, pieces: Array) -> Array:
-        """Every log-variance's piece times every linear parameter vector's, shape (K, V, B)."""
-        shape = (self.n_experts, self.vectors, pieces.shape[1])
+        """Every nuisance's piece times every linear parameter vector's, shape (K D, V, B)."""
+        shape = (self.n_scalars, self.vectors, pieces.shape[1])
         out = self._buffers.get("mixed", shape, self.precision)
         return np.multiply(pieces[self.vectors :, None], pieces[: self.vectors], out=out)
 
-    def _mixed_weights(self, pieces: Array, own: Array) -> Array:
-        """Row weights of u for every log-variance with every linear parameter vector, shape (K, V, B).
+    def _mixed_weights(self, pieces: Array, cross: Array) -> Array:
+        """Row weights of u for every nuisance with every linear parameter vector, shape (K D, V, B).
 
-        ``own`` is that of an expert's log-variance with its own coefficients besides their product.
+        ``cross`` (K, D, C, B) is that of an expert's nuisances with its own predictors besides the product.
         """
-        free, vectors = self.n_experts - 1, self.vectors
+        n_experts, n_nuisances, n_predictors, _ = cross.shape
         out = self._mixed_products(pieces)
-        gates, experts = np.arange(free), np.arange(self.n_experts)
-        out[gates, gates] -= pieces[vectors : vectors + free]
-        # d^2 log phi / (d eta d log sigma^2) = -s.
-        out[experts, free + experts] += own
+        for k in range(n_experts):
+            own = slice(k * n_nuisances, (k + 1) * n_nuisances)
+            first = n_experts - 1 + k * n_predictors
+            if k < n_experts - 1:
+                out[own, k] -= pieces[self.vectors :][own]
+            out[own, first : first + n_predictors] += cross[k]
         return out
 
-    def _add_corner(self, pieces: Array, tau: Array, spread: Array, weight: Array | None) -> None:
-        """Add the information between log-variances: ``pieces`` are tau_k t_k, ``spread`` t_k."""
+    def _add_corner(self, pieces: Array, tau: Array, slopes: Derivatives, weight: Array | None) -> None:
+        """Add the information among nuisances: ``pieces`` are tau_k t_kd."""
         scaled, mass = (pieces, tau) if weight is None else (pieces * weight, tau * weight)
-        self.corner[0] += scaled @ pieces.T
-        # d^2 log phi / (d log sigma^2)^2 = -(spread + 1/2).
-        own = mass * (spread + 0.5 - spread * spread)
-        self.corner[0][np.diag_indices(self.n_experts)] += own.sum(axis=1)
+        corner = self._information.corner
+        corner += scaled @ pieces.T
+        n_nuisances, spread = self.layout.n_nuisances, slopes.nuisance_score
+        for pair, (d, e) in enumerate(zip(*np.triu_indices(n_nuisances), strict=True)):
+            own = mass * (slopes.nuisance_curvature[:, pair] - spread[:, d] * spread[:, e])
+            rows = np.arange(self.layout.n_experts) * n_nuisances
+            corner[rows + d, rows + e] += own.sum(axis=1)
+            if d != e:
+                corner[rows + e, rows + d] += own.sum(axis=1)
 
     def gradient(self) -> FloatArray:
-        """Gradient in the order of `pack_parameters`."""
+        """Gradient in the packed parameters."""
         return np.concatenate([self.linear.ravel(), self.scalar])
 
-    def information(self) -> tuple[FloatArray, FloatArray]:
-        """Observed and complete-data information in the order of `likelihood.pack_parameters`."""
-        vectors, n_experts = self.vectors, self.n_experts
-        free, size = n_experts - 1, vectors * self.q
-        complete = np.zeros((size + n_experts, size + n_experts))
-        if not self.second_order:
-            return np.zeros_like(complete), complete
-        packed = self.outer.packed
-        gates = self.pairs + packed_size(free)
-        _place(complete[:size, :size], packed[self.pairs : gates], np.triu_indices(free))
-        experts = np.arange(free, vectors)
-        _place(complete[:size, :size], packed[gates : self._own], (experts, experts))
-        complete[size:, size:] = np.diag(0.5 * self.mass)
-        return self._assemble(packed[: self.pairs], 0), complete
+    def information(self) -> FloatArray:
+        """Observed information, shape (P, P)."""
+        return self._assemble(self.outer.packed[: self._ends.pairs], self._information)
+
+    def complete_information(self) -> FloatArray:
+        """Information of the complete data, shape (P, P)."""
+        n_experts, free, q = self.layout.n_experts, self.layout.n_experts - 1, self.q
+        packed = self.outer.packed[self._ends.pairs : self._own]
+        out = np.zeros((self.layout.size, self.layout.size))
+        linear = out[: self.vectors * q, : self.vectors * q]
+        split = packed_size(free)
+        _place(linear, packed[:split], np.triu_indices(free))
+        first = free + self.layout.n_predictors * np.arange(n_experts)[:, None]
+        _place(linear, packed[split:], ((first + self._rows).ravel(), (first + self._columns).ravel()))
+        own = unpack(self.mass[:, None] * self.family.nuisance_information(self.nuisance))
+        for k in range(n_experts):
+            out[self.layout.nuisance(k), self.layout.nuisance(k)] = own[k]
+        return out
 
     def score_products(self) -> FloatArray:
         """Sum over rows of score score', shape (P, P)."""
-        return self._assemble(self.outer.packed[self._own :], 1)
+        return self._assemble(self.outer.packed[self._own :], self._products)
 
-    def _assemble(self, packed: FloatArray, which: int) -> FloatArray:
-        n_experts, size = self.n_experts, self.vectors * self.q
-        out = np.zeros((size + n_experts, size + n_experts))
+    def _assemble(self, packed: FloatArray, cross: _Cross) -> FloatArray:
+        out, size = np.zeros((self.layout.size, self.layout.size)), self.vectors * self.q
         _place(out[:size, :size], packed, np.triu_indices(self.vectors))
-        out[size:, :size] = self.mixed[which].reshape(n_experts, size)
+        out[size:, :size] = cross.mixed.reshape(self.n_scalars, size)
         out[:size, size:] = out[size:, :size].T
-        out[size:, size:] = self.corner[which]
+        out[size:, size:] = cross.corner
         return out
 
 

@@ -1,15 +1,14 @@
 """Log-likelihood of all rows with its gradient and observed information, summed in one pass over blocks.
 
 Pure NumPy, in the coordinates of `coordinates`. A row's log-likelihood is log sum_k exp(l_k) with
-l_k = log pi_k + log phi_k. Write u for [1, features], tau_k for the responsibilities, s_k and t_k for the
-derivatives of log phi_k in the linear predictor and in the log-variance. The observed information of a row is
+l_k = log pi_k + log phi_k. Write u for [1, features], tau_k for the responsibilities, s_kc and t_kd for the
+derivatives of log phi_k in its linear predictors and log-nuisances. The observed information of a row is
 
     z z' - sum_k tau_k v_k v_k' + terms of the second derivatives of l_k,
 
-where z stacks (tau_k) for the gates, (tau_k s_k) for the coefficients and (tau_k t_k) for the log-variances,
-and v_k = (1, s_k, t_k) (Louis, 1982, equation 3.2, for this model). Every entry is a row weight times u u', u
-or one, so the sums are matrix products (`row_sums`). Parameters are ordered gate (K - 1, q), coef (K, q),
-log-variance (K,); P = (2 K - 1) q + K.
+where z stacks (tau_k) for the gates, (tau_k s_kc) for the coefficients and (tau_k t_kd) for the nuisances, and
+v_k = (1, s_k, t_k) (Louis, 1982, equation 3.2, for this model). Every entry is a row weight times u u', u or
+one, so the sums are matrix products (`row_sums`). Parameters are packed as `Layout` says.
 """
 
 from __future__ import annotations
@@ -19,8 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Block
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.e_step import EStep, Runs
 from daskmoe.numerics.likelihood.priors import Prior
 from daskmoe.numerics.likelihood.row_sums import RowSums
@@ -54,6 +55,11 @@ class LikelihoodStatistics(NamedTuple):
     mass: FloatArray | None = None
     scores: FloatArray | None = None
 
+    @classmethod
+    def none(cls, size: int) -> LikelihoodStatistics:
+        """Those of no rows, for ``size`` parameters."""
+        return cls(0.0, np.zeros(size), np.zeros((size, size)), np.zeros((size, size)), 0.0)
+
 
 def scaled(statistics: LikelihoodStatistics, weight: float) -> LikelihoodStatistics:
     """The matrices of some rows as if they weighed ``weight`` in all."""
@@ -63,35 +69,11 @@ def scaled(statistics: LikelihoodStatistics, weight: float) -> LikelihoodStatist
     )
 
 
-def pack_parameters(parameters: MoEParameters) -> FloatArray:
-    """The vector of free parameters, shape (P,): gates without the reference, coefficients, log-variances."""
-    parts = (parameters.gate[:-1].ravel(), parameters.coef.ravel(), np.log(parameters.dispersion))
-    return np.concatenate(parts)
-
-
-def unpack_parameters(theta: FloatArray, n_experts: int) -> MoEParameters:
-    """Parameters from their vector; the inverse of `pack_parameters`."""
-    q = (len(theta) - n_experts) // (2 * n_experts - 1)
-    gate = np.zeros((n_experts, q))
-    split = (n_experts - 1) * q
-    gate[:-1] = theta[:split].reshape(n_experts - 1, q)
-    coef = theta[split:-n_experts].reshape(n_experts, q).copy()
-    return MoEParameters(gate, coef, np.exp(theta[-n_experts:]))
-
-
-def is_model(theta: FloatArray, n_experts: int) -> bool:
-    """Whether a vector is that of a model: finite, its variances numbers above zero."""
-    with np.errstate(over="ignore"):
-        variance = np.exp(theta[-n_experts:])
-    return bool(np.isfinite(theta).all() and np.isfinite(variance).all() and variance.min() > 0.0)
-
-
 # What overflows at a wild trial step falls, and is not taken.
 @np.errstate(over="ignore", invalid="ignore")
-def log_likelihood_of(parameters: MoEParameters, blocks: Iterable[Block]) -> float:
+def log_likelihood_of(parameters: MoEParameters, blocks: Iterable[Block], family: Family) -> float:
     """The log-likelihood alone: an E-step without statistics."""
-    runs = Runs(*(array[None] for array in parameters))
-    total, e_step = 0.0, EStep(runs)
+    total, e_step = 0.0, EStep(Runs.one(parameters), family)
     for block in blocks:
         values = e_step(block).log_density[0]
         total += float(values.sum(dtype=np.float64) if block.weight is None else values @ block.weight)
@@ -103,6 +85,7 @@ def log_likelihood_of(parameters: MoEParameters, blocks: Iterable[Block]) -> flo
 def likelihood_statistics(
     parameters: MoEParameters,
     blocks: Iterable[Block],
+    family: Family,
     *,
     precision: type = np.float64,
     second_order: bool = True,
@@ -114,14 +97,18 @@ def likelihood_statistics(
     standard errors are not known to seven digits. Without ``second_order`` the information is zero and a pass
     takes a quarter of the time; ``scores`` asks for their products.
     """
-    runs = Runs(*(array[None] for array in parameters))
-    sums = RowSums(runs, precision, second_order=second_order, scores=scores)
+    sums = RowSums(parameters, family, precision, second_order=second_order, scores=scores)
     for block in blocks:
         sums.add(block)
-    information, complete = sums.information()
-    products = sums.score_products() if scores else None
+    size = Layout.of(parameters).size
     return LikelihoodStatistics(
-        sums.value, sums.gradient(), information, complete, sums.weight, sums.mass, products
+        value=sums.value,
+        gradient=sums.gradient(),
+        information=sums.information() if second_order else np.zeros((size, size)),
+        complete=sums.complete_information() if second_order else np.zeros((size, size)),
+        weight=sums.weight,
+        mass=sums.mass,
+        scores=sums.score_products() if scores else None,
     )
 
 
@@ -129,24 +116,11 @@ def penalized(
     statistics: LikelihoodStatistics, parameters: MoEParameters, prior: Prior
 ) -> LikelihoodStatistics:
     """The same statistics with the prior's penalty taken off: the maximized objective."""
-    n_experts, q = parameters.gate.shape
-    split, size = (n_experts - 1) * q, (2 * n_experts - 1) * q
-    ratio = prior.spread / parameters.dispersion
-    gradient = statistics.gradient.copy()
-    gradient[:split] -= prior.gate_gradient(parameters.gate)[:-1].ravel()
-    gradient[split:size] -= prior.coef_gradient(parameters.coef).ravel()
-    gradient[size:] -= 0.5 * prior.variance * (1.0 - ratio)
-    curvature = np.zeros_like(statistics.information)
-    gates = prior.gate_hessian(n_experts).transpose(0, 2, 1, 3)
-    curvature[:split, :split] = gates.reshape(split, split)
-    for k in range(n_experts):
-        rows = slice(split + k * q, split + (k + 1) * q)
-        curvature[rows, rows] = prior.coef_hessian()
-    diagonal = np.arange(size, size + n_experts)
-    curvature[diagonal, diagonal] = 0.5 * prior.variance * ratio
+    layout = Layout.of(parameters)
+    curvature = prior.hessian(layout, parameters.nuisance)
     return statistics._replace(
         value=statistics.value - float(prior.penalty(*parameters)),
-        gradient=gradient,
+        gradient=statistics.gradient - prior.gradient(layout, *parameters),
         information=statistics.information + curvature,
         complete=statistics.complete + curvature,
     )

@@ -14,12 +14,14 @@ from daskmoe.numerics.base.coordinates import coordinates_from
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import LocalEstimate, MoEParameters, Moments, canonical_indices
 from daskmoe.numerics.base.policies import LocalFit
-from daskmoe.numerics.likelihood.e_step import VARIANCE_FLOOR, Runs
+from daskmoe.numerics.families import get_family
+from daskmoe.numerics.families.protocol import Change
+from daskmoe.numerics.likelihood.e_step import Runs
 from daskmoe.numerics.likelihood.priors import prior_from
 from daskmoe.numerics.local.em import em_statistics, m_step
 from daskmoe.numerics.local.newton import NewtonResult
 from daskmoe.numerics.local.problem import Problem
-from daskmoe.numerics.local.search import search
+from daskmoe.numerics.local.search import Candidate, polish, search
 
 
 def fit_local_estimate(
@@ -46,15 +48,16 @@ def fit_local_estimate(
         ``log_likelihood`` is the plain one, ``objective`` the maximized penalized one (see `priors`).
     """
     began = time.perf_counter()
+    family = get_family(options.family)
     known = moments(rows) if row_moments is None else row_moments
-    coordinates = coordinates_from(known)
-    prior = prior_from(known, coordinates, options.n_experts)
-    problem = Problem(rows, coordinates, prior)
+    coordinates = coordinates_from(known, family.scaling(known))
+    prior = prior_from(known, coordinates, options.n_experts, family)
+    problem = Problem(rows, coordinates, prior, family)
     if options.n_experts == 1:
-        result, starts = _single_expert(problem), np.empty(0)
+        result, starts = _single_expert(problem, options), np.empty(0)
     else:
         result, starts = search(problem, options, rng)
-    offset = known.weight * np.log(coordinates.scale)
+    offset = known.weight * coordinates.log_jacobian
     objective = result.objective - offset
     parameters = coordinates.to_data(result.parameters)
     order = canonical_indices(parameters)
@@ -69,22 +72,34 @@ def fit_local_estimate(
         objective=objective,
         passes=result.passes,
         converged=result.converged,
-        start_log_likelihoods=starts - np.log(coordinates.scale),
+        start_log_likelihoods=starts - coordinates.log_jacobian,
         expert_weights=mass[order],
         seconds=time.perf_counter() - began,
         status="ok" if result.converged else "not converged",
     )
 
 
-def _single_expert(problem: Problem) -> NewtonResult:
-    """K = 1: weighted least squares, minimum-norm in whitened coordinates, maximum-likelihood variance."""
-    q = problem.coordinates.size
-    start = Runs(np.zeros((1, 1, q)), np.zeros((1, 1, q)), np.ones((1, 1)))
-    fitted = start
+def _single_expert(problem: Problem, options: LocalFit) -> NewtonResult:
+    """K = 1: maximum likelihood without a search.
+
+    Least squares, minimum-norm in whitened coordinates, where the family's M-step is exact; Newton goes on from
+    there where it is not.
+    """
+    family, q = problem.family, problem.coordinates.size
+    coef = np.zeros((1, 1, family.n_predictors, q))
+    fitted = Runs(np.zeros((1, 1, q)), coef, np.ones((1, 1, family.n_nuisances)))
     # A solve removes what the rounding of the single-precision Gram matrix has left in the one before.
     for _ in range(3):
-        statistics = em_statistics(fitted, problem.rows.blocks(problem.coordinates))
-        fitted = m_step(fitted, statistics, problem.prior, np.zeros(1))
-    variance = (statistics.squares / statistics.mass).clip(VARIANCE_FLOOR)
-    parameters = MoEParameters(fitted.gate[0], fitted.coef[0], variance[0])
-    return NewtonResult(parameters, problem.objective(parameters), 4, True)
+        before = fitted
+        statistics = em_statistics(before, problem.rows.blocks(problem.coordinates), family)
+        fitted = m_step(before, statistics, problem.prior, np.zeros(1), family)
+    # The sums are of the step before the last, which moved the coefficients by less than shows.
+    nothing = Change(np.zeros((1, 1)), np.zeros((1, 1)))
+    nuisance = family.update_nuisance(
+        before.nuisance, statistics.mass, statistics.nuisance, nothing, problem.prior
+    )
+    parameters = MoEParameters(fitted.gate[0], fitted.coef[0], nuisance[0])
+    if family.exact_m_step:
+        return NewtonResult(parameters, problem.objective(parameters), 4, True)
+    start = Candidate(parameters)
+    return polish(problem, [start], options.tolerance, options.max_passes)[0]

@@ -19,32 +19,15 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from daskmoe.numerics.base.layout import Layout
+from daskmoe.numerics.base.linalg import diagonal_scale
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
-from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, pack_parameters, unpack_parameters
+from daskmoe.numerics.base.policies import NEWTON
+from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics
 
 Evaluate = Callable[[MoEParameters], LikelihoodStatistics]
 Value = Callable[[MoEParameters], float]
 Slope = Callable[[MoEParameters], LikelihoodStatistics]
-
-_LARGEST_LOG_VARIANCE_STEP = 2.0
-_FIRST_DAMPING = 0.05
-_JUMP = 3.0
-# Products in single precision can leave a semi-definite matrix this far below zero, others farther.
-_RIDGE = 1e-5
-_MORE_RIDGE = 4.0
-_SMALLEST_DAMPING = 1e-3
-# Predicted gain a row, in nats, below which an earlier point's information will do; the share of a gain that
-# the next one may have left for that, and up to which the whole step is trusted enough to form information at
-# its end at once; and the error that the last step may leave, in units of the tolerance.
-_NEAR = 1e-4
-_CONTRACTION = 3e-2
-_UNCERTAIN = 0.2
-_REMAINDER = 1e-6
-# Points along a step that falls, and the least share of it that the next one keeps.
-_LINE_POINTS = 4
-_SHORTEST = 0.1
-# EM's step gaining less than this share of the tolerance is as stationary as rounding lets a point be.
-_NEGLIGIBLE = 1e-3
 
 
 class NewtonState(NamedTuple):
@@ -79,12 +62,11 @@ class NewtonResult(NamedTuple):
 
 def damped_step(state: NewtonState) -> tuple[FloatArray, float, float]:
     """Step (P,), the gain that the quadratic model predicts, and the damping that made it well defined."""
-    _, gradient, observed, complete, *_ = state.statistics
-    diagonal = np.diag(complete)
-    scale = np.sqrt(np.maximum(diagonal, 1e-10 * diagonal.max() + 1e-300))
+    gradient, observed = state.statistics.gradient, state.statistics.information
+    scale = diagonal_scale(state.statistics.complete)
     outer = np.outer(scale, scale)
-    observed_scaled, complete_scaled = observed / outer, complete / outer
-    damping, ridge = state.damping, _RIDGE
+    observed_scaled, complete_scaled = observed / outer, state.statistics.complete / outer
+    damping, ridge = state.damping, NEWTON.ridge
     while True:
         matrix = max(1.0 - damping, 0.0) * observed_scaled + damping * complete_scaled
         try:
@@ -92,19 +74,13 @@ def damped_step(state: NewtonState) -> tuple[FloatArray, float, float]:
             break
         except LinAlgError:
             if damping > 0.5:
-                complete_scaled[np.diag_indices_from(complete)] += ridge
-                ridge *= _MORE_RIDGE
-            damping = max(2.0 * damping, _FIRST_DAMPING)
+                complete_scaled[np.diag_indices_from(complete_scaled)] += ridge
+                ridge *= NEWTON.more_ridge
+            damping = max(2.0 * damping, NEWTON.first_damping)
     step = cho_solve(factor, gradient / scale) / scale
-    step = bounded(step, state.parameters.n_experts)
+    step = Layout.of(state.parameters).bounded(step)
     predicted = float(gradient @ step - 0.5 * step @ observed @ step)
     return step, predicted, damping
-
-
-def bounded(step: FloatArray, n_experts: int) -> FloatArray:
-    """The step, shortened where a log-variance would move by more than two."""
-    largest = float(np.abs(step[-n_experts:]).max())
-    return step * min(1.0, _LARGEST_LOG_VARIANCE_STEP / max(largest, 1e-300))
 
 
 def standard_deviations(statistics: LikelihoodStatistics) -> FloatArray | None:
@@ -116,26 +92,22 @@ def standard_deviations(statistics: LikelihoodStatistics) -> FloatArray | None:
 
 
 def jump(parameters: MoEParameters, deviations: FloatArray, rng: np.random.Generator) -> MoEParameters:
-    """A random point `_JUMP` standard errors away in every direction."""
-    step = deviations @ (_JUMP * rng.standard_normal(len(deviations)))
-    return shift(parameters, bounded(step, parameters.n_experts))
-
-
-def shift(parameters: MoEParameters, step: FloatArray) -> MoEParameters:
-    """Parameters moved by a step of the packed vector."""
-    return unpack_parameters(pack_parameters(parameters) + step, parameters.n_experts)
+    """A random point `NewtonPolicy.jump` standard errors away in every direction."""
+    step = deviations @ (NEWTON.jump * rng.standard_normal(len(deviations)))
+    layout = Layout.of(parameters)
+    return layout.shift(parameters, layout.bounded(step))
 
 
 def next_damping(damping: float, actual: float, predicted: float) -> float:
     """Less damping after a well predicted gain, more after a poor one."""
     if not actual >= 0:
-        return max(3.0 * damping, _FIRST_DAMPING)
+        return max(3.0 * damping, NEWTON.first_damping)
     ratio = actual / predicted if predicted > 0 else 0.0
-    if ratio < 0.25:
-        return max(1.5 * damping, _FIRST_DAMPING)
-    if ratio > 0.7:
+    if ratio < NEWTON.poor:
+        return max(1.5 * damping, NEWTON.first_damping)
+    if ratio > NEWTON.good:
         damping *= 0.3
-    return damping if damping > _SMALLEST_DAMPING else 0.0
+    return damping if damping > NEWTON.smallest_damping else 0.0
 
 
 class _Point(NamedTuple):
@@ -164,6 +136,7 @@ def maximize(
     statistics whose information is about that at ``parameters``, such as those of a sample of the rows: then
     none may have to be formed at all. The last step, whose gain is already negligible, is only checked.
     """
+    layout = Layout.of(parameters)
     point = _first_point(parameters, evaluate, slope, nearby)
     passes = 1
     while passes < max_passes:
@@ -172,14 +145,14 @@ def maximize(
         # What a step leaves of the predicted gain: next to nothing if the information is that of its start.
         share = 0.0 if point.exact else predicted / max(point.before, 1e-300)
         certain = damping == 0.0 and (point.exact or point.before < np.inf)
-        if certain and predicted <= tolerance and share * predicted <= _REMAINDER * tolerance:
-            return _finish(state, shift(state.parameters, step), value, passes + 1)
-        if damping >= 1.0 and 0 <= damping * predicted <= _NEGLIGIBLE * tolerance:
+        if certain and predicted <= tolerance and share * predicted <= NEWTON.remainder * tolerance:
+            return _finish(state, layout.shift(state.parameters, step), value, passes + 1)
+        if damping >= 1.0 and 0 <= damping * predicted <= NEWTON.negligible * tolerance:
             return _ended(state, passes, True)
-        near = not point.exact or predicted <= _NEAR * state.statistics.weight
-        keep = damping == 0.0 and near and share <= _CONTRACTION
-        fully = damping == 0.0 and not keep and share <= _UNCERTAIN
-        most = min(_LINE_POINTS, max_passes - passes)
+        near = not point.exact or predicted <= NEWTON.near * state.statistics.weight
+        keep = damping == 0.0 and near and share <= NEWTON.contraction
+        fully = damping == 0.0 and not keep and share <= NEWTON.uncertain
+        most = min(NEWTON.line_points, max_passes - passes)
         found, used = _search_line(state, step, evaluate, slope, fully, most)
         passes += used
         if found is None:
@@ -188,11 +161,10 @@ def maximize(
                 return _ended(state, passes, damping <= 1.0)
             point = point._replace(state=state._replace(damping=next_damping(damping, -1.0, predicted)))
             continue
-        trial, statistics, length = found
+        trial, statistics, length, exact = found
         # An undamped step that was poor was too long, which the line search has mended.
         if damping > 0.0:
             damping = next_damping(damping, statistics.value - state.statistics.value, predicted)
-        exact = statistics.information is not state.statistics.information
         if not exact and keep and length == 1.0:
             statistics = _corrected(state.statistics, step, statistics)
         elif not exact and passes < max_passes:
@@ -220,26 +192,35 @@ def _telling_step(state: NewtonState, tolerance: float) -> tuple[FloatArray, flo
     return step, predicted, damping
 
 
+class _Found(NamedTuple):
+    """A point along a step, the share of the step, and whether the information was formed there."""
+
+    parameters: MoEParameters
+    statistics: LikelihoodStatistics
+    length: float
+    exact: bool
+
+
 def _search_line(
     state: NewtonState, step: FloatArray, evaluate: Evaluate, slope: Slope, fully: bool, most: int
-) -> tuple[tuple[MoEParameters, LikelihoodStatistics, float] | None, int]:
+) -> tuple[_Found | None, int]:
     """A point along ``step`` where the objective does not fall, and how many of ``most`` were looked at.
 
     The first is the whole step, evaluated ``fully`` or for its slope only; the next ones are where the
     parabola through what is known has its top. Where no information was formed it is that of ``state``.
     """
-    start = state.statistics
+    start, layout = state.statistics, Layout.of(state.parameters)
     rise = float(start.gradient @ step)
     length = 1.0
     for looked in range(1, most + 1):
-        trial = shift(state.parameters, length * step)
+        trial = layout.shift(state.parameters, length * step)
         whole = fully and looked == 1
         statistics = evaluate(trial) if whole else _with_matrices(slope(trial), start)
         if statistics.value >= start.value:
-            return (trial, statistics, length), looked
+            return _Found(trial, statistics, length, whole), looked
         bend = length * rise - (statistics.value - start.value)
         top = 0.5 * length * length * rise / bend if np.isfinite(bend) else 0.0
-        length = min(max(top, _SHORTEST * length), 0.5 * length)
+        length = min(max(top, NEWTON.shortest * length), 0.5 * length)
     return None, most
 
 

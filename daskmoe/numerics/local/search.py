@@ -16,67 +16,12 @@ import numpy as np
 
 from daskmoe.numerics.base.observations import Block
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
-from daskmoe.numerics.base.policies import LocalFit
+from daskmoe.numerics.base.policies import SEARCH, LocalFit, RacePolicy
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, scaled
 from daskmoe.numerics.local.em import em, start_em
 from daskmoe.numerics.local.newton import NewtonResult, jump, maximize, standard_deviations
 from daskmoe.numerics.local.problem import Problem
 from daskmoe.numerics.local.starts import starting_runs
-
-# In nats a row. On a subsample, precision beyond its own sampling error is wasted.
-_SUBSAMPLE_TOLERANCE = 2e-4
-
-
-class _Race(NamedTuple):
-    """How starts race.
-
-    Attributes
-    ----------
-    passes : tuple of int
-        EM passes before each halving of the field.
-    polished : int
-        How many of the leaders are polished.
-    last : int
-        EM passes after them, for as long as several runs are left.
-    close : float
-        Of two runs no more nats a row apart, only the better goes on.
-    """
-
-    passes: tuple[int, ...]
-    polished: int
-    last: int = 0
-    close: float = _SUBSAMPLE_TOLERANCE
-
-    @property
-    def stages(self) -> tuple[int, ...]:
-        """Passes before every look at the field."""
-        return (*self.passes, *[_LOOK] * (self.last // _LOOK))
-
-
-# Passes between two looks at the last runs.
-_LOOK = 4
-_FIRST_RACE = _Race((8, 8), 4, last=16)
-# How many go on beyond a stage.
-_FINALISTS = 2
-# Where the likelihood is rugged: more starts, more of them polished, jumps a start, and the passes of a jump.
-_RUGGED_RACE = _Race((8, 8), 12, last=16)
-_RUGGED_STARTS = 2
-_RUGGED_JUMPS = 1
-_JUMP_PASSES = 60
-# On more rows than these times the first subsample, a whole search is too much work (at least `_GROWTH`: the
-# second subsample is to have one); one optimum less than another by so many nats a row on the first subsample
-# is no rival.
-_RUGGED_ROWS = 16
-_RIVAL = 0.05
-# Where all rows are few, passes are cheap: up to four times the starts, raced for longer before any leaves,
-# and more jumps. Their optima may be close: no run is dropped for another that it has not met.
-_SMALL_RACE = _Race((32, 32), 16, close=1e-9)
-_SMALL_STARTS = 4
-_SMALL_JUMPS = 2
-# Subsamples are copies: together with their share of the rows this bounds the memory of a fit.
-_GROWTH = 8
-_LARGEST_SHARE = 1 / 8
-_SUBSAMPLE_PASSES = 24
 
 
 class Candidate(NamedTuple):
@@ -119,10 +64,10 @@ def _search_few(
     problem: Problem, options: LocalFit, rng: np.random.Generator
 ) -> tuple[NewtonResult, FloatArray]:
     """All rows race themselves."""
-    times = min(max(round(2 * options.start_rows / problem.rows.n_rows), 1), _SMALL_STARTS)
-    candidates, reached = _run_race(problem, options.n_experts, times * options.n_init, _SMALL_RACE, rng)
+    times = min(max(round(2 * options.start_rows / problem.rows.n_rows), 1), SEARCH.small_starts)
+    candidates, reached = _run_race(problem, options.n_experts, times * options.n_init, SEARCH.small, rng)
     best = polish(problem, candidates, options.tolerance, options.max_passes)[0]
-    return _explore(problem, best, options.tolerance, _SMALL_JUMPS * options.n_init, rng), reached
+    return _explore(problem, best, options.tolerance, SEARCH.small_jumps * options.n_init, rng), reached
 
 
 def _search_many(
@@ -131,46 +76,46 @@ def _search_many(
     """Subsamples of growing ``sizes`` race and polish; `search` says how."""
     n_init = options.n_init
     first = _subsample(problem, sizes[0], rng)
-    candidates, reached = _run_race(first, options.n_experts, n_init, _FIRST_RACE, rng)
-    candidates = _advance(first, candidates, _FIRST_RACE.polished)
-    rugged = len(candidates) > 1 and candidates[1].objective > candidates[0].objective - _RIVAL
-    kept, last = _FINALISTS, 0
+    candidates, reached = _run_race(first, options.n_experts, n_init, SEARCH.first, rng)
+    candidates = _advance(first, candidates, SEARCH.first.polished)
+    rugged = len(candidates) > 1 and candidates[1].objective > candidates[0].objective - SEARCH.rival
+    kept, last = SEARCH.finalists, 0
     if rugged:
         kept, last = (
-            _RUGGED_RACE.polished,
+            SEARCH.rugged.polished,
             max(k for k, size in enumerate(sizes) if size <= _most_rows(options)),
         )
-        more, also = _run_race(first, options.n_experts, _RUGGED_STARTS * n_init, _RUGGED_RACE, rng)
+        more, also = _run_race(first, options.n_experts, SEARCH.rugged_starts * n_init, SEARCH.rugged, rng)
         candidates = _advance(first, [*candidates, *more], kept)
         reached = np.concatenate([reached, also])
     for level, size in enumerate(sizes[1:-1], start=1):
         stage = _subsample(problem, size, rng)
         candidates = _advance(stage, candidates, kept)
         if level == last:
-            candidates, kept = _with_explored(stage, candidates, n_init, rng), _FINALISTS
+            candidates, kept = _with_explored(stage, candidates, n_init, rng), SEARCH.finalists
     best = polish(problem, candidates, options.tolerance, options.max_passes)[0]
     if last == len(sizes) - 1:
-        best = _explore(problem, best, options.tolerance, _RUGGED_JUMPS * n_init, rng)
+        best = _explore(problem, best, options.tolerance, SEARCH.rugged_jumps * n_init, rng)
     return best, reached
 
 
 def _most_rows(options: LocalFit) -> int:
-    return _RUGGED_ROWS * options.start_rows
+    return SEARCH.rugged_rows * options.start_rows
 
 
 def _with_explored(
     stage: Problem, candidates: list[Candidate], n_init: int, rng: np.random.Generator
 ) -> list[Candidate]:
     """The finalists of a rugged stage, the first of them after random jumps."""
-    best = polish(stage, candidates[:1], _SUBSAMPLE_TOLERANCE, _SUBSAMPLE_PASSES)[0]
-    best = _explore(stage, best, _SUBSAMPLE_TOLERANCE, _RUGGED_JUMPS * n_init, rng)
-    return [_candidate(best, stage), *candidates[1:_FINALISTS]]
+    best = polish(stage, candidates[:1], SEARCH.tolerance, SEARCH.passes)[0]
+    best = _explore(stage, best, SEARCH.tolerance, SEARCH.rugged_jumps * n_init, rng)
+    return [_candidate(best, stage), *candidates[1 : SEARCH.finalists]]
 
 
 def _advance(stage: Problem, candidates: list[Candidate], kept: int) -> list[Candidate]:
     """The best ``kept`` distinct candidates after a few Newton passes on the rows of ``stage``."""
-    results = polish(stage, candidates, _SUBSAMPLE_TOLERANCE, _SUBSAMPLE_PASSES)
-    close = _SUBSAMPLE_TOLERANCE * stage.rows.total_weight
+    results = polish(stage, candidates, SEARCH.tolerance, SEARCH.passes)
+    close = SEARCH.tolerance * stage.rows.total_weight
     return [_candidate(result, stage) for result in _distinct(results, close)[:kept]]
 
 
@@ -190,7 +135,7 @@ def _explore(
         if scale is None:
             break
         start = jump(best.parameters, scale, rng)
-        found = polish(problem, [Candidate(start)], tolerance, _JUMP_PASSES)[0]
+        found = polish(problem, [Candidate(start)], tolerance, SEARCH.jump_passes)[0]
         if found.objective > best.objective:
             scale = standard_deviations(problem.statistics(found.parameters))
             best = found
@@ -201,10 +146,10 @@ def sample_sizes(n: int, start_rows: int) -> list[int]:
     """Growing subsample sizes, the last one all rows."""
     if 2 * start_rows >= n:
         return [n]
-    largest = int(_LARGEST_SHARE * n)
+    largest = int(SEARCH.largest_share * n)
     if largest <= start_rows:
         return [start_rows, n]
-    levels = math.ceil(math.log(largest / start_rows) / math.log(_GROWTH))
+    levels = math.ceil(math.log(largest / start_rows) / math.log(SEARCH.growth))
     growing = np.geomspace(start_rows, largest, levels + 1).round().astype(int).tolist()
     return [*growing, n]
 
@@ -257,22 +202,22 @@ def polish(
 
 
 def _run_race(
-    problem: Problem, n_experts: int, n_init: int, race: _Race, rng: np.random.Generator
+    problem: Problem, n_experts: int, n_init: int, race: RacePolicy, rng: np.random.Generator
 ) -> tuple[list[Candidate], FloatArray]:
     """EM from all starts at once: the survivors, best first, and the log-likelihoods a row of all."""
     blocks = [Block(b.design.copy(), b.response, b.weight) for b in problem.rows.blocks(problem.coordinates)]
     design = np.concatenate([b.design for b in blocks], axis=1)
     response = np.concatenate([b.response for b in blocks])
     weight = None if problem.rows.weight is None else problem.rows.weight.astype(np.float64)
-    runs = starting_runs(design, response, weight, n_experts, n_init, problem.prior, rng)
-    state = start_em(runs, blocks, problem.prior)
+    runs = starting_runs(design, response, weight, n_experts, n_init, problem.prior, rng, problem.family)
+    state = start_em(runs, blocks, problem.prior, problem.family)
     reached = np.empty(n_init)
     alive = np.arange(n_init)
     close = race.close * problem.rows.total_weight
     for stage, passes in enumerate(race.stages):
         if stage >= len(race.passes) and len(alive) == 1:
             break
-        state = em(state, blocks, problem.prior, passes)
+        state = em(state, blocks, problem.prior, passes, problem.family)
         reached[alive] = state.statistics.log_likelihood
         best = np.argsort(-state.objective, kind="stable")
         best = best[: max(race.polished, (len(best) + 1) // 2)]

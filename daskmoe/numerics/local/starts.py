@@ -16,25 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from daskmoe.numerics.base.linalg import solve
 from daskmoe.numerics.base.packed import GramSums, unpack
 from daskmoe.numerics.base.parameters import FloatArray
-from daskmoe.numerics.likelihood.e_step import VARIANCE_FLOOR, Runs
+from daskmoe.numerics.base.policies import STARTS
+from daskmoe.numerics.families import Family
+from daskmoe.numerics.likelihood.e_step import Runs
 from daskmoe.numerics.likelihood.priors import Prior
 
 Array = NDArray[np.floating[Any]]
 Labels = NDArray[np.intp]
 _Kind = Callable[[Array, Array, int, np.random.Generator], Labels]
-
-# Soft memberships let a wrong cell lose its rows in the first EM passes.
-_CONFIDENCE = 0.9
-_LLOYD_STEPS = 5
-# Rows are far, and few, beyond so many standard deviations (by the median) and up to this share of all.
-_FAR = 50.0
-_FEW = 0.1
-# In standard deviations of the response: what is nearer may be the rounding of a line without noise.
-_NEAREST = 1e-3
-# How often every kind takes its turn without them before it does with them.
-_FORMS_APART = 2
 
 
 def starting_runs(
@@ -45,43 +37,53 @@ def starting_runs(
     n_init: int,
     prior: Prior,
     rng: np.random.Generator,
+    family: Family,
 ) -> Runs:
     """``n_init`` starting models for the rows ``design`` (q, n), ``response`` (n,); gates start flat."""
-    memberships = np.full((n_init, n_experts, design.shape[1]), (1.0 - _CONFIDENCE) / n_experts)
-    far = _far_rows(design, response, n_experts)
+    planar = family.start_predictor(response)[0]
+    memberships = np.full((n_init, n_experts, design.shape[1]), (1.0 - STARTS.confidence) / n_experts)
+    far = _far_rows(design, planar, n_experts)
     # With two experts the forms apart are all the same.
     forms = _KINDS[:1] if n_experts == 2 else _KINDS
     apart: list[_Kind] = [partial(_apart_from, far, kind) for kind in forms] if far.any() else []
-    apart *= _FORMS_APART
+    apart *= STARTS.forms_apart
     kinds = [*apart, *_KINDS]
     for run in range(n_init):
         turn = run % len(kinds)
-        labels = kinds[turn](design, response, n_experts, rng)
-        np.put_along_axis(memberships[run], labels[None], _CONFIDENCE + memberships[run, :1], axis=0)
+        labels = kinds[turn](design, planar, n_experts, rng)
+        np.put_along_axis(memberships[run], labels[None], STARTS.confidence + memberships[run, :1], axis=0)
         if turn < len(apart):
             # The least share of a far row would drown what tells the other experts apart.
             memberships[run][:, far] = np.arange(n_experts)[:, None] == n_experts - 1
     if weight is not None:
         memberships *= weight
-    return _weighted_fits(memberships, design, response, prior)
+    return _weighted_fits(memberships, design, response, prior, family)
 
 
-def _weighted_fits(memberships: FloatArray, design: FloatArray, response: FloatArray, prior: Prior) -> Runs:
-    """Each expert's penalized weighted least squares and residual variance under given memberships."""
-    shape, q = memberships.shape[:2], len(design)
-    flat = memberships.reshape(-1, design.shape[1])
+def _weighted_fits(
+    memberships: FloatArray, design: FloatArray, response: FloatArray, prior: Prior, family: Family
+) -> Runs:
+    """Each expert's penalized weighted least squares and nuisances under given memberships.
+
+    Fitted to the predictors that the responses alone suggest.
+    """
+    shape, (q, n) = memberships.shape[:2], design.shape
+    flat = memberships.reshape(-1, n)
     mass = flat.sum(axis=1)
     sums = GramSums(q, len(flat), np.float64)
-    sums.weights(design.shape[1])[:] = flat
-    sums.add(design)
+    weights = sums.empty_weights(n)
+    weights[: len(flat)] = flat
+    sums.add(design, weights)
     gram = unpack(sums.packed)
-    # A pseudo-row in a hundred keeps cells with fewer rows than features on the ground.
-    gram += (prior.coef + 0.01 * mass / q)[:, None, None] * prior.metric
-    coef = np.linalg.solve(gram, ((flat * response) @ design.T)[..., None])[..., 0]
-    squares = np.sum(flat * (response - coef @ design) ** 2, axis=1)
-    variance = (squares + prior.variance * prior.spread) / (mass + prior.variance)
+    gram += (prior.coef + STARTS.pseudo_rows * mass / q)[:, None, None] * prior.metric
+    targets = family.start_predictor(response)
+    moment = np.stack([(flat * target) @ design.T for target in targets], axis=1)
+    coef = np.linalg.solve(gram[:, None], moment[..., None])[..., 0]
+    residuals = targets - (coef.reshape(-1, q) @ design).reshape(len(flat), -1, n)
+    squares = np.sum(flat * np.sum(residuals**2, axis=1), axis=1)
+    nuisance = family.start_nuisance(squares, mass, prior)
     gate = np.zeros((*shape, q))
-    return Runs(gate, coef.reshape(*shape, q), variance.reshape(shape).clip(VARIANCE_FLOOR))
+    return Runs(gate, coef.reshape(*shape, -1, q), nuisance.reshape(*shape, -1))
 
 
 def _residual_size(design: Array, response: Array, n_experts: int, rng: np.random.Generator) -> Labels:
@@ -93,9 +95,7 @@ def _residual_size(design: Array, response: Array, n_experts: int, rng: np.rando
 
 def _regression(design: Array, response: Array) -> Array:
     # The ridge is at rounding level and matters where there are fewer rows than features.
-    gram = design @ design.T
-    ridge = 1e-10 * np.trace(gram) * np.eye(len(gram))
-    return np.asarray(np.linalg.solve(gram + ridge, design @ response))
+    return solve(design @ design.T, design @ response, share=1e-10 * len(design))
 
 
 def _feature_cells(design: Array, response: Array, n_experts: int, rng: np.random.Generator) -> Labels:
@@ -103,7 +103,7 @@ def _feature_cells(design: Array, response: Array, n_experts: int, rng: np.rando
     rows = design[1:]
     centers = rows[:, rng.choice(rows.shape[1], n_experts, replace=False)].T
     labels = _nearest(centers, rows)
-    for _ in range(_LLOYD_STEPS):
+    for _ in range(STARTS.lloyd_steps):
         counts = np.bincount(labels, minlength=n_experts)
         sums = np.stack([rows[:, labels == k].sum(axis=1) for k in range(n_experts)])
         centers = np.where(counts[:, None] > 0, sums / counts.clip(1)[:, None], centers)
@@ -139,8 +139,8 @@ def _far_rows(design: Array, response: Array, n_experts: int) -> NDArray[np.bool
     # Far rows pull a regression towards them, so the first look is at the response alone.
     size = np.abs(response - np.median(response))
     for _ in range(3):
-        near = size <= max(_FAR / 0.6745 * float(np.median(size[near])), _NEAREST)
-        if near.mean() < 1.0 - _FEW or np.count_nonzero(near) < n_experts:
+        near = size <= max(STARTS.far / 0.6745 * float(np.median(size[near])), STARTS.nearest)
+        if near.mean() < 1.0 - STARTS.few or np.count_nonzero(near) < n_experts:
             return np.zeros_like(near)
         size = np.abs(response - _regression(design[:, near], response[near]) @ design)
     return ~near

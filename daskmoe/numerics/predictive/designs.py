@@ -15,6 +15,7 @@ from scipy.spatial.distance import pdist
 
 from daskmoe.errors import InvalidOptionError
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.families import get_family
 from daskmoe.numerics.predictive.draws import sample_response
 from daskmoe.numerics.predictive.mixture import linear_predictor
 
@@ -74,7 +75,7 @@ def sample_rows(
 ) -> tuple[FloatArray, FloatArray]:
     """Features (n_rows, p) and gaussian responses (n_rows,) of a design."""
     features = sample_features(design, n_rows, rng)
-    return features, sample_response(design.parameters, "gaussian", features, rng)
+    return features, sample_response(design.parameters, get_family("gaussian"), features, rng)
 
 
 def _draw_paper(n_features: int, n_experts: int, rng: np.random.Generator) -> SimulationDesign:
@@ -86,9 +87,9 @@ def _draw_paper(n_features: int, n_experts: int, rng: np.random.Generator) -> Si
     coef = np.empty((n_experts, n_features + 1))
     coef[:, 0] = np.linspace(-5, 5, n_experts) if n_experts > 1 else 0.0
     coef[:, 1:] = rng.integers(-5, 6, size=(n_experts, n_features))
-    dispersion = rng.integers(4, 6, size=n_experts).astype(float)
+    variance = rng.integers(4, 6, size=n_experts).astype(float)
     gate = np.zeros((n_experts, n_features + 1))
-    draft = SimulationDesign(MoEParameters(gate, coef, dispersion), standardized, factor)
+    draft = SimulationDesign(MoEParameters(gate, coef[:, None], variance[:, None]), standardized, factor)
     return draft._replace(parameters=draft.parameters._replace(gate=_balanced_gate(draft, rng)))
 
 
@@ -119,5 +120,5 @@ def _draw_overlap(n_features: int, n_experts: int, rng: np.random.Generator) -> 
     gate = np.concatenate([-0.5 * np.sum(centers**2, axis=1, keepdims=True), centers], axis=1)
     coef = np.zeros((n_experts, n_features + 1))
     coef[:, 1:] = rng.integers(-10, 11, size=(n_experts, n_features))
-    parameters = MoEParameters(gate - gate[-1], coef, np.full(n_experts, 3.0))
+    parameters = MoEParameters(gate - gate[-1], coef[:, None], np.full((n_experts, 1), 3.0))
     return SimulationDesign(parameters, centers, np.eye(n_features))

@@ -35,10 +35,11 @@ def block_rows(n_experts: int) -> int:
 
 
 def linear_predictor(weights: FloatArray, features: Features) -> FloatArray:
-    """weights @ [1, x] for every row: (K, q) and (n, p) give (K, n)."""
-    out: FloatArray = weights[:, 1:] @ np.asarray(features, dtype=np.float64).T
-    out += weights[:, :1]
-    return out
+    """weights @ [1, x] for every row: (..., q) and (n, p) give (..., n)."""
+    flat = weights.reshape(-1, weights.shape[-1])
+    out: FloatArray = flat[:, 1:] @ np.asarray(features, dtype=np.float64).T
+    out += flat[:, :1]
+    return out.reshape(*weights.shape[:-1], out.shape[-1])
 
 
 def log_softmax(logits: FloatArray) -> FloatArray:
@@ -56,13 +57,13 @@ def log_gating(parameters: Mixture, features: Features) -> FloatArray:
 
 def expert_means(parameters: Mixture, family: Family, features: Features) -> FloatArray:
     """E[y|x, expert k], shape (K, n)."""
-    return np.asarray(family.mean(linear_predictor(parameters.coef, features)))
+    return np.asarray(family.mean(linear_predictor(parameters.coef, features), parameters.nuisance))
 
 
 def log_joint(parameters: Mixture, family: Family, features: Features, response: FloatArray) -> FloatArray:
     """log pi_k(x) + log phi_k(y|x), shape (K, n)."""
     eta = linear_predictor(parameters.coef, features)
-    density = family.log_density(np.asarray(response, dtype=np.float64), eta, parameters.dispersion)
+    density = family.log_density(np.asarray(response, dtype=np.float64), eta, parameters.nuisance)
     return np.asarray(log_gating(parameters, features) + density)
 
 

@@ -23,7 +23,7 @@ def divergence_matrix(
     eta_second = linear_predictor(second.coef, support.features)
     out = np.empty((len(eta_first), len(eta_second)))
     for j, eta in enumerate(eta_first):
-        divergence = family.divergence(eta, first.dispersion[j], eta_second, second.dispersion[:, None])
+        divergence = family.divergence(eta, first.nuisance[j], eta_second, second.nuisance)
         out[j] = divergence @ support.weight
     return out
 

@@ -48,9 +48,7 @@ def _program(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Mass that leaves (J, n) and arrives (K, n), and the cost (J, K, n)."""
     eta, eta_to = linear_predictor(first.coef, features), linear_predictor(second.coef, features)
-    cost = family.divergence(
-        eta[:, None], first.dispersion[:, None, None], eta_to, second.dispersion[:, None]
-    )
+    cost = family.divergence(eta[:, None], first.nuisance[:, None], eta_to, second.nuisance)
     mass, arrives = np.exp(log_gating(first, features)), np.exp(log_gating(second, features))
     return mass, arrives, np.asarray(cost)
 

@@ -14,11 +14,8 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from daskmoe.numerics.base.parameters import FloatArray
+from daskmoe.numerics.base.policies import GATING
 from daskmoe.numerics.predictive.mixture import log_softmax
-
-_RIDGE = 1e-10
-_TOLERANCE = 1e-13
-_MAX_STEPS = 200
 
 
 def fit_gating(design: FloatArray, targets: FloatArray) -> FloatArray:
@@ -64,7 +61,7 @@ def fit_partial_gating(design: FloatArray, targets: FloatArray, known: NDArray[n
     targets = targets / targets.sum()
     mass = targets.sum(axis=1)
     value, damping = _objective(gate, design, targets, known), 0.0
-    for _ in range(_MAX_STEPS):
+    for _ in range(GATING.max_steps):
         gradient, information = np.zeros((n_experts, q)), np.zeros(((n_experts - 1) * q,) * 2)
         for part, target, weight in zip(known, targets, mass, strict=True):
             gates = np.exp(_log_gates(gate @ design, part))
@@ -76,13 +73,13 @@ def fit_partial_gating(design: FloatArray, targets: FloatArray, known: NDArray[n
         trial[:-1] += step.reshape(n_experts - 1, q)
         trial_value = _objective(trial, design, targets, known)
         if not trial_value >= value:
-            if free @ step < _TOLERANCE:
+            if free @ step < GATING.tolerance:
                 break
-            damping = max(8.0 * damping, 1e-4)
+            damping = max(GATING.growth * damping, GATING.first_damping)
             continue
         gain, value, gate = trial_value - value, trial_value, trial
-        damping = damping / 8.0 if damping > 1e-12 else 0.0
-        if gain < _TOLERANCE and free @ step < _TOLERANCE:
+        damping = damping / GATING.growth if damping > GATING.smallest_damping else 0.0
+        if gain < GATING.tolerance and free @ step < GATING.tolerance:
             break
     return gate
 
@@ -123,7 +120,7 @@ def _step(information: FloatArray, gradient: FloatArray, damping: float) -> tupl
     scale = np.diag(information).mean() + np.finfo(float).tiny
     while True:
         try:
-            matrix = information + (damping + _RIDGE) * scale * np.eye(len(information))
+            matrix = information + (damping + GATING.ridge) * scale * np.eye(len(information))
             return cho_solve(cho_factor(matrix, lower=True), gradient), damping
         except LinAlgError:
-            damping = max(8.0 * damping, 1e-8)
+            damping = max(GATING.growth * damping, 1e-8)

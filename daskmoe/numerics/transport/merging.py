@@ -2,7 +2,8 @@
 
 Pure NumPy. A component l with mass w_s PI_l(s) on the support is summed up by its Gram matrix G_l, G_l B_l
 and its second moment, in which merged components add up: their KL barycentre and its divergence need no rows.
-With n = sum of the mass, the expert that replaces i and j costs (Runnalls, 2007, equation 21, for regression)
+The family says what an expert so made loses, and a merger costs what it adds to the losses: for gaussians, with
+n the sum of the mass (Runnalls, 2007, equation 21, for regression)
 
     sum_l n_l E KL(phi_l, phi_ij) = (n_ij log sigma_ij^2 - n_i log sigma_i^2 - n_j log sigma_j^2) / 2.
 
@@ -18,12 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.numerics.base.parameters import FloatArray
+from daskmoe.numerics.base.policies import REDUCTION
+from daskmoe.numerics.families import Family
 from daskmoe.numerics.transport.plan import Experts, ReductionProblem, tiles
-
-# Pairs grow with the square of the components: more than these merge in blocks.
-_BLOCK = 96
-_LLOYD_STEPS = 25
-_DISPERSION_FLOOR = 1e-10
 
 
 class Components(NamedTuple):
@@ -33,10 +31,10 @@ class Components(NamedTuple):
     ----------
     mass : ndarray of shape (n,)
     gram : ndarray of shape (n, q, q)
-    moment : ndarray of shape (n, q)
+    moment : ndarray of shape (n, C, q)
         Gram matrix times coefficients.
     second : ndarray of shape (n,)
-        Sum of the mass times E[y^2].
+        Sum of the mass times the squared predictors and the noise: of E[y^2] for gaussians.
     """
 
     mass: FloatArray
@@ -48,15 +46,27 @@ class Components(NamedTuple):
         """Some of them."""
         return Components(*(array[index] for array in self))
 
-    def experts(self) -> Experts:
+    def merged(self, family: Family) -> Merged:
         """The KL barycentre of each."""
         ridge = 1e-13 * np.trace(self.gram, axis1=1, axis2=2)[:, None, None] * np.eye(self.gram.shape[-1])
-        coef = np.linalg.solve(self.gram + ridge + 1e-300 * np.eye(len(ridge[0])), self.moment[..., None])[
-            ..., 0
-        ]
-        fit = np.einsum("nq,nq->n", 2 * self.moment - np.einsum("nqr,nr->nq", self.gram, coef), coef)
-        floor = _DISPERSION_FLOOR * max(float(self.second.sum() / self.mass.sum()), 1e-300)
-        return Experts(coef, ((self.second - fit) / self.mass).clip(floor))
+        tiny = 1e-300 * np.eye(self.gram.shape[-1])
+        coef = np.linalg.solve((self.gram + ridge + tiny)[:, None], self.moment[..., None])[..., 0]
+        fit = np.einsum("ncq,ncq->n", 2 * self.moment - np.einsum("nqr,ncr->ncq", self.gram, coef), coef)
+        floor = REDUCTION.nuisance_floor * max(float(self.second.sum() / self.mass.sum()), 1e-300)
+        squares = ((self.second - fit) / self.mass).clip(floor)
+        return Merged(coef, family.nuisance_from(squares), family.merging_loss(self.mass, squares))
+
+
+class Merged(NamedTuple):
+    """Experts ``coef`` (n, C, q), ``nuisance`` (n, D) of merged components, and what they lose (n,)."""
+
+    coef: FloatArray
+    nuisance: FloatArray
+    loss: FloatArray
+
+    def experts(self) -> Experts:
+        """The experts alone."""
+        return Experts(self.coef, self.nuisance)
 
 
 def greedy_experts(problem: ReductionProblem, n_experts: int) -> Experts:
@@ -65,14 +75,14 @@ def greedy_experts(problem: ReductionProblem, n_experts: int) -> Experts:
     Where fewer have mass on the support, the lightest others stand beside them as they are.
     """
     merged = _merged_experts(problem, n_experts)
-    short = n_experts - len(merged.dispersion)
+    short = n_experts - len(merged.coef)
     if short == 0:
         return merged
     mass = np.concatenate([tile.mass.sum(axis=1) for tile in tiles(problem)])
     lightest = np.argsort(mass, kind="stable")[:short]
     return Experts(
         np.concatenate([merged.coef, problem.large.coef[lightest]]),
-        np.concatenate([merged.dispersion, problem.large.dispersion[lightest]]),
+        np.concatenate([merged.nuisance, problem.large.nuisance[lightest]]),
     )
 
 
@@ -82,16 +92,19 @@ def _merged_experts(problem: ReductionProblem, n_experts: int) -> Experts:
     waiting: list[Components] = []
     for block in _component_blocks(problem):
         waiting.append(block)
-        if sum(len(part.mass) for part in waiting) >= _BLOCK:
-            kept.append(_merge(_join(waiting), n_experts))
+        if sum(len(part.mass) for part in waiting) >= REDUCTION.merging_block:
+            kept.append(_merge(_join(waiting), n_experts, problem.family))
             waiting = []
     if not kept:
-        return _merge(_join(waiting), n_experts).experts()
+        return _merge(_join(waiting), n_experts, problem.family).merged(problem.family).experts()
     components = _join(kept + waiting)
-    while len(components.mass) > max(_BLOCK, 2 * n_experts):
-        parts = [components.take(slice(i, i + _BLOCK)) for i in range(0, len(components.mass), _BLOCK)]
-        components = _join([_merge(part, n_experts) for part in parts])
-    return _merge(components, n_experts).experts()
+    while len(components.mass) > max(REDUCTION.merging_block, 2 * n_experts):
+        parts = [
+            components.take(slice(i, i + REDUCTION.merging_block))
+            for i in range(0, len(components.mass), REDUCTION.merging_block)
+        ]
+        components = _join([_merge(part, n_experts, problem.family) for part in parts])
+    return _merge(components, n_experts, problem.family).merged(problem.family).experts()
 
 
 def clustered_experts(problem: ReductionProblem, n_experts: int) -> Experts:
@@ -105,13 +118,14 @@ def clustered_experts(problem: ReductionProblem, n_experts: int) -> Experts:
     root = np.linalg.cholesky(
         (problem.design * problem.weight) @ problem.design.T + 1e-12 * np.eye(len(problem.design))
     )
-    points = problem.large.coef @ root
+    _, n_predictors, q = problem.large.coef.shape
+    points = (problem.large.coef.reshape(-1, q) @ root).reshape(-1, n_predictors * q)
     centers = points[[int(np.argmax(mass))]]
     for _ in range(n_experts - 1):
         distance = np.min(_squared_distances(points, centers), axis=1)
         centers = np.concatenate([centers, points[[int(np.argmax(mass * distance))]]])
     labels = np.argmin(_squared_distances(points, centers), axis=1)
-    for _ in range(_LLOYD_STEPS):
+    for _ in range(REDUCTION.lloyd_steps):
         total = np.bincount(labels, mass, n_experts)
         sums = np.stack([np.bincount(labels, mass * column, n_experts) for column in points.T], axis=1)
         centers = np.where(total[:, None] > 0, sums / np.maximum(total, 1e-300)[:, None], centers)
@@ -119,12 +133,11 @@ def clustered_experts(problem: ReductionProblem, n_experts: int) -> Experts:
         if np.array_equal(previous, labels):
             break
     total = np.bincount(labels, mass, n_experts)
-    spread = mass * (problem.large.dispersion + np.sum((points - centers[labels]) ** 2, axis=1))
-    overall = float(mass @ problem.large.dispersion / mass.sum())
-    dispersion = np.where(
-        total > 0, np.bincount(labels, spread, n_experts) / np.maximum(total, 1e-300), overall
-    )
-    return Experts(np.linalg.solve(root.T, centers.T).T, dispersion)
+    noise = problem.family.noise(problem.large.nuisance)
+    added = np.bincount(labels, mass * (noise + np.sum((points - centers[labels]) ** 2, axis=1)), n_experts)
+    squares = np.where(total > 0, added / np.maximum(total, 1e-300), float(mass @ noise / mass.sum()))
+    coef = np.linalg.solve(root.T, centers.reshape(-1, q).T).T.reshape(-1, n_predictors, q)
+    return Experts(coef, problem.family.nuisance_from(squares))
 
 
 def _squared_distances(points: FloatArray, centers: FloatArray) -> FloatArray:
@@ -138,12 +151,14 @@ def _component_blocks(problem: ReductionProblem) -> Iterator[Components]:
     for tile in tiles(problem):
         mass = tile.mass.sum(axis=1)
         used = np.flatnonzero(mass > np.finfo(float).eps * mass.max())
-        for start in range(0, len(used), _BLOCK):
-            part = used[start : start + _BLOCK]
+        for start in range(0, len(used), REDUCTION.merging_block):
+            part = used[start : start + REDUCTION.merging_block]
             gram = np.stack([(design * tile.mass[i]) @ design.T for i in part])
             coef = problem.large.coef[tile.components][part]
-            moment = np.einsum("nqr,nr->nq", gram, coef)
-            second = np.einsum("nq,nq->n", moment, coef) + mass[part] * tile.dispersion[part]
+            moment = np.einsum("nqr,ncr->ncq", gram, coef)
+            second = np.einsum("ncq,ncq->n", moment, coef) + mass[part] * problem.family.noise(
+                tile.nuisance[part]
+            )
             yield Components(mass[part], gram, moment, second)
 
 
@@ -151,30 +166,34 @@ def _join(parts: list[Components]) -> Components:
     return Components(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _merge(components: Components, n_experts: int) -> Components:
+def _merge(components: Components, n_experts: int, family: Family) -> Components:
     """Merge the cheapest pair until ``n_experts`` are left."""
     mass, gram, moment, second = (array.copy() for array in components)
     n = len(mass)
-    half = 0.5 * mass * np.log(components.experts().dispersion)
+    loss = components.merged(family).loss
     cost = np.full((n, n), np.inf)
     alive = np.arange(n)
     everything = Components(mass, gram, moment, second)
     for i in range(n - 1):
-        cost[i, i + 1 :] = _merge_costs(everything, half, i, np.arange(i + 1, n))
+        cost[i, i + 1 :] = _merge_costs(everything, loss, i, np.arange(i + 1, n), family)
     while len(alive) > n_experts:
         i, j = divmod(int(np.argmin(cost)), n)
         for array in everything:
             array[i] += array[j]
-        half[i] = 0.5 * mass[i] * np.log(everything.take(np.array([i])).experts().dispersion[0])
+        loss[i] = everything.take(np.array([i])).merged(family).loss[0]
         cost[j], cost[:, j] = np.inf, np.inf
         alive = alive[alive != j]
         others = alive[alive != i]
         if len(others):
-            cost[np.minimum(i, others), np.maximum(i, others)] = _merge_costs(everything, half, i, others)
+            cost[np.minimum(i, others), np.maximum(i, others)] = _merge_costs(
+                everything, loss, i, others, family
+            )
     return everything.take(alive)
 
 
-def _merge_costs(components: Components, half: FloatArray, i: int, others: NDArray[np.intp]) -> FloatArray:
+def _merge_costs(
+    components: Components, loss: FloatArray, i: int, others: NDArray[np.intp], family: Family
+) -> FloatArray:
     """What merging ``i`` with each of ``others`` adds to the divergence."""
     joined = Components(*(array[i] + array[others] for array in components))
-    return np.asarray(0.5 * joined.mass * np.log(joined.experts().dispersion) - half[i] - half[others])
+    return np.asarray(joined.merged(family).loss - loss[i] - loss[others])

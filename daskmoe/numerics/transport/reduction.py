@@ -1,7 +1,7 @@
 """The reduction estimator: K experts at the least transportation divergence from the large MoE, by MM.
 
 Pure NumPy. Majorize: the transport plan at the current experts. Minimize: each expert is the barycentre of
-the mass it receives. For gaussian experts, with W = sum_l P_lk(s), m = sum_l P_lk(s) E_l[y|x_s] and
+the mass it receives (`families.protocol`). For gaussian experts, with W = sum_l P_lk(s), m = sum_l P_lk(s) E_l[y|x_s] and
 M2 = sum_l P_lk(s) E_l[y^2|x_s],
 
     beta_k = argmin_b sum_s (W b'u_s - 2 m) b'u_s = (U' W U)^-1 U' m,
@@ -18,9 +18,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
+from daskmoe.numerics.base.coordinates import Coordinates, Scaling, coordinates_from
+from daskmoe.numerics.base.linalg import spread_evenly
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, MoEParameters, SupportSample
+from daskmoe.numerics.base.policies import REDUCTION
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.transport.gating import fit_gating, fit_partial_gating
 from daskmoe.numerics.transport.plan import (
@@ -33,13 +35,6 @@ from daskmoe.numerics.transport.plan import (
 )
 
 PlanKind = Literal["pointwise", "whole"]
-
-MAX_ITERATIONS = 500
-# With more, starts race on so many.
-RACING_PARTITIONS = 256
-_TOLERANCE = 1e-9
-# Relative to the experts' mean dispersion.
-_DISPERSION_FLOOR = 1e-10
 
 
 class ReductionResult(NamedTuple):
@@ -95,7 +90,7 @@ def reduce_mixture(
     """
     coordinates, problem = reduction_problem(large, support, family)
     inner = [coordinates.from_data(start) for start in starts]
-    found = minimize_from(coordinates, problem, [Experts(s.coef, s.dispersion) for s in inner], plan)
+    found = minimize_from(coordinates, problem, [Experts(s.coef, s.nuisance) for s in inner], plan)
     return found._replace(parameters=with_unseen(found.parameters, found.flow, large, coordinates))
 
 
@@ -106,8 +101,8 @@ def minimize_from(
 
     Where there are many partitions, the starts race on some of them and only the best goes on to all.
     """
-    if len(problem.large.weights) > RACING_PARTITIONS and len(starts) > 1:
-        thinned = _thinned(problem, RACING_PARTITIONS)
+    if len(problem.large.weights) > REDUCTION.racing_partitions and len(starts) > 1:
+        thinned = _thinned(problem, REDUCTION.racing_partitions)
         raced = [_minimize(thinned, start, plan).experts for start in starts]
         reached = np.array([_plan(plan)(problem, e, with_flow=False).objective for e in raced])
         best = _minimize(problem, raced[int(np.argmin(reached))], plan)
@@ -117,7 +112,7 @@ def minimize_from(
         reached = np.array([run.objectives[-1] for run in runs])
         best = runs[int(np.argmin(reached))]
     gate, statistics = fit_to_plan(problem, best.experts, plan)
-    reduced = MoEParameters(gate, best.experts.coef, best.experts.dispersion)
+    reduced = MoEParameters(gate, best.experts.coef, best.experts.nuisance)
     return ReductionResult(
         coordinates.to_data(reduced), np.array(best.objectives), statistics.flow, best.converged, reached
     )
@@ -156,7 +151,9 @@ def with_unseen(
         for linear in (large.gate, large.coef)
     )
     moved = parameters.gate + share.T @ gate
-    return parameters._replace(gate=moved - moved[-1], coef=parameters.coef + share.T @ coef)
+    return parameters._replace(
+        gate=moved - moved[-1], coef=parameters.coef + np.tensordot(share, coef, (0, 0))
+    )
 
 
 def _gating(problem: ReductionProblem, statistics: PlanStatistics) -> FloatArray:
@@ -183,8 +180,7 @@ def _gating(problem: ReductionProblem, statistics: PlanStatistics) -> FloatArray
 def _thinned(problem: ReductionProblem, n_partitions: int) -> ReductionProblem:
     """The same problem with the components of some partitions only, spread evenly."""
     large = problem.large
-    kept = np.unique(np.linspace(0, len(large.weights) - 1, n_partitions).round().astype(np.intp))
-    return problem._replace(large=large.take(kept))
+    return problem._replace(large=large.take(spread_evenly(len(large.weights), n_partitions)))
 
 
 def _plan(kind: PlanKind) -> Callable[..., PlanStatistics]:
@@ -197,12 +193,12 @@ def reduction_problem(
     """The large MoE in whitened coordinates of the support, where weighted least squares is well posed."""
     response = np.zeros(len(support.features))
     rows = Observations(support.features, response, support.weight)
-    coordinates = coordinates_from(moments(rows))
+    coordinates = coordinates_from(moments(rows), Scaling.none(family.n_nuisances))
     blocks = rows.blocks(coordinates)
     design = np.concatenate([block.design.copy() for block in blocks], axis=1)
-    inner = coordinates.from_data(MoEParameters(large.gate, large.coef, large.dispersion))
+    inner = coordinates.from_data(MoEParameters(large.gate, large.coef, large.nuisance))
     # `from_data` moves the gating reference, which a softmax within each partition does not feel.
-    moved = large._replace(gate=inner.gate, coef=inner.coef, dispersion=inner.dispersion)
+    moved = large._replace(gate=inner.gate, coef=inner.coef, nuisance=inner.nuisance)
     return coordinates, ReductionProblem(moved, design, support.weight, family)
 
 
@@ -211,7 +207,7 @@ def _minimize(problem: ReductionProblem, experts: Experts, kind: PlanKind) -> _R
     plan = _plan(kind)
     statistics = plan(problem, experts, with_flow=False)
     objectives = [statistics.objective]
-    for _ in range(MAX_ITERATIONS):
+    for _ in range(REDUCTION.max_iterations):
         trial = barycentres(problem, statistics, experts)
         trial_statistics = plan(problem, trial, with_flow=False)
         gain = statistics.objective - trial_statistics.objective
@@ -220,22 +216,17 @@ def _minimize(problem: ReductionProblem, experts: Experts, kind: PlanKind) -> _R
             return _Run(experts, objectives, True)
         experts, statistics = trial, trial_statistics
         objectives.append(statistics.objective)
-        if gain <= _TOLERANCE * abs(statistics.objective):
+        if gain <= REDUCTION.tolerance * abs(statistics.objective):
             return _Run(experts, objectives, True)
     return _Run(experts, objectives, False)
 
 
 def barycentres(problem: ReductionProblem, plan: PlanStatistics, previous: Experts) -> Experts:
     """The minimization step: each expert the KL barycentre of its mass; an expert without mass stays."""
-    coef, dispersion = previous.coef.copy(), previous.dispersion.copy()
-    design = problem.design
-    total = plan.mass.sum(axis=1)
-    floor = _DISPERSION_FLOOR * float(problem.large.dispersion.mean())
-    for k in np.flatnonzero(total > np.finfo(float).eps):
-        gram = (design * plan.mass[k]) @ design.T
-        moment = design @ plan.first[k]
-        coef[k] = np.linalg.lstsq(gram, moment, rcond=1e-13)[0]
-        fitted = coef[k] @ design
-        spread = plan.second[k] - 2 * plan.first[k] * fitted + plan.mass[k] * fitted**2
-        dispersion[k] = max(float(spread.sum()) / total[k], floor)
-    return Experts(coef, dispersion)
+    coef, nuisance = previous.coef.copy(), previous.nuisance.copy()
+    floor = REDUCTION.nuisance_floor * problem.large.nuisance.mean(axis=0)
+    for k in np.flatnonzero(plan.mass.sum(axis=1) > np.finfo(float).eps):
+        coef[k], nuisance[k] = problem.family.barycentre(
+            problem.design, plan.mass[k], plan.moments[k], coef[k], floor
+        )
+    return Experts(coef, nuisance)

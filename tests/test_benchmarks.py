@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from benchmarks import aggregation, beijing_hits, local_fit, reduction, refinement
+from benchmarks import aggregation, beijing_hits, compare, golden, local_fit, reduction, refinement
+
+ROOT = Path(__file__).resolve().parent.parent
+# A wrong answer that is as small as may be.
+DOCTORED = """
+honest = MixtureOfExperts.log_likelihood
+MixtureOfExperts.log_likelihood = lambda self, data, **how: (1 + 1e-9) * honest(self, data, **how)
+"""
 
 
 def test_ratios_and_memory_of_local_fits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,3 +111,94 @@ def test_wall_time_of_refinement(capsys: pytest.CaptureFixture[str]) -> None:
     refinement.main(["wall", "--rows", "6400", "--repeats", "1"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines[1:]] == ["refine=0", "refine=3", "refine=converged"]
+
+
+@pytest.mark.slow
+def test_a_checkout_gives_the_answers_that_it_gives(capsys: pytest.CaptureFixture[str]) -> None:
+    compare.main(["answers", str(ROOT), str(ROOT), "--tiny"])
+    *lines, total = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[0] for line in lines if "note:" not in line] == list(golden.TINY_CASES)
+    assert total == f"{len(golden.TINY_CASES)} of {len(golden.TINY_CASES)} cases agree"
+
+
+@pytest.mark.slow
+def test_a_checkout_with_other_answers_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(ROOT / "daskmoe", tmp_path / "daskmoe", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "daskmoe" / "__init__.py").open("a") as file:
+        file.write(DOCTORED)
+    with pytest.raises(SystemExit) as ended:
+        compare.main(["answers", str(ROOT), str(tmp_path), "--tiny", "--only", "paper"])
+    assert ended.value.code == 1
+    _, row, reason, total = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"paper +1\.0e-09 +equal +DIFFERS", row)
+    assert reason.split() == ["log_likelihood:", "by", "1.0e-09"]
+    assert total == "0 of 1 cases agree"
+
+
+def test_what_counts_as_another_answer() -> None:
+    known = {
+        "params.coef": np.array([[1e3, 2.0], [np.nan, 0.0]]),
+        "diagnostics.passes": np.array([7, 8]),
+        "diagnostics.attrs.aggregation": np.array("one-shot"),
+        "note.options": np.array("{}"),
+    }
+    agreed = compare.Verdict(0.0, "equal", [], [])
+    assert compare.compare_case(known, known) == agreed
+
+    def verdict(name: str, value: object) -> compare.Verdict:
+        return compare.compare_case(known, {**known, name: np.array(value)})
+
+    near = verdict("params.coef", [[1e3, 2.0 + 5e-8], [np.nan, 0.0]])
+    assert near.differing == []
+    assert near.largest == pytest.approx(5e-11)
+    for value in (
+        [[1e3, 2.0 + 5e-7], [np.nan, 0.0]],
+        [[1e3, 2.0], [0.0, 0.0]],
+        [[1e3, 2.0]],
+        [[1, 2], [3, 4]],
+    ):
+        assert len(verdict("params.coef", value).differing) == 1
+    assert verdict("diagnostics.passes", [7, 9])._replace(differing=[]) == agreed._replace(passes="not equal")
+    assert verdict("diagnostics.attrs.aggregation", "pilot").differing[0].endswith("'one-shot', then 'pilot'")
+    noted = verdict("note.options", "{more}")
+    assert (noted.differing, len(noted.notes)) == ([], 1)
+    assert verdict("diagnostics.new", 1).notes == ["diagnostics.new: only after"]
+    assert verdict("params.new", 1.0).differing == ["params.new: only after"]
+    assert verdict("error", "ValueError: no").differing == ["after: ValueError: no"]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_results_of_a_commit_are_kept(tmp_path: Path) -> None:
+    module = tmp_path / "daskmoe" / "__init__.py"
+    module.parent.mkdir()
+    scratch, options = tmp_path / "scratch", Namespace(cache=tmp_path / "cache", data=None, tiny=True)
+
+    def folder() -> Path:
+        return compare.results_folder(tmp_path, scratch, options)
+
+    def commit(text: str) -> Path:
+        module.write_text(text)
+        who = "-c user.name=a -c user.email=a@b -c commit.gpgsign=false"
+        for command in ("init --quiet", "add daskmoe", f"{who} commit --quiet --message=change"):
+            subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
+        return folder()
+
+    first = commit("one = 1\n")
+    assert first.parent == options.cache
+    assert commit("two = 2\n") not in (first, scratch)
+    module.write_text("three = 3\n")
+    assert folder() == scratch
+    assert commit("one = 1\n") == first
+
+
+@pytest.mark.slow
+def test_speed_of_a_checkout_beside_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("--rows", "1500", "--repeats", "1", "--only", "EM pass", "MM *")
+    # Noise may miss the bar.
+    try:
+        compare.main(["speed", str(ROOT), str(ROOT), *few])
+    except SystemExit as ended:
+        assert ended.code == 1  # noqa: PT017
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line[:12] for line in lines] == ["EM pass     ", "MM iteration"]
+    assert all(float(line.split()[2]) > 0 for line in lines)

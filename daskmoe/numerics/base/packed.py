@@ -125,6 +125,13 @@ def packed_size(size: int) -> int:
 
 
 @lru_cache(maxsize=64)
+def packed_rows(size: int) -> tuple[slice, ...]:
+    """Where every row of a packed symmetric matrix stands, from its diagonal entry on."""
+    starts = [a * size - a * (a - 1) // 2 for a in range(size + 1)]
+    return tuple(map(slice, starts, starts[1:]))
+
+
+@lru_cache(maxsize=64)
 def _unpacking(size: int) -> NDArray[np.intp]:
     index = np.empty((size, size), dtype=np.intp)
     upper = np.triu_indices(size)

@@ -81,9 +81,7 @@ class Gaussian(Family):
         if second_order:
             curvature = np.broadcast_to(1.0 / nuisance[:, :, None], shape)
             second = np.add(spread, 0.5, out=residual)[:, None]
-        return Derivatives(
-            score[:, None], spread[:, None], curvature, curvature, score[:, None, None], second
-        )
+        return Derivatives(score[:, None], spread[:, None], curvature, None, score[:, None, None], second)
 
     def nuisance_information(self, nuisance: Array) -> FloatArray:
         """One half."""

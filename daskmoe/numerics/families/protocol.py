@@ -68,8 +68,10 @@ class Derivatives(NamedTuple):
     ----------
     score : ndarray of shape (K, C, B)
     nuisance_score : ndarray of shape (K, D, B)
-    curvature, expected : ndarray of shape (K, CC, B)
-        Minus the second derivatives in the predictors, and their expectations given x.
+    curvature : ndarray of shape (K, CC, B)
+        Minus the second derivatives in the predictors.
+    expected : ndarray of shape (K, CC, B) or None
+        Their expectations given x; None where they are the same.
     cross : ndarray of shape (K, D, C, B)
         Minus the second derivatives in a nuisance and a predictor.
     nuisance_curvature : ndarray of shape (K, DD, B)
@@ -79,7 +81,7 @@ class Derivatives(NamedTuple):
     score: Array
     nuisance_score: Array
     curvature: Array
-    expected: Array
+    expected: Array | None
     cross: Array
     nuisance_curvature: Array
 

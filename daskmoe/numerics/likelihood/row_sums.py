@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from daskmoe.numerics.base.buffers import Buffers
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Block
-from daskmoe.numerics.base.packed import GramSums, packed_size, pairwise_products, unpack
+from daskmoe.numerics.base.packed import GramSums, packed_rows, packed_size, pairwise_products, unpack
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.families.protocol import Derivatives
@@ -81,53 +81,53 @@ class RowSums:
         """Add the rows of one block."""
         state, weight = self._e_step(block), block.weight
         tau, gates, log_density = state.responsibilities[0], state.gates[0], state.log_density[0]
-        free = self.layout.n_experts - 1
         slopes = self.family.derivatives(
             block.response, state.eta[0], self.nuisance, self._buffers, second_order=self.second_order
         )
-        pieces = self._pieces(tau, slopes)
+        rows = self._scores(tau, gates, slopes)
         self.value += float(log_density.sum() if weight is None else log_density @ weight)
         self.weight += block.response.size if weight is None else float(weight.sum())
-        scores = self._buffers.get("scores", pieces.shape)
-        np.subtract(tau[:-1], gates[:-1], out=scores[:free])
-        scores[free:] = pieces[free:]
-        gradient = scores if weight is None else scores * weight
+        gradient = rows if weight is None else rows * weight
         self.linear += gradient[: self.vectors] @ block.design.T
         self.scalar += gradient[self.vectors :].sum(axis=1)
         self.mass += tau.sum(axis=1) if weight is None else tau @ weight
         if not (self.second_order or self.scores):
             return
         weights = self.outer.empty_weights(block.response.size)
-        if self.second_order:
-            self._add_information(block, tau, gates, slopes, pieces, weights)
         if self.scores:
-            self._add_scores(block, scores, weights[self._own : self.outer.n_weights])
+            self._add_scores(block, rows, weights[self._own : self.outer.n_weights])
+        if self.second_order:
+            # The pieces of a row's information are those of its score, with tau_k for the gates.
+            rows[: self.layout.n_experts - 1] = tau[:-1]
+            self._add_information(block, tau, gates, slopes, rows, weights)
         if weight is not None:
             weights *= self._cast(weight)
         self.outer.add(block.design, weights)
 
-    def _pieces(self, tau: Array, slopes: Derivatives) -> Array:
-        """A row's tau_k without the reference, tau_k s_kc and tau_k t_kd under each other."""
+    def _scores(self, tau: Array, gates: Array, slopes: Derivatives) -> Array:
+        """A row's tau_k - pi_k without the reference, tau_k s_kc and tau_k t_kd under each other."""
         free, width = self.layout.n_experts - 1, tau.shape[1]
-        pieces = self._buffers.get("pieces", (self.vectors + self.n_scalars, width))
-        pieces[:free] = tau[:-1]
-        linear = pieces[free : self.vectors].reshape(slopes.score.shape)
+        out = self._buffers.get("scores", (self.vectors + self.n_scalars, width))
+        np.subtract(tau[:-1], gates[:-1], out=out[:free])
+        linear = out[free : self.vectors].reshape(slopes.score.shape)
         np.multiply(tau[:, None], slopes.score, out=linear)
-        scalar = pieces[self.vectors :].reshape(slopes.nuisance_score.shape)
+        scalar = out[self.vectors :].reshape(slopes.nuisance_score.shape)
         np.multiply(tau[:, None], slopes.nuisance_score, out=scalar)
-        return pieces
+        return out
 
     def _add_information(
         self, block: Block, tau: Array, gates: Array, slopes: Derivatives, pieces: Array, weights: Array
     ) -> None:
         """Write the weights of u u' in the information, add its products with u and among nuisances."""
         small, shares = self._cast(pieces), tau[:, None]
-        self._write_complete(self._cast(gates), self._cast(shares * slopes.expected), weights)
+        curvature = expected = self._cast(shares * slopes.curvature)
+        if slopes.expected is not None:
+            expected = self._cast(shares * slopes.expected)
+        self._write_complete(self._cast(gates), expected, weights)
         first = second = slopes.score
         if self.layout.n_predictors > 1:
             first, second = first[:, self._rows], second[:, self._columns]
-        products = self._cast(shares * first * second)
-        self._write_outer(small, self._cast(shares * slopes.curvature), products, weights)
+        self._write_outer(small, curvature, self._cast(shares * first * second), weights)
         cross = shares[:, None] * (slopes.cross - slopes.nuisance_score[:, :, None] * slopes.score[:, None])
         self._add_mixed(self._information, self._mixed_weights(small, self._cast(cross)), block)
         self._add_corner(pieces[self.vectors :], tau, slopes, block.weight)
@@ -176,13 +176,14 @@ class RowSums:
                 out[start] -= pieces[a]
                 out[start : start + free - a] += complete[gate_start : gate_start + free - a]
                 gate_start += free - a
-                own = free + a * n_predictors
-                out[start + own - a : start + own - a + n_predictors] -= pieces[own : own + n_predictors]
+                first = free + a * n_predictors
+                later = slice(start + first - a, start + first - a + n_predictors)
+                out[later] -= pieces[first : first + n_predictors]
             else:
                 k, c = divmod(a - free, n_predictors)
-                kept = self._rows == c
-                out[start : start + n_predictors - c] += curvature[k, kept]
-                out[start : start + n_predictors - c] -= products[k, kept]
+                own = packed_rows(n_predictors)[c]
+                out[start : start + n_predictors - c] += curvature[k, own]
+                out[start : start + n_predictors - c] -= products[k, own]
             start = stop
 
     def _mixed_products(self, pieces: Array) -> Array:
@@ -211,13 +212,14 @@ class RowSums:
         scaled, mass = (pieces, tau) if weight is None else (pieces * weight, tau * weight)
         corner = self._information.corner
         corner += scaled @ pieces.T
-        n_nuisances, spread = self.layout.n_nuisances, slopes.nuisance_score
-        for pair, (d, e) in enumerate(zip(*np.triu_indices(n_nuisances), strict=True)):
-            own = mass * (slopes.nuisance_curvature[:, pair] - spread[:, d] * spread[:, e])
-            rows = np.arange(self.layout.n_experts) * n_nuisances
-            corner[rows + d, rows + e] += own.sum(axis=1)
-            if d != e:
-                corner[rows + e, rows + d] += own.sum(axis=1)
+        n_nuisances, score = self.layout.n_nuisances, slopes.nuisance_score
+        rows = np.arange(self.layout.n_experts) * n_nuisances
+        for d, pairs in enumerate(packed_rows(n_nuisances)):
+            for e, pair in enumerate(range(pairs.start, pairs.stop), start=d):
+                own = mass * (slopes.nuisance_curvature[:, pair] - score[:, d] * score[:, e])
+                corner[rows + d, rows + e] += own.sum(axis=1)
+                if d != e:
+                    corner[rows + e, rows + d] += own.sum(axis=1)
 
     def gradient(self) -> FloatArray:
         """Gradient in the packed parameters."""

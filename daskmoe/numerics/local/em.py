@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from daskmoe.numerics.base.buffers import Buffers
 from daskmoe.numerics.base.linalg import solve
 from daskmoe.numerics.base.observations import Block
-from daskmoe.numerics.base.packed import GramSums, packed_size, unpack
+from daskmoe.numerics.base.packed import GramSums, packed_rows, packed_size, unpack
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.families.protocol import Change
 from daskmoe.numerics.likelihood.e_step import EStep, Runs
@@ -111,9 +111,10 @@ def _own_weights(tau: Array, weight: Array | None, n_predictors: int, out: Array
     if weight is not None:
         np.multiply(tau[:, :, None], weight, out=pairs, casting="same_kind")
         return
-    rows, columns = np.triu_indices(n_predictors)
-    pairs[:, :, rows != columns] = 0.0
-    pairs[:, :, rows == columns] = tau[:, :, None]
+    if n_predictors > 1:
+        pairs[:] = 0.0
+    for row in packed_rows(n_predictors):
+        pairs[:, :, row.start] = tau
 
 
 def _gate_weights(gates: Array, weight: Array | None, out: Array) -> None:

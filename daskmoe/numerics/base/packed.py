@@ -57,7 +57,7 @@ class GramSums:
         return weights
 
     def add(self, design: Array, weights: Array) -> None:
-        """Add the rows ``design`` (q, width) with their ``weights``, an array of `empty_weights` filled in."""
+        """Add the rows ``design`` (q, width) with their ``weights``, an array of `empty_weights`, filled."""
         width, most = design.shape[1], self._cycle.rows
         for start in range(0, width, most):
             part = slice(start, min(start + most, width))

@@ -1,6 +1,7 @@
 """How much is done and what counts as enough: the tuned numbers, each policy naming the study that set it.
 
-Studies are pages of ``docs/design``. Numbers that only guard against division by zero stand where they guard.
+A study is a section of a page of ``docs/design``. Numbers that only guard against division by zero stand
+where they guard.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class LocalFit:
-    """How one partition is fitted.
+    """How one partition is fitted (local_estimator: The search).
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ class LocalFit:
 
 @dataclass(frozen=True)
 class PriorPolicy:
-    """Strengths of the priors (local_estimator, "Priors and degeneracies").
+    """Strengths of the priors (local_estimator: The objective).
 
     Attributes
     ----------
@@ -60,7 +61,7 @@ class PriorPolicy:
 
 @dataclass(frozen=True)
 class NewtonPolicy:
-    """Damped Newton steps (local_estimator, "The optimizer").
+    """Damped Newton steps (local_estimator: The optimizer).
 
     Attributes
     ----------
@@ -109,7 +110,7 @@ class NewtonPolicy:
 
 @dataclass(frozen=True)
 class RacePolicy:
-    """How starts race (local_estimator, "Starts").
+    """How starts race (local_estimator: The search).
 
     Attributes
     ----------
@@ -139,7 +140,7 @@ class RacePolicy:
 
 @dataclass(frozen=True)
 class SearchPolicy:
-    """The search for the best optimum (local_estimator, "Starts").
+    """The search for the best optimum (local_estimator: The search).
 
     Attributes
     ----------
@@ -182,7 +183,7 @@ class SearchPolicy:
 
 @dataclass(frozen=True)
 class StartsPolicy:
-    """Starting models (local_estimator, "Starts").
+    """Starting models (local_estimator: The search).
 
     Attributes
     ----------
@@ -210,7 +211,7 @@ class StartsPolicy:
 
 @dataclass(frozen=True)
 class ExpansionPolicy:
-    """A partition's way from the shared start (aggregation, "auto").
+    """A partition's way from the shared start (decisions: Aggregation).
 
     Attributes
     ----------
@@ -227,7 +228,7 @@ class ExpansionPolicy:
 
 @dataclass(frozen=True)
 class AveragingPolicy:
-    """The average of independent fits by information (aggregation, "Without responses").
+    """The average of independent fits by information (aggregation: Without responses).
 
     Attributes
     ----------
@@ -253,7 +254,7 @@ class AveragingPolicy:
 
 @dataclass(frozen=True)
 class ChoicePolicy:
-    """The choice between estimators of one communication step (aggregation, "auto").
+    """The choice between estimators of one communication step (decisions: Aggregation).
 
     Attributes
     ----------
@@ -275,7 +276,7 @@ class ChoicePolicy:
 
 @dataclass(frozen=True)
 class RefinementPolicy:
-    """Steps of refinement rounds (refinement, "Steps").
+    """Steps of refinement rounds (refinement: Poor starts).
 
     Attributes
     ----------
@@ -300,7 +301,7 @@ class RefinementPolicy:
 
 @dataclass(frozen=True)
 class ReductionPolicy:
-    """The reduction and its starts (aggregation, "The reduction").
+    """The reduction and its starts (aggregation: Majorization-minimization at scale).
 
     Attributes
     ----------
@@ -334,7 +335,7 @@ class ReductionPolicy:
 
 @dataclass(frozen=True)
 class GatingPolicy:
-    """The fit of a gating network to soft targets (aggregation, "The reduction").
+    """The fit of a gating network to soft targets (aggregation: Majorization-minimization at scale).
 
     Attributes
     ----------

@@ -2,10 +2,10 @@
 
 Pure NumPy. A family is called a block of rows at a time and knows nothing of gates, models or partitions.
 Shapes: C linear predictors and D nuisances an expert; in arrays with leading axes (experts, components, runs)
-the predictors stand before the rows, ``eta`` (..., C, B), and ``nuisance`` is (..., D); ``y`` is (B,); densities
-and divergences are (..., B). Pairs c <= c' of predictors are packed as by ``np.triu_indices(C)``, CC of them.
-Nuisances are positive numbers, optimized as logarithms nu = log(nuisance); a family without any has D = 0 and
-need not define what concerns them.
+the predictors stand before the rows, ``eta`` (..., C, B), and ``nuisance`` is (..., D); ``y`` is (B,);
+densities and divergences are (..., B). Pairs c <= c' of predictors are packed as by ``np.triu_indices(C)``,
+CC of them, pairs of nuisances likewise, DD. Nuisances are positive numbers, optimized as logarithms nu =
+log(nuisance); a family without any has D = 0 and need not define what concerns them.
 
 A density is written as one of an exponential dispersion family is: with a working residual r and working
 weight w, both free of the dispersion a, the expected score of a predictor is r / a and its expected curvature
@@ -113,6 +113,8 @@ class Family(ABC):
     # As in `Nuisance`.
     predictor_units: str = "{}"
     nuisances: tuple[Nuisance, ...] = ()
+    # How many moments of y `barycentre` needs.
+    n_plan_moments: int = 1
 
     @property
     def n_nuisances(self) -> int:
@@ -153,7 +155,7 @@ class Family(ABC):
 
     @abstractmethod
     def working(self, y: Array, eta: Array, out: Array) -> Array | None:
-        """Write the working residuals (..., C, B) to ``out``; the working weights (..., CC, B), None for one."""
+        """Write the working residuals (..., C, B) to ``out``; the weights (..., CC, B), None for one."""
 
     def nuisance_sums(self, weighted: Array, residuals: Array) -> FloatArray:
         """Sums over rows that `update_nuisance` needs, shape (..., D).
@@ -218,9 +220,7 @@ class Family(ABC):
         nuisance_to: Array,
         out: Array | None = None,
     ) -> Array:
-        """KL(phi_from || phi_to), the leading axes broadcast together, written to ``out`` where it is given."""
-
-    n_plan_moments: int = 1
+        """KL(phi_from || phi_to), leading axes broadcast together, in ``out`` where it is given."""
 
     def plan_moments(self, eta: Array, nuisance: Array, mass: Array, out: Array) -> Iterator[Array]:
         """Mass times each moment of y that `barycentre` needs, in ``out`` (..., B) one after the other."""

@@ -19,8 +19,8 @@ from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 def jacobian(parameters: MoEParameters, coordinates: Coordinates, order: NDArray[np.intp]) -> MoEParameters:
     """Derivatives of all parameters in data units in the packed whitened ones: a last axis of P each.
 
-    ``parameters`` are whitened. Arrays are shaped as the parameters in data units, with the experts in another
-    ``order``, the last of which is the gating reference.
+    ``parameters`` are whitened. Arrays are shaped as the parameters in data units, with the experts in
+    another ``order``, the last of which is the gating reference.
     """
     layout = Layout.of(parameters)
     n_experts, width = layout.n_experts, len(coordinates.center) + 1

@@ -7,11 +7,11 @@ With gating weights A_k, expert coefficients B_kc and nuisances nu_kd, the penal
 
 where the expectation runs over all rows. The family gives b, m, c_d and s_d; for gaussian experts b is a
 strength over the variance of the response, m its mean, and s_d a share of the variance that one linear
-regression leaves. Each term weighs a pseudo-row or less, whatever n is. It is a function of the data's moments
-only, so affine changes of features or response change nothing, the experts' order and the gating reference do
-not matter, and partitions that add up to the same rows have the same prior. The last term keeps nu_kd above
-c s / (n_k + c), a floor relative to the data. A single expert needs no prior and has none: K = 1 is maximum
-likelihood.
+regression leaves. Each term weighs a pseudo-row or less, whatever n is. It is a function of the data's
+moments only, so affine changes of features or response change nothing, the experts' order and the gating
+reference do not matter, and partitions that add up to the same rows have the same prior. The last term keeps
+nu_kd above c s / (n_k + c), a floor relative to the data. A single expert needs no prior and has none: K = 1
+is maximum likelihood.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The accumulators of `statistics`: sums over rows of log-likelihood, scores, information and score products.
 
-Pure NumPy. The derivatives of a row are combinations of tau_k, tau_k s_kc (both times u) and tau_k t_kd, as in
-`statistics`; with pi_k taken off the first they are the row's score. Products of pairs of them are weights of
-u u' (`packed.GramSums`), of u, or of one. Shapes: B rows of a block, V = K - 1 + K C linear parameter vectors,
-K D nuisances, CC = C (C + 1) / 2 pairs of an expert's predictors.
+Pure NumPy. The derivatives of a row are combinations of tau_k, tau_k s_kc (both times u) and tau_k t_kd, as
+in `statistics`; with pi_k taken off the first they are the row's score. Products of pairs of them are weights
+of u u' (`packed.GramSums`), of u, or of one. Shapes: B rows of a block, V = K - 1 + K C linear parameter
+vectors, K D nuisances, CC = C (C + 1) / 2 pairs of an expert's predictors.
 """
 
 from __future__ import annotations

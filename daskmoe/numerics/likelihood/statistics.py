@@ -1,14 +1,14 @@
 """Log-likelihood of all rows with its gradient and observed information, summed in one pass over blocks.
 
-Pure NumPy, in the coordinates of `coordinates`. A row's log-likelihood is log sum_k exp(l_k) with
-l_k = log pi_k + log phi_k. Write u for [1, features], tau_k for the responsibilities, s_kc and t_kd for the
-derivatives of log phi_k in its linear predictors and log-nuisances. The observed information of a row is
+Pure NumPy, in the coordinates of `coordinates`. A row's log-likelihood is log sum_k exp(l_k) with l_k = log
+pi_k + log phi_k. Write u for [1, features], tau_k for the responsibilities, s_kc and t_kd for the derivatives
+of log phi_k in its linear predictors and log-nuisances. The observed information of a row is
 
     z z' - sum_k tau_k v_k v_k' + terms of the second derivatives of l_k,
 
-where z stacks (tau_k) for the gates, (tau_k s_kc) for the coefficients and (tau_k t_kd) for the nuisances, and
-v_k = (1, s_k, t_k) (Louis, 1982, equation 3.2, for this model). Every entry is a row weight times u u', u or
-one, so the sums are matrix products (`row_sums`). Parameters are packed as `Layout` says.
+where z stacks (tau_k) for the gates, (tau_k s_kc) for the coefficients and (tau_k t_kd) for the nuisances,
+and v_k = (1, s_k, t_k) (Louis, 1982, equation 3.2, for this model). Every entry is a row weight times u u', u
+or one, so the sums are matrix products (`row_sums`). Parameters are packed as `Layout` says.
 """
 
 from __future__ import annotations

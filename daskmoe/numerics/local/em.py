@@ -1,11 +1,11 @@
 """One EM pass over all rows, for several models at once.
 
-Pure NumPy, in the coordinates of `coordinates`. With responsibilities tau, gates pi, and working residuals r_k
-and weights w_k of the experts (`families.protocol`), the M-step needs sum tau_k w_k u u', sum tau_k r_k u and
-the family's own sums for expert k, and for one Newton step of the gating network sum (tau_k - pi_k) u and
-sum pi_k (1[k = l] - pi_l) u u'. Gram matrices only precondition steps, so they are formed in single precision;
-everything that decides where the optimum is (log-likelihood, gradients, residual sums) is accumulated in
-double precision. Shapes: R runs, K experts, C predictors, D nuisances, q = r + 1, B rows.
+Pure NumPy, in the coordinates of `coordinates`. With responsibilities tau, gates pi, and working residuals
+r_k and weights w_k of the experts (`families.protocol`), the M-step needs sum tau_k w_k u u', sum tau_k r_k u
+and the family's own sums for expert k, and for one Newton step of the gating network sum (tau_k - pi_k) u and
+sum pi_k (1[k = l] - pi_l) u u'. Gram matrices only precondition steps, so they are formed in single
+precision; everything that decides where the optimum is (log-likelihood, gradients, residual sums) is
+accumulated in double precision. Shapes: R runs, K experts, C predictors, D nuisances, q = r + 1, B rows.
 """
 
 from __future__ import annotations

@@ -82,8 +82,8 @@ def fit_local_estimate(
 def _single_expert(problem: Problem, options: LocalFit) -> NewtonResult:
     """K = 1: maximum likelihood without a search.
 
-    Least squares, minimum-norm in whitened coordinates, where the family's M-step is exact; Newton goes on from
-    there where it is not.
+    Least squares, minimum-norm in whitened coordinates, where the family's M-step is exact; Newton goes on
+    from there where it is not.
     """
     family, q = problem.family, problem.coordinates.size
     coef = np.zeros((1, 1, family.n_predictors, q))

@@ -2,8 +2,8 @@
 
 Pure NumPy. A component l with mass w_s PI_l(s) on the support is summed up by its Gram matrix G_l, G_l B_l
 and its second moment, in which merged components add up: their KL barycentre and its divergence need no rows.
-The family says what an expert so made loses, and a merger costs what it adds to the losses: for gaussians, with
-n the sum of the mass (Runnalls, 2007, equation 21, for regression)
+The family says what an expert so made loses, and a merger costs what it adds to the losses: for gaussians,
+with n the sum of the mass (Runnalls, 2007, equation 21, for regression)
 
     sum_l n_l E KL(phi_l, phi_ij) = (n_ij log sigma_ij^2 - n_i log sigma_i^2 - n_j log sigma_j^2) / 2.
 

@@ -1,8 +1,8 @@
 """The reduction estimator: K experts at the least transportation divergence from the large MoE, by MM.
 
 Pure NumPy. Majorize: the transport plan at the current experts. Minimize: each expert is the barycentre of
-the mass it receives (`families.protocol`). For gaussian experts, with W = sum_l P_lk(s), m = sum_l P_lk(s) E_l[y|x_s] and
-M2 = sum_l P_lk(s) E_l[y^2|x_s],
+the mass it receives, as its family says. For gaussian experts, with W = sum_l P_lk(s), m = sum_l P_lk(s)
+E_l[y|x_s] and M2 = sum_l P_lk(s) E_l[y^2|x_s],
 
     beta_k = argmin_b sum_s (W b'u_s - 2 m) b'u_s = (U' W U)^-1 U' m,
     sigma_k^2 = sum_s (M2 - 2 m yhat + W yhat^2) / sum_s W,

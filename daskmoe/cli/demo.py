@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from distributed import Client
-from scipy.optimize import linear_sum_assignment
 
 from daskmoe.api.fit import fit, fit_local
 from daskmoe.api.reporting import report_fit
@@ -182,7 +182,7 @@ def _matched_coefficients(truth: MixtureOfExperts, model: MixtureOfExperts) -> t
     """Coefficients of both, (K, q), the experts of the second in the order of the first."""
     true_coef, fitted_coef = truth.parameters.coef[:, 0], model.parameters.coef[:, 0]
     distance = np.linalg.norm(true_coef[:, None] - fitted_coef[None], axis=-1)
-    return true_coef, fitted_coef[linear_sum_assignment(distance)[1]]
+    return true_coef, fitted_coef[scipy.optimize.linear_sum_assignment(distance)[1]]
 
 
 def format_table(rows: list[Row]) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy.special import ndtri
 
 from daskmoe.errors import InvalidOptionError, NotAtOptimumError
 from daskmoe.numerics.families import Family
@@ -42,7 +42,7 @@ def confidence_interval(params: xr.Dataset, errors: xr.Dataset, level: float, fa
     """Normal intervals of the parameters; see `MixtureOfExperts.confidence_interval`."""
     if not 0 < level < 1:
         raise InvalidOptionError(f"level: expected a number in (0, 1), got {level!r}.")
-    width = float(ndtri(0.5 + level / 2)) * errors
+    width = float(scipy.special.ndtri(0.5 + level / 2)) * errors
     lower, upper = params - width, params + width
     # On the log scale a nuisance stays positive and its estimator is closer to normal.
     for name in (label.name for label in family.nuisances):

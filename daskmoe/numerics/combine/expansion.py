@@ -19,8 +19,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
 from daskmoe.numerics.base.layout import Layout
@@ -185,10 +185,10 @@ def combine_expansions(expansions: Iterable[Expansion], pilot: Pilot, prior: Pri
     vector += penalty.gradient + penalty.information @ origin
     for times in EXPANSION.pilot_weights:
         try:
-            factor = cho_factor(information + times * pilot.information, lower=True)
-        except LinAlgError:
+            factor = scipy.linalg.cho_factor(information + times * pilot.information, lower=True)
+        except np.linalg.LinAlgError:
             continue
-        theta = cho_solve(factor, vector + times * (pilot.information @ origin))
+        theta = scipy.linalg.cho_solve(factor, vector + times * (pilot.information @ origin))
         # No expansion holds where a nuisance is another by orders of magnitude, as beside an outlier.
         found = origin + layout.bounded(theta - origin)
         if layout.is_model(found):

@@ -19,9 +19,8 @@ from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
-from scipy.optimize import linear_sum_assignment
 
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
 from daskmoe.numerics.base.layout import Layout
@@ -170,7 +169,7 @@ def _matches(problem: _Problem, current: MoEParameters) -> list[NDArray[np.intp]
     for part in problem.parts:
         cost = divergence_matrix(part.parameters, current, problem.support, problem.family)
         # Divergences span orders of magnitude: one hopeless expert must not decide about the others.
-        out.append(np.asarray(linear_sum_assignment(np.log1p(cost))[1], dtype=np.intp))
+        out.append(np.asarray(scipy.optimize.linear_sum_assignment(np.log1p(cost))[1], dtype=np.intp))
     return out
 
 
@@ -207,8 +206,8 @@ def _average(
     information += penalty.information
     vector += penalty.gradient + penalty.information @ theta
     try:
-        found = np.asarray(cho_solve(cho_factor(information, lower=True), vector))
-    except LinAlgError:
+        found = np.asarray(scipy.linalg.cho_solve(scipy.linalg.cho_factor(information, lower=True), vector))
+    except np.linalg.LinAlgError:
         return None
     # Far from all expansions a nuisance can be no number.
     return found if problem.layout.is_model(found) else None

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 
 from daskmoe.numerics.base.coordinates import Coordinates
 from daskmoe.numerics.base.layout import Layout
@@ -235,11 +235,11 @@ def _saddle_free_step(state: NewtonState, floor: float) -> tuple[FloatArray, flo
         root = np.linalg.cholesky(ridged(state.statistics.complete, *_RIDGE))
     except np.linalg.LinAlgError:
         return None
-    half = solve_triangular(root, observed, lower=True)
-    values, vectors = np.linalg.eigh(solve_triangular(root, half.T, lower=True))
-    along = vectors.T @ solve_triangular(root, gradient, lower=True)
+    half = scipy.linalg.solve_triangular(root, observed, lower=True)
+    values, vectors = np.linalg.eigh(scipy.linalg.solve_triangular(root, half.T, lower=True))
+    along = vectors.T @ scipy.linalg.solve_triangular(root, gradient, lower=True)
     along /= np.maximum(np.abs(values), floor)
-    whole = solve_triangular(root, vectors @ along, lower=True, trans=1)
+    whole = scipy.linalg.solve_triangular(root, vectors @ along, lower=True, trans=1)
     step = Layout.of(state.parameters).bounded(whole)
     return step, float(gradient @ step - 0.5 * step @ observed @ step)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+import scipy
 
 from daskmoe.numerics.base.buffers import Buffers
 from daskmoe.numerics.base.coordinates import CONSTANT, Coordinates, Scaling, coordinates_from
@@ -138,11 +138,11 @@ class Gaussian(Family):
 
     def cdf(self, y: Array, eta: Array, nuisance: Array) -> Array:
         """Phi((y - eta) / sigma)."""
-        return np.asarray(ndtr((y - eta[..., 0, :]) / np.sqrt(nuisance)))
+        return np.asarray(scipy.special.ndtr((y - eta[..., 0, :]) / np.sqrt(nuisance)))
 
     def quantile(self, probability: float, eta: Array, nuisance: Array) -> Array:
         """eta + sigma Phi^-1(probability)."""
-        return np.asarray(eta[..., 0, :] + np.sqrt(nuisance) * ndtri(probability))
+        return np.asarray(eta[..., 0, :] + np.sqrt(nuisance) * scipy.special.ndtri(probability))
 
     def sample(self, rng: np.random.Generator, eta: Array, nuisance: Array) -> Array:
         """Draw y from N(eta, sigma^2)."""

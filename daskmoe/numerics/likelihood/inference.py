@@ -8,8 +8,8 @@ sandwich I^-1 S I^-1 with S the sum over rows of the outer products of their sco
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 
 from daskmoe.numerics.base.coordinates import Coordinates
 from daskmoe.numerics.base.layout import Layout
@@ -54,11 +54,11 @@ def standard_errors(
     scipy.linalg.LinAlgError
         If the information is not positive definite: the parameters are not at a maximum.
     """
-    factor = cho_factor(information, lower=True)
+    factor = scipy.linalg.cho_factor(information, lower=True)
 
     def errors(derivative: FloatArray) -> FloatArray:
         flat = derivative.reshape(-1, derivative.shape[-1])
-        half = cho_solve(factor, flat.T)
+        half = scipy.linalg.cho_solve(factor, flat.T)
         if scores is None:
             variance = np.einsum("ij,ji->i", flat, half)
         else:

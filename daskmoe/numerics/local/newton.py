@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+import scipy
 
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.linalg import diagonal_scale
@@ -70,14 +70,14 @@ def damped_step(state: NewtonState) -> tuple[FloatArray, float, float]:
     while True:
         matrix = max(1.0 - damping, 0.0) * observed_scaled + damping * complete_scaled
         try:
-            factor = cho_factor(matrix, lower=True)
+            factor = scipy.linalg.cho_factor(matrix, lower=True)
             break
-        except LinAlgError:
+        except np.linalg.LinAlgError:
             if damping > 0.5:
                 complete_scaled[np.diag_indices_from(complete_scaled)] += ridge
                 ridge *= NEWTON.more_ridge
             damping = max(2.0 * damping, NEWTON.first_damping)
-    step = cho_solve(factor, gradient / scale) / scale
+    step = scipy.linalg.cho_solve(factor, gradient / scale) / scale
     step = Layout.of(state.parameters).bounded(step)
     predicted = float(gradient @ step - 0.5 * step @ observed @ step)
     return step, predicted, damping

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial.distance import pdist
+import scipy
 
 from daskmoe.errors import InvalidOptionError
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
@@ -116,7 +116,7 @@ def _draw_overlap(n_features: int, n_experts: int, rng: np.random.Generator) -> 
         directions = np.linalg.qr(directions)[0]
         centers = directions.T * (_SEPARATION / np.sqrt(2.0))
     else:
-        centers = directions.T * (_SEPARATION / pdist(directions.T).min())
+        centers = directions.T * (_SEPARATION / scipy.spatial.distance.pdist(directions.T).min())
     gate = np.concatenate([-0.5 * np.sum(centers**2, axis=1, keepdims=True), centers], axis=1)
     coef = np.zeros((n_experts, n_features + 1))
     coef[:, 1:] = rng.integers(-10, 11, size=(n_experts, n_features))

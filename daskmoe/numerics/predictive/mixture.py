@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, Mixture
 from daskmoe.numerics.families import Family
@@ -44,7 +44,7 @@ def linear_predictor(weights: FloatArray, features: Features) -> FloatArray:
 
 def log_softmax(logits: FloatArray) -> FloatArray:
     """Log of the softmax over the expert axis (the first)."""
-    out: FloatArray = logits - logsumexp(logits, axis=0)
+    out: FloatArray = logits - scipy.special.logsumexp(logits, axis=0)
     return out
 
 
@@ -69,7 +69,7 @@ def log_joint(parameters: Mixture, family: Family, features: Features, response:
 
 def log_density(parameters: Mixture, family: Family, features: Features, response: FloatArray) -> FloatArray:
     """log f(y|x) = log sum_k pi_k(x) phi_k(y|x), shape (n,)."""
-    return np.asarray(logsumexp(log_joint(parameters, family, features, response), axis=0))
+    return np.asarray(scipy.special.logsumexp(log_joint(parameters, family, features, response), axis=0))
 
 
 def responsibilities(

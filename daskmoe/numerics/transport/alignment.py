@@ -7,8 +7,8 @@ expected KL divergence between expert densities over a support, and the matching
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, SupportSample
 from daskmoe.numerics.families import Family
@@ -33,5 +33,5 @@ def match_experts(
 ) -> NDArray[np.intp]:
     """The order in which ``model.take(order)`` fits ``reference`` best, expert by expert (K the same)."""
     cost = divergence_matrix(model, reference, support, family)
-    rows, columns = linear_sum_assignment(cost)
+    rows, columns = scipy.optimize.linear_sum_assignment(cost)
     return np.asarray(rows[np.argsort(columns)])

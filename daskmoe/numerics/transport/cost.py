@@ -8,9 +8,7 @@ expert goes to the nearest; the exact one asks for the gates of the second as ma
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linprog
-from scipy.sparse import block_diag, csr_array, kron, vstack
-from scipy.sparse import eye_array as eye
+import scipy
 
 from daskmoe.numerics.base.parameters import FloatArray, Mixture, SupportSample
 from daskmoe.numerics.families import Family
@@ -56,17 +54,19 @@ def _program(
 def _transport_costs(mass: FloatArray, arrives: FloatArray, cost: FloatArray) -> FloatArray:
     """The least cost of every row, shape (n,): all rows in one sparse linear program."""
     n_from, n_to, n_rows = cost.shape
-    leaves = csr_array(kron(eye(n_from), np.ones((1, n_to))))
-    comes = csr_array(kron(np.ones((1, n_from)), eye(n_to)))
+    sparse = scipy.sparse
+    leaves = sparse.csr_array(sparse.kron(sparse.eye_array(n_from), np.ones((1, n_to))))
+    comes = sparse.csr_array(sparse.kron(np.ones((1, n_from)), sparse.eye_array(n_to)))
+    row = sparse.csr_array(sparse.vstack([leaves, comes]))
     right = np.concatenate([mass, arrives * (mass.sum(axis=0) / arrives.sum(axis=0))])
     # Costs differ by orders of magnitude between rows; scaled, all rows are solved equally well.
     scale = cost.max(axis=(0, 1))
     scale[scale == 0] = 1.0
     scaled = (cost / scale).transpose(2, 0, 1)
     # Presolve takes masses of 1e-10, as steep gates have, for a contradiction.
-    found = linprog(
+    found = scipy.optimize.linprog(
         scaled.ravel(),
-        A_eq=block_diag([csr_array(vstack([leaves, comes]))] * n_rows, format="csr"),
+        A_eq=sparse.block_diag([row] * n_rows, format="csr"),
         b_eq=right.T.ravel(),
         method="highs-ds",
         options={"presolve": False},

@@ -10,8 +10,8 @@ solved by damped Newton from zero: started elsewhere it can stop at once on satu
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from daskmoe.numerics.base.parameters import FloatArray
 from daskmoe.numerics.base.policies import GATING
@@ -121,6 +121,6 @@ def _step(information: FloatArray, gradient: FloatArray, damping: float) -> tupl
     while True:
         try:
             matrix = information + (damping + GATING.ridge) * scale * np.eye(len(information))
-            return cho_solve(cho_factor(matrix, lower=True), gradient), damping
-        except LinAlgError:
+            return scipy.linalg.cho_solve(scipy.linalg.cho_factor(matrix, lower=True), gradient), damping
+        except np.linalg.LinAlgError:
             damping = max(GATING.growth * damping, 1e-8)

@@ -17,7 +17,7 @@ from daskmoe.model.labels import label_local_estimates
 from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, MoEParameters
 from daskmoe.numerics.combine.registry import aggregate_estimates
 from daskmoe.numerics.families import get_family
-from daskmoe.options import METHODS, RandomState, check_choice, check_integer, entropy_of
+from daskmoe.options import METHODS, Method, RandomState, check_choice, check_integer, entropy_of
 
 
 def aggregate(
@@ -25,7 +25,7 @@ def aggregate(
     support: xr.Dataset | str | os.PathLike[str],
     *,
     n_experts: int | None = None,
-    method: str = "reduction",
+    method: Method = "reduction",
     random_state: RandomState = None,
 ) -> MixtureOfExperts:
     """Aggregate fitted models into one, from the models alone and a sample of features.

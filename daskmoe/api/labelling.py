@@ -12,7 +12,7 @@ from daskmoe.engine import FitResult, PartitionResult
 from daskmoe.engine.rounds import Refinement
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.labels import label_local_estimates, label_parameters
-from daskmoe.numerics.base.parameters import FloatArray, Moments, canonical_indices
+from daskmoe.numerics.base.parameters import FloatArray, canonical_indices
 from daskmoe.numerics.combine.registry import Aggregate
 from daskmoe.numerics.likelihood.inference import jacobian, standard_errors
 from daskmoe.rows import RowSchema
@@ -33,13 +33,6 @@ def label_fit(
         diagnostics=_diagnostics(result),
         local=local,
     )
-
-
-def label_fit_with_moments(
-    result: FitResult, rows: RowSchema, family: str, options: Mapping[str, Any]
-) -> tuple[MixtureOfExperts, Moments | None]:
-    """The model and what refinement wants to know beside it: the rest of the result is larger."""
-    return label_fit(result, rows, family, options), result.moments
 
 
 def label_aggregate(aggregate: Aggregate, sizes: Sequence[int], labels: Sequence[str]) -> xr.Dataset:

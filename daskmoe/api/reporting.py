@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from typing import Final
@@ -31,7 +32,7 @@ def report_fit(model: MixtureOfExperts) -> None:
     Warns
     -----
     ConvergenceWarning
-        At the line that called the caller.
+        At the line that called the package.
     """
     found = model.diagnostics
     if found is None:
@@ -49,11 +50,9 @@ def report_fit(model: MixtureOfExperts) -> None:
         )  # fmt: skip
     short = int(np.count_nonzero(found["status"] == "not converged")) if "status" in found else 0
     if short and found.sizes[PARTITION] == 1:
-        warnings.warn(
+        _warn(
             f"The fit did not converge in {int(found['passes'][0])} passes: the model may be short of a "
-            "maximum of the likelihood. Use fewer experts, or go on with daskmoe.refine.",
-            ConvergenceWarning,
-            stacklevel=3,
+            "maximum of the likelihood. Use fewer experts, or go on with daskmoe.refine."
         )
     elif short:
         logger.warning(
@@ -64,40 +63,44 @@ def report_fit(model: MixtureOfExperts) -> None:
         )
     chosen = found.attrs.get("aggregation")
     if chosen in _ITERATED and not found.attrs["converged"]:
-        warnings.warn(
+        _warn(
             f"The aggregation {chosen!r} did not converge in {found.sizes['iteration']} iterations. "
-            "Refine the model (daskmoe.refine, --refine) or use another aggregation.",
-            ConvergenceWarning,
-            stacklevel=3,
+            "Refine the model (daskmoe.refine, --refine) or use another aggregation."
         )
 
 
-def report_refinement(model: MixtureOfExperts, rounds: int | str | None) -> None:
+def report_refinement(model: MixtureOfExperts, rounds: int | str) -> None:
     """Warn of a refinement that was to converge and did not; rounds in a number may end before.
 
     Parameters
     ----------
     model : MixtureOfExperts
         Refined.
-    rounds : int, "converged" or None
-        What was asked for; None is "converged".
+    rounds : int or "converged"
+        What was asked for.
 
     Warns
     -----
     ConvergenceWarning
-        At the line that called the caller.
+        At the line that called the package.
     """
     found = model.diagnostics
-    if rounds not in (None, "converged") or found is None or found.attrs["refinement_converged"]:
+    if rounds != "converged" or found is None or found.attrs["refinement_converged"]:
         return
     count = found.sizes["round"]
-    warnings.warn(
+    _warn(
         f"The refinement did not converge in {count} round{'s' if count > 1 else ''}: the model is not at a "
         "maximum of the likelihood and has no standard errors. Go on with daskmoe.refine, or use fewer "
-        "experts; diagnostics['round_objective'] shows how far it came.",
-        ConvergenceWarning,
-        stacklevel=3,
+        "experts; diagnostics['round_objective'] shows how far it came."
     )
+
+
+def _warn(message: str) -> None:
+    """A `ConvergenceWarning` at the line that called the package, however deep in it this is."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] == "daskmoe":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, ConvergenceWarning, stacklevel=level - 1)
 
 
 def left_out(model: MixtureOfExperts) -> dict[str, str]:

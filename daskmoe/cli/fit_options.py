@@ -36,10 +36,10 @@ def _flag(each: Field[Any], known: Option, flag: Flag) -> Callable[[Command], Co
     elif flag.parse is int:
         settings["type"] = int
     else:
-        settings["callback"] = _parsed(flag.parse)
+        # Click would take the type of the default, which is that of the parsed value.
+        settings |= {"type": str, "callback": _parsed(flag.parse)}
     return click.option(f"--{(flag.name or each.name).replace('_', '-')}", each.name, **settings)
 
 
 def _parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
-    # A default that is no text is one that needs no parsing.
-    return lambda context, parameter, value: parse(value) if isinstance(value, str) else value
+    return lambda context, parameter, value: None if value is None else parse(value)

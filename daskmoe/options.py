@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import partial
 from numbers import Integral
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -108,10 +109,6 @@ def _support(name: str, value: Any) -> Any:
     return value
 
 
-def _rounds(name: str, value: Any) -> Rounds:
-    return check_rounds(name, value, 0)
-
-
 def _folder(name: str, value: Any) -> str | None:
     """An absolute path, as tasks run in folders of their own."""
     if value is None:
@@ -180,9 +177,9 @@ class Option(NamedTuple):
     joins: bool = False
 
 
-def option(help: str, **known: Any) -> dict[str, Option]:
-    """The metadata of a field that is an option, made of an `Option`."""
-    return {"option": Option(help, **known)}
+def option(default: Any, help: str, **known: Any) -> Any:
+    """A field that is an option: its default, MISSING for none, and what makes its `Option`."""
+    return field(default=default, metadata={"option": Option(help, **known)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,92 +195,67 @@ class FitOptions:
         If an option has a value that it cannot have, or two do not go together.
     """
 
-    features: str | Sequence[str] | None = field(
-        default=None,
-        metadata=option(
-            "Variables to predict from.",
-            check=_feature_names,
-            token=False,
-            record=False,
-            flag=Flag(metavar="A,B,...", parse=_listed, default="all that fit"),
-        ),
+    features: str | Sequence[str] | None = option(
+        None,
+        "Variables to predict from.",
+        check=_feature_names,
+        token=False,
+        record=False,
+        flag=Flag(metavar="A,B,...", parse=_listed, default="all that fit"),
     )
-    n_experts: int = field(metadata=option("Experts of the model.", check=AtLeast(1), token=False))
-    family: str = field(
-        default="gaussian", metadata=option("Density of the experts.", check=_family, record=False)
+    n_experts: int = option(MISSING, "Experts of the model.", check=AtLeast(1), token=False)
+    family: str = option("gaussian", "Density of the experts.", check=_family, record=False)
+    partitions: int | str | None = option(
+        None,
+        "Number of row ranges, or a coordinate with one partition a value.",
+        token=False,
+        flag=Flag(metavar="NUMBER|NAME", parse=_number_or_text, default="the target's chunks"),
     )
-    partitions: int | str | None = field(
-        default=None,
-        metadata=option(
-            "Number of row ranges, or a coordinate with one partition a value.",
-            token=False,
-            flag=Flag(metavar="NUMBER|NAME", parse=_number_or_text, default="the target's chunks"),
-        ),
+    aggregation: Aggregation = option(
+        "auto", "Estimator of the model.", check=OneOf(AGGREGATIONS), token=False, joins=True
     )
-    aggregation: Aggregation = field(
-        default="auto",
-        metadata=option("Estimator of the model.", check=OneOf(AGGREGATIONS), token=False, joins=True),
+    support: Support | str | os.PathLike[str] | xr.Dataset = option(
+        "labelled",
+        "What may leave a partition: rows with responses, rows of features, none; or a store of such rows.",
+        check=_support,
+        token=False,
+        record=_word_or_given,
+        flag=Flag(metavar="labelled|features|synthetic|STORE"),
+        joins=True,
     )
-    support: Support | str | os.PathLike[str] | xr.Dataset = field(
-        default="labelled",
-        metadata=option(
-            "What may leave a partition: rows with responses, rows of features, none; or a store of such "
-            "rows.",
-            check=_support,
-            token=False,
-            record=_word_or_given,
-            flag=Flag(metavar="labelled|features|synthetic|STORE"),
-            joins=True,
-        ),
+    support_size: int = option(2000, "Rows of the support sample.", check=AtLeast(1))
+    n_local_experts: int | None = option(
+        None, "Experts of local fits.", check=AtLeast(1, True), flag=Flag(default="as the model"), joins=True
     )
-    support_size: int = field(default=2000, metadata=option("Rows of the support sample.", check=AtLeast(1)))
-    n_local_experts: int | None = field(
-        default=None,
-        metadata=option(
-            "Experts of local fits.",
-            check=AtLeast(1, optional=True),
-            flag=Flag(default="as the model"),
-            joins=True,
-        ),
+    refine: Rounds = option(
+        0,
+        "Most rounds of refinement over all partitions, or as many as it takes.",
+        check=partial(check_rounds, minimum=0),
+        token=False,
+        flag=Flag(metavar="ROUNDS|converged", parse=_number_or_text),
+        joins=True,
     )
-    refine: Rounds = field(
-        default=0,
-        metadata=option(
-            "Most rounds of refinement over all partitions, or as many as it takes.",
-            check=_rounds,
-            token=False,
-            flag=Flag(metavar="ROUNDS|converged", parse=_number_or_text),
-            joins=True,
-        ),
+    random_state: RandomState = option(
+        None, "Seed of all randomness.", record=str, flag=Flag("seed", "INTEGER", int)
     )
-    random_state: RandomState = field(
-        default=None,
-        metadata=option("Seed of all randomness.", record=str, flag=Flag("seed", "INTEGER", int)),
+    checkpoint: str | os.PathLike[str] | None = option(
+        None,
+        "Folder that keeps finished local fits.",
+        check=_folder,
+        token=False,
+        record=False,
+        flag=Flag(metavar="PATH"),
     )
-    checkpoint: str | os.PathLike[str] | None = field(
-        default=None,
-        metadata=option(
-            "Folder that keeps finished local fits.",
-            check=_folder,
-            token=False,
-            record=False,
-            flag=Flag(metavar="PATH"),
-        ),
+    on_error: OnError = option("raise", "What bad rows and partitions do.", check=OneOf(ON_ERROR))
+    sample_weight: str | None = option(
+        None,
+        "Variable of row weights, which count as repeated rows.",
+        token=False,
+        record=False,
+        flag=Flag(metavar="NAME"),
     )
-    on_error: OnError = field(
-        default="raise", metadata=option("What bad rows and partitions do.", check=OneOf(ON_ERROR))
-    )
-    sample_weight: str | None = field(
-        default=None,
-        metadata=option(
-            "Variable of row weights, which count as repeated rows.",
-            token=False,
-            record=False,
-            flag=Flag(metavar="NAME"),
-        ),
-    )
-    n_init: int = field(default=12, metadata=option("Starts of a local fit.", check=AtLeast(1)))
-    start_rows: int = field(default=2000, metadata=option("Rows that the starts race on.", check=AtLeast(10)))
+    n_init: int = option(12, "Starts of a local fit.", check=AtLeast(1))
+    start_rows: int = option(2000, "Rows that the starts race on.", check=AtLeast(10))
 
     def __post_init__(self) -> None:
         for name, known in self.known().items():

@@ -146,15 +146,8 @@ def test_an_option_is_added_in_one_place(data: xr.Dataset) -> None:
     kind: Any = dataclasses.make_dataclass(
         "WithMore",
         [
-            ("strength", int, dataclasses.field(default=1, metadata=option("How much.", check=AtLeast(1)))),
-            (
-                "shown",
-                str,
-                dataclasses.field(
-                    default="no",
-                    metadata=option("Whether.", check=OneOf(("no", "yes")), token=False, record=False),
-                ),
-            ),
+            ("strength", int, option(1, "How much.", check=AtLeast(1))),
+            ("shown", str, option("no", "Whether.", check=OneOf(("no", "yes")), token=False, record=False)),
         ],
         bases=(FitOptions,),
         frozen=True,

@@ -33,18 +33,8 @@ def partition_tasks(
 ) -> list[Delayed]:
     """One task a partition, which opens its rows or is handed its piece of a dataset.
 
-    Parameters
-    ----------
-    request : FitRequest
-    key : str
-        The tasks' keys without the partition's number.
-    task : callable (TaskPlan, Partition, piece, shared..., own) -> Any
-    plan : Delayed
-        Of `shared_plan`.
-    shared : Delayed or None
-        What all tasks are handed.
-    own : sequence, optional
-        What each is handed, in partition order.
+    ``task`` is called with the plan, the partition, its piece, what is ``shared`` and, where each is handed
+    something of its ``own``, that. Keys are ``key`` with the partition's number behind.
     """
     call = delayed(task, pure=False, traverse=False)
     last = [()] * len(request.partitions) if own is None else [(value,) for value in own]

@@ -96,6 +96,7 @@ def aggregate(
             weight=("partition", weights, {"long_name": "sum of the row weights"})
         ),
         local=label_local_estimates(locals_, labels, first.rows),
+        weight=float(weights.sum()),
     )
 
 
@@ -131,7 +132,7 @@ def _common_size(locals_: Sequence[MoEParameters]) -> int:
 
 def _row_weights(models: Sequence[MixtureOfExperts]) -> list[float]:
     """What each model counts for: the summed row weights of its last fit; one each where none says."""
-    known = [_row_weight(model) for model in models]
+    known = [model.weight for model in models]
     silent = [m for m, weight in enumerate(known) if weight is None]
     if silent and len(silent) < len(models):
         raise InvalidDataError(
@@ -139,8 +140,3 @@ def _row_weights(models: Sequence[MixtureOfExperts]) -> list[float]:
             f"from model {silent[0]}. Leave it out, or fit it with daskmoe.fit or fit_local."
         )
     return [1.0 if weight is None else weight for weight in known]
-
-
-def _row_weight(model: MixtureOfExperts) -> float | None:
-    known = xr.Dataset() if model.diagnostics is None else model.diagnostics
-    return next((float(known[name].sum()) for name in ("refined_weight", "weight") if name in known), None)

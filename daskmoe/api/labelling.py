@@ -16,7 +16,7 @@ from daskmoe.numerics.base.parameters import FloatArray, canonical_indices
 from daskmoe.numerics.combine.registry import Aggregate
 from daskmoe.numerics.likelihood.inference import jacobian, standard_errors
 from daskmoe.rows import RowSchema
-from daskmoe.rows.names import EXPERT
+from daskmoe.rows.names import EXPERT, OUTCOME, STATUS, Outcome
 
 
 def label_fit(
@@ -32,6 +32,7 @@ def label_fit(
         options=options,
         diagnostics=_diagnostics(result),
         local=local,
+        weight=float(np.sum([r.estimate.weight for r in parts])),
     )
 
 
@@ -77,7 +78,7 @@ def _diagnostics(result: FitResult) -> xr.Dataset:
     labelled = label_aggregate(result.aggregate, sizes, [r.label for r in parts])
     if len(parts) == 1:
         # The local fit is the model, and its ascent the only one.
-        labelled.attrs["converged"] *= int(parts[0].estimate.status != "not converged")
+        labelled.attrs["converged"] *= int(parts[0].ending.outcome is not Outcome.NOT_CONVERGED)
     variables = _per_partition(parts)
     mass = _padded([r.estimate.expert_weights for r in parts])
     if mass.size:
@@ -110,8 +111,11 @@ def _per_partition(parts: Sequence[PartitionResult]) -> dict[str, Any]:
         name: ("partition", np.asarray(values), {"long_name": text})
         for name, (text, values) in columns.items()
     }
-    status = np.array([r.estimate.status for r in parts], dtype=np.str_)
-    out["status"] = ("partition", status, {"long_name": "ok, or what went wrong"})
+    for name, text, values in (
+        (OUTCOME, "how the partition ended", [r.ending.outcome for r in parts]),
+        (STATUS, "ok, or what went wrong", [r.ending.status for r in parts]),
+    ):
+        out[name] = ("partition", np.array(values, dtype=np.str_), {"long_name": text})
     return out
 
 
@@ -169,6 +173,7 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
         options={**model.options, "refine": len(infos)},
         diagnostics=diagnostics,
         local=model.local_estimates,
+        weight=weight,
     )
 
 

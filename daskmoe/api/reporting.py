@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
+from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
 import xarray as xr
 
+from daskmoe.engine.outcomes import Ending
 from daskmoe.errors import ConvergenceWarning
 from daskmoe.model import MixtureOfExperts
-from daskmoe.rows.names import PARTITION
+from daskmoe.model.history import outcomes_of
+from daskmoe.rows.names import PARTITION, STATUS, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -21,13 +23,15 @@ _NAMED: Final = 5
 _ITERATED: Final = ("reduction", "whole")
 
 
-def report_fit(model: MixtureOfExperts) -> None:
+def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
     """Log what a fit left out, and warn of a fit or an aggregation that did not converge.
 
     Parameters
     ----------
     model : MixtureOfExperts
         As computed; a lazy fit is reported by whoever computes it.
+    endings : sequence of Ending
+        How its partitions ended.
 
     Warns
     -----
@@ -37,6 +41,8 @@ def report_fit(model: MixtureOfExperts) -> None:
     found = model.diagnostics
     if found is None:
         return
+    if kept := sum(ending.kept for ending in endings):
+        logger.info("%d of %d partitions were taken from their checkpoints", kept, len(endings))
     if "dropped_rows" in found:
         _report_rows(found, skipped=model.options.get("on_error") == "skip")
     if "weight" in found:
@@ -48,7 +54,7 @@ def report_fit(model: MixtureOfExperts) -> None:
             "%d of %d partitions were left out: %s%s",
             len(reasons), found.sizes[PARTITION], "; ".join(reasons[:_NAMED]), more,
         )  # fmt: skip
-    short = int(np.count_nonzero(found["status"] == "not converged")) if "status" in found else 0
+    short = outcomes_of(found).count(Outcome.NOT_CONVERGED)
     if short and found.sizes[PARTITION] == 1:
         _warn(
             f"The fit did not converge in {int(found['passes'][0])} passes: the model may be short of a "
@@ -106,10 +112,11 @@ def _warn(message: str) -> None:
 def left_out(model: MixtureOfExperts) -> dict[str, str]:
     """Labels of the partitions that a fit left out, and why."""
     found = model.diagnostics
-    if found is None or "status" not in found:
+    outcomes = outcomes_of(found)
+    if found is None or not outcomes:
         return {}
-    statuses = zip(found[PARTITION].values, found["status"].values, strict=True)
-    return {str(label): str(status) for label, status in statuses if str(status).startswith("left out")}
+    ends = zip(found[PARTITION].values, found[STATUS].values, outcomes, strict=True)
+    return {str(label): str(status) for label, status, end in ends if end is Outcome.LEFT_OUT}
 
 
 def _report_weight(found: xr.Dataset, params: xr.Dataset) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from daskmoe.engine.outcomes import Outcome
 from daskmoe.engine.results import FitResult, PartitionResult
 from daskmoe.engine.seeds import Seed, generator
 from daskmoe.engine.threads import single_threaded_blas
@@ -59,9 +60,9 @@ def aggregate_partitions(
     PartitionError
         If every partition was left out.
     """
-    fitted = [r for r in results if r.estimate.parameters is not None]
+    fitted = [r for r in results if r.ending.outcome is not Outcome.LEFT_OUT]
     if not fitted:
-        reasons = "; ".join(sorted({r.estimate.status for r in results})[:3])
+        reasons = "; ".join(sorted({r.ending.status for r in results})[:3])
         raise PartitionError(f"Expected at least one partition that can be fitted, got none: {reasons}")
     with single_threaded_blas():
         support, origin = _support(plan, results, given)

@@ -6,7 +6,7 @@ hand in how progress is shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
 from daskmoe.engine.graph import build_fit, fit_directly
+from daskmoe.engine.outcomes import Ending
 from daskmoe.engine.request import FitRequest
 from daskmoe.engine.results import FitResult
 from daskmoe.engine.rounds import Refinement, refine_rounds
@@ -38,8 +39,8 @@ class Hooks(Generic[Model]):
     start : callable (model) -> MoEParameters
         Where refinement starts.
     refined : callable (model, Refinement) -> model
-    report : callable (model) -> None
-        Says how a fit went.
+    report : callable (model, endings) -> None
+        Says how a fit went, and how its partitions ended.
     report_rounds : callable (model, rounds) -> None
         Says how a refinement went that was to take so many rounds, or to converge.
     """
@@ -47,7 +48,7 @@ class Hooks(Generic[Model]):
     label: Callable[[FitResult, RowSchema, str, dict[str, Any]], Model]
     start: Callable[[Model], MoEParameters]
     refined: Callable[[Model, Refinement], Model]
-    report: Callable[[Model], None]
+    report: Callable[[Model, Sequence[Ending]], None]
     report_rounds: Callable[[Model, int | str], None]
 
 
@@ -57,11 +58,14 @@ class Fitted(NamedTuple):
     Attributes
     ----------
     model : model
+    endings : list of Ending
+        In partition order.
     moments : Moments or None
         What refinement wants to know of all rows, where it follows.
     """
 
     model: Any
+    endings: list[Ending]
     moments: Moments | None
 
 
@@ -86,7 +90,7 @@ def run(request: FitRequest, hooks: Hooks[Model], progress: Progress | None = No
     with shown:
         fitted: Fitted = job.compute()
     model = cast(Model, fitted.model)
-    hooks.report(model)
+    hooks.report(model, fitted.endings)
     return run_rounds(request, hooks, model, fitted.moments) if refine else model
 
 
@@ -95,8 +99,9 @@ def run_here(request: FitRequest, hooks: Hooks[Model]) -> Model:
     schema, family, recorded = _named(request)
     joins = {name for name, option in request.options.known().items() if option.joins}
     recorded = {name: value for name, value in recorded.items() if name not in joins}
-    model = hooks.label(fit_directly(request), schema, family, recorded)
-    hooks.report(model)
+    result = fit_directly(request)
+    model = hooks.label(result, schema, family, recorded)
+    hooks.report(model, result.endings)
     return model
 
 
@@ -119,7 +124,7 @@ def run_rounds(request: FitRequest, hooks: Hooks[Model], model: Model, known: Mo
 
 
 def _fitted(label: Callable[..., Any], with_moments: bool, result: FitResult, *named: Any) -> Fitted:
-    return Fitted(label(result, *named), result.moments if with_moments else None)
+    return Fitted(label(result, *named), result.endings, result.moments if with_moments else None)
 
 
 def _labelled(request: FitRequest, label: Callable[..., Any], *marks: str) -> Delayed:

@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.engine.checkpoint import checkpoint_path, load_result, save_result
+from daskmoe.engine.outcomes import Ending, Outcome, ending_of
 from daskmoe.engine.results import PartitionResult
 from daskmoe.engine.seeds import Seed, sequence
 from daskmoe.engine.threads import single_threaded_blas
@@ -140,9 +141,13 @@ def _fit(
         "partition %s: %d rows fitted in %.2f s, %.4f nats a row",
         partition.label, estimate.rows, estimate.seconds, estimate.log_likelihood / estimate.weight,
     )  # fmt: skip
+    ending = ending_of(estimate, from_pilot=pilot is not None)
+    if ending.outcome is Outcome.OUT_OF_PASSES:
+        logger.info("partition %s: expanded after %s, short of its optimum", partition.label, ending.reason)
     return PartitionResult(
         partition.label,
         estimate._replace(dropped_rows=partition.n_rows - data.n_rows),
+        ending,
         draw_support(
             data,
             support_rows if plan.sends.rows else 0,
@@ -241,9 +246,6 @@ def _left_out(partition: Partition, plan: TaskPlan, reason: str) -> PartitionRes
         start_log_likelihoods=np.empty(0),
         expert_weights=np.empty(0),
         seconds=0.0,
-        status=f"left out: {reason}",
     )
-    n_features = len(plan.schema.feature_labels)
-    return PartitionResult(
-        partition.label, estimate, SupportSample(np.empty((0, n_features)), None, np.empty(0)), None, 0
-    )
+    support = SupportSample(np.empty((0, len(plan.schema.feature_labels))), None, np.empty(0))
+    return PartitionResult(partition.label, estimate, Ending(Outcome.LEFT_OUT, reason), support, None, 0)

@@ -42,7 +42,7 @@ def plain_hooks(said: list[str]) -> Hooks[Plain]:
         label=label,
         start=lambda model: model.parameters,
         refined=refined,
-        report=lambda model: said.append(f"fitted, {model.rounds} rounds"),
+        report=lambda model, endings: said.append(f"fitted, {model.rounds} rounds"),
         report_rounds=lambda model, asked: said.append(f"{model.rounds} rounds of {asked}"),
     )
 

@@ -123,7 +123,6 @@ def expand_estimate(rows: Observations, pilot: Pilot) -> tuple[LocalEstimate, Ex
         start_log_likelihoods=np.empty(0),
         expert_weights=raw.mass,
         seconds=time.perf_counter() - began,
-        status="ok",
     )
     return estimate, Expansion(packed, vector)
 

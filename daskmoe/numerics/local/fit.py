@@ -72,7 +72,6 @@ def fit_local_estimate(
         start_log_likelihoods=starts - np.log(coordinates.scale),
         expert_weights=mass[order],
         seconds=time.perf_counter() - began,
-        status="ok" if result.converged else "not converged",
     )
 
 

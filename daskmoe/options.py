@@ -90,9 +90,8 @@ def _any(name: str, value: Any) -> Any:
 
 def _feature_names(name: str, value: Any) -> Any:
     if isinstance(value, xr.DataArray | xr.Variable | xr.Dataset):
-        raise InvalidOptionError(
-            f"{name}: expected names of variables, got an xarray {type(value).__name__}."
-        )
+        got = type(value).__name__
+        raise InvalidOptionError(f"{name}: expected names of variables, got an xarray {got}.")
     return value
 
 
@@ -123,57 +122,35 @@ def _number_or_text(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
-def _listed(text: str) -> list[str] | None:
-    return text.split(",") if text else None
-
-
 def _word_or_given(value: Any) -> str:
     return value if isinstance(value, str) and value in SUPPORTS else "given"
 
 
 class Flag(NamedTuple):
-    """An option on the command line, where its name and its check do not say it all.
+    """An option on the command line, where its name and its check do not say it all."""
 
-    Attributes
-    ----------
-    name : str
-        Empty for the option's own.
-    metavar : str
-    parse : callable (str) -> value
-    default : str
-        What happens without it, where the default is None.
-    """
-
+    # Empty for the option's own.
     name: str = ""
     metavar: str = ""
     parse: Callable[[str], Any] = str
+    # What happens without it, where the default is None.
     default: str = ""
 
 
 class Option(NamedTuple):
-    """What is known of an option beside its type and default.
-
-    Attributes
-    ----------
-    help : str
-    check : callable (name, value) -> value
-        The value as the field holds it; `InvalidOptionError` for one that it cannot have.
-    token : bool
-        Whether tasks see it. What they see is part of the names of tasks and checkpoints, so that the result
-        of one value is never taken for that of another.
-    record : bool or callable (value) -> value
-        Whether a model remembers it, and as what; JSON can hold it.
-    flag : Flag or None
-        None keeps it off the command line.
-    joins : bool
-        Whether it is about joining local fits, and says nothing of a fit to all rows at once.
-    """
+    """What is known of an option beside its type and default."""
 
     help: str
+    # From name and value to the value that the field holds; `InvalidOptionError` for one it cannot have.
     check: Callable[[str, Any], Any] = _any
+    # Whether tasks see it. What they see names them and their checkpoints, so that the result of one value
+    # is never taken for that of another.
     token: bool = True
+    # Whether a model remembers it, or as what; JSON can hold it.
     record: bool | Callable[[Any], Any] = True
+    # None keeps it off the command line.
     flag: Flag | None = Flag()
+    # Whether it is about joining local fits, and says nothing of a fit to all rows at once.
     joins: bool = False
 
 
@@ -201,7 +178,7 @@ class FitOptions:
         check=_feature_names,
         token=False,
         record=False,
-        flag=Flag(metavar="A,B,...", parse=_listed, default="all that fit"),
+        flag=Flag(metavar="A,B,...", parse=lambda text: text.split(","), default="all that fit"),
     )
     n_experts: int = option(MISSING, "Experts of the model.", check=AtLeast(1), token=False)
     family: str = option("gaussian", "Density of the experts.", check=_family, record=False)
@@ -302,11 +279,10 @@ class FitOptions:
 
     def in_tasks(self) -> Self:
         """What tasks see, and so what names them: the other options at their defaults."""
-        unseen: dict[str, Any] = {
-            each.name: each.default for each in fields(self) if not each.metadata["option"].token
-        }
+        unseen = [each for each in fields(self) if not each.metadata["option"].token]
+        defaults: dict[str, Any] = {each.name: each.default for each in unseen}
         # The one without a default.
-        return replace(self, **(unseen | {"n_experts": self.local.n_experts}))
+        return replace(self, **(defaults | {"n_experts": self.local.n_experts}))
 
     def recorded(self) -> dict[str, Any]:
         """What a model remembers; JSON can hold it."""

@@ -7,7 +7,7 @@ import os
 from daskmoe.api.hooks import HOOKS
 from daskmoe.engine import plan_passes, run_rounds
 from daskmoe.model import MixtureOfExperts, open_model
-from daskmoe.options import ON_ERROR, FitOptions, OnError, Rounds, check_choice, check_rounds
+from daskmoe.options import FitOptions, OnError, Rounds, check_rounds
 from daskmoe.rows import Data
 
 
@@ -76,7 +76,6 @@ def refine(
     True
     """
     rounds = check_rounds("rounds", rounds, 1)
-    check_choice("on_error", on_error, ON_ERROR)
     if isinstance(model, str | os.PathLike):
         model = open_model(model)
     options = FitOptions(

@@ -53,16 +53,7 @@ class Hooks(Generic[Model]):
 
 
 class Fitted(NamedTuple):
-    """What comes back of a fit: the rest of its result is larger.
-
-    Attributes
-    ----------
-    model : model
-    endings : list of Ending
-        In partition order.
-    moments : Moments or None
-        What refinement wants to know of all rows, where it follows.
-    """
+    """What comes back of a fit, the rest of whose result is larger; moments only where refinement follows."""
 
     model: Any
     endings: list[Ending]
@@ -75,15 +66,7 @@ def build_model(request: FitRequest, hooks: Hooks[Any]) -> Delayed:
 
 
 def run(request: FitRequest, hooks: Hooks[Model], progress: Progress | None = None) -> Model:
-    """Fit in one computation, report, and refine if the options say so.
-
-    Parameters
-    ----------
-    request : FitRequest
-    hooks : Hooks
-    progress : callable, optional
-        Context manager in which the graph is computed.
-    """
+    """Fit in one computation, in the context of ``progress``, report, and refine if the options say so."""
     refine = bool(request.options.refine)
     job = _labelled(request, partial(_fitted, hooks.label, refine), "run")
     shown = nullcontext() if progress is None else progress(job, "moe-local-fit", "Partitions fitted")
@@ -106,17 +89,7 @@ def run_here(request: FitRequest, hooks: Hooks[Model]) -> Model:
 
 
 def run_rounds(request: FitRequest, hooks: Hooks[Model], model: Model, known: Moments | None = None) -> Model:
-    """Refine a model by the request's rounds, and report.
-
-    Parameters
-    ----------
-    request : FitRequest
-    hooks : Hooks
-    model : model
-        The start.
-    known : Moments, optional
-        Of all rows; one pass finds them where they are not known.
-    """
+    """Refine a model by the request's rounds, and report; a pass finds the moments if they are not known."""
     options = request.options
     refined = hooks.refined(model, refine_rounds(request, hooks.start(model), options.most_rounds, known))
     hooks.report_rounds(refined, options.refine)

@@ -103,10 +103,9 @@ class FitRequest:
 
 def task_plan(request: FitRequest) -> TaskPlan:
     """What all tasks of a request share."""
-    path = request.source if isinstance(request.source, str) else None
     folder = request.options.checkpoint
     return TaskPlan(
-        source=path,
+        source=request.source if isinstance(request.source, str) else None,
         schema=request.schema,
         options=request.options.in_tasks(),
         checkpoint=None if folder is None else str(folder),

@@ -106,7 +106,7 @@ def _warn(message: str) -> None:
     frame, level = inspect.currentframe(), 1
     while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] == "daskmoe":
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, ConvergenceWarning, stacklevel=level - 1)
+    warnings.warn(message, ConvergenceWarning, stacklevel=level)
 
 
 def left_out(model: MixtureOfExperts) -> dict[str, str]:

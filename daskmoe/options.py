@@ -122,6 +122,10 @@ def _number_or_text(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
+def _listed(text: str) -> list[str] | None:
+    return text.split(",") if text else None
+
+
 def _word_or_given(value: Any) -> str:
     return value if isinstance(value, str) and value in SUPPORTS else "given"
 
@@ -178,7 +182,7 @@ class FitOptions:
         check=_feature_names,
         token=False,
         record=False,
-        flag=Flag(metavar="A,B,...", parse=lambda text: text.split(","), default="all that fit"),
+        flag=Flag(metavar="A,B,...", parse=_listed, default="all that fit"),
     )
     n_experts: int = option(MISSING, "Experts of the model.", check=AtLeast(1), token=False)
     family: str = option("gaussian", "Density of the experts.", check=_family, record=False)

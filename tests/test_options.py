@@ -21,7 +21,8 @@ from daskmoe.cli.commands import commands
 from daskmoe.cli.fit_options import fit_options
 from daskmoe.engine import plan_request
 from daskmoe.engine.request import task_plan
-from daskmoe.options import AtLeast, FitOptions, OneOf, option
+from daskmoe.numerics.combine import registry
+from daskmoe.options import AGGREGATIONS, METHODS, AtLeast, FitOptions, OneOf, option
 
 FIELDS = {each.name: each for each in dataclasses.fields(FitOptions)}
 KNOWN = FitOptions.known()
@@ -266,3 +267,8 @@ def test_what_an_option_cannot_be(options: dict[str, Any], message: str) -> None
     with pytest.raises(InvalidOptionError) as caught:
         FitOptions(**({"n_experts": 2} | options))
     assert str(caught.value) == message
+
+
+def test_the_words_are_those_of_the_registry() -> None:
+    assert set(METHODS) == set(registry._ESTIMATORS)
+    assert ("auto", *METHODS) == AGGREGATIONS

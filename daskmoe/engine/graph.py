@@ -13,7 +13,7 @@ from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
 from daskmoe.engine.aggregation import aggregate_partitions
-from daskmoe.engine.given_support import plan_support, read_support, support_pieces
+from daskmoe.engine.given_support import read_support, support_pieces
 from daskmoe.engine.identity import content_of, nonce_of
 from daskmoe.engine.passes import partition_tasks, shared_plan
 from daskmoe.engine.pilot import fit_pilot, read_sample
@@ -46,10 +46,9 @@ def _build_support(request: FitRequest) -> Delayed | None:
     """The task that reads the caller's own support, if there is one."""
     if not isinstance(request.support, GivenSupport):
         return None
-    data, schema = request.support
+    data, schema, windows = request.support
     content = content_of(data, [variable.name for variable in schema.variables])
     key = f"moe-support-{tokenize(content, nonce_of(data), schema.to_json(), request.options.seed)}"
-    windows = plan_support(data, schema, request.options.seed)
     pieces = support_pieces(data, schema, windows)
     path = data if isinstance(data, str) else None
     read = delayed(read_support, pure=False, traverse=False)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import xarray as xr
 
+from daskmoe.engine.given_support import plan_support
 from daskmoe.engine.request import FitRequest, GivenSupport
 from daskmoe.engine.seeds import Seed, generator
 from daskmoe.errors import InvalidDataError, InvalidOptionError
@@ -36,7 +36,7 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
         raise InvalidOptionError(f"target: expected the name of a variable, got {type(target).__name__}.")
     dataset, source = source_of(data)
     schema = describe_rows(dataset, target, options.features, options.sample_weight)
-    support = _support(options.support, schema)
+    support = _support(options, schema)
     request = replace(_request(dataset, source, schema, options), support=support)
     partitions, size = request.partitions, options.local.n_experts
     if options.aggregation == "auto" and support == "labelled" and len(partitions) > 1:
@@ -62,12 +62,13 @@ def _request(
     return FitRequest(source, schema, plan_partitions(dataset, schema, options.partitions), options)
 
 
-def _support(support: Any, schema: RowSchema) -> str | GivenSupport:
+def _support(options: FitOptions, schema: RowSchema) -> str | GivenSupport:
     """What the support is made of: a word of `SUPPORTS`, or the caller's own rows, matched to the fit's."""
-    if isinstance(support, str) and support in SUPPORTS:
-        return support
-    dataset, source = source_of(support, "support")
-    return GivenSupport(source, match_schema(dataset, schema, need_target=False, need_weight=False))
+    if isinstance(options.support, str) and options.support in SUPPORTS:
+        return options.support
+    dataset, source = source_of(options.support, "support")
+    matched = match_schema(dataset, schema, need_target=False, need_weight=False)
+    return GivenSupport(source, matched, plan_support(source, matched, options.seed))
 
 
 def _check_shared_size(options: FitOptions) -> None:

@@ -26,10 +26,13 @@ class GivenSupport(NamedTuple):
     data : str or xr.Dataset
     schema : RowSchema
         The fit's, matched to ``data``.
+    windows : tuple of SampleWindow
+        The rows to read.
     """
 
     data: str | xr.Dataset
     schema: RowSchema
+    windows: tuple[SampleWindow, ...]
 
 
 @dataclass(frozen=True)

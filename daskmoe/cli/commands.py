@@ -32,7 +32,7 @@ from daskmoe.errors import (
     SchemaError,
     StoreError,
 )
-from daskmoe.model.store import save_zarr
+from daskmoe.model.store import require_new, save_zarr
 from daskmoe.options import METHODS, FitOptions, Method
 
 logger = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: 
     """Simulate a store, fit it on worker processes, compare with the truth: a minute on two cores."""
     choice = _choose_cluster(**cluster)
     folder = free_folder(Path("daskmoe-demo")) if output is None else output
-    _require_new(folder)
+    require_new(folder)
     logger.info("The demo goes to the folder %s.", folder)
     with connect(choice) as client:
         result = run_demo(client, DemoOptions(folder, rows, partitions, seed))
@@ -176,7 +176,7 @@ def fit(
 ) -> int:
     """Fit a model to a Zarr STORE and write it."""
     choice = _choose_cluster(workers, scheduler, scheduler_file)
-    _require_new(Path(output))
+    require_new(output)
     # Planned before the cluster starts, so that bad input is said at once.
     request = plan_request(store, target, FitOptions(**options))
     with resumable(options["checkpoint"]), connect(choice) as client:
@@ -193,7 +193,7 @@ def fit(
 def predict(model: str, store: str, output: str, **cluster: Any) -> None:
     """Predict the target of MODEL on the rows of STORE, chunk by chunk."""
     choice = _choose_cluster(**cluster)
-    _require_new(Path(output))
+    require_new(output)
     prediction = daskmoe.open_model(model).predict(store)
     with connect(choice):
         save_zarr(prediction.to_dataset(), output)
@@ -220,7 +220,7 @@ def aggregate(
     output: str,
 ) -> None:
     """Join models that were fitted elsewhere into one."""
-    _require_new(Path(output))
+    require_new(output)
     joined = daskmoe.aggregate(models, support, n_experts=n_experts, method=method, random_state=seed)
     _save(joined, output)
 
@@ -230,13 +230,6 @@ def aggregate(
 def summary(model: str) -> None:
     """Print what is in a saved MODEL."""
     click.echo(daskmoe.open_model(model).summary())
-
-
-def _require_new(path: Path) -> None:
-    if path.exists():
-        raise OutputExistsError(
-            f"{path}: exists already and is not overwritten; remove it or choose another path."
-        )
 
 
 def _save(model: daskmoe.MixtureOfExperts, output: str) -> None:

@@ -288,18 +288,22 @@ def _exists(path: str | os.PathLike[str]) -> OutputExistsError:
     return OutputExistsError(f"{path}: {text}")
 
 
+def require_new(path: str | os.PathLike[str]) -> None:
+    """Raise `OutputExistsError` where there is something."""
+    if Path(path).exists():
+        raise _exists(path)
+
+
 @contextmanager
 def _new_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary sibling of ``path`` that takes its name when the block ends well, else is removed."""
     final = Path(path)
-    if final.exists():
-        raise _exists(path)
+    require_new(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
-        if final.exists():
-            raise _exists(path)
+        require_new(final)
         temporary.rename(final)
     finally:
         if temporary.is_dir():

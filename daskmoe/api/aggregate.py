@@ -17,7 +17,7 @@ from daskmoe.model.labels import label_local_estimates
 from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, MoEParameters
 from daskmoe.numerics.combine.registry import aggregate_estimates
 from daskmoe.numerics.families import get_family
-from daskmoe.options import METHODS, RandomState, check_choice, check_integer, entropy_of
+from daskmoe.options import METHODS, Method, RandomState, check_choice, check_integer, entropy_of
 
 
 def aggregate(
@@ -25,7 +25,7 @@ def aggregate(
     support: xr.Dataset | str | os.PathLike[str],
     *,
     n_experts: int | None = None,
-    method: str = "reduction",
+    method: Method = "reduction",
     random_state: RandomState = None,
 ) -> MixtureOfExperts:
     """Aggregate fitted models into one, from the models alone and a sample of features.
@@ -96,6 +96,7 @@ def aggregate(
             weight=("partition", weights, {"long_name": "sum of the row weights"})
         ),
         local=label_local_estimates(locals_, labels, first.rows, get_family(first.family)),
+        weight=float(weights.sum()),
     )
 
 
@@ -131,7 +132,7 @@ def _common_size(locals_: Sequence[MoEParameters]) -> int:
 
 def _row_weights(models: Sequence[MixtureOfExperts]) -> list[float]:
     """What each model counts for: the summed row weights of its last fit; one each where none says."""
-    known = [_row_weight(model) for model in models]
+    known = [model.weight for model in models]
     silent = [m for m, weight in enumerate(known) if weight is None]
     if silent and len(silent) < len(models):
         raise InvalidDataError(
@@ -139,8 +140,3 @@ def _row_weights(models: Sequence[MixtureOfExperts]) -> list[float]:
             f"from model {silent[0]}. Leave it out, or fit it with daskmoe.fit or fit_local."
         )
     return [1.0 if weight is None else weight for weight in known]
-
-
-def _row_weight(model: MixtureOfExperts) -> float | None:
-    known = xr.Dataset() if model.diagnostics is None else model.diagnostics
-    return next((float(known[name].sum()) for name in ("refined_weight", "weight") if name in known), None)

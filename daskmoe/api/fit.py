@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, TypedDict, Unpack, cast, overload
+from typing import Literal, TypedDict, Unpack, overload
 
-from dask.base import tokenize
-from dask.delayed import Delayed, delayed
+from dask.delayed import Delayed
 
-from daskmoe.api.labelling import label_fit, label_fit_with_moments, label_refinement
-from daskmoe.api.refine import Rounds, check_rounds
-from daskmoe.api.reporting import report_fit, report_refinement
-from daskmoe.engine import FitRequest, build_fit, fit_directly
-from daskmoe.engine.planning import plan_request, recorded_options
-from daskmoe.engine.rounds import refine_rounds
+from daskmoe.api.hooks import HOOKS
+from daskmoe.engine import build_model, plan_request, run, run_here
 from daskmoe.errors import InvalidOptionError
 from daskmoe.model import MixtureOfExperts
-from daskmoe.numerics.base.parameters import Moments
-from daskmoe.options import AGGREGATIONS, RandomState, check_choice, check_integer, local_fit_options
+from daskmoe.options import Aggregation, FitOptions, OnError, RandomState, Rounds, Support
 from daskmoe.rows import Data
 
 
-class FitOptions(TypedDict, total=False):
+class FitKeywords(TypedDict, total=False):
     """The other options of `fit`, for type checkers."""
 
     features: str | Sequence[str] | None
     family: str
     partitions: int | str | None
-    aggregation: str
-    support: str | Data
+    aggregation: Aggregation
+    support: Support | Data
     support_size: int
     n_local_experts: int | None
     refine: Rounds
     random_state: RandomState
     checkpoint: str | os.PathLike[str] | None
-    on_error: str
+    on_error: OnError
     sample_weight: str | None
     n_init: int
     start_rows: int
@@ -43,11 +37,11 @@ class FitOptions(TypedDict, total=False):
 
 @overload
 def fit(
-    data: Data, target: str, *, n_experts: int, compute: Literal[True] = ..., **options: Unpack[FitOptions]
+    data: Data, target: str, *, n_experts: int, compute: Literal[True] = ..., **options: Unpack[FitKeywords]
 ) -> MixtureOfExperts: ...
 @overload
 def fit(
-    data: Data, target: str, *, n_experts: int, compute: Literal[False], **options: Unpack[FitOptions]
+    data: Data, target: str, *, n_experts: int, compute: Literal[False], **options: Unpack[FitKeywords]
 ) -> Delayed: ...
 # The overloads only tell the two results apart.
 def fit(
@@ -58,14 +52,14 @@ def fit(
     n_experts: int,
     family: str = "gaussian",
     partitions: int | str | None = None,
-    aggregation: str = "auto",
-    support: str | Data = "labelled",
+    aggregation: Aggregation = "auto",
+    support: Support | Data = "labelled",
     support_size: int = 2000,
     n_local_experts: int | None = None,
     refine: Rounds = 0,
     random_state: RandomState = None,
     checkpoint: str | os.PathLike[str] | None = None,
-    on_error: str = "raise",
+    on_error: OnError = "raise",
     compute: bool = True,
     sample_weight: str | None = None,
     n_init: int = 12,
@@ -158,57 +152,30 @@ def fit(
     >>> model.n_experts, model.diagnostics.sizes["partition"]
     (2, 4)
     """
-    check_choice("aggregation", aggregation, AGGREGATIONS)
-    rounds = check_rounds("refine", refine, 0)
-    _check_refinement(rounds, aggregation, compute=compute)
-    n_experts = check_integer("n_experts", n_experts, 1)
-    local = n_experts if n_local_experts is None else check_integer("n_local_experts", n_local_experts, 1)
-    options = local_fit_options(n_experts=local, family=family, n_init=n_init, start_rows=start_rows)
-    request = plan_request(
-        data, target, features, partitions, sample_weight, options, support_size, random_state, on_error,
-        checkpoint, aggregation, n_experts, support,
-    )  # fmt: skip
-    kind = request.support if isinstance(request.support, str) else "given"
-    recorded = recorded_options(
-        request,
+    options = FitOptions(
+        features=features,
         n_experts=n_experts,
-        n_local_experts=local,
+        family=family,
+        partitions=partitions,
         aggregation=aggregation,
-        support=kind,
-        refine=refine if rounds is None else rounds,
+        support=support,
+        support_size=support_size,
+        n_local_experts=n_local_experts,
+        refine=refine,
+        random_state=random_state,
+        checkpoint=checkpoint,
+        on_error=on_error,
+        sample_weight=sample_weight,
+        n_init=n_init,
+        start_rows=start_rows,
     )
-    model = _build_model(request, rounds, recorded)
-    if not compute:
-        return model
-    computed = model.compute()
-    fitted, known = (computed, None) if rounds == 0 else cast(tuple[MixtureOfExperts, Moments], computed)
-    report_fit(fitted)
-    if rounds == 0:
-        return fitted
-    refined = label_refinement(fitted, refine_rounds(request, fitted.parameters, rounds, known))
-    report_refinement(refined, rounds)
-    return refined
-
-
-def _check_refinement(rounds: int | None, aggregation: str, *, compute: bool) -> None:
-    if rounds == 0:
-        return
-    if not compute:
+    if options.refine and not compute:
         raise InvalidOptionError(
             "compute: expected True with refinement, whose rounds depend on each other, got False. "
             "Compute the model, then use daskmoe.refine."
         )
-    if aggregation == "weighted":
-        raise InvalidOptionError("refine: expected 0 with aggregation='weighted', whose gates are nested.")
-
-
-def _build_model(request: FitRequest, rounds: int | None, recorded: dict[str, Any]) -> Delayed:
-    """The delayed model; where refinement follows, with the moments that it wants to know."""
-    label = delayed(label_fit if rounds == 0 else label_fit_with_moments, pure=False, traverse=False)
-    result = build_fit(request)
-    # The result's name tells apart what the request's token does not, as another support.
-    key = f"moe-model-{tokenize(result.key, recorded)}"
-    return cast(Delayed, label(result, request.schema, request.options.family, recorded, dask_key_name=key))
+    request = plan_request(data, target, options)
+    return run(request, HOOKS) if compute else build_model(request, HOOKS)
 
 
 def fit_local(
@@ -219,7 +186,7 @@ def fit_local(
     n_experts: int,
     family: str = "gaussian",
     random_state: RandomState = None,
-    on_error: str = "raise",
+    on_error: OnError = "raise",
     sample_weight: str | None = None,
     n_init: int = 12,
     start_rows: int = 2000,
@@ -252,10 +219,17 @@ def fit_local(
     >>> bool(model.log_likelihood(data) > truth.log_likelihood(data))
     True
     """
-    options = local_fit_options(n_experts=n_experts, family=family, n_init=n_init, start_rows=start_rows)
-    request = plan_request(
-        data, target, features, 1, sample_weight, options, 1, random_state, on_error, None
-    )  # fmt: skip
-    model = label_fit(fit_directly(request), request.schema, family, recorded_options(request))
-    report_fit(model)
-    return model
+    options = FitOptions(
+        features=features,
+        n_experts=n_experts,
+        family=family,
+        partitions=1,
+        aggregation="reduction",
+        support_size=1,
+        random_state=random_state,
+        on_error=on_error,
+        sample_weight=sample_weight,
+        n_init=n_init,
+        start_rows=start_rows,
+    )
+    return run_here(plan_request(data, target, options), HOOKS)

@@ -12,12 +12,12 @@ from daskmoe.engine import FitResult, PartitionResult
 from daskmoe.engine.rounds import Refinement
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.labels import label_local_estimates, label_parameters
-from daskmoe.numerics.base.parameters import FloatArray, Moments, canonical_indices
+from daskmoe.numerics.base.parameters import FloatArray, canonical_indices
 from daskmoe.numerics.combine.registry import Aggregate
 from daskmoe.numerics.families import get_family
 from daskmoe.numerics.likelihood.inference import jacobian, standard_errors
 from daskmoe.rows import RowSchema
-from daskmoe.rows.names import EXPERT
+from daskmoe.rows.names import EXPERT, OUTCOME, STATUS, Outcome
 
 
 def label_fit(
@@ -35,14 +35,8 @@ def label_fit(
         options=options,
         diagnostics=_diagnostics(result),
         local=local,
+        weight=float(np.sum([r.estimate.weight for r in parts])),
     )
-
-
-def label_fit_with_moments(
-    result: FitResult, rows: RowSchema, family: str, options: Mapping[str, Any]
-) -> tuple[MixtureOfExperts, Moments | None]:
-    """The model and what refinement wants to know beside it: the rest of the result is larger."""
-    return label_fit(result, rows, family, options), result.moments
 
 
 def label_aggregate(aggregate: Aggregate, sizes: Sequence[int], labels: Sequence[str]) -> xr.Dataset:
@@ -87,7 +81,7 @@ def _diagnostics(result: FitResult) -> xr.Dataset:
     labelled = label_aggregate(result.aggregate, sizes, [r.label for r in parts])
     if len(parts) == 1:
         # The local fit is the model, and its ascent the only one.
-        labelled.attrs["converged"] *= int(parts[0].estimate.status != "not converged")
+        labelled.attrs["converged"] *= int(parts[0].ending.outcome is not Outcome.NOT_CONVERGED)
     variables = _per_partition(parts)
     mass = _padded([r.estimate.expert_weights for r in parts])
     if mass.size:
@@ -120,8 +114,11 @@ def _per_partition(parts: Sequence[PartitionResult]) -> dict[str, Any]:
         name: ("partition", np.asarray(values), {"long_name": text})
         for name, (text, values) in columns.items()
     }
-    status = np.array([r.estimate.status for r in parts], dtype=np.str_)
-    out["status"] = ("partition", status, {"long_name": "ok, or what went wrong"})
+    for name, text, values in (
+        (OUTCOME, "how the partition ended", [r.ending.outcome for r in parts]),
+        (STATUS, "ok, or what went wrong", [r.ending.status for r in parts]),
+    ):
+        out[name] = ("partition", np.array(values, dtype=np.str_), {"long_name": text})
     return out
 
 
@@ -179,6 +176,7 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
         options={**model.options, "refine": len(infos)},
         diagnostics=diagnostics,
         local=model.local_estimates,
+        weight=weight,
     )
 
 

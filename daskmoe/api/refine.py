@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
 
-from daskmoe.api.labelling import label_refinement
-from daskmoe.api.reporting import report_refinement
-from daskmoe.engine import FitRequest
-from daskmoe.engine.rounds import refine_rounds
-from daskmoe.errors import InvalidOptionError
+from daskmoe.api.hooks import HOOKS
+from daskmoe.engine import plan_passes, run_rounds
 from daskmoe.model import MixtureOfExperts, open_model
-from daskmoe.options import ON_ERROR, check_choice, check_integer, local_fit_options
-from daskmoe.rows import Data, match_schema, plan_partitions, source_of
-
-Rounds = int | Literal["converged"]
+from daskmoe.options import FitOptions, OnError, Rounds, check_rounds
+from daskmoe.rows import Data
 
 
 def refine(
@@ -23,7 +17,7 @@ def refine(
     *,
     rounds: Rounds = 3,
     partitions: int | str | None = None,
-    on_error: str = "raise",
+    on_error: OnError = "raise",
 ) -> MixtureOfExperts:
     """Maximize the penalized log-likelihood of all rows from a model that is at hand.
 
@@ -81,31 +75,15 @@ def refine(
     >>> bool(model.log_likelihood(data) > truth.log_likelihood(data))
     True
     """
-    most = check_rounds("rounds", rounds, 1)
-    check_choice("on_error", on_error, ON_ERROR)
+    rounds = check_rounds("rounds", rounds, 1)
     if isinstance(model, str | os.PathLike):
         model = open_model(model)
-    dataset, source = source_of(data)
-    schema = match_schema(dataset, model.rows, need_target=True)
-    request = FitRequest(
-        source=source,
-        schema=schema,
-        partitions=plan_partitions(dataset, schema, partitions),
-        options=local_fit_options(n_experts=model.n_experts, family=model.family),
-        support_size=1,
-        seed=0,
-        on_error="skip" if on_error == "skip" else "raise",
-        checkpoint=None,
+    options = FitOptions(
+        n_experts=model.n_experts,
+        family=model.family,
+        partitions=partitions,
+        refine=rounds,
+        random_state=0,
+        on_error=on_error,
     )
-    refined = label_refinement(model, refine_rounds(request, model.parameters, most, None))
-    report_refinement(refined, most)
-    return refined
-
-
-def check_rounds(name: str, rounds: Any, minimum: int) -> int | None:
-    """Most rounds, None for as many as it takes; `InvalidOptionError` for anything else."""
-    if rounds == "converged":
-        return None
-    if isinstance(rounds, str):
-        raise InvalidOptionError(f"{name}: expected a number of rounds or 'converged', got {rounds!r}.")
-    return check_integer(name, rounds, minimum)
+    return run_rounds(plan_passes(data, model.rows, options), HOOKS, model)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
+from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
 import xarray as xr
 
+from daskmoe.engine.outcomes import Ending
 from daskmoe.errors import ConvergenceWarning
 from daskmoe.model import MixtureOfExperts
-from daskmoe.rows.names import PARTITION
+from daskmoe.model.history import outcomes_of
+from daskmoe.rows.names import PARTITION, STATUS, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -20,22 +23,26 @@ _NAMED: Final = 5
 _ITERATED: Final = ("reduction", "whole")
 
 
-def report_fit(model: MixtureOfExperts) -> None:
+def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
     """Log what a fit left out, and warn of a fit or an aggregation that did not converge.
 
     Parameters
     ----------
     model : MixtureOfExperts
         As computed; a lazy fit is reported by whoever computes it.
+    endings : sequence of Ending
+        How its partitions ended.
 
     Warns
     -----
     ConvergenceWarning
-        At the line that called the caller.
+        At the line that called the package.
     """
     found = model.diagnostics
     if found is None:
         return
+    if kept := sum(ending.kept for ending in endings):
+        logger.info("%d of %d partitions were taken from their checkpoints", kept, len(endings))
     if "dropped_rows" in found:
         _report_rows(found, skipped=model.options.get("on_error") == "skip")
     if "weight" in found:
@@ -47,13 +54,11 @@ def report_fit(model: MixtureOfExperts) -> None:
             "%d of %d partitions were left out: %s%s",
             len(reasons), found.sizes[PARTITION], "; ".join(reasons[:_NAMED]), more,
         )  # fmt: skip
-    short = int(np.count_nonzero(found["status"] == "not converged")) if "status" in found else 0
+    short = outcomes_of(found).count(Outcome.NOT_CONVERGED)
     if short and found.sizes[PARTITION] == 1:
-        warnings.warn(
+        _warn(
             f"The fit did not converge in {int(found['passes'][0])} passes: the model may be short of a "
-            "maximum of the likelihood. Use fewer experts, or go on with daskmoe.refine.",
-            ConvergenceWarning,
-            stacklevel=3,
+            "maximum of the likelihood. Use fewer experts, or go on with daskmoe.refine."
         )
     elif short:
         logger.warning(
@@ -64,49 +69,54 @@ def report_fit(model: MixtureOfExperts) -> None:
         )
     chosen = found.attrs.get("aggregation")
     if chosen in _ITERATED and not found.attrs["converged"]:
-        warnings.warn(
+        _warn(
             f"The aggregation {chosen!r} did not converge in {found.sizes['iteration']} iterations. "
-            "Refine the model (daskmoe.refine, --refine) or use another aggregation.",
-            ConvergenceWarning,
-            stacklevel=3,
+            "Refine the model (daskmoe.refine, --refine) or use another aggregation."
         )
 
 
-def report_refinement(model: MixtureOfExperts, rounds: int | str | None) -> None:
+def report_refinement(model: MixtureOfExperts, rounds: int | str) -> None:
     """Warn of a refinement that was to converge and did not; rounds in a number may end before.
 
     Parameters
     ----------
     model : MixtureOfExperts
         Refined.
-    rounds : int, "converged" or None
-        What was asked for; None is "converged".
+    rounds : int or "converged"
+        What was asked for.
 
     Warns
     -----
     ConvergenceWarning
-        At the line that called the caller.
+        At the line that called the package.
     """
     found = model.diagnostics
-    if rounds not in (None, "converged") or found is None or found.attrs["refinement_converged"]:
+    if rounds != "converged" or found is None or found.attrs["refinement_converged"]:
         return
     count = found.sizes["round"]
-    warnings.warn(
+    _warn(
         f"The refinement did not converge in {count} round{'s' if count > 1 else ''}: the model is not at a "
         "maximum of the likelihood and has no standard errors. Go on with daskmoe.refine, or use fewer "
-        "experts; diagnostics['round_objective'] shows how far it came.",
-        ConvergenceWarning,
-        stacklevel=3,
+        "experts; diagnostics['round_objective'] shows how far it came."
     )
+
+
+def _warn(message: str) -> None:
+    """A `ConvergenceWarning` at the line that called the package, however deep in it this is."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] == "daskmoe":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, ConvergenceWarning, stacklevel=level)
 
 
 def left_out(model: MixtureOfExperts) -> dict[str, str]:
     """Labels of the partitions that a fit left out, and why."""
     found = model.diagnostics
-    if found is None or "status" not in found:
+    outcomes = outcomes_of(found)
+    if found is None or not outcomes:
         return {}
-    statuses = zip(found[PARTITION].values, found["status"].values, strict=True)
-    return {str(label): str(status) for label, status in statuses if str(status).startswith("left out")}
+    ends = zip(found[PARTITION].values, found[STATUS].values, outcomes, strict=True)
+    return {str(label): str(status) for label, status, end in ends if end is Outcome.LEFT_OUT}
 
 
 def _report_weight(found: xr.Dataset, params: xr.Dataset) -> None:

@@ -9,17 +9,21 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import click
 
 import daskmoe
-from daskmoe.api.refine import Rounds
-from daskmoe.api.reporting import left_out, report_fit
+from daskmoe.api.hooks import HOOKS
+from daskmoe.api.reporting import left_out
 from daskmoe.cli.cluster import ClusterChoice, connect, resumable, show_progress
 from daskmoe.cli.demo import DemoOptions, free_folder, run_demo
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT
+from daskmoe.cli.fit_options import fit_options
+from daskmoe.engine import plan_request
+from daskmoe.engine import run as run_fit
 from daskmoe.errors import (
     DaskMoEError,
     InvalidDataError,
@@ -28,8 +32,8 @@ from daskmoe.errors import (
     SchemaError,
     StoreError,
 )
-from daskmoe.model.store import save_zarr
-from daskmoe.options import AGGREGATIONS, METHODS, ON_ERROR
+from daskmoe.model.store import require_new, save_zarr
+from daskmoe.options import METHODS, FitOptions, Method
 
 logger = logging.getLogger(__name__)
 
@@ -113,13 +117,6 @@ def _choose_cluster(workers: int | None, scheduler: str | None, scheduler_file: 
     return choice
 
 
-def _rounds(context: click.Context, parameter: click.Parameter, value: str) -> Rounds:
-    """A number of rounds, or ``converged``."""
-    if value == "converged":
-        return "converged"
-    return int(click.IntRange(min=0).convert(cast(Any, value), parameter, context))
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="daskmoe", message="%(prog)s %(version)s")
 @verbose_option
@@ -153,7 +150,7 @@ def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: 
     """Simulate a store, fit it on worker processes, compare with the truth: a minute on two cores."""
     choice = _choose_cluster(**cluster)
     folder = free_folder(Path("daskmoe-demo")) if output is None else output
-    _require_new(folder)
+    require_new(folder)
     logger.info("The demo goes to the folder %s.", folder)
     with connect(choice) as client:
         result = run_demo(client, DemoOptions(folder, rows, partitions, seed))
@@ -163,52 +160,15 @@ def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: 
 @commands.command()
 @click.argument("store")
 @click.option("--target", required=True, help="Variable to predict.")
-@click.option("--n-experts", type=click.IntRange(min=1), required=True, help="Experts of the model.")
-@click.option("--features", metavar="A,B,...", help="Variables to predict from.  [default: all that fit]")
-@click.option(
-    "--partitions",
-    metavar="NUMBER|NAME",
-    help="Number of row ranges, or a coordinate with one partition a value.  [default: the target's chunks]",
-)
-@click.option(
-    "--aggregation", type=click.Choice(AGGREGATIONS), default="auto", help="Estimator of the model."
-)
-@click.option(
-    "--support",
-    metavar="labelled|features|synthetic|STORE",
-    default="labelled",
-    help="What may leave a partition: rows with responses, rows of features, none; or a store of such rows.",
-)
-@click.option(
-    "--n-local-experts", type=click.IntRange(min=1), help="Experts of local fits.  [default: as the model]"
-)
-@click.option("--support-size", type=click.IntRange(min=1), default=2000, help="Rows of the support sample.")
-@click.option(
-    "--sample-weight", metavar="NAME", help="Variable of row weights, which count as repeated rows."
-)
-@click.option(
-    "--refine",
-    metavar="ROUNDS|converged",
-    default="0",
-    callback=_rounds,
-    help="Most rounds of refinement over all partitions, or as many as it takes.",
-)
-@click.option(
-    "--on-error", type=click.Choice(ON_ERROR), default="raise", help="What bad rows and partitions do."
-)
-@click.option("--seed", type=int, help="Seed of all randomness.")
-@click.option("--checkpoint", type=click.Path(), help="Folder that keeps finished local fits.")
+@fit_options
 @click.option(
     "--output", type=click.Path(), required=True, help="Model to write: Zarr, or netCDF if it ends in .nc."
 )
 @cluster_options
 def fit(
     store: str,
+    target: str,
     output: str,
-    features: str | None,
-    partitions: str | None,
-    seed: int | None,
-    refine: Rounds,
     workers: int | None,
     scheduler: str | None,
     scheduler_file: str | None,
@@ -216,20 +176,11 @@ def fit(
 ) -> int:
     """Fit a model to a Zarr STORE and write it."""
     choice = _choose_cluster(workers, scheduler, scheduler_file)
-    _require_new(Path(output))
-    if refine and options["aggregation"] == "weighted":
-        raise click.UsageError("Expected --refine 0 with --aggregation weighted, whose gates are nested.")
-    names = features.split(",") if features else None
-    split = int(partitions) if partitions and partitions.isdecimal() else partitions
-    # Built before the cluster starts, so that bad input is said at once.
-    job = daskmoe.fit(store, features=names, partitions=split, random_state=seed, compute=False, **options)
+    require_new(output)
+    # Planned before the cluster starts, so that bad input is said at once.
+    request = plan_request(store, target, FitOptions(**options))
     with resumable(options["checkpoint"]), connect(choice) as client:
-        with show_progress(client, job, "moe-local-fit", "Partitions fitted"):
-            model = job.compute()
-        report_fit(model)
-        if refine:
-            on_error = options["on_error"]
-            model = daskmoe.refine(model, store, rounds=refine, partitions=split, on_error=on_error)
+        model = run_fit(request, HOOKS, partial(show_progress, client))
     _save(model, output)
     return PARTITIONS_LEFT_OUT if left_out(model) else DONE
 
@@ -242,7 +193,7 @@ def fit(
 def predict(model: str, store: str, output: str, **cluster: Any) -> None:
     """Predict the target of MODEL on the rows of STORE, chunk by chunk."""
     choice = _choose_cluster(**cluster)
-    _require_new(Path(output))
+    require_new(output)
     prediction = daskmoe.open_model(model).predict(store)
     with connect(choice):
         save_zarr(prediction.to_dataset(), output)
@@ -261,10 +212,15 @@ def predict(model: str, store: str, output: str, **cluster: Any) -> None:
     "--output", type=click.Path(), required=True, help="Model to write: Zarr, or netCDF if it ends in .nc."
 )
 def aggregate(
-    models: tuple[str, ...], support: str, n_experts: int | None, method: str, seed: int | None, output: str
+    models: tuple[str, ...],
+    support: str,
+    n_experts: int | None,
+    method: Method,
+    seed: int | None,
+    output: str,
 ) -> None:
     """Join models that were fitted elsewhere into one."""
-    _require_new(Path(output))
+    require_new(output)
     joined = daskmoe.aggregate(models, support, n_experts=n_experts, method=method, random_state=seed)
     _save(joined, output)
 
@@ -274,13 +230,6 @@ def aggregate(
 def summary(model: str) -> None:
     """Print what is in a saved MODEL."""
     click.echo(daskmoe.open_model(model).summary())
-
-
-def _require_new(path: Path) -> None:
-    if path.exists():
-        raise OutputExistsError(
-            f"{path}: exists already and is not overwritten; remove it or choose another path."
-        )
 
 
 def _save(model: daskmoe.MixtureOfExperts, output: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,14 +13,16 @@ import numpy as np
 import scipy
 from distributed import Client
 
-from daskmoe.api.fit import fit, fit_local
-from daskmoe.api.reporting import report_fit
+from daskmoe.api.fit import fit_local
+from daskmoe.api.hooks import HOOKS
 from daskmoe.api.simulate import simulate
 from daskmoe.cli.cluster import show_progress
 from daskmoe.cli.demo_figure import draw_demo_figure
+from daskmoe.engine import plan_request, run
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.store import save_zarr
 from daskmoe.numerics.base.parameters import FloatArray
+from daskmoe.options import Aggregation, FitOptions
 from daskmoe.rows import open_store
 
 logger = logging.getLogger(__name__)
@@ -141,20 +144,12 @@ def _fit_one_partition(simulation: Simulation, options: DemoOptions) -> tuple[Mi
 
 
 def _fit_all(
-    client: Client, simulation: Simulation, options: DemoOptions, aggregation: str
+    client: Client, simulation: Simulation, options: DemoOptions, aggregation: Aggregation
 ) -> tuple[MixtureOfExperts, float]:
     started = time.perf_counter()
-    job = fit(
-        simulation.training,
-        simulation.truth.target,
-        n_experts=_EXPERTS,
-        aggregation=aggregation,
-        random_state=options.seed,
-        compute=False,
-    )
-    with show_progress(client, job, "moe-local-fit", "Partitions fitted"):
-        model = job.compute()
-    report_fit(model)
+    wanted = FitOptions(n_experts=_EXPERTS, aggregation=aggregation, random_state=options.seed)
+    request = plan_request(simulation.training, simulation.truth.target, wanted)
+    model = run(request, HOOKS, partial(show_progress, client))
     return model, time.perf_counter() - started
 
 

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from daskmoe.engine.outcomes import Outcome
 from daskmoe.engine.results import FitResult, PartitionResult
+from daskmoe.engine.seeds import Seed, generator
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import PartitionError
 from daskmoe.numerics.base.observations import merge_moments
@@ -18,9 +20,6 @@ from daskmoe.numerics.combine.expansion import Pilot
 from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
 from daskmoe.numerics.combine.supports import pool_support, synthetic_support
 from daskmoe.numerics.families import get_family
-
-# Beside the pilot's: no partition draws from it.
-_SYNTHETIC_SEED = 2**31 + 1
 
 
 class AggregationPlan(NamedTuple):
@@ -61,9 +60,9 @@ def aggregate_partitions(
     PartitionError
         If every partition was left out.
     """
-    fitted = [r for r in results if r.estimate.parameters is not None]
+    fitted = [r for r in results if r.ending.outcome is not Outcome.LEFT_OUT]
     if not fitted:
-        reasons = "; ".join(sorted({r.estimate.status for r in results})[:3])
+        reasons = "; ".join(sorted({r.ending.status for r in results})[:3])
         raise PartitionError(f"Expected at least one partition that can be fitted, got none: {reasons}")
     with single_threaded_blas():
         support, origin = _support(plan, results, given)
@@ -78,10 +77,9 @@ def _support(
         return given, None
     fitted = [(r, share) for r, share in zip(results, plan.shares, strict=True) if r.moments is not None]
     if plan.synthetic:
-        seeds = np.random.SeedSequence(plan.seed, spawn_key=(_SYNTHETIC_SEED,))
         known = [r.moments for r, _ in fitted if r.moments is not None]
         sizes = [share for _, share in fitted]
-        support = synthetic_support(known, sizes, np.random.default_rng(seeds))
+        support = synthetic_support(known, sizes, generator(plan.seed, Seed.SYNTHETIC_SUPPORT))
     else:
         sizes = [len(r.support.features) if r.estimate.weight > 0 else 0 for r, _ in fitted]
         weights = np.array([r.estimate.weight for r, _ in fitted])
@@ -105,8 +103,10 @@ def _aggregate(
         pooled = reduce(merge_moments, known)
         return one_shot_estimator(expansions, locals_, weights, support, pooled, pilot, family)
     if plan.method == "auto" and expansions:
+        # The same draws whatever the seed: the choice is no part of what it makes random.
+        rng = generator(0, Seed.DRAWN_RESPONSES)
         return independent_estimator(
-            expansions, locals_, weights, support, origin, known, plan.n_experts, family
+            expansions, locals_, weights, support, origin, known, plan.n_experts, family, rng
         )
     method = "reduction" if plan.method == "auto" else plan.method
     return aggregate_estimates(method, locals_, weights, support, plan.n_experts, family)

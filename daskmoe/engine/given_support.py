@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from dask.base import compute
 
+from daskmoe.engine.seeds import Seed, generator
 from daskmoe.errors import InvalidDataError
 from daskmoe.numerics.base.parameters import FloatArray, SupportSample
 from daskmoe.rows import RowSchema, SampleWindow, extract_rows, open_store, plan_sample, read_box
@@ -16,8 +17,6 @@ from daskmoe.rows import RowSchema, SampleWindow, extract_rows, open_store, plan
 _MOST_ROWS = 10_000
 # More than are used: some may be incomplete.
 _DRAWN_ROWS = 40_000
-# Beside those of the pilot and of the synthetic support.
-_SEED = 2**31 + 2
 
 
 def plan_support(data: str | xr.Dataset, schema: RowSchema, seed: int) -> tuple[SampleWindow, ...]:
@@ -41,7 +40,7 @@ def plan_support(data: str | xr.Dataset, schema: RowSchema, seed: int) -> tuple[
         raise InvalidDataError("support: expected a sample dimension of the fit, got none of them.")
     if not math.prod(ds.sizes[dim] for dim in schema.sample_dims):
         raise InvalidDataError("support: expected at least one row, got no rows.")
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SEED,)))
+    rng = generator(seed, Seed.GIVEN_SUPPORT)
     # Pieces of a dataset are all in memory at once, and must hold no more than the sample.
     return plan_sample(ds, schema, _DRAWN_ROWS, rng, apart=isinstance(data, xr.Dataset))
 
@@ -99,7 +98,7 @@ def read_support(
             "rows. Drop incomplete rows from it."
         )
     if len(features) > _MOST_ROWS:
-        rng = np.random.default_rng(seed)
+        rng = generator(seed, Seed.GIVEN_ROWS)
         features = features[np.sort(rng.choice(len(features), _MOST_ROWS, replace=False))]
     return SupportSample(features, None, np.full(len(features), 1.0 / len(features)))
 

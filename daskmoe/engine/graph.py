@@ -13,10 +13,11 @@ from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
 from daskmoe.engine.aggregation import aggregate_partitions
-from daskmoe.engine.given_support import plan_support, read_support, support_pieces
+from daskmoe.engine.given_support import read_support, support_pieces
 from daskmoe.engine.identity import content_of, nonce_of
+from daskmoe.engine.passes import partition_tasks, shared_plan
 from daskmoe.engine.pilot import fit_pilot, read_sample
-from daskmoe.engine.request import FitRequest, GivenSupport, partition_shares, piece_of, task_plan
+from daskmoe.engine.request import FitRequest, GivenSupport, piece_of, support_shares, task_plan
 from daskmoe.engine.results import FitResult
 from daskmoe.engine.tasks import fit_partition
 from daskmoe.rows import SampleWindow
@@ -31,16 +32,10 @@ _MOST_HELD_ROWS = 250_000
 def build_fit(request: FitRequest) -> Delayed:
     """The delayed `FitResult` of a request."""
     token = request.token
-    shared = delayed(task_plan(request), name=f"moe-plan-{token}", traverse=False)
+    shared = shared_plan(request, token)
     pilot = _build_pilot(request, shared) if request.sample else None
-    local_fit = delayed(fit_partition, pure=False, traverse=False)
-    results = [
-        local_fit(
-            shared, partition, share, piece_of(request, partition), pilot,
-            dask_key_name=f"moe-local-fit-{token}-{partition.index}",
-        )
-        for partition, share in partition_shares(request)
-    ]  # fmt: skip
+    shares = support_shares(request)
+    results = partition_tasks(request, f"moe-local-fit-{token}", fit_partition, shared, pilot, own=shares)
     aggregate = delayed(aggregate_partitions, pure=False)
     given, plan = _build_support(request), request.aggregation
     key = f"moe-aggregate-{tokenize(token, plan, given)}"
@@ -51,14 +46,13 @@ def _build_support(request: FitRequest) -> Delayed | None:
     """The task that reads the caller's own support, if there is one."""
     if not isinstance(request.support, GivenSupport):
         return None
-    data, schema = request.support
+    data, schema, windows = request.support
     content = content_of(data, [variable.name for variable in schema.variables])
-    key = f"moe-support-{tokenize(content, nonce_of(data), schema.to_json(), request.seed)}"
-    windows = plan_support(data, schema, request.seed)
+    key = f"moe-support-{tokenize(content, nonce_of(data), schema.to_json(), request.options.seed)}"
     pieces = support_pieces(data, schema, windows)
     path = data if isinstance(data, str) else None
     read = delayed(read_support, pure=False, traverse=False)
-    return cast(Delayed, read(path, schema, request.seed, windows, pieces, dask_key_name=key))
+    return cast(Delayed, read(path, schema, request.options.seed, windows, pieces, dask_key_name=key))
 
 
 def _build_pilot(request: FitRequest, shared: Delayed) -> Delayed:
@@ -86,8 +80,8 @@ def fit_directly(request: FitRequest) -> FitResult:
     ]
     pilot = fit_pilot(plan, samples) if samples else None
     results = [
-        fit_partition(plan, partition, share, piece_of(request, partition), pilot)
-        for partition, share in partition_shares(request)
+        fit_partition(plan, partition, piece_of(request, partition), pilot, share)
+        for partition, share in zip(request.partitions, support_shares(request), strict=True)
     ]
     return aggregate_partitions(request.aggregation, results, pilot, None)
 

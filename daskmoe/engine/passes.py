@@ -18,6 +18,39 @@ from daskmoe.rows import Partition
 _FAN_IN = 16
 
 
+def shared_plan(request: FitRequest, token: str) -> Delayed:
+    """What all tasks of a request share, as a task of its own."""
+    return cast(Delayed, delayed(task_plan(request), name=f"moe-plan-{token}", traverse=False))
+
+
+def partition_tasks(
+    request: FitRequest,
+    key: str,
+    task: Callable[..., Any],
+    plan: Delayed,
+    *shared: Delayed | None,
+    own: Sequence[Any] | None = None,
+) -> list[Delayed]:
+    """One task a partition, which opens its rows or is handed its piece of a dataset.
+
+    ``task`` is called with the plan, the partition, its piece, what is ``shared`` and, where each is handed
+    something of its ``own``, that. Keys are ``key`` with the partition's number behind.
+    """
+    call = delayed(task, pure=False, traverse=False)
+    last = [()] * len(request.partitions) if own is None else [(value,) for value in own]
+    return [
+        call(
+            plan,
+            partition,
+            piece_of(request, partition),
+            *shared,
+            *more,
+            dask_key_name=f"{key}-{partition.index}",
+        )
+        for partition, more in zip(request.partitions, last, strict=True)
+    ]
+
+
 def run_sum(
     request: FitRequest,
     name: str,
@@ -45,16 +78,8 @@ def build_sum(
 ) -> Delayed:
     """The graph of one pass; building it computes nothing."""
     token = tokenize(request.token, name, function)
-    plan = delayed(task_plan(request), name=f"moe-plan-{token}", traverse=False)
-    shared = delayed(function, name=f"{name}-point-{token}", traverse=False, pure=False)
-    evaluate = delayed(_evaluate, pure=False, traverse=False)
-    parts = [
-        evaluate(
-            plan, shared, partition, piece_of(request, partition),
-            dask_key_name=f"{name}-{token}-{partition.index}",
-        )
-        for partition in request.partitions
-    ]  # fmt: skip
+    point = delayed(function, name=f"{name}-point-{token}", traverse=False, pure=False)
+    parts = partition_tasks(request, f"{name}-{token}", _evaluate, shared_plan(request, token), point)
     combine = delayed(_sum, pure=False)
     level = 0
     while len(parts) > 1 or level == 0:
@@ -63,16 +88,16 @@ def build_sum(
             for i in range(0, len(parts), _FAN_IN)
         ]
         level += 1
-    return cast(Delayed, parts[0])
+    return parts[0]
 
 
 def _evaluate(
-    plan: TaskPlan, function: Callable[[Observations], Any], partition: Partition, piece: xr.Dataset | None
+    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, function: Callable[[Observations], Any]
 ) -> Any:
     """The function of one partition's rows; None for a partition that is left out."""
 
     def work() -> Any:
-        rows = read_rows(plan, partition, piece, plan.on_error)
+        rows = read_rows(plan, partition, piece, plan.options.on_error)
         return function(rows) if rows.n_rows and rows.total_weight > 0 else None
 
     outcome = attempt(plan, partition, work)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -14,7 +14,7 @@ from dask.base import tokenize
 from daskmoe.engine.aggregation import AggregationPlan
 from daskmoe.engine.identity import content_of, nonce_of
 from daskmoe.engine.tasks import Sends, TaskPlan
-from daskmoe.numerics.base.policies import LocalFit
+from daskmoe.options import FitOptions
 from daskmoe.rows import Partition, RowSchema, SampleWindow, read_box
 
 
@@ -26,15 +26,18 @@ class GivenSupport(NamedTuple):
     data : str or xr.Dataset
     schema : RowSchema
         The fit's, matched to ``data``.
+    windows : tuple of SampleWindow
+        The rows to read.
     """
 
     data: str | xr.Dataset
     schema: RowSchema
+    windows: tuple[SampleWindow, ...]
 
 
 @dataclass(frozen=True)
 class FitRequest:
-    """A validated request to fit.
+    """A validated request: to fit, or to pass over the data of a model.
 
     Attributes
     ----------
@@ -42,20 +45,11 @@ class FitRequest:
         Path or URL of a Zarr store, or a dataset, lazy or in memory.
     schema : RowSchema
     partitions : tuple of Partition
-    options : LocalFit
-    support_size : int
-        S, rows of the support sample over all partitions.
-    seed : int
-    on_error : {"raise", "skip"}
-    checkpoint : str or None
+    options : FitOptions
     sample : tuple of SampleWindow
         Rows of the pilot's sample; none where there is no shared start.
     sample_rows : int
         How many of these rows that are complete the pilot is fitted to.
-    method : str
-        ``"auto"`` or one of `daskmoe.options.METHODS`.
-    n_experts : int or None
-        K of the result; None for that of the local fits.
     support : str or GivenSupport
         One of `daskmoe.options.SUPPORTS`, or the caller's own rows.
     """
@@ -63,21 +57,15 @@ class FitRequest:
     source: str | xr.Dataset
     schema: RowSchema
     partitions: tuple[Partition, ...]
-    options: LocalFit
-    support_size: int
-    seed: int
-    on_error: Literal["raise", "skip"]
-    checkpoint: str | None
+    options: FitOptions
     sample: tuple[SampleWindow, ...] = ()
     sample_rows: int = 0
-    method: str = "reduction"
-    n_experts: int | None = None
     support: str | GivenSupport = "labelled"
 
     @property
     def sends(self) -> Sends:
         """What a partition sends: rows if the support is made of them, responses if there is a pilot."""
-        alone = self.method == "auto" and not self.sample and len(self.partitions) > 1
+        alone = self.options.aggregation == "auto" and not self.sample and len(self.partitions) > 1
         rows = self.support in ("labelled", "features")
         return Sends(rows, rows and bool(self.sample), alone)
 
@@ -93,43 +81,48 @@ class FitRequest:
         used = {*(v.name for v in self.schema.variables), self.schema.target, self.schema.weight}
         used |= {part.where[0] for part in self.partitions if part.where is not None}
         source = content_of(self.source, {name for name in used if name is not None})
+        seen = self.options.in_tasks()
+        # Another version may fit the same request in another way.
+        code = version("daskmoe"), seen.local
         return str(
-            tokenize(
-                # Another version may fit the same request in another way.
-                version("daskmoe"), source, self.schema.to_json(), self.partitions, self.options,
-                self.support_size, self.seed, self.on_error, self.sample, self.sends,
-            )
-        )  # fmt: skip
+            tokenize(code, source, self.schema.to_json(), self.partitions, seen, self.sample, self.sends)
+        )
 
     @property
     def aggregation(self) -> AggregationPlan:
         """How the local estimators become one model."""
-        shares = tuple(share for _, share in partition_shares(self))
-        size = self.options.n_experts if self.n_experts is None else self.n_experts
+        options = self.options
+        shares = tuple(support_shares(self))
         synthetic = self.support == "synthetic"
-        return AggregationPlan(self.method, size, self.options.family, synthetic, shares, self.seed)
+        return AggregationPlan(
+            options.aggregation, options.n_experts, options.family, synthetic, shares, options.seed
+        )
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The options that a model remembers; JSON can hold them."""
+        return self.options.recorded() | {"partitions": len(self.partitions)}
 
 
 def task_plan(request: FitRequest) -> TaskPlan:
     """What all tasks of a request share."""
-    path = request.source if isinstance(request.source, str) else None
+    folder = request.options.checkpoint
     return TaskPlan(
-        path, request.schema, request.options, request.seed, request.on_error, request.checkpoint,
-        request.kept_token if request.checkpoint else "", request.sends, request.sample_rows,
-    )  # fmt: skip
+        source=request.source if isinstance(request.source, str) else None,
+        schema=request.schema,
+        options=request.options.in_tasks(),
+        checkpoint=None if folder is None else str(folder),
+        token=request.kept_token if folder else "",
+        sends=request.sends,
+        sample_rows=request.sample_rows,
+    )
 
 
-def partition_shares(request: FitRequest) -> list[tuple[Partition, int]]:
-    """Every partition with its share of the support's rows."""
-    shares = support_shares([p.n_rows for p in request.partitions], request.support_size)
-    return list(zip(request.partitions, shares, strict=True))
-
-
-def support_shares(rows: list[int], support_size: int) -> list[int]:
+def support_shares(request: FitRequest) -> list[int]:
     """Support rows of each partition, in proportion to its rows, at least one each."""
-    cumulative = np.cumsum(np.asarray(rows, dtype=np.int64))
+    cumulative = np.cumsum(np.asarray([p.n_rows for p in request.partitions], dtype=np.int64))
     total = int(cumulative[-1])
-    size = min(support_size, total)
+    size = min(request.options.support_size, total)
     # Differences of rounded cumulative quotas add up to the size exactly.
     bounds = np.concatenate([[0], np.rint(cumulative * (size / total)).astype(np.int64)])
     return [int(share) for share in np.maximum(np.diff(bounds), 1)]

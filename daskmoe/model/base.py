@@ -12,6 +12,7 @@ import xarray as xr
 from daskmoe.errors import InvalidDataError
 from daskmoe.model import store as storage
 from daskmoe.model import uncertainty
+from daskmoe.model.history import weight_of
 from daskmoe.model.labels import check_params, label_parameters, parameters_from
 from daskmoe.model.store import ModelParts
 from daskmoe.model.summary import summarize
@@ -26,7 +27,7 @@ class LabelledModel:
 
     Parameters
     ----------
-    params, diagnostics, local_estimates, family, rows, options
+    params, diagnostics, local_estimates, family, rows, options, weight
         As of `MixtureOfExperts`.
     """
 
@@ -39,9 +40,11 @@ class LabelledModel:
         family: str,
         rows: RowSchema,
         options: Mapping[str, Any],
+        weight: float | None = None,
     ) -> None:
         check_params(params, rows, get_family(family))
-        self._parts = ModelParts(params, diagnostics, local_estimates, family, rows, dict(options))
+        known = weight_of(diagnostics) if weight is None else weight
+        self._parts = ModelParts(params, diagnostics, local_estimates, family, rows, dict(options), known)
 
     @classmethod
     def from_parameters(
@@ -53,10 +56,11 @@ class LabelledModel:
         options: Mapping[str, Any] | None = None,
         diagnostics: xr.Dataset | None = None,
         local: xr.Dataset | None = None,
+        weight: float | None = None,
     ) -> Self:
         """The model with these parameters, labelled by ``rows``."""
         params = label_parameters(parameters, rows, get_family(family))
-        return cls(params, diagnostics, local, family=family, rows=rows, options=options or {})
+        return cls(params, diagnostics, local, family=family, rows=rows, options=options or {}, weight=weight)
 
     @property
     def params(self) -> xr.Dataset:
@@ -103,6 +107,11 @@ class LabelledModel:
     def options(self) -> dict[str, Any]:
         """A copy of the options of the fit."""
         return dict(self._parts.options)
+
+    @property
+    def weight(self) -> float | None:
+        """Sum of the row weights of the last fit, or its number of rows; None where nothing says it."""
+        return self._parts.weight
 
     @property
     def target(self) -> str:

@@ -31,6 +31,8 @@ class MixtureOfExperts(LabelledModel):
         What a row is.
     options : mapping
         Options of the fit; JSON can hold them.
+    weight : float, optional
+        Sum of the row weights of the fit; by default as its diagnostics say.
 
     Raises
     ------

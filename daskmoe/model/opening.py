@@ -36,4 +36,5 @@ def open_model(path: str | os.PathLike[str]) -> MixtureOfExperts:
         family=parts.family,
         rows=parts.rows,
         options=parts.options,
+        weight=parts.weight,
     )

@@ -32,6 +32,7 @@ from daskmoe.rows.names import (
     ATTR_ROWS,
     ATTR_SCHEMA_VERSION,
     ATTR_VERSION,
+    ATTR_WEIGHT,
     DIAGNOSTICS,
     LOCAL_ESTIMATES,
     PART_SEPARATOR,
@@ -51,6 +52,8 @@ class ModelParts(NamedTuple):
     rows : RowSchema
     options : mapping
         The options of the fit; JSON can hold them.
+    weight : float or None
+        Sum of the row weights of the last fit.
     """
 
     params: xr.Dataset
@@ -59,6 +62,7 @@ class ModelParts(NamedTuple):
     family: str
     rows: RowSchema
     options: Mapping[str, Any]
+    weight: float | None = None
 
 
 def flatten(parts: ModelParts) -> xr.Dataset:
@@ -70,6 +74,7 @@ def flatten(parts: ModelParts) -> xr.Dataset:
         ATTR_FAMILY: parts.family,
         ATTR_ROWS: parts.rows.to_json(),
         ATTR_OPTIONS: json.dumps(dict(parts.options)),
+        ATTR_WEIGHT: json.dumps(parts.weight),
     }
     for name in PARTS:
         part = getattr(parts, name)
@@ -112,6 +117,8 @@ def unflatten(flat: xr.Dataset, source: str) -> ModelParts:
         rows = RowSchema.from_json(flat.attrs[ATTR_ROWS])
         options = json.loads(flat.attrs[ATTR_OPTIONS])
         family = str(flat.attrs[ATTR_FAMILY])
+        # Version 0.1.0 stored none.
+        weight = json.loads(flat.attrs.get(ATTR_WEIGHT, "null"))
     except (KeyError, TypeError, ValueError) as error:
         raise SchemaError(f"{source}: the attributes of the model are damaged: {error!r}.") from error
     own = [name for name in flat.variables if not str(name).startswith(tuple(map(_prefix, PARTS)))]
@@ -122,6 +129,7 @@ def unflatten(flat: xr.Dataset, source: str) -> ModelParts:
         family,
         rows,
         options,
+        weight,
     )
 
 
@@ -280,18 +288,22 @@ def _exists(path: str | os.PathLike[str]) -> OutputExistsError:
     return OutputExistsError(f"{path}: {text}")
 
 
+def require_new(path: str | os.PathLike[str]) -> None:
+    """Raise `OutputExistsError` where there is something."""
+    if Path(path).exists():
+        raise _exists(path)
+
+
 @contextmanager
 def _new_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary sibling of ``path`` that takes its name when the block ends well, else is removed."""
     final = Path(path)
-    if final.exists():
-        raise _exists(path)
+    require_new(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
-        if final.exists():
-            raise _exists(path)
+        require_new(final)
         temporary.rename(final)
     finally:
         if temporary.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Final
 
 SCHEMA_VERSION: Final = 1
@@ -33,6 +34,24 @@ BOUND: Final = "bound"
 LOWER: Final = "lower"
 UPPER: Final = "upper"
 
+# Of the diagnostics of a fit, by partition.
+OUTCOME: Final = "outcome"
+STATUS: Final = "status"
+
+
+class Outcome(StrEnum):
+    """How a partition ended, as the diagnostics have it.
+
+    A local fit is done or did not converge in its passes. From a shared start a partition takes a few passes
+    only: one that is out of them is expanded where it stands, and the sum of all is the better for it.
+    """
+
+    FITTED = "fitted"
+    NOT_CONVERGED = "not converged"
+    OUT_OF_PASSES = "out of passes"
+    LEFT_OUT = "left out"
+
+
 # Parts of a saved model other than the parameters: their names carry the part's name and a dot in front, so
 # that a model is one flat dataset, which every format can hold.
 DIAGNOSTICS: Final = "diagnostics"
@@ -46,3 +65,4 @@ ATTR_CREATED: Final = "created"
 ATTR_FAMILY: Final = "family"
 ATTR_ROWS: Final = "rows"
 ATTR_OPTIONS: Final = "options"
+ATTR_WEIGHT: Final = "weight"

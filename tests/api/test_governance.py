@@ -16,11 +16,8 @@ from dask.delayed import Delayed
 import daskmoe
 from daskmoe import InvalidDataError, InvalidOptionError, MixtureOfExperts
 from daskmoe.api.comparable import support_sample
-from daskmoe.engine import FitRequest, PartitionResult, build_fit
-from daskmoe.engine.request import GivenSupport
-from daskmoe.numerics.base.policies import LocalFit
-from daskmoe.options import METHODS
-from daskmoe.rows import describe_rows, plan_partitions
+from daskmoe.engine import PartitionResult, build_fit, plan_request
+from daskmoe.options import METHODS, FitOptions
 
 FAST: dict[str, Any] = {"n_init": 3, "random_state": 0}
 K, P = 2, 3
@@ -41,19 +38,14 @@ def best(data: xr.Dataset) -> float:
     return daskmoe.fit_local(data.compute(), "y", n_experts=K, **FAST).log_likelihood(data)
 
 
-def sent(data: xr.Dataset, support: str | GivenSupport) -> list[PartitionResult]:
-    schema = describe_rows(data, "y")
-    request = FitRequest(
-        data, schema, plan_partitions(data, schema, None), LocalFit(n_experts=K, n_init=3),
-        400, 0, "raise", None, method="auto", support=support,
-    )  # fmt: skip
-    return build_fit(request).compute(scheduler="synchronous").partitions  # type: ignore[no-any-return]
+def sent(data: xr.Dataset, support: Any) -> list[PartitionResult]:
+    options = FitOptions(n_experts=K, support=support, support_size=400, **FAST)
+    return build_fit(plan_request(data, "y", options)).compute(scheduler="synchronous").partitions  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("support", ["features", "synthetic", "given"])
 def test_no_response_and_only_the_rows_that_may_leave(data: xr.Dataset, support: str) -> None:
-    given = GivenSupport(data, describe_rows(data, "y"))
-    for part in sent(data, given if support == "given" else support):
+    for part in sent(data, data if support == "given" else support):
         assert part.support.response is None
         assert len(part.support.features) == (100 if support == "features" else 0)
         assert part.expansion is not None

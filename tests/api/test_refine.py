@@ -23,7 +23,7 @@ import daskmoe
 from daskmoe import InvalidDataError, InvalidOptionError, MixtureOfExperts, NotAtOptimumError, PartitionError
 from daskmoe.cli.commands import run
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE
-from daskmoe.engine import rounds as engine
+from daskmoe.engine import passes as engine
 from daskmoe.numerics.base.parameters import MoEParameters
 
 FAST: dict[str, Any] = {"n_experts": 3, "n_init": 3, "random_state": 0}

@@ -28,6 +28,7 @@ from daskmoe.cli.commands import run
 from daskmoe.cli.demo import Row, format_table, free_folder
 from daskmoe.cli.demo_figure import draw_demo_figure
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT
+from daskmoe.engine import rounds
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,33 @@ def test_fit_writes_the_model_that_the_library_gives(
     assert capsys.readouterr().out == f"{output}\n"
     expected = daskmoe.fit(store, "y", n_experts=2, random_state=0)
     xr.testing.assert_identical(daskmoe.open_model(output).params, expected.params)
+
+
+@pytest.mark.cluster
+def test_fit_refines_as_the_library_does(
+    cluster: LocalCluster, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the moments that the fit has found: no pass is made for them."""
+    passes: list[str] = []
+    original = rounds.run_sum
+
+    def counted(request: Any, name: str, *args: Any) -> Any:
+        passes.append(name)
+        return original(request, name, *args)
+
+    monkeypatch.setattr(rounds, "run_sum", counted)
+    output = tmp_path / "model.zarr"
+    options = ("--refine", "2", "--n-init", "3", "--scheduler", cluster.scheduler_address)
+    assert run(fit_arguments(store, output, *options)) == DONE
+    found = daskmoe.open_model(output)
+    assert found.diagnostics is not None
+    assert passes == ["moe-refine"] * found.diagnostics.sizes["round"]
+    expected = daskmoe.fit(store, "y", n_experts=2, n_init=3, refine=2, random_state=0)
+    assert expected.diagnostics is not None
+    xr.testing.assert_identical(found.params, expected.params)
+    clocks = ["seconds", "round_seconds"]
+    xr.testing.assert_identical(found.diagnostics.drop_vars(clocks), expected.diagnostics.drop_vars(clocks))
+    assert found.options == expected.options
 
 
 @pytest.mark.cluster

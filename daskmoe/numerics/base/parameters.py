@@ -108,8 +108,6 @@ class LocalEstimate(NamedTuple):
         Sum of the (weighted) responsibilities of each expert: how many rows speak for it.
     seconds : float
         Time of the fit, in seconds.
-    status : str
-        ``"ok"``, ``"not converged"`` or the reason why the partition was left out.
     """
 
     parameters: MoEParameters | None
@@ -123,7 +121,6 @@ class LocalEstimate(NamedTuple):
     start_log_likelihoods: FloatArray
     expert_weights: FloatArray
     seconds: float
-    status: str
 
 
 class LargeMoE(NamedTuple):

@@ -109,6 +109,7 @@ def independent_estimator(
     moments: Sequence[Moments],
     n_experts: int,
     family: Family,
+    rng: np.random.Generator,
 ) -> Aggregate:
     """The best estimator from independent local fits where no response may leave a partition.
 
@@ -128,6 +129,8 @@ def independent_estimator(
         Position of the partition that a row of the support is of, where that is known.
     n_experts : int
     family : Family
+    rng : numpy.random.Generator
+        Draws the responses.
     """
     whole = aggregate_estimates("whole", locals_, weights, support, n_experts, family)
     if whole.chosen == "local" or max(p.n_experts for p in locals_) > n_experts:
@@ -145,7 +148,7 @@ def independent_estimator(
         candidates.insert(0, _as_aggregate(averaged, whole, locals_, weights, support, family))
     if origin is None:
         return candidates[0]
-    labelled = _with_drawn_responses(support, origin, locals_, family)
+    labelled = _with_drawn_responses(support, origin, locals_, family, rng)
     known = {candidate.chosen: _plain(candidate) for candidate in candidates}
     chosen, scores = _choose(known, labelled, family, CHOICE.drawn_margin)
     return next(c for c in candidates if c.chosen == chosen)._replace(candidates=scores)
@@ -174,10 +177,13 @@ def _as_aggregate(
 
 
 def _with_drawn_responses(
-    support: SupportSample, origin: NDArray[np.intp], locals_: Sequence[MoEParameters], family: Family
+    support: SupportSample,
+    origin: NDArray[np.intp],
+    locals_: Sequence[MoEParameters],
+    family: Family,
+    rng: np.random.Generator,
 ) -> SupportSample:
     """The support, some times over, with responses drawn from the estimate of each row's own partition."""
-    rng = np.random.default_rng(0)
     features = np.tile(support.features, (CHOICE.draws, 1))
     response = np.empty(len(features))
     own = np.tile(origin, CHOICE.draws)

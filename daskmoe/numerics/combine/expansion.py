@@ -112,7 +112,6 @@ def expand_estimate(rows: Observations, pilot: Pilot, family: Family) -> tuple[L
         start_log_likelihoods=np.empty(0),
         expert_weights=raw.mass,
         seconds=time.perf_counter() - began,
-        status="ok",
     )
     return estimate, _expansion(raw, state.parameters)
 

@@ -75,7 +75,6 @@ def fit_local_estimate(
         start_log_likelihoods=starts - coordinates.log_jacobian,
         expert_weights=mass[order],
         seconds=time.perf_counter() - began,
-        status="ok" if result.converged else "not converged",
     )
 
 

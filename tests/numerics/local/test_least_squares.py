@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from daskmoe.numerics.local.least_squares import least_squares
 
 from daskmoe.numerics.base.observations import Observations, merge_moments, moments
-from daskmoe.numerics.local.least_squares import least_squares
 
 
 @pytest.mark.parametrize("weighted", [False, True])

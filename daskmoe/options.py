@@ -14,11 +14,12 @@ import xarray as xr
 
 from daskmoe.errors import InvalidOptionError
 from daskmoe.numerics.base.policies import LocalFit
+from daskmoe.numerics.combine.registry import AGGREGATORS
 from daskmoe.numerics.families import get_family
 
-# What `numerics.combine` can make of local estimators.
+# The registry of `numerics.combine`, spelled out for type checkers.
 Method = Literal["reduction", "whole", "greedy", "weighted", "middle", "aligned"]
-Aggregation = Literal["auto", "reduction", "whole", "greedy", "weighted", "middle", "aligned"]
+Aggregation = Literal["auto", Method]
 # What may leave a partition for the support.
 Support = Literal["labelled", "features", "synthetic"]
 OnError = Literal["raise", "skip"]
@@ -250,9 +251,9 @@ class FitOptions:
             raise InvalidOptionError(
                 f"start_rows: expected at least the {self.local.n_experts} experts, got {self.start_rows}."
             )
-        if self.refine and self.aggregation == "weighted":
+        if self.refine and self.aggregation != "auto" and AGGREGATORS[self.aggregation].nested:
             raise InvalidOptionError(
-                "refine: expected 0 with aggregation='weighted', whose gates are nested."
+                f"refine: expected 0 with aggregation={self.aggregation!r}, whose gates are nested."
             )
 
     @classmethod

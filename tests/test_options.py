@@ -270,5 +270,5 @@ def test_what_an_option_cannot_be(options: dict[str, Any], message: str) -> None
 
 
 def test_the_words_are_those_of_the_registry() -> None:
-    assert set(METHODS) == set(registry._ESTIMATORS)
+    assert set(METHODS) == set(registry.AGGREGATORS)
     assert ("auto", *METHODS) == AGGREGATIONS

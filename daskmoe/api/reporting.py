@@ -14,13 +14,12 @@ from daskmoe.engine.outcomes import Ending
 from daskmoe.errors import ConvergenceWarning
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.history import outcomes_of
+from daskmoe.numerics.combine.registry import AGGREGATORS
 from daskmoe.rows.names import PARTITION, STATUS, Outcome
 
 logger = logging.getLogger(__name__)
 
 _NAMED: Final = 5
-# The others are found without iterating; "converged" is then that of a candidate that was not chosen.
-_ITERATED: Final = ("reduction", "whole")
 
 
 def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
@@ -68,7 +67,9 @@ def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
             found.sizes[PARTITION],
         )
     chosen = found.attrs.get("aggregation")
-    if chosen in _ITERATED and not found.attrs["converged"]:
+    # Others are found without iterating; "converged" is then that of a candidate that was not chosen.
+    iterated = chosen in AGGREGATORS and AGGREGATORS[chosen].iterates
+    if iterated and not found.attrs["converged"]:
         _warn(
             f"The aggregation {chosen!r} did not converge in {found.sizes['iteration']} iterations. "
             "Refine the model (daskmoe.refine, --refine) or use another aggregation."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +12,8 @@ from daskmoe.engine.results import FitResult, PartitionResult
 from daskmoe.engine.seeds import Seed, generator
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import PartitionError
-from daskmoe.numerics.base.observations import merge_moments
-from daskmoe.numerics.base.parameters import MoEParameters, SupportSample
-from daskmoe.numerics.combine.choice import independent_estimator, one_shot_estimator
+from daskmoe.numerics.base.parameters import SupportSample
+from daskmoe.numerics.combine.choice import Sent, best_estimator
 from daskmoe.numerics.combine.expansion import Pilot
 from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
 from daskmoe.numerics.combine.supports import pool_support, synthetic_support
@@ -94,19 +92,17 @@ def _aggregate(
     support: SupportSample,
     origin: NDArray[np.intp] | None,
 ) -> Aggregate:
-    weights = np.array([r.estimate.weight for r in fitted])
-    locals_: list[MoEParameters] = [p for r in fitted if (p := r.estimate.parameters) is not None]
-    known = [r.moments for r in fitted if r.moments is not None]
-    expansions = [r.expansion for r in fitted if r.expansion is not None]
+    sent = Sent(
+        [p for r in fitted if (p := r.estimate.parameters) is not None],
+        np.array([r.estimate.weight for r in fitted]),
+        [r.moments for r in fitted if r.moments is not None],
+        [r.expansion for r in fitted if r.expansion is not None],
+        support,
+        origin,
+    )
     family = get_family(plan.family)
-    if pilot is not None:
-        pooled = reduce(merge_moments, known)
-        return one_shot_estimator(expansions, locals_, weights, support, pooled, pilot, family)
-    if plan.method == "auto" and expansions:
+    if plan.method == "auto":
         # The same draws whatever the seed: the choice is no part of what it makes random.
         rng = generator(0, Seed.DRAWN_RESPONSES)
-        return independent_estimator(
-            expansions, locals_, weights, support, origin, known, plan.n_experts, family, rng
-        )
-    method = "reduction" if plan.method == "auto" else plan.method
-    return aggregate_estimates(method, locals_, weights, support, plan.n_experts, family)
+        return best_estimator(sent, pilot, plan.n_experts, family, rng)
+    return aggregate_estimates(plan.method, sent.estimates, sent.weights, support, plan.n_experts, family)

@@ -11,6 +11,7 @@ from daskmoe.engine.given_support import plan_support
 from daskmoe.engine.request import FitRequest, GivenSupport
 from daskmoe.engine.seeds import Seed, generator
 from daskmoe.errors import InvalidDataError, InvalidOptionError
+from daskmoe.numerics.combine.registry import AGGREGATORS
 from daskmoe.options import SUPPORTS, FitOptions
 from daskmoe.rows import (
     Data,
@@ -83,14 +84,16 @@ def _check_estimator(options: FitOptions, partitions: int) -> None:
     """Refuse what no local fits could be aggregated to."""
     aggregation, n_experts = options.aggregation, options.n_experts
     n_local_experts = options.local.n_experts
+    # Without a shared start "auto" is made of what "reduction" is made of.
+    kind = AGGREGATORS["reduction" if aggregation == "auto" else aggregation]
     if n_experts == n_local_experts:
         return
-    if aggregation in ("middle", "aligned"):
+    if kind.same_size:
         raise InvalidOptionError(
             f"n_local_experts: expected {n_experts}, as the result has with aggregation={aggregation!r}, got "
             f"{n_local_experts}. Use aggregation='reduction' or 'greedy'."
         )
-    if aggregation != "weighted" and n_experts > partitions * n_local_experts:
+    if not kind.nested and n_experts > partitions * n_local_experts:
         raise InvalidOptionError(
             f"n_experts: expected at most {partitions * n_local_experts}, the experts of all partitions "
             f"together, got {n_experts}."

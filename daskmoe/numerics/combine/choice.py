@@ -6,11 +6,14 @@ Pure NumPy. Both average by information; see `expansion` and `information`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.numerics.base.linalg import spread_evenly
+from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.parameters import (
     FloatArray,
     LargeMoE,
@@ -32,42 +35,59 @@ from daskmoe.numerics.transport.plan import Experts, pointwise_plan
 from daskmoe.numerics.transport.reduction import reduce_mixture, reduction_problem
 
 
-def one_shot_estimator(
-    expansions: Sequence[Expansion],
-    locals_: Sequence[MoEParameters],
-    weights: FloatArray,
-    support: SupportSample,
-    pooled: Moments,
-    pilot: Pilot,
-    family: Family,
+class Sent(NamedTuple):
+    """What the partitions sent that could be fitted, in their order.
+
+    Attributes
+    ----------
+    estimates : list of MoEParameters
+    weights : ndarray of shape (M,)
+    moments : list of Moments
+    expansions : list of Expansion
+        Of all of them or of none.
+    support : SupportSample
+    origin : ndarray of int, shape (S,), or None
+        Position of the partition that a row of the support is of, where that is known.
+    """
+
+    estimates: list[MoEParameters]
+    weights: FloatArray
+    moments: list[Moments]
+    expansions: list[Expansion]
+    support: SupportSample
+    origin: NDArray[np.intp] | None
+
+
+def best_estimator(
+    sent: Sent, pilot: Pilot | None, n_experts: int, family: Family, rng: np.random.Generator
 ) -> Aggregate:
+    """The best estimator that what was sent allows: from a shared start, by information, or the reduction."""
+    if pilot is not None:
+        return one_shot_estimator(sent, pilot, family)
+    if sent.expansions:
+        return independent_estimator(sent, n_experts, family, rng)
+    return aggregate_estimates("reduction", sent.estimates, sent.weights, sent.support, n_experts, family)
+
+
+def one_shot_estimator(sent: Sent, pilot: Pilot, family: Family) -> Aggregate:
     """The best estimator of one communication step: information-weighted, from a shared start.
 
     The maximum of the summed expansions, unless another candidate (the reduction of the local estimates, the
     pilot itself) is better on the labelled support by more than twice the standard error of the difference.
-
-    Parameters
-    ----------
-    expansions : sequence of Expansion
-    locals_ : sequence of MoEParameters
-    weights : ndarray of shape (M,)
-    support : SupportSample
-        With responses.
-    pooled : Moments
-        Of all rows; they make the prior.
-    pilot : Pilot
-    family : Family
+    The moments of all rows make the prior.
     """
+    pooled = reduce(merge_moments, sent.moments)
     n_experts = pilot.parameters.n_experts
     prior = prior_from(pooled, pilot.coordinates, n_experts, family)
     one_shot = family.from_moments(pooled) if n_experts == 1 else None
     if one_shot is None:
-        one_shot = combine_expansions(expansions, pilot, prior)
+        one_shot = combine_expansions(sent.expansions, pilot, prior)
     start = pilot.parameters if one_shot is None else one_shot
-    reduced = reduce_mixture(LargeMoE.from_estimates(list(locals_), weights), support, [start], family)
+    large = LargeMoE.from_estimates(sent.estimates, sent.weights)
+    reduced = reduce_mixture(large, sent.support, [start], family)
     candidates = {"one-shot": one_shot, "reduction": reduced.parameters, "pilot": pilot.parameters}
     known = {name: p for name, p in candidates.items() if p is not None}
-    chosen, scores = _choose(known, support, family)
+    chosen, scores = _choose(known, sent.support, family)
     order = canonical_indices(known[chosen])
     return Aggregate(
         known[chosen].take(order),
@@ -100,38 +120,14 @@ def _choose(
     return chosen, scores
 
 
-def independent_estimator(
-    expansions: Sequence[Expansion],
-    locals_: Sequence[MoEParameters],
-    weights: FloatArray,
-    support: SupportSample,
-    origin: NDArray[np.intp] | None,
-    moments: Sequence[Moments],
-    n_experts: int,
-    family: Family,
-    rng: np.random.Generator,
-) -> Aggregate:
+def independent_estimator(sent: Sent, n_experts: int, family: Family, rng: np.random.Generator) -> Aggregate:
     """The best estimator from independent local fits where no response may leave a partition.
 
     The local estimates averaged by their information, their experts matched by transport; unless another
     candidate (the reduction with the plan that moves experts whole, the middle estimator) is significantly
     better on responses drawn from the partitions' own estimates at their own rows.
-
-    Parameters
-    ----------
-    expansions, moments : sequences of Expansion and Moments
-        Of the same partitions as ``locals_``.
-    locals_ : sequence of MoEParameters
-    weights : ndarray of shape (M,)
-    support : SupportSample
-        Responses are not used.
-    origin : ndarray of int, shape (S,), or None
-        Position of the partition that a row of the support is of, where that is known.
-    n_experts : int
-    family : Family
-    rng : numpy.random.Generator
-        Draws the responses.
     """
+    locals_, weights, support = sent.estimates, sent.weights, sent.support
     whole = aggregate_estimates("whole", locals_, weights, support, n_experts, family)
     if whole.chosen == "local" or max(p.n_experts for p in locals_) > n_experts:
         return whole
@@ -143,12 +139,12 @@ def independent_estimator(
         candidates.append(aggregate_estimates("middle", locals_, weights, support, n_experts, family))
     references = [_plain(candidate) for candidate in candidates]
     references += [fitting[m] for m in spread_evenly(len(fitting), CHOICE.references) if fitting]
-    averaged = information_average(locals_, moments, expansions, references, support, family)
+    averaged = information_average(locals_, sent.moments, sent.expansions, references, support, family)
     if averaged is not None:
         candidates.insert(0, _as_aggregate(averaged, whole, locals_, weights, support, family))
-    if origin is None:
+    if sent.origin is None:
         return candidates[0]
-    labelled = _with_drawn_responses(support, origin, locals_, family, rng)
+    labelled = _with_drawn_responses(support, sent.origin, locals_, family, rng)
     known = {candidate.chosen: _plain(candidate) for candidate in candidates}
     chosen, scores = _choose(known, labelled, family, CHOICE.drawn_margin)
     return next(c for c in candidates if c.chosen == chosen)._replace(candidates=scores)

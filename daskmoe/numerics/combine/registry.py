@@ -130,7 +130,7 @@ def aggregate_estimates(
     large = LargeMoE.from_estimates(ordered, weights[used])
     _check_size(large, n_experts)
     known = _Locals(ordered, large, support, family, *reduction_problem(large, support, family))
-    found = _ESTIMATORS[method](known, n_experts)
+    found = AGGREGATORS[method].estimate(known, n_experts)
     return _in_order(found, [p.n_experts for p in locals_], used)
 
 
@@ -188,13 +188,34 @@ def _aligned(known: _Locals, n_experts: int) -> Aggregate:
     return _moved_to(known, total, "aligned")
 
 
-_ESTIMATORS: dict[str, Callable[[_Locals, int], Aggregate]] = {
-    "reduction": _reduction,
-    "whole": _whole,
-    "greedy": _greedy,
-    "weighted": _weighted,
-    "middle": _middle,
-    "aligned": _aligned,
+class Aggregator(NamedTuple):
+    """An estimator that is made of local ones.
+
+    Attributes
+    ----------
+    estimate : callable (_Locals, int) -> Aggregate
+        From the local estimators and K.
+    same_size : bool
+        Whether each of them must have K experts.
+    nested : bool
+        Whether the result has the experts of all of them, and a gating network for each.
+    iterates : bool
+        Whether it may end before it converged.
+    """
+
+    estimate: Callable[[_Locals, int], Aggregate]
+    same_size: bool = False
+    nested: bool = False
+    iterates: bool = False
+
+
+AGGREGATORS: dict[str, Aggregator] = {
+    "reduction": Aggregator(_reduction, iterates=True),
+    "whole": Aggregator(_whole, iterates=True),
+    "greedy": Aggregator(_greedy),
+    "weighted": Aggregator(_weighted, nested=True),
+    "middle": Aggregator(_middle, same_size=True),
+    "aligned": Aggregator(_aligned, same_size=True),
 }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 
 from daskmoe.errors import InvalidOptionError
 from daskmoe.numerics.base.parameters import LargeMoE, MoEParameters, SupportSample, canonical_order
+from daskmoe.numerics.combine import registry
 from daskmoe.numerics.combine.registry import aggregate_estimates
 from daskmoe.numerics.combine.supports import pool_support
 from daskmoe.numerics.predictive.mixture import log_density, mixture_mean
@@ -239,3 +241,22 @@ def test_responses_stay_home_unless_all_partitions_send_them() -> None:
         SupportSample(np.zeros((1, 1)), None, np.ones(1)),
     ]
     assert pool_support(shares, np.ones(2)).response is None
+
+
+def heaviest(known: Any, n_experts: int) -> registry.Aggregate:
+    """The local estimator of most rows: a function such as somebody may add."""
+    chosen = known.parameters[int(np.argmax(known.large.weights))]
+    return registry._moved_to(known, chosen, "heaviest")
+
+
+def test_another_aggregation_is_a_function_and_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.AGGREGATORS, "heaviest", registry.Aggregator(heaviest, same_size=True))
+    rng = np.random.default_rng(0)
+    locals_ = [random_model(rng, 3, 2) for _ in range(4)]
+    features = rng.standard_normal((50, 2))
+    support = SupportSample(features, None, np.full(50, 0.02))
+    weights = np.array([1.0, 5.0, 2.0, 3.0])
+    found = registry.aggregate_estimates("heaviest", locals_, weights, support, 3, GAUSSIAN)
+    assert found.chosen == "heaviest"
+    assert_same_model(found.parameters, locals_[1], features, 1e-12)
+    assert found.flow.shape == (12, 3)

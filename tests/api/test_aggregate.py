@@ -75,13 +75,13 @@ def test_one_expert_each_is_the_weighted_average(data: xr.Dataset) -> None:
     pieces = [data.isel(row=slice(0, 200)), data.isel(row=slice(200, 1_000))]
     models = [daskmoe.fit_local(piece, "y", n_experts=1) for piece in pieces]
     joined = daskmoe.aggregate(models, data)
-    coefs = np.concatenate([model.parameters.coef for model in models])
+    coefs = np.concatenate([model.parameters.coef[:, 0] for model in models])
     share = np.array([0.2, 0.8])
-    np.testing.assert_allclose(joined.parameters.coef[0], share @ coefs, rtol=1e-9)
+    np.testing.assert_allclose(joined.parameters.coef[0, 0], share @ coefs, rtol=1e-9)
     design = np.column_stack([np.ones(3_000), data["X"]])
     spread = np.mean((design @ (coefs - share @ coefs).T) ** 2, axis=0)
-    variances = np.concatenate([model.parameters.dispersion for model in models])
-    np.testing.assert_allclose(joined.parameters.dispersion, share @ (variances + spread), rtol=1e-9)
+    variances = np.concatenate([model.parameters.nuisance[:, 0] for model in models])
+    np.testing.assert_allclose(joined.parameters.nuisance[:, 0], share @ (variances + spread), rtol=1e-9)
 
 
 def test_one_model_is_itself(models: list[MixtureOfExperts], data: xr.Dataset) -> None:

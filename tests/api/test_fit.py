@@ -306,8 +306,8 @@ def test_one_expert_is_least_squares_and_its_reduction_their_average(data: xr.Da
     mean = share @ [coef for coef, _ in fits]
     design = np.column_stack([np.ones(1_200), features])
     spread = [variance + np.mean((design @ (coef - mean)) ** 2) for coef, variance in fits]
-    np.testing.assert_allclose(model.parameters.coef[0], mean, rtol=1e-8)
-    np.testing.assert_allclose(model.parameters.dispersion, share @ spread, rtol=1e-8)
+    np.testing.assert_allclose(model.parameters.coef[0, 0], mean, rtol=1e-8)
+    np.testing.assert_allclose(model.parameters.nuisance[:, 0], share @ spread, rtol=1e-8)
     np.testing.assert_array_equal(model.parameters.gate, np.zeros((1, 4)))
 
 

@@ -18,6 +18,7 @@ import pytest
 import xarray as xr
 from benchmarks.refinement import GROUPS, coverage_study
 from distributed import Client, LocalCluster
+from numerics.oracles import gaussian_model
 
 import daskmoe
 from daskmoe import InvalidDataError, InvalidOptionError, MixtureOfExperts, NotAtOptimumError, PartitionError
@@ -134,7 +135,7 @@ def test_a_model_of_nothing_leads_to_the_optimum(
     data: xr.Dataset, truth: MixtureOfExperts, optimum: MixtureOfExperts
 ) -> None:
     zero = np.zeros((3, 4))
-    start = with_parameters(truth, MoEParameters(zero, zero, np.ones(3)))
+    start = with_parameters(truth, gaussian_model(zero, zero, np.ones(3)))
     found = daskmoe.refine(start, data, rounds="converged", partitions=3)
     objective = rounds_of(found)["round_objective"].where(rounds_of(found)["round_accepted"] > 0, drop=True)
     assert all(b >= a for a, b in itertools.pairwise(objective.values))
@@ -145,9 +146,9 @@ def test_one_expert_is_least_squares(data: xr.Dataset) -> None:
     model = daskmoe.fit(data, "y", n_experts=1, partitions=4, refine="converged", random_state=0)
     design = np.column_stack([np.ones(ROWS), data["X"]])
     coef, residual, *_ = np.linalg.lstsq(design, data["y"].values)
-    np.testing.assert_allclose(model.parameters.coef[0], coef, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(model.parameters.coef[0, 0], coef, rtol=1e-6, atol=1e-7)
     variance = residual[0] / ROWS
-    np.testing.assert_allclose(model.parameters.dispersion, variance, rtol=1e-6)
+    np.testing.assert_allclose(model.parameters.nuisance[:, 0], variance, rtol=1e-6)
     expected = np.sqrt(variance * np.diag(np.linalg.inv(design.T @ design)))
     error = model.standard_errors()
     np.testing.assert_allclose(error["intercept"].values[0], expected[0], rtol=1e-4)

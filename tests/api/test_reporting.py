@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -134,7 +135,7 @@ def test_a_fit_on_a_cluster_tells_its_client(
 def test_an_aggregation_that_did_not_converge_warns(
     data: xr.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reduction, "MAX_ITERATIONS", 1)
+    monkeypatch.setattr(reduction, "REDUCTION", replace(reduction.REDUCTION, max_iterations=1))
     with pytest.warns(ConvergenceWarning, match="aggregation 'reduction' did not converge.*refine") as caught:
         daskmoe.fit(data, partitions=4, **OPTIONS)
     assert caught[0].filename == __file__
@@ -143,7 +144,7 @@ def test_an_aggregation_that_did_not_converge_warns(
 def test_of_a_candidate_that_was_not_chosen_nothing_is_said(
     data: xr.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reduction, "MAX_ITERATIONS", 1)
+    monkeypatch.setattr(reduction, "REDUCTION", replace(reduction.REDUCTION, max_iterations=1))
     model = daskmoe.fit(data, partitions=4, **(OPTIONS | {"aggregation": "auto"}))
     assert model.diagnostics is not None
     assert model.diagnostics.attrs == {"converged": 0, "aggregation": "one-shot"}

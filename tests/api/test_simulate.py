@@ -84,10 +84,10 @@ def test_rows_follow_the_model(design: str) -> None:
     design_matrix = np.column_stack([np.ones(n_rows), data["X"]])
     parameters = truth.parameters
     for k in range(n_experts):
-        residual = data["y"].values - design_matrix @ parameters.coef[k]
-        score = (owners.isel(expert=k).values * residual)[:, None] * design_matrix / parameters.dispersion[k]
+        residual = data["y"].values - design_matrix @ parameters.coef[k, 0]
+        score = (owners.isel(expert=k).values * residual)[:, None] * design_matrix / parameters.nuisance[k]
         assert (np.abs(score.mean(axis=0)) < five * score.std(axis=0)).all()
-        squares = owners.isel(expert=k).values * (residual**2 / parameters.dispersion[k] - 1)
+        squares = owners.isel(expert=k).values * (residual**2 / parameters.nuisance[k] - 1)
         assert abs(squares.mean()) < five * squares.std()
     assert float(gates.mean("row").min()) > 0.1 / n_experts
 

@@ -17,14 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.local_fit import HIT, ascend, long_starts
+from benchmarks.local_fit import HIT, ascend, long_starts, problem_of
 from daskmoe.engine.threads import single_threaded_blas
-from daskmoe.numerics.base.coordinates import coordinates_from
-from daskmoe.numerics.base.observations import Observations, moments
+from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.base.policies import LocalFit
-from daskmoe.numerics.likelihood.priors import prior_from
 from daskmoe.numerics.local.fit import fit_local_estimate
-from daskmoe.numerics.local.problem import Problem
 
 EXPERTS = 4
 
@@ -47,9 +44,7 @@ def read_rows(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def gaps_of_sample(rows: Observations, sample: int, seeds: int, runs: int) -> tuple[list[float], float]:
     """Nats a row that each of ``seeds`` fits is short of the best known optimum, and seconds a fit."""
-    known = moments(rows)
-    coordinates = coordinates_from(known)
-    problem = Problem(rows, coordinates, prior_from(known, coordinates, EXPERTS))
+    problem = problem_of(rows, EXPERTS)
     options = LocalFit(n_experts=EXPERTS)
     began = time.process_time()
     found = [
@@ -57,7 +52,7 @@ def gaps_of_sample(rows: Observations, sample: int, seeds: int, runs: int) -> tu
         for seed in range(seeds)
     ]
     spent = (time.process_time() - began) / seeds
-    constant = rows.n_rows * float(np.log(coordinates.scale))
+    constant = rows.n_rows * problem.coordinates.log_jacobian
     starts = long_starts(problem, EXPERTS, runs, np.random.default_rng([sample, 1000]))
     best = max([*found, *(ascend(problem, start) - constant for start in starts)])
     return [(best - value) / rows.n_rows for value in found], spent

@@ -22,6 +22,7 @@ import zarr
 from distributed import Client
 from hypothesis import example, given
 from hypothesis import strategies as st
+from numerics.oracles import GAUSSIAN, gaussian_model
 from scipy.stats import norm
 
 from daskmoe import errors
@@ -30,12 +31,10 @@ from daskmoe.model import MixtureOfExperts, open_model
 from daskmoe.model.labels import label_local_estimates
 from daskmoe.model.store import save_zarr
 from daskmoe.numerics.base.parameters import MoEParameters
-from daskmoe.numerics.families import get_family
 from daskmoe.numerics.predictive import mixture
 from daskmoe.numerics.predictive.quantiles import mixture_quantiles
 from daskmoe.rows import RowSchema, describe_rows
 
-GAUSSIAN = get_family("gaussian")
 Guard = Callable[..., AbstractContextManager[None]]
 
 
@@ -43,7 +42,7 @@ def random_parameters(n_experts: int, n_features: int, seed: int = 0) -> MoEPara
     rng = np.random.default_rng(seed)
     gate, coef = rng.normal(size=(2, n_experts, n_features + 1))
     gate[-1] = 0
-    return MoEParameters(gate, coef, rng.uniform(0.5, 2, size=n_experts))
+    return gaussian_model(gate, coef, rng.uniform(0.5, 2, size=n_experts))
 
 
 def flat_data() -> xr.Dataset:
@@ -367,10 +366,10 @@ def test_quantiles_solve_the_mixture_cdf() -> None:
     parameters = random_parameters(4, 2)
     features = np.random.default_rng(3).normal(scale=3, size=(200, 2))
     gates = np.exp(mixture.log_gating(parameters, features))
-    means = mixture.linear_predictor(parameters.coef, features)
+    means = mixture.linear_predictor(parameters.coef[:, 0], features)
     for probability in (1e-4, 0.3, 0.975):
-        (found,) = mixture_quantiles(parameters, features, [probability])
-        scale = np.sqrt(parameters.dispersion)[:, None]
+        (found,) = mixture_quantiles(parameters, GAUSSIAN, features, [probability])
+        scale = np.sqrt(parameters.nuisance)
         reached = np.sum(gates * norm.cdf(found, means, scale), axis=0)
         np.testing.assert_allclose(reached, probability, rtol=1e-9)
 
@@ -389,10 +388,10 @@ def test_quantiles_of_any_mixture(
 ) -> None:
     rng = np.random.default_rng(seed)
     gate, coef = spread * rng.normal(size=(2, n_experts, 2))
-    parameters = MoEParameters(gate, coef, 10.0 ** rng.uniform(-scales, scales, size=n_experts))
+    parameters = gaussian_model(gate, coef, 10.0 ** rng.uniform(-scales, scales, size=n_experts))
     features = rng.normal(size=(20, 1))
-    (found,) = mixture_quantiles(parameters, features, [probability])
-    scale = np.sqrt(parameters.dispersion)[:, None]
+    (found,) = mixture_quantiles(parameters, GAUSSIAN, features, [probability])
+    scale = np.sqrt(parameters.nuisance)
     near = 1e-10 * (np.abs(found) + scale.min())
 
     def reached(y: np.ndarray) -> np.ndarray:
@@ -458,7 +457,10 @@ def fitted_model() -> MixtureOfExperts:
     data = flat_data()
     rows = describe_rows(data, "y")
     local = label_local_estimates(
-        [random_parameters(2, 3, 1), None, random_parameters(3, 3, 2)], ["Ö-1", "b", "long label"], rows
+        [random_parameters(2, 3, 1), None, random_parameters(3, 3, 2)],
+        ["Ö-1", "b", "long label"],
+        rows,
+        GAUSSIAN,
     )
     diagnostics = xr.Dataset(
         {
@@ -702,15 +704,15 @@ def test_wrong_parameters_are_refused() -> None:
 def test_local_estimates_are_padded() -> None:
     rows = describe_rows(flat_data(), "y")
     small, large = random_parameters(2, 3, 1), random_parameters(4, 3, 2)
-    local = label_local_estimates([small, None, large], ["p", "q", "r"], rows)
+    local = label_local_estimates([small, None, large], ["p", "q", "r"], rows, GAUSSIAN)
     assert local["coef"].dims == ("partition", "local_expert", "feature")
     assert local["variance"].dims == ("partition", "local_expert")
-    np.testing.assert_array_equal(local["coef"].sel(partition="p")[:2], small.coef[:, 1:])
+    np.testing.assert_array_equal(local["coef"].sel(partition="p")[:2], small.coef[:, 0, 1:])
     np.testing.assert_array_equal(local["gate_intercept"].sel(partition="r"), large.gate[:, 0])
     assert local.sel(partition="q").isnull().all().to_array().all()
     assert local["variance"].isnull().sum("local_expert").values.tolist() == [2, 4, 0]
     with pytest.raises(InvalidDataError, match="3 partitions and 2 labels"):
-        label_local_estimates([small, None, large], ["p", "q"], rows)
+        label_local_estimates([small, None, large], ["p", "q"], rows, GAUSSIAN)
 
 
 def test_summary_and_representations() -> None:

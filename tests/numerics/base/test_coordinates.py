@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
+from daskmoe.numerics.base.coordinates import Coordinates
 from daskmoe.numerics.base.observations import BLOCK_ROWS, Observations, merge_moments, moments
 from daskmoe.numerics.base.parameters import FloatArray, Moments
 from daskmoe.numerics.predictive.mixture import log_density, mixture_mean
-from numerics.oracles import GAUSSIAN, assert_same_model, random_model, random_rows
+from numerics.oracles import GAUSSIAN, assert_same_model, coordinates_of, random_model, random_rows
 
 
 def whole_design(rows: Observations, coordinates: Coordinates) -> FloatArray:
@@ -82,7 +82,7 @@ def test_coordinates_whiten(weighted: bool, shift: float, rng: np.random.Generat
     rows = random_rows(rng, 1500, 4, weighted=weighted)
     mixed = rows.features @ rng.standard_normal((4, 4)) * np.array([1e-6, 1.0, 1e6, 1e12])
     rows = rows._replace(features=mixed + shift * np.array([1e-6, 1.0, 1e6, 1e12]))
-    coordinates = coordinates_from(moments(rows))
+    coordinates = coordinates_of(moments(rows))
     design, response = whole_design(rows, coordinates), whole_response(rows, coordinates)
     weight = np.ones(rows.n_rows) if rows.weight is None else rows.weight
     tolerance = 1e-10 if shift == 0 else 1e-7
@@ -94,7 +94,7 @@ def test_coordinates_whiten(weighted: bool, shift: float, rng: np.random.Generat
 def test_collinear_and_constant_features_drop_out(rng: np.random.Generator) -> None:
     base = rng.standard_normal((200, 2))
     features = np.column_stack([base, base @ [2.0, -3.0], np.full(200, 7.5), np.zeros(200), 1e9 * base[:, 0]])
-    coordinates = coordinates_from(moments(Observations(features, base[:, 0])))
+    coordinates = coordinates_of(moments(Observations(features, base[:, 0])))
     assert coordinates.transform.shape == (2, 6)
     assert coordinates.size == 3
     centered = features - features.mean(axis=0)
@@ -104,22 +104,22 @@ def test_collinear_and_constant_features_drop_out(rng: np.random.Generator) -> N
 
 def test_fewer_rows_than_features_span_their_own_rank(rng: np.random.Generator) -> None:
     rows = random_rows(rng, 4, 9)
-    assert coordinates_from(moments(rows)).size == 4
+    assert coordinates_of(moments(rows)).size == 4
 
 
 @pytest.mark.parametrize("case", ["no features", "one row", "all constant"])
 def test_nothing_but_an_intercept_is_left(case: str, rng: np.random.Generator) -> None:
     shape = {"no features": (8, 0), "one row": (1, 3), "all constant": (8, 3)}[case]
     rows = Observations(np.full(shape, 1 / 3), rng.standard_normal(shape[0]))
-    coordinates = coordinates_from(moments(rows))
+    coordinates = coordinates_of(moments(rows))
     assert whole_design(rows, coordinates).tolist() == [[1.0] * shape[0]]
 
 
 @pytest.mark.parametrize("constant", [0.0, 1 / 3, -1e8])
 def test_a_constant_response_is_zero_in_its_coordinates(constant: float, rng: np.random.Generator) -> None:
     rows = Observations(rng.standard_normal((2500, 2)), np.full(2500, constant))
-    coordinates = coordinates_from(moments(rows))
-    assert coordinates.scale == pytest.approx(abs(constant) or 1.0, rel=1e-12)
+    coordinates = coordinates_of(moments(rows))
+    assert coordinates.response.scale == pytest.approx(abs(constant) or 1.0, rel=1e-12)
     np.testing.assert_allclose(whole_response(rows, coordinates), 0.0, rtol=0, atol=1e-12)
 
 
@@ -127,15 +127,17 @@ def test_a_constant_response_is_zero_in_its_coordinates(constant: float, rng: np
 def test_parameters_there_and_back(n_experts: int, p: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows, model = random_rows(rng, 30, p), random_model(rng, n_experts, p)
-    coordinates = coordinates_from(moments(rows))
+    coordinates = coordinates_of(moments(rows))
     inner = coordinates.from_data(model)
     assert_same_model(coordinates.to_data(inner), model, rows.features, 1e-9)
     design, response = whole_design(rows, coordinates), whole_response(rows, coordinates)
     features = design[1:].T
-    inner_density = log_density(inner, GAUSSIAN, features, response) - np.log(coordinates.scale)
+    inner_density = log_density(inner, GAUSSIAN, features, response) - coordinates.log_jacobian
     outer_density = log_density(model, GAUSSIAN, rows.features, rows.response)
     np.testing.assert_allclose(inner_density, outer_density, rtol=1e-8, atol=1e-8)
-    predicted = mixture_mean(inner, GAUSSIAN, features) * coordinates.scale + coordinates.location
+    location, scale, _ = coordinates.response
+    assert coordinates.log_jacobian == np.log(scale)
+    predicted = mixture_mean(inner, GAUSSIAN, features) * scale + location
     np.testing.assert_allclose(predicted, mixture_mean(model, GAUSSIAN, rows.features), rtol=1e-9, atol=1e-9)
 
 
@@ -143,9 +145,9 @@ def test_parameters_of_collinear_features_predict_the_same(rng: np.random.Genera
     base = rng.standard_normal((50, 2))
     features = np.column_stack([base, base.sum(axis=1), np.full(50, 4.0)])
     model = random_model(rng, 3, 4)
-    coordinates = coordinates_from(moments(Observations(features, base[:, 0])))
+    coordinates = coordinates_of(moments(Observations(features, base[:, 0])))
     inner = coordinates.from_data(model)
-    assert inner.coef.shape == (3, 3)
+    assert inner.coef.shape == (3, 1, 3)
     assert_same_model(coordinates.to_data(inner), model, features, 1e-9)
 
 
@@ -162,7 +164,7 @@ def layouts(features: FloatArray) -> dict[str, FloatArray]:
 
 def test_memory_order_changes_no_bit(rng: np.random.Generator) -> None:
     rows = random_rows(rng, BLOCK_ROWS + 100, 3)
-    coordinates = coordinates_from(moments(rows))
+    coordinates = coordinates_of(moments(rows))
     expected, design = moments(rows), whole_design(rows, coordinates)
     for name, features in layouts(rows.features).items():
         again = rows._replace(features=features)
@@ -176,7 +178,7 @@ def test_other_types_are_read_at_their_value(dtype: str, rng: np.random.Generato
     response = (rng.standard_normal(1500) * 100 + 1e4).astype("float32" if dtype == "bool" else dtype)
     rows = Observations(features, response)
     doubled = Observations(features.astype(np.float64), response.astype(np.float64))
-    coordinates = coordinates_from(moments(doubled))
+    coordinates = coordinates_of(moments(doubled))
     np.testing.assert_array_equal(moments(rows).scatter, moments(doubled).scatter)
     np.testing.assert_array_equal(whole_design(rows, coordinates), whole_design(doubled, coordinates))
     np.testing.assert_array_equal(whole_response(rows, coordinates), whole_response(doubled, coordinates))
@@ -185,7 +187,7 @@ def test_other_types_are_read_at_their_value(dtype: str, rng: np.random.Generato
 def test_blocks_are_no_larger_than_they_say_and_keep_the_weights(rng: np.random.Generator) -> None:
     rows = random_rows(rng, 2 * BLOCK_ROWS + 3, 2, weighted=True)
     blocks = [
-        (b.design.shape, b.response.copy(), b.weight) for b in rows.blocks(coordinates_from(moments(rows)))
+        (b.design.shape, b.response.copy(), b.weight) for b in rows.blocks(coordinates_of(moments(rows)))
     ]
     assert [shape for shape, _, _ in blocks] == [(3, BLOCK_ROWS), (3, BLOCK_ROWS), (3, 3)]
     assert all(response.dtype == np.float64 for _, response, _ in blocks)

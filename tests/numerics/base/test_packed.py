@@ -37,8 +37,9 @@ def test_sums_of_blocks_are_gram_matrices(
     for size in sizes:
         design = np.concatenate([np.ones((1, size)), rng.standard_normal((q - 1, size))])
         weights = rng.uniform(0, 1, (n_weights, size))
-        sums.weights(size)[:] = weights
-        sums.add(design)
+        own = sums.empty_weights(size)
+        own[:n_weights] = weights
+        sums.add(design, own)
         expected += np.einsum("jn,an,bn->jab", weights, design, design, optimize=True)
     tolerance = 1e-11 if precision is np.float64 else 1e-3
     np.testing.assert_allclose(unpack(sums.packed), expected, rtol=0, atol=tolerance)

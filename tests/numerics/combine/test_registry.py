@@ -18,7 +18,7 @@ from daskmoe.numerics.predictive.mixture import log_density, mixture_mean
 from daskmoe.numerics.transport.cost import relaxed_divergence
 from daskmoe.numerics.transport.reduction import reduce_mixture
 from daskmoe.options import METHODS
-from numerics.oracles import GAUSSIAN, assert_same_model, random_model
+from numerics.oracles import GAUSSIAN, assert_same_model, gaussian_model, random_model
 
 
 def some_support(rng: np.random.Generator, n: int = 100) -> SupportSample:
@@ -69,7 +69,7 @@ def test_result_is_in_canonical_order_with_its_flow(rng: np.random.Generator) ->
     models, support = [random_model(rng, 3, 2) for _ in range(3)], some_support(rng)
     weights = np.array([1.0, 2.0, 1.0])
     found = aggregate_estimates("reduction", models, weights, support, 3, GAUSSIAN)
-    assert (np.diff(found.parameters.coef[:, 0]) > 0).all()
+    assert (np.diff(found.parameters.coef[:, 0, 0]) > 0).all()
     large = LargeMoE.from_estimates(models, weights)
     assert found.objectives[-1] <= reduce_mixture(large, support, models, GAUSSIAN).objectives[-1]
     assert isinstance(found.parameters, MoEParameters)
@@ -82,8 +82,8 @@ def test_result_is_in_canonical_order_with_its_flow(rng: np.random.Generator) ->
 def test_one_bad_partition_does_not_choose_the_optimum(rng: np.random.Generator) -> None:
     truth = random_model(rng, 3, 2)
     good = [truth._replace(coef=truth.coef + 0.01 * rng.standard_normal(truth.coef.shape)) for _ in range(7)]
-    lost = np.stack([truth.coef.mean(axis=0), np.full(3, 1e3), np.full(3, -1e3)])
-    bad = MoEParameters(np.array([[0.0] * 3, [-50.0, 0, 0], [-50.0, 0, 0]]), lost, np.full(3, 10.0)).take(
+    lost = np.stack([truth.coef[:, 0].mean(axis=0), np.full(3, 1e3), np.full(3, -1e3)])
+    bad = gaussian_model(np.array([[0.0] * 3, [-50.0, 0, 0], [-50.0, 0, 0]]), lost, np.full(3, 10.0)).take(
         np.array([2, 1, 0])
     )
     support = some_support(rng)
@@ -115,7 +115,8 @@ def noisy_copies(
     for _ in range(n_copies):
         gate = truth.gate + noise * rng.standard_normal(truth.gate.shape)
         coef = truth.coef + noise * rng.standard_normal(truth.coef.shape)
-        noisy = MoEParameters(gate, coef, truth.dispersion * np.exp(noise * rng.standard_normal(len(coef))))
+        variance = truth.nuisance * np.exp(noise * rng.standard_normal((len(coef), 1)))
+        noisy = MoEParameters(gate, coef, variance)
         copies.append(noisy.take(rng.permutation(len(coef))))
     return copies
 
@@ -203,11 +204,7 @@ def test_partitions_with_more_experts_than_the_result(method: str, rng: np.rando
     truth, support = random_model(rng, 2, 2), some_support(rng, 300)
     gate = truth.gate[[0, 0, 1]]
     gate[:2, 0] -= np.log(2)
-    split = MoEParameters(
-        gate,
-        np.vstack([truth.coef[0], truth.coef]),
-        np.append(truth.dispersion[0], truth.dispersion),
-    )
+    split = MoEParameters(gate, truth.coef[[0, 0, 1]], truth.nuisance[[0, 0, 1]])
     found = aggregate_estimates(method, [split, split], np.ones(2), support, 2, GAUSSIAN)
     assert isinstance(found.parameters, MoEParameters)
     assert_same_model(found.parameters, canonical_order(truth), support.features, 1e-5)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Block, Observations
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.likelihood.priors import Prior
@@ -14,19 +15,19 @@ from daskmoe.numerics.likelihood.statistics import (
     LikelihoodStatistics,
     likelihood_statistics,
     log_likelihood_of,
-    pack_parameters,
     penalized,
-    unpack_parameters,
 )
 from daskmoe.numerics.predictive.mixture import log_likelihood
 from numerics.oracles import (
     GAUSSIAN,
     central_gradient,
+    gaussian_model,
     joint_density,
     posterior,
     random_model,
     random_rows,
     softmax_gates,
+    vector_of,
 )
 
 
@@ -51,7 +52,7 @@ def complete_derivatives(
         for m in range(free):
             share = gates[j] * ((j == m) - gates[m])
             hessian[j * q : (j + 1) * q, m * q : (m + 1) * q] = -share * np.outer(u, u)
-    variance, residual = model.dispersion[k], y - model.coef[k] @ u
+    variance, residual = model.nuisance[k, 0], y - model.coef[k, 0] @ u
     coef, psi = slice((free + k) * q, (free + k + 1) * q), size - n_experts + k
     gradient[coef] = residual / variance * u
     gradient[psi] = 0.5 * (residual**2 / variance - 1)
@@ -63,7 +64,7 @@ def complete_derivatives(
 
 def louis(model: MoEParameters, rows: Observations) -> tuple[FloatArray, FloatArray]:
     """Gradient and observed information: E[-H | y] - Var[gradient | y] of the complete data, summed."""
-    size = len(pack_parameters(model))
+    size = len(vector_of(model))
     total, information = np.zeros(size), np.zeros((size, size))
     weight = np.ones(rows.n_rows) if rows.weight is None else rows.weight
     for x, y, w in zip(rows.features, rows.response, weight, strict=True):
@@ -87,7 +88,7 @@ def test_derivatives_are_louis_identity(n: int, n_experts: int, p: int, weighted
     rng = np.random.default_rng(seed)
     model, rows = random_model(rng, n_experts, p), random_rows(rng, n, p, weighted=weighted)
     gradient, information = louis(model, rows)
-    found = likelihood_statistics(model, blocks_of(rows))
+    found = likelihood_statistics(model, blocks_of(rows), GAUSSIAN)
     np.testing.assert_allclose(
         found.gradient, gradient, rtol=1e-10, atol=1e-11 * np.abs(gradient).max() + 1e-12
     )
@@ -101,14 +102,14 @@ def test_derivatives_are_louis_identity(n: int, n_experts: int, p: int, weighted
 @pytest.mark.parametrize("n_experts", [1, 2, 4])
 def test_derivatives_are_finite_differences(n_experts: int, weighted: bool, rng: np.random.Generator) -> None:
     model, rows = random_model(rng, n_experts, 2), random_rows(rng, 40, 2, weighted=weighted)
-    blocks, theta = blocks_of(rows), pack_parameters(model)
-    found = likelihood_statistics(model, blocks)
+    blocks, theta, layout = blocks_of(rows), vector_of(model), Layout.of(model)
+    found = likelihood_statistics(model, blocks, GAUSSIAN)
 
     def value(at: FloatArray) -> float:
-        return log_likelihood_of(unpack_parameters(at, n_experts), blocks)
+        return log_likelihood_of(layout.unpack(at), blocks, GAUSSIAN)
 
     def gradient(at: FloatArray) -> FloatArray:
-        return likelihood_statistics(unpack_parameters(at, n_experts), blocks).gradient
+        return likelihood_statistics(layout.unpack(at), blocks, GAUSSIAN).gradient
 
     assert found.value == pytest.approx(value(theta), rel=1e-13)
     expected = log_likelihood(model, GAUSSIAN, rows.features, rows.response, rows.weight)
@@ -124,7 +125,7 @@ def test_derivatives_are_finite_differences(n_experts: int, weighted: bool, rng:
 
 
 def test_information_is_symmetric(rng: np.random.Generator) -> None:
-    found = likelihood_statistics(random_model(rng, 3, 2), blocks_of(random_rows(rng, 30, 2)))
+    found = likelihood_statistics(random_model(rng, 3, 2), blocks_of(random_rows(rng, 30, 2)), GAUSSIAN)
     np.testing.assert_array_equal(found.information, found.information.T)
     np.testing.assert_array_equal(found.complete, found.complete.T)
 
@@ -133,23 +134,23 @@ def test_information_is_symmetric(rng: np.random.Generator) -> None:
 def test_complete_information_is_that_of_known_experts(weighted: bool, rng: np.random.Generator) -> None:
     model, rows = random_model(rng, 3, 2), random_rows(rng, 25, 2, weighted=weighted)
     weight = np.ones(25) if rows.weight is None else rows.weight
-    size = len(pack_parameters(model))
+    size = len(vector_of(model))
     expected = np.zeros((size, size))
     for x, y, w in zip(rows.features, rows.response, weight, strict=True):
         joint = joint_density(model, x, y)
         for k, t in enumerate(joint / joint.sum()):
             # The Hessian is quadratic in y: two points give its expectation under a known expert.
-            deviation, center = np.sqrt(model.dispersion[k]), model.coef[k] @ np.append(1.0, x)
+            deviation, center = np.sqrt(model.nuisance[k, 0]), model.coef[k, 0] @ np.append(1.0, x)
             for drawn in (center - deviation, center + deviation):
                 expected -= 0.5 * w * t * complete_derivatives(model, x, drawn, k)[1]
-    found = likelihood_statistics(model, blocks_of(rows)).complete
+    found = likelihood_statistics(model, blocks_of(rows), GAUSSIAN).complete
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-11 * np.abs(expected).max())
     assert np.linalg.eigvalsh(found)[0] > 0
 
 
 def test_at_the_truth_the_informations_order_and_the_score_vanishes(rng: np.random.Generator) -> None:
     """Unknown experts cost information: observed <= complete; the score has the observed one as variance."""
-    model = MoEParameters(
+    model = gaussian_model(
         np.array([[0.3, 1.0], [0.0, 0.0]]), np.array([[1.0, 1.0], [-1.0, 0.5]]), np.array([0.5, 1.5])
     )
     n = 40_000
@@ -157,7 +158,7 @@ def test_at_the_truth_the_informations_order_and_the_score_vanishes(rng: np.rand
     first = rng.random(n) < 1 / (1 + np.exp(-0.3 - features[:, 0]))
     eta = np.where(first, 1 + features[:, 0], -1 + 0.5 * features[:, 0])
     response = eta + np.sqrt(np.where(first, 0.5, 1.5)) * rng.standard_normal(n)
-    found = likelihood_statistics(model, blocks_of(Observations(features, response), 1000))
+    found = likelihood_statistics(model, blocks_of(Observations(features, response), 1000), GAUSSIAN)
     root = np.linalg.cholesky(found.information)
     # The standardized score is close to a standard normal vector of length 8.
     score = np.linalg.solve(root, found.gradient)
@@ -178,44 +179,32 @@ def assert_close(found: LikelihoodStatistics, expected: LikelihoodStatistics, rt
 
 def test_single_precision_is_close_where_it_only_scales(rng: np.random.Generator) -> None:
     model, rows = random_model(rng, 3, 4), random_rows(rng, 3000, 4, weighted=True)
-    single = likelihood_statistics(model, blocks_of(rows, 1000), precision=np.float32)
-    assert_close(single, likelihood_statistics(model, blocks_of(rows, 1000)), 1e-4)
+    single = likelihood_statistics(model, blocks_of(rows, 1000), GAUSSIAN, precision=np.float32)
+    assert_close(single, likelihood_statistics(model, blocks_of(rows, 1000), GAUSSIAN), 1e-4)
 
 
 def test_weights_are_repeated_rows(rng: np.random.Generator) -> None:
     model, rows, times = random_model(rng, 3, 2), random_rows(rng, 30, 2), rng.integers(0, 4, 30)
     by_weight = rows._replace(weight=times.astype(float))
-    weighted = likelihood_statistics(model, blocks_of(by_weight), scores=True)
+    weighted = likelihood_statistics(model, blocks_of(by_weight), GAUSSIAN, scores=True)
     repeated = likelihood_statistics(
-        model, blocks_of(rows.take(np.repeat(np.arange(30), times))), scores=True
+        model, blocks_of(rows.take(np.repeat(np.arange(30), times))), GAUSSIAN, scores=True
     )
     for found, expected in zip(weighted, repeated, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("n_experts", [1, 3])
-def test_vector_of_parameters_there_and_back(n_experts: int, rng: np.random.Generator) -> None:
-    model = random_model(rng, n_experts, 2)
-    theta = pack_parameters(model)
-    assert theta.shape == ((2 * n_experts - 1) * 3 + n_experts,)
-    for found, expected in zip(unpack_parameters(theta, n_experts), model, strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-14)
-    np.testing.assert_allclose(
-        pack_parameters(unpack_parameters(theta + 1, n_experts)), theta + 1, rtol=1e-14
-    )
-
-
 def test_penalized_objective_has_the_priors_derivatives(rng: np.random.Generator) -> None:
     model, rows, root = random_model(rng, 3, 2), random_rows(rng, 30, 2), rng.standard_normal((3, 3))
-    prior = Prior(2.0, 3.0, 4.0, 0.7, root @ root.T + np.eye(3), 0.6)
-    blocks, theta = blocks_of(rows), pack_parameters(model)
+    prior = Prior(2.0, 3.0, np.array([4.0]), np.array([0.7]), root @ root.T + np.eye(3), 0.6)
+    blocks, theta, layout = blocks_of(rows), vector_of(model), Layout.of(model)
 
     def statistics(at: FloatArray) -> LikelihoodStatistics:
-        parameters = unpack_parameters(at, 3)
-        return penalized(likelihood_statistics(parameters, blocks), parameters, prior)
+        parameters = layout.unpack(at)
+        return penalized(likelihood_statistics(parameters, blocks, GAUSSIAN), parameters, prior)
 
     found = statistics(theta)
-    plain = likelihood_statistics(model, blocks)
+    plain = likelihood_statistics(model, blocks, GAUSSIAN)
     assert found.value == pytest.approx(plain.value - prior.penalty(*model), rel=1e-13)
     gradient = central_gradient(lambda at: statistics(at).value, theta, 1e-4)
     np.testing.assert_allclose(found.gradient, gradient, rtol=0, atol=1e-7 * np.abs(gradient).max())

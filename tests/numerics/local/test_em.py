@@ -17,7 +17,14 @@ from daskmoe.numerics.likelihood.e_step import EStep, Runs
 from daskmoe.numerics.likelihood.priors import Prior
 from daskmoe.numerics.local.em import EMStatistics, em, em_statistics, m_step, start_em
 from daskmoe.numerics.predictive.mixture import log_density, log_gating, log_softmax, responsibilities
-from numerics.oracles import GAUSSIAN, central_gradient, enumerate_assignments, random_model, random_rows
+from numerics.oracles import (
+    GAUSSIAN,
+    central_gradient,
+    enumerate_assignments,
+    gaussian_model,
+    random_model,
+    random_rows,
+)
 
 # Gram matrices are sums of single-precision products: their error is relative to the sum of all |u u'|.
 GRAM = 1e-6
@@ -50,7 +57,7 @@ class Case(NamedTuple):
 
 def make_case(seed: int, n: int, n_experts: int, p: int, weighted: bool) -> Case:
     rng = np.random.default_rng(seed)
-    prior = Prior(0.2, 0.1, 1.0, 0.05, np.eye(p + 1), 0.3)
+    prior = Prior(0.2, 0.1, np.array([1.0]), np.array([0.05]), np.eye(p + 1), 0.3)
     return Case(random_model(rng, n_experts, p), random_rows(rng, n, p, weighted=weighted), prior)
 
 
@@ -66,8 +73,8 @@ def objective(case: Case, runs: Runs) -> float:
 
 def expected_objective(case: Case, tau: FloatArray, model: MoEParameters) -> float:
     """The penalized complete-data log-likelihood, expected under responsibilities ``tau`` (K, n)."""
-    eta = model.coef @ case.design
-    density = GAUSSIAN.log_density(case.rows.response, eta, model.dispersion)
+    eta = (model.coef[:, 0] @ case.design)[:, None]
+    density = GAUSSIAN.log_density(case.rows.response, eta, model.nuisance)
     gates = log_softmax(model.gate @ case.design)
     return float(np.sum(case.weight * tau * (density + gates)) - case.prior.penalty(*model))
 
@@ -75,14 +82,15 @@ def expected_objective(case: Case, tau: FloatArray, model: MoEParameters) -> flo
 def test_e_step_is_enumeration(rng: np.random.Generator) -> None:
     case = make_case(1, 5, 3, 2, False)
     total, marginals = enumerate_assignments(case.model, case.rows)
-    posterior = EStep(runs_of(case.model))(case.blocks()[0])
+    posterior = EStep(runs_of(case.model), GAUSSIAN)(case.blocks()[0])
     np.testing.assert_allclose(posterior.log_density[0].sum(), total, rtol=1e-12)
     np.testing.assert_allclose(posterior.responsibilities[0], marginals, rtol=1e-10, atol=1e-13)
 
 
 def test_e_step_survives_saturated_gates_and_far_responses() -> None:
-    runs = Runs(np.array([[[1e5], [0.0]]]), np.array([[[0.0], [1e4]]]), np.array([[1e-6, 1e-6]]))
-    posterior = EStep(runs)(Block(np.ones((1, 2)), np.array([0.0, 1e4]), None))
+    model = gaussian_model(np.array([[1e5], [0.0]]), np.array([[0.0], [1e4]]), np.array([1e-6, 1e-6]))
+    runs = Runs.one(model)
+    posterior = EStep(runs, GAUSSIAN)(Block(np.ones((1, 2)), np.array([0.0, 1e4]), None))
     assert all(np.isfinite(array).all() for array in posterior)
     np.testing.assert_allclose(posterior.responsibilities.sum(axis=1), 1.0)
     # The second row is the second expert's, whatever the gates say.
@@ -92,9 +100,9 @@ def test_e_step_survives_saturated_gates_and_far_responses() -> None:
 def test_no_probability_is_denormal(rng: np.random.Generator) -> None:
     # Their products in single precision would be: some processors then need a hundred times as long.
     rows = random_rows(rng, 500, 3)
-    model = random_model(rng, 4, 3, steepness=30)._replace(dispersion=np.full(4, 1e-3))
+    model = random_model(rng, 4, 3, steepness=30)._replace(nuisance=np.full((4, 1), 1e-3))
     case = Case(model, rows, make_case(0, 5, 4, 3, False).prior)
-    posterior = EStep(runs_of(model))(case.blocks()[0])
+    posterior = EStep(runs_of(model), GAUSSIAN)(case.blocks()[0])
     tau = responsibilities(model, GAUSSIAN, rows.features, rows.response)
     for found in (posterior.responsibilities[0], posterior.gates[0]):
         assert (found == 0).any()
@@ -105,8 +113,8 @@ def test_no_probability_is_denormal(rng: np.random.Generator) -> None:
 
 def test_an_e_step_reuses_its_buffers() -> None:
     case = make_case(2, 40, 3, 2, False)
-    e_step = EStep(runs_of(case.model))
-    whole = EStep(runs_of(case.model))(case.blocks()[0])
+    e_step = EStep(runs_of(case.model), GAUSSIAN)
+    whole = EStep(runs_of(case.model), GAUSSIAN)(case.blocks()[0])
     for start, block in zip(range(0, 40, 13), case.blocks(13), strict=True):
         for found, expected in zip(e_step(block), whole, strict=True):
             np.testing.assert_allclose(found, expected[..., start : start + 13], rtol=1e-12, atol=1e-15)
@@ -117,14 +125,14 @@ def brute_statistics(case: Case) -> dict[str, FloatArray]:
     n_experts, q = model.gate.shape
     tau = responsibilities(model, GAUSSIAN, case.rows.features, case.rows.response)
     gates = np.exp(log_gating(model, case.rows.features))
-    residuals = case.rows.response - model.coef @ design
+    residuals = case.rows.response - model.coef[:, 0] @ design
     out = {
         "log_likelihood": np.array(
             weight @ log_density(model, GAUSSIAN, case.rows.features, case.rows.response)
         ),
         "mass": np.zeros(n_experts),
-        "squares": np.zeros(n_experts),
-        "expert_moment": np.zeros((n_experts, q)),
+        "nuisance": np.zeros((n_experts, 1)),
+        "expert_moment": np.zeros((n_experts, 1, q)),
         "gate_gradient": np.zeros((n_experts, q)),
         "expert_gram": np.zeros((n_experts, q, q)),
         "gate_information": np.zeros((n_experts - 1, n_experts - 1, q, q)),
@@ -133,8 +141,8 @@ def brute_statistics(case: Case) -> dict[str, FloatArray]:
         for k in range(n_experts):
             t, r, g = weight[i] * tau[k, i], residuals[k, i], gates[:, i]
             out["mass"][k] += t
-            out["squares"][k] += t * r**2
-            out["expert_moment"][k] += t * r * u
+            out["nuisance"][k, 0] += t * r**2
+            out["expert_moment"][k, 0] += t * r * u
             out["gate_gradient"][k] += (t - weight[i] * g[k]) * u
             out["expert_gram"][k] += t * np.outer(u, u)
             for m in range(n_experts - 1):
@@ -157,20 +165,26 @@ def assert_statistics(found: EMStatistics, case: Case, index: int, tolerance: fl
 @given(st.integers(1, 30), st.integers(1, 4), st.integers(0, 3), st.booleans(), st.integers(0, 2**32 - 1))
 def test_statistics_are_plain_sums(n: int, n_experts: int, p: int, weighted: bool, seed: int) -> None:
     case = make_case(seed, n, n_experts, p, weighted)
-    found = em_statistics(runs_of(case.model), case.blocks(size=7))
+    found = em_statistics(runs_of(case.model), case.blocks(size=7), GAUSSIAN)
     assert_statistics(found, case, 0, 1e-10)
 
 
 def test_runs_do_not_feel_each_other() -> None:
     case, other = make_case(4, 60, 3, 2, True), make_case(5, 60, 3, 2, False)
-    both = em_statistics(runs_of(other.model, case.model), case.blocks(size=25))
+    both = em_statistics(runs_of(other.model, case.model), case.blocks(size=25), GAUSSIAN)
     assert_statistics(both, case, 1, 1e-10)
     assert_statistics(both, case._replace(model=other.model), 0, 1e-10)
     runs = runs_of(other.model, case.model)
     alone = m_step(
-        runs_of(case.model), em_statistics(runs_of(case.model), case.blocks()), case.prior, np.ones(1)
+        runs_of(case.model),
+        em_statistics(runs_of(case.model), case.blocks(), GAUSSIAN),
+        case.prior,
+        np.ones(1),
+        GAUSSIAN,
     )
-    together = m_step(runs, em_statistics(runs, case.blocks()), case.prior, np.array([5.0, 1.0]))
+    together = m_step(
+        runs, em_statistics(runs, case.blocks(), GAUSSIAN), case.prior, np.array([5.0, 1.0]), GAUSSIAN
+    )
     for one, two in zip(alone, together, strict=True):
         np.testing.assert_allclose(two[1], one[0], rtol=1e-5, atol=1e-7)
 
@@ -178,7 +192,7 @@ def test_runs_do_not_feel_each_other() -> None:
 def test_caller_keeps_its_blocks() -> None:
     case = make_case(6, 40, 3, 2, True)
     blocks = case.blocks()
-    em_statistics(runs_of(case.model), blocks)
+    em_statistics(runs_of(case.model), blocks, GAUSSIAN)
     for block, kept in zip(blocks, case.blocks(), strict=True):
         for array, expected in zip(block, kept, strict=True):
             np.testing.assert_array_equal(array, expected)
@@ -189,7 +203,7 @@ def test_weights_are_repeated_rows(rng: np.random.Generator) -> None:
     times = rng.integers(0, 3, 40)
     weighted = case._replace(rows=case.rows._replace(weight=times.astype(float)))
     repeated = case._replace(rows=case.rows.take(np.repeat(np.arange(40), times)))
-    found = em_statistics(runs_of(case.model), weighted.blocks())
+    found = em_statistics(runs_of(case.model), weighted.blocks(), GAUSSIAN)
     assert_statistics(found, repeated, 0, 1e-10)
 
 
@@ -210,7 +224,7 @@ def maximizer(function: Callable[[FloatArray], float], start: FloatArray) -> Flo
 def test_experts_maximize_the_expected_objective(n_experts: int, weighted: bool) -> None:
     case = make_case(8, 80, n_experts, 2, weighted)
     runs = runs_of(case.model)
-    found = m_step(runs, em_statistics(runs, case.blocks()), case.prior, np.zeros(1))
+    found = m_step(runs, em_statistics(runs, case.blocks(), GAUSSIAN), case.prior, np.zeros(1), GAUSSIAN)
     tau = responsibilities(case.model, GAUSSIAN, case.rows.features, case.rows.response)
     size = case.model.coef.size
 
@@ -222,17 +236,17 @@ def test_experts_maximize_the_expected_objective(n_experts: int, weighted: bool)
     np.testing.assert_allclose(found.coef[0].ravel(), best, rtol=0, atol=2e-6)
 
     def of_variance(psi: FloatArray) -> float:
-        model = MoEParameters(case.model.gate, found.coef[0], np.exp(psi))
+        model = MoEParameters(case.model.gate, found.coef[0], np.exp(psi)[:, None])
         return expected_objective(case, tau, model)
 
     psi = maximizer(of_variance, np.zeros(n_experts))
-    np.testing.assert_allclose(found.variance[0], np.exp(psi), rtol=2e-6)
+    np.testing.assert_allclose(found.nuisance[0, :, 0], np.exp(psi), rtol=2e-6)
 
 
 def test_gate_step_is_newton_on_the_expected_objective() -> None:
     case = make_case(9, 120, 3, 2, True)
     runs, shape = runs_of(case.model), (2, 3)
-    statistics = em_statistics(runs, case.blocks())
+    statistics = em_statistics(runs, case.blocks(), GAUSSIAN)
     tau = responsibilities(case.model, GAUSSIAN, case.rows.features, case.rows.response)
 
     def value(theta: FloatArray) -> float:
@@ -245,9 +259,11 @@ def test_gate_step_is_newton_on_the_expected_objective() -> None:
     start = case.model.gate[:-1].ravel()
     gradient = gradient_at(start)
     newton = np.linalg.solve(-central_gradient(gradient_at, start, 1e-3), gradient)
-    step = (m_step(runs, statistics, case.prior, np.zeros(1)).gate[0] - case.model.gate)[:-1].ravel()
+    step = (m_step(runs, statistics, case.prior, np.zeros(1), GAUSSIAN).gate[0] - case.model.gate)[
+        :-1
+    ].ravel()
     np.testing.assert_allclose(step, newton, rtol=1e-4, atol=1e-4 * np.abs(newton).max())
-    damped = m_step(runs, statistics, case.prior, np.full(1, 1e3))
+    damped = m_step(runs, statistics, case.prior, np.full(1, 1e3), GAUSSIAN)
     short = (damped.gate[0] - case.model.gate)[:-1].ravel()
     assert 0 < short @ gradient < step @ gradient
     assert np.abs(short).max() < 0.1 * np.abs(step).max()
@@ -264,7 +280,9 @@ def test_a_pass_without_gate_step_never_lowers_the_objective(
     runs = runs_of(case.model)
     before = objective(case, runs)
     for _ in range(6):
-        runs = m_step(runs, em_statistics(runs, case.blocks()), case.prior, np.full(1, 1e12))
+        runs = m_step(
+            runs, em_statistics(runs, case.blocks(), GAUSSIAN), case.prior, np.full(1, 1e12), GAUSSIAN
+        )
         after = objective(case, runs)
         assert after >= before - 1e-9 * (1 + abs(before))
         before = after
@@ -276,7 +294,9 @@ def test_em_never_lowers_the_objective(n: int, n_experts: int, p: int, weighted:
     runs = runs_of(case.model, random_model(np.random.default_rng(seed + 1), n_experts, p))
     values = start = np.array([objective(case, runs.take([i])) for i in range(2)])
     for passes in (1, 2, 3, 5, 12):
-        state = em(start_em(runs, case.blocks(), case.prior), case.blocks(), case.prior, passes)
+        state = em(
+            start_em(runs, case.blocks(), case.prior, GAUSSIAN), case.blocks(), case.prior, passes, GAUSSIAN
+        )
         found, reached, likelihood = state.runs, state.objective, state.statistics.log_likelihood
         assert (reached >= values - 1e-11 * (1 + np.abs(values))).all()
         np.testing.assert_allclose(reached, [objective(case, found.take([i])) for i in range(2)], rtol=1e-9)
@@ -287,13 +307,19 @@ def test_em_never_lowers_the_objective(n: int, n_experts: int, p: int, weighted:
 
 def test_em_gets_to_a_stationary_point() -> None:
     case = make_case(11, 300, 2, 1, False)
-    runs = em(start_em(runs_of(case.model), case.blocks(), case.prior), case.blocks(), case.prior, 400).runs
+    runs = em(
+        start_em(runs_of(case.model), case.blocks(), case.prior, GAUSSIAN),
+        case.blocks(),
+        case.prior,
+        400,
+        GAUSSIAN,
+    ).runs
 
     def value(theta: FloatArray) -> float:
         gate = np.stack([theta[:2], np.zeros(2)])
-        return objective(case, Runs(gate[None], theta[2:6].reshape(1, 2, 2), np.exp(theta[6:])[None]))
+        return objective(case, Runs.one(gaussian_model(gate, theta[2:6].reshape(2, 2), np.exp(theta[6:]))))
 
-    at = np.concatenate([runs.gate[0, 0], runs.coef[0].ravel(), np.log(runs.variance[0])])
+    at = np.concatenate([runs.gate[0, 0], runs.coef[0].ravel(), np.log(runs.nuisance[0, :, 0])])
     np.testing.assert_allclose(central_gradient(value, at), 0.0, atol=1e-2)
     assert np.abs(central_gradient(value, at + 0.05)).max() > 0.5
 
@@ -302,7 +328,7 @@ def test_an_expert_without_support_goes_to_its_prior() -> None:
     case = make_case(12, 50, 2, 1, False)
     lost = case.model._replace(gate=np.array([[-1e4, 0.0], [0.0, 0.0]]))
     runs = runs_of(lost)
-    found = m_step(runs, em_statistics(runs, case.blocks()), case.prior, np.zeros(1))
+    found = m_step(runs, em_statistics(runs, case.blocks(), GAUSSIAN), case.prior, np.zeros(1), GAUSSIAN)
     assert all(np.isfinite(array).all() for array in found)
-    np.testing.assert_allclose(found.coef[0, 0], [case.prior.location, 0.0], atol=1e-6)
-    np.testing.assert_allclose(found.variance[0, 0], case.prior.spread, rtol=1e-6)
+    np.testing.assert_allclose(found.coef[0, 0, 0], [case.prior.location, 0.0], atol=1e-6)
+    np.testing.assert_allclose(found.nuisance[0, 0], case.prior.spread, rtol=1e-6)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from daskmoe.numerics.base.coordinates import coordinates_from
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParameters
 from daskmoe.numerics.base.policies import LocalFit
@@ -18,9 +17,17 @@ from daskmoe.numerics.local.problem import Problem
 from daskmoe.numerics.local.search import Candidate, polish, sample_sizes
 from daskmoe.numerics.predictive.designs import draw_design, sample_rows
 from daskmoe.numerics.predictive.mixture import log_likelihood, responsibilities
-from numerics.oracles import GAUSSIAN, assert_same_model, gates_and_means, random_model, random_rows
+from numerics.oracles import (
+    GAUSSIAN,
+    assert_same_model,
+    coordinates_of,
+    gates_and_means,
+    gaussian_model,
+    random_model,
+    random_rows,
+)
 
-TRUTH = MoEParameters(
+TRUTH = gaussian_model(
     np.array([[0.5, 3.0, 0.0], [0.0, -1.0, 2.0], [0.0, 0.0, 0.0]]),
     np.array([[6.0, 2.0, -1.0], [0.0, -3.0, 1.0], [-6.0, 1.0, 2.0]]),
     np.array([0.5, 1.0, 0.3]),
@@ -31,7 +38,7 @@ def draw(rng: np.random.Generator, n: int, model: MoEParameters = TRUTH) -> Obse
     features = rng.standard_normal((n, model.n_features))
     gates, means = gates_and_means(model, features)
     expert = (rng.random(n) > np.cumsum(gates, axis=0)).sum(axis=0)
-    noise = np.sqrt(model.dispersion[expert]) * rng.standard_normal(n)
+    noise = np.sqrt(model.nuisance[expert, 0]) * rng.standard_normal(n)
     return Observations(features, means[expert, np.arange(n)] + noise)
 
 
@@ -49,8 +56,8 @@ def assert_sound(estimate: LocalEstimate, rows: Observations) -> None:
     """Finite, in canonical order, and its figures are those of its parameters."""
     model = parameters_of(estimate)
     assert all(np.isfinite(array).all() for array in model)
-    assert (model.dispersion > 0).all()
-    assert (np.diff(model.coef[:, 0]) >= 0).all()
+    assert (model.nuisance > 0).all()
+    assert (np.diff(model.coef[:, 0, 0]) >= 0).all()
     assert not model.gate[-1].any()
     assert np.isfinite([estimate.log_likelihood, estimate.objective]).all()
     assert np.isfinite(estimate.start_log_likelihoods).all()
@@ -85,8 +92,8 @@ class TestSingleExpert:
         estimate = fit(rows, 1)
         coef, variance = least_squares(rows)
         model = parameters_of(estimate)
-        np.testing.assert_allclose(model.coef[0], coef, rtol=1e-8, atol=1e-9)
-        np.testing.assert_allclose(model.dispersion, variance, rtol=1e-8)
+        np.testing.assert_allclose(model.coef[0, 0], coef, rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(model.nuisance[:, 0], variance, rtol=1e-8)
         assert estimate.objective == pytest.approx(estimate.log_likelihood, rel=1e-12)
         assert (estimate.converged, estimate.start_log_likelihoods.size) == (True, 0)
         assert_sound(estimate, rows)
@@ -97,8 +104,8 @@ class TestSingleExpert:
         rows = Observations(features, features @ [3.0, -2.0] + 1 + 1e-5 * rng.standard_normal(500))
         model = parameters_of(fit(rows, 1))
         coef, variance = least_squares(rows)
-        np.testing.assert_allclose(model.coef[0], coef, rtol=1e-9)
-        np.testing.assert_allclose(model.dispersion, variance, rtol=1e-6)
+        np.testing.assert_allclose(model.coef[0, 0], coef, rtol=1e-9)
+        np.testing.assert_allclose(model.nuisance[:, 0], variance, rtol=1e-6)
 
     def test_fewer_rows_than_features_interpolate_at_the_smallest_slopes(
         self, rng: np.random.Generator
@@ -109,17 +116,17 @@ class TestSingleExpert:
         centered = (rows.features - rows.features.mean(axis=0)) / deviation
         # Among all interpolations, the smallest in standardized features.
         slopes = np.linalg.lstsq(centered, rows.response - rows.response.mean())[0] / deviation
-        np.testing.assert_allclose(model.coef[0, 1:], slopes, rtol=1e-6, atol=1e-8)
-        fitted = model.coef[0, 0] + rows.features @ model.coef[0, 1:]
+        np.testing.assert_allclose(model.coef[0, 0, 1:], slopes, rtol=1e-6, atol=1e-8)
+        fitted = model.coef[0, 0, 0] + rows.features @ model.coef[0, 0, 1:]
         np.testing.assert_allclose(fitted, rows.response, rtol=1e-7, atol=1e-7)
-        assert 0 < model.dispersion[0] < 1e-10 * rows.response.var()
+        assert 0 < model.nuisance[0, 0] < 1e-10 * rows.response.var()
 
     @pytest.mark.parametrize("constant", [0.0, -3.0, 1e8])
     def test_a_constant_target_is_its_constant(self, constant: float, rng: np.random.Generator) -> None:
         rows = Observations(rng.standard_normal((100, 3)), np.full(100, constant))
         model = parameters_of(fit(rows, 1))
-        np.testing.assert_allclose(model.coef[0], [constant, 0, 0, 0], atol=1e-10 * max(1, abs(constant)))
-        assert 0 < model.dispersion[0] < 1e-10 * max(1, constant**2)
+        np.testing.assert_allclose(model.coef[0, 0], [constant, 0, 0, 0], atol=1e-10 * max(1, abs(constant)))
+        assert 0 < model.nuisance[0, 0] < 1e-10 * max(1, constant**2)
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +143,10 @@ class TestOptimum:
         assert_sound(estimate, rows)
         assert_reported(estimate, rows)
         # Gates have standard errors of about a tenth, coefficients of a few hundredths.
-        order = np.argsort(TRUTH.coef[:, 0])
+        order = np.argsort(TRUTH.coef[:, 0, 0])
         expected, found = TRUTH.take(order), parameters_of(estimate)
         np.testing.assert_allclose(found.coef, expected.coef, atol=0.25)
-        np.testing.assert_allclose(found.dispersion, expected.dispersion, rtol=0.25)
+        np.testing.assert_allclose(found.nuisance, expected.nuisance, rtol=0.25)
         np.testing.assert_allclose(found.gate, expected.gate, atol=0.8)
         # Wilks: twice the gain over the truth is about chi-squared with 18 degrees of freedom.
         gain = estimate.log_likelihood - log_likelihood(TRUTH, GAUSSIAN, rows.features, rows.response)
@@ -148,14 +155,14 @@ class TestOptimum:
     def test_is_stationary_and_a_maximum(self, base: tuple[Observations, LocalEstimate]) -> None:
         rows, estimate = base
         known = moments(rows)
-        coordinates = coordinates_from(known)
+        coordinates = coordinates_of(known)
         inner = coordinates.from_data(parameters_of(estimate))
-        prior = prior_from(known, coordinates, 3)
-        found = penalized(likelihood_statistics(inner, rows.blocks(coordinates)), inner, prior)
+        prior = prior_from(known, coordinates, 3, GAUSSIAN)
+        found = penalized(likelihood_statistics(inner, rows.blocks(coordinates), GAUSSIAN), inner, prior)
         # The Newton decrement is the gain still to be had.
         assert found.gradient @ np.linalg.solve(found.information, found.gradient) < 1e-8
         assert np.linalg.eigvalsh(found.information)[0] > 0
-        offset = rows.n_rows * np.log(coordinates.scale)
+        offset = rows.n_rows * coordinates.log_jacobian
         assert estimate.objective == pytest.approx(found.value - offset, rel=1e-11)
 
     def test_objective_is_the_log_likelihood_less_the_penalty(
@@ -163,8 +170,8 @@ class TestOptimum:
     ) -> None:
         rows, estimate = base
         known = moments(rows)
-        coordinates = coordinates_from(known)
-        prior = prior_from(known, coordinates, 3)
+        coordinates = coordinates_of(known)
+        prior = prior_from(known, coordinates, 3, GAUSSIAN)
         penalty = float(prior.penalty(*coordinates.from_data(parameters_of(estimate))))
         assert estimate.log_likelihood - estimate.objective == pytest.approx(penalty, rel=1e-8)
         assert_reported(estimate, rows)
@@ -231,13 +238,13 @@ class TestOptimum:
     def test_polished_candidates_come_best_first(self, rng: np.random.Generator) -> None:
         rows = random_rows(rng, 60, 2)
         known = moments(rows)
-        coordinates = coordinates_from(known)
-        problem = Problem(rows, coordinates, prior_from(known, coordinates, 3))
+        coordinates = coordinates_of(known)
+        problem = Problem(rows, coordinates, prior_from(known, coordinates, 3, GAUSSIAN), GAUSSIAN)
         results = polish(problem, [Candidate(random_model(rng, 3, 2)) for _ in range(8)], 1e-9, 100)
         objectives = [result.objective for result in results]
         assert objectives == sorted(objectives, reverse=True)
         assert objectives[0] - objectives[-1] > 0.1
-        assert fit(rows).objective + rows.n_rows * np.log(coordinates.scale) >= objectives[0] - 1e-6
+        assert fit(rows).objective + rows.n_rows * coordinates.log_jacobian >= objectives[0] - 1e-6
 
     @given(st.integers(20, 10**7), st.integers(10, 5000))
     def test_subsamples_grow_to_all_rows(self, n: int, start_rows: int) -> None:
@@ -261,22 +268,22 @@ class TestEquivariance:
         found = fit(rows._replace(features=features))
         assert found.objective == pytest.approx(estimate.objective, abs=1e-6)
         model, expected = parameters_of(found), parameters_of(estimate)
-        order = np.argsort(model.coef[:, 0] + model.coef[:, 1:] @ offset)
+        order = np.argsort(model.coef[:, 0, 0] + model.coef[:, 0, 1:] @ offset)
         inside = model.take(order)
         gates, means = gates_and_means(inside, features)
         expected_gates, expected_means = gates_and_means(expected, rows.features)
         np.testing.assert_allclose(gates, expected_gates, atol=1e-6)
         np.testing.assert_allclose(means, expected_means, atol=1e-6 * rows.response.std())
-        np.testing.assert_allclose(inside.dispersion, expected.dispersion, rtol=1e-6)
+        np.testing.assert_allclose(inside.nuisance, expected.nuisance, rtol=1e-6)
 
     @pytest.mark.parametrize(("scale", "shift"), [(1e8, 0.0), (1e-8, 0.0), (2.0, 1e4), (-3.0, 1.0)])
     def test_affine_target(self, scale: float, shift: float, base: Base) -> None:
         rows, estimate = base
         moved = rows._replace(response=rows.response * scale + shift)
         found, expected = parameters_of(fit(moved)), parameters_of(estimate)
-        coef = expected.coef * scale
+        coef = expected.coef[:, 0] * scale
         coef[:, 0] += shift
-        target = MoEParameters(expected.gate, coef, expected.dispersion * scale**2)
+        target = gaussian_model(expected.gate, coef, expected.nuisance[:, 0] * scale**2)
         order = np.argsort(coef[:, 0])
         assert_same_model(found, target.take(order), rows.features, 1e-6)
 
@@ -289,9 +296,9 @@ class TestEquivariance:
         rows, estimate = base
         found = parameters_of(fit(rows._replace(features=rows.features[:, ::-1])))
         expected = parameters_of(estimate)
-        np.testing.assert_allclose(found.coef[:, [0, 2, 1]], expected.coef, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(found.coef[:, :, [0, 2, 1]], expected.coef, rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(found.gate[:, [0, 2, 1]], expected.gate, rtol=1e-6, atol=1e-6)
-        np.testing.assert_allclose(found.dispersion, expected.dispersion, rtol=1e-6)
+        np.testing.assert_allclose(found.nuisance, expected.nuisance, rtol=1e-6)
 
     @pytest.mark.parametrize("n_experts", [1, 3])
     def test_doubled_rows_are_doubled_weights(self, n_experts: int, base: Base) -> None:
@@ -368,7 +375,7 @@ class TestEdges:
         estimate = fit(Observations(features, response), 3, seed)
         others = estimate.expert_weights > 100
         assert estimate.expert_weights[~others] == pytest.approx([3.0], abs=0.1)
-        intercepts = parameters_of(estimate).coef[others, 0]
+        intercepts = parameters_of(estimate).coef[others, 0, 0]
         np.testing.assert_allclose(np.sort(intercepts), [-3.0, 3.0], atol=0.15)
 
     @pytest.mark.parametrize("seed", range(3))
@@ -448,7 +455,7 @@ class TestEdges:
         response = np.where(side, 20 + features[:, 1], -20 - features[:, 1])
         rows = Observations(features, response + 0.1 * rng.standard_normal(500))
         # A weak prior moves a variance by its standard error, sqrt(2 / 210), at most twice that.
-        np.testing.assert_allclose(parameters_of(fit(rows, 2)).dispersion, 0.01, rtol=0.2)
+        np.testing.assert_allclose(parameters_of(fit(rows, 2)).nuisance[:, 0], 0.01, rtol=0.2)
 
     def test_more_experts_than_the_data_have(self, rng: np.random.Generator) -> None:
         features = rng.standard_normal((300, 2))
@@ -467,9 +474,9 @@ class TestEdges:
         rows = Observations(features, response)
         estimate = fit(rows, 2)
         assert_sound(estimate, rows)
-        spread = prior_from(moments(rows), coordinates_from(moments(rows)), 2).spread
-        floor = spread * coordinates_from(moments(rows)).scale ** 2 / (402 + 1)
-        assert parameters_of(estimate).dispersion.min() > floor
+        spread = prior_from(moments(rows), coordinates_of(moments(rows)), 2, GAUSSIAN).spread
+        floor = spread * coordinates_of(moments(rows)).response.nuisance / (402 + 1)
+        assert parameters_of(estimate).nuisance.min() > floor
 
     def test_one_row_many_times(self, rng: np.random.Generator) -> None:
         rows = Observations(np.repeat([[1.0, 2.0]], 50, axis=0), np.full(50, 3.0))
@@ -499,7 +506,7 @@ class TestEdges:
         estimate = fit(rows, 2)
         assert_sound(estimate, rows)
         assert_reported(estimate, rows)
-        np.testing.assert_allclose(np.sort(parameters_of(estimate).coef[:, 1]), [-1.0, 1.0], atol=0.02)
+        np.testing.assert_allclose(np.sort(parameters_of(estimate).coef[:, 0, 1]), [-1.0, 1.0], atol=0.02)
 
     def test_features_far_from_zero(self, base: Base) -> None:
         rows, estimate = base
@@ -508,7 +515,7 @@ class TestEdges:
         assert found.objective == pytest.approx(estimate.objective, abs=1e-5)
         model, expected = parameters_of(found), parameters_of(estimate)
         # Canonical order looks at intercepts, which the shift moves.
-        order = [int(np.argmin(np.abs(model.dispersion - s))) for s in expected.dispersion]
+        order = [int(np.argmin(np.abs(model.nuisance[:, 0] - s))) for s in expected.nuisance[:, 0]]
         assert sorted(order) == [0, 1, 2]
         gates, means = gates_and_means(model.take(np.array(order)), features)
         expected_gates, expected_means = gates_and_means(expected, rows.features)
@@ -534,7 +541,7 @@ class TestEdges:
         estimate = fit(rows, 2)
         assert_sound(estimate, rows)
         model = parameters_of(estimate)
-        np.testing.assert_allclose(model.coef[:, 0], [-5, 5], atol=0.8)
+        np.testing.assert_allclose(model.coef[:, 0, 0], [-5, 5], atol=0.8)
         assert np.exp(model.gate[0, 0]) == pytest.approx(3.0, rel=0.15)
 
     def test_outliers_of_the_response(self, rng: np.random.Generator) -> None:

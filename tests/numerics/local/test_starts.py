@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from numpy.typing import NDArray
 
-from daskmoe.numerics.base.coordinates import coordinates_from
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import FloatArray
 from daskmoe.numerics.likelihood.e_step import Runs
@@ -23,21 +22,21 @@ from daskmoe.numerics.local.starts import (
     _residual_size,
     starting_runs,
 )
-from numerics.oracles import random_rows
+from numerics.oracles import GAUSSIAN, coordinates_of, random_rows
 
 
 def whitened(rows: Observations, n_experts: int) -> tuple[FloatArray, FloatArray, Prior]:
     known = moments(rows)
-    coordinates = coordinates_from(known)
+    coordinates = coordinates_of(known)
     blocks = list(rows.blocks(coordinates))
     assert len(blocks) == 1
-    return blocks[0].design, blocks[0].response, prior_from(known, coordinates, n_experts)
+    return blocks[0].design, blocks[0].response, prior_from(known, coordinates, n_experts, GAUSSIAN)
 
 
 def runs_for(rows: Observations, n_experts: int, n_init: int, seed: int) -> Runs:
     design, response, prior = whitened(rows, n_experts)
     rng = np.random.default_rng(seed)
-    return starting_runs(design, response, rows.weight, n_experts, n_init, prior, rng)
+    return starting_runs(design, response, rows.weight, n_experts, n_init, prior, rng, GAUSSIAN)
 
 
 @given(
@@ -54,12 +53,14 @@ def test_starts_are_models_on_any_rows(
     rows = random_rows(np.random.default_rng(seed), n_experts + extra, p, weighted=weighted)
     runs = runs_for(rows, n_experts, n_init, seed)
     q = whitened(rows, n_experts)[0].shape[0]
-    assert runs.gate.shape == runs.coef.shape == (n_init, n_experts, q)
+    assert runs.gate.shape == (n_init, n_experts, q)
+    assert runs.coef.shape == (n_init, n_experts, 1, q)
+    assert runs.nuisance.shape == (n_init, n_experts, 1)
     assert not runs.gate.any()
     assert np.isfinite(runs.coef).all()
-    assert (runs.variance > 0).all()
+    assert (runs.nuisance > 0).all()
     # The response has unit variance: no start explains it worse than a few units.
-    assert (runs.variance < 20).all()
+    assert (runs.nuisance < 20).all()
 
 
 def test_starts_differ_and_are_reproducible(rng: np.random.Generator) -> None:
@@ -68,7 +69,7 @@ def test_starts_differ_and_are_reproducible(rng: np.random.Generator) -> None:
     for one, two in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, two)
     assert not np.allclose(first.coef, other.coef)
-    coefs = np.sort(first.coef[..., 0], axis=1)
+    coefs = np.sort(first.coef[..., 0, 0], axis=1)
     assert len(np.unique(coefs.round(6), axis=0)) == 8
 
 
@@ -89,7 +90,7 @@ def test_far_rows_start_apart(n_experts: int, rng: np.random.Generator) -> None:
     rows.response[[3, 8]] = -1e6
     design, response, prior = whitened(rows, n_experts)
     found = _far_rows(design, response, n_experts)
-    runs = starting_runs(design, response, None, n_experts, 6, prior, rng)
+    runs = starting_runs(design, response, None, n_experts, 6, prior, rng, GAUSSIAN)
     assert np.isfinite(runs.coef).all()
     if n_experts > 38:
         # Too few others to share them out among the other experts.
@@ -97,7 +98,7 @@ def test_far_rows_start_apart(n_experts: int, rng: np.random.Generator) -> None:
         return
     assert np.flatnonzero(found).tolist() == [3, 8]
     # A twentieth of them would be a variance of a tenth of the response's.
-    assert runs.variance[0, :-1].max() < 1e-3
+    assert runs.nuisance[0, :-1].max() < 1e-3
 
 
 def test_no_row_is_far_from_a_line_without_noise(rng: np.random.Generator) -> None:
@@ -114,8 +115,8 @@ def test_starts_see_the_weights(rng: np.random.Generator) -> None:
     spoiled[40:] = 1e6
     labels_rng = [np.random.default_rng(5) for _ in range(2)]
     # Feature cells do not look at the response, so only the weights can keep the spoiled rows out.
-    clean = starting_runs(design, response, weight, 2, 1, prior, labels_rng[0])
-    found = starting_runs(design, spoiled, weight, 2, 1, prior, labels_rng[1])
+    clean = starting_runs(design, response, weight, 2, 1, prior, labels_rng[0], GAUSSIAN)
+    found = starting_runs(design, spoiled, weight, 2, 1, prior, labels_rng[1], GAUSSIAN)
     for one, two in zip(clean, found, strict=True):
         np.testing.assert_array_equal(one, two)
 

@@ -10,7 +10,6 @@ from scipy.special import ndtr
 from scipy.stats import chi2, kstest, multivariate_normal
 
 from daskmoe.errors import InvalidOptionError
-from daskmoe.numerics.base.parameters import MoEParameters
 from daskmoe.numerics.predictive.designs import DESIGNS, draw_design, sample_features, sample_rows
 from daskmoe.numerics.predictive.draws import sample_response
 from daskmoe.numerics.predictive.mixture import (
@@ -20,7 +19,7 @@ from daskmoe.numerics.predictive.mixture import (
     log_softmax,
     mixture_mean,
 )
-from numerics.oracles import GAUSSIAN, random_model
+from numerics.oracles import GAUSSIAN, gaussian_model, random_model
 
 N = 40_000
 
@@ -29,7 +28,9 @@ N = 40_000
 @pytest.mark.parametrize(("p", "n_experts"), [(20, 4), (5, 5), (3, 2), (1, 1), (2, 4)])
 def test_designs_have_the_size_asked_for(design: str, p: int, n_experts: int) -> None:
     drawn = draw_design(design, p, n_experts, np.random.default_rng(0))
-    assert drawn.parameters.gate.shape == drawn.parameters.coef.shape == (n_experts, p + 1)
+    assert drawn.parameters.gate.shape == (n_experts, p + 1)
+    assert drawn.parameters.coef.shape == (n_experts, 1, p + 1)
+    assert drawn.parameters.nuisance.shape == (n_experts, 1)
     assert not drawn.parameters.gate[-1].any()
     features, response = sample_rows(drawn, 7, np.random.default_rng(1))
     assert (features.shape, response.shape) == ((7, p), (7,))
@@ -64,11 +65,11 @@ def test_features_have_the_moments_of_their_groups(design: str, rng: np.random.G
 def test_paper_design_is_the_papers(rng: np.random.Generator) -> None:
     for _ in range(10):
         drawn = draw_design("paper", 6, 4, rng)
-        gate, coef, dispersion = drawn.parameters
-        for integers, limit in ((gate, 5), (coef[:, 1:], 5)):
+        gate, coef, variance = drawn.parameters
+        for integers, limit in ((gate, 5), (coef[:, 0, 1:], 5)):
             np.testing.assert_array_equal(integers, integers.round())
             assert np.abs(integers).max() <= limit
-        assert set(dispersion) <= {4.0, 5.0}
+        assert set(variance[:, 0]) <= {4.0, 5.0}
         covariance = drawn.factor @ drawn.factor.T
         deviation = np.sqrt(np.diag(covariance))
         lag = np.abs(np.subtract.outer(np.arange(6), np.arange(6)))
@@ -87,11 +88,11 @@ def test_paper_design_has_no_rare_expert(rng: np.random.Generator) -> None:
 
 def test_overlap_design_is_the_papers_counterpart(rng: np.random.Generator) -> None:
     drawn = draw_design("overlap", 6, 5, rng)
-    _, coef, dispersion = drawn.parameters
-    assert not coef[:, 0].any()
+    _, coef, variance = drawn.parameters
+    assert not coef[:, 0, 0].any()
     np.testing.assert_array_equal(coef, coef.round())
     assert 5 < np.abs(coef).max() <= 10
-    assert dispersion.tolist() == [3.0] * 5
+    assert variance.tolist() == [[3.0]] * 5
     for j in range(5):
         for k in range(j):
             assert np.linalg.norm(drawn.centers[j] - drawn.centers[k]) == pytest.approx(2.5)
@@ -120,11 +121,11 @@ def test_overlap_experts_keep_apart_with_few_features(n_features: int) -> None:
 
 
 def test_experts_are_drawn_with_the_gating_probabilities(rng: np.random.Generator) -> None:
-    model = MoEParameters(
+    model = gaussian_model(
         np.array([[1.0, 2.0], [-1.0, 0.5], [0.0, 0.0]]), np.array([[0.0, 0], [100, 0], [200, 0]]), np.ones(3)
     )
     features = np.repeat([[-0.4], [0.7]], N, axis=0)
-    expert = (sample_response(model, "gaussian", features, rng) / 100).round().astype(int)
+    expert = (sample_response(model, GAUSSIAN, features, rng) / 100).round().astype(int)
     gates = np.exp(log_gating(model, np.array([[-0.4], [0.7]])))
     for s, part in enumerate((expert[:N], expert[N:])):
         counts, expected = np.bincount(part, minlength=3), N * gates[:, s]
@@ -133,10 +134,10 @@ def test_experts_are_drawn_with_the_gating_probabilities(rng: np.random.Generato
 
 def test_response_has_the_law_of_the_model(rng: np.random.Generator) -> None:
     model, features = random_model(rng, 3, 2), rng.standard_normal((N, 2))
-    response = sample_response(model, "gaussian", features, rng)
+    response = sample_response(model, GAUSSIAN, features, rng)
     # F(y|x) is uniform under the truth.
     gates = np.exp(log_gating(model, features))
-    z = (response - linear_predictor(model.coef, features)) / np.sqrt(model.dispersion)[:, None]
+    z = (response - linear_predictor(model.coef[:, 0], features)) / np.sqrt(model.nuisance)
     uniform = np.sum(gates * ndtr(z), axis=0)
     assert kstest(uniform, "uniform").pvalue > 1e-4
     residual = response - mixture_mean(model, GAUSSIAN, features)
@@ -148,23 +149,24 @@ def test_truth_explains_its_data_better_than_its_neighbours(design: str, rng: np
     drawn = draw_design(design, 5, 3, rng)
     features, response = sample_rows(drawn, N, rng)
     truth = log_likelihood(drawn.parameters, GAUSSIAN, features, response)
-    gate, coef, dispersion = drawn.parameters
+    gate, coef, variance = drawn.parameters
+    coef, variance = coef[:, 0], variance[:, 0]
     for k in range(3):
-        shifted, slope, wide, narrow = coef.copy(), coef.copy(), dispersion.copy(), dispersion.copy()
+        shifted, slope, wide, narrow = coef.copy(), coef.copy(), variance.copy(), variance.copy()
         shifted[k, 0] += 0.2
         slope[k, 2] -= 0.2
         wide[k] *= 1.15
         narrow[k] /= 1.15
         others = [
-            MoEParameters(gate, shifted, dispersion),
-            MoEParameters(gate, slope, dispersion),
-            MoEParameters(gate, coef, wide),
-            MoEParameters(gate, coef, narrow),
+            gaussian_model(gate, shifted, variance),
+            gaussian_model(gate, slope, variance),
+            gaussian_model(gate, coef, wide),
+            gaussian_model(gate, coef, narrow),
         ]
         if k < 2:
             steeper = gate.copy()
             steeper[k] *= 1.3
-            others.append(MoEParameters(steeper, coef, dispersion))
+            others.append(gaussian_model(steeper, coef, variance))
         for other in others:
             assert log_likelihood(other, GAUSSIAN, features, response) < truth
 

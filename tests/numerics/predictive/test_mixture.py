@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from scipy.integrate import quad
 
-from daskmoe.numerics.base.parameters import LargeMoE, MoEParameters
+from daskmoe.numerics.base.parameters import LargeMoE
 from daskmoe.numerics.predictive.mixture import (
     BLOCK_ROWS,
     expert_means,
@@ -25,6 +25,7 @@ from daskmoe.numerics.predictive.mixture import (
 from numerics.oracles import (
     GAUSSIAN,
     enumerate_assignments,
+    gaussian_model,
     joint_density,
     random_model,
     random_rows,
@@ -63,7 +64,7 @@ def test_gates_and_means_row_by_row(rng: np.random.Generator) -> None:
     means = expert_means(model, GAUSSIAN, features)
     for s, x in enumerate(features):
         np.testing.assert_allclose(gates[:, s], softmax_gates(model.gate, x), rtol=1e-13)
-        np.testing.assert_allclose(means[:, s], model.coef @ np.append(1.0, x), rtol=1e-13)
+        np.testing.assert_allclose(means[:, s], model.coef[:, 0] @ np.append(1.0, x), rtol=1e-13)
 
 
 def test_saturated_gates_stay_finite_and_normalized() -> None:
@@ -75,7 +76,7 @@ def test_saturated_gates_stay_finite_and_normalized() -> None:
 
 
 def test_density_far_in_the_tail_is_finite() -> None:
-    model = MoEParameters(np.zeros((2, 2)), np.zeros((2, 2)), np.array([1e-6, 1e-6]))
+    model = gaussian_model(np.zeros((2, 2)), np.zeros((2, 2)), np.array([1e-6, 1e-6]))
     value = log_density(model, GAUSSIAN, np.zeros((1, 1)), np.array([1e3]))
     np.testing.assert_allclose(value, [-0.5 * 1e12 - 0.5 * np.log(2 * np.pi * 1e-6)], rtol=1e-14)
 
@@ -114,6 +115,6 @@ def test_large_mixture_is_the_weighted_average_of_the_local_densities(rng: np.ra
     np.testing.assert_allclose(gates.sum(axis=0), 1.0, rtol=1e-13)
     for s, x in enumerate(features):
         parts = [w * joint_density(m, x, y) for m, w in zip(local, weights, strict=True)]
-        eta = large.coef @ np.append(1.0, x)
-        joint = gates[:, s] * np.exp(GAUSSIAN.log_density(np.array(y), eta[:, None], large.dispersion))[:, 0]
+        eta = large.coef @ np.append(1.0, x)[:, None]
+        joint = gates[:, s] * np.exp(GAUSSIAN.log_density(np.array([y]), eta, large.nuisance))[:, 0]
         np.testing.assert_allclose(joint, np.concatenate(parts), rtol=1e-12)

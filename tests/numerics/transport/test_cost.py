@@ -23,8 +23,11 @@ def cost_matrix(first: MoEParameters, second: MoEParameters, x: np.ndarray) -> n
         [
             [
                 GAUSSIAN.divergence(
-                    first.coef[j] @ u, first.dispersion[j], second.coef[k] @ u, second.dispersion[k]
-                )
+                    first.coef[j] @ u[:, None],
+                    first.nuisance[j],
+                    second.coef[k] @ u[:, None],
+                    second.nuisance[k],
+                )[0]
                 for k in range(second.n_experts)
             ]
             for j in range(first.n_experts)

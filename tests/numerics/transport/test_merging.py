@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,20 +29,23 @@ def masses(problem: ReductionProblem) -> FloatArray:
 def barycentre(problem: ReductionProblem, members: list[int]) -> tuple[FloatArray, float, float]:
     """Weighted least squares of the members' means, the variance around it, and the summed divergence."""
     mass, design, large = masses(problem)[members], problem.design, problem.large
-    mean = large.coef[members] @ design
+    mean = large.coef[members, 0] @ design
     rows = np.tile(design, (1, len(members)))
     root = np.sqrt(mass.ravel())
     coef = np.linalg.lstsq((rows * root).T, mean.ravel() * root, rcond=None)[0]
-    spread = (mean - coef @ design) ** 2 + large.dispersion[members, None]
+    spread = (mean - coef @ design) ** 2 + large.nuisance[members]
     variance = float(np.sum(mass * spread) / mass.sum())
-    divergence = GAUSSIAN.divergence(mean, large.dispersion[members, None], coef @ design, np.array(variance))
+    divergence = GAUSSIAN.divergence(
+        mean[:, None], large.nuisance[members], (coef @ design)[None], np.array([variance])
+    )
     return coef, variance, float(np.sum(mass * divergence))
 
 
-def assert_same_experts(found: Experts, coef: FloatArray, dispersion: FloatArray) -> None:
-    order, other = np.argsort(found.coef[:, 0]), np.argsort(coef[:, 0])
-    np.testing.assert_allclose(found.coef[order], coef[other], rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(found.dispersion[order], dispersion[other], rtol=1e-6)
+def assert_same_experts(found: Experts, coef: FloatArray, variance: FloatArray) -> None:
+    """``coef`` is (K, q), ``variance`` (K,)."""
+    order, other = np.argsort(found.coef[:, 0, 0]), np.argsort(coef[:, 0])
+    np.testing.assert_allclose(found.coef[order, 0], coef[other], rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(found.nuisance[order, 0], variance[other], rtol=1e-6)
 
 
 def test_the_cheapest_pairs_merge_first(rng: np.random.Generator) -> None:
@@ -75,7 +79,7 @@ def test_copies_come_together(start, rng: np.random.Generator) -> None:  # type:
     design = np.vstack([np.ones(60), rng.standard_normal((2, 60))])
     large = LargeMoE.from_estimates([model] * 4, np.ones(4))
     found = start(ReductionProblem(large, design, np.full(60, 1 / 60), GAUSSIAN), 3)
-    assert_same_experts(found, model.coef, model.dispersion)
+    assert_same_experts(found, model.coef[:, 0], model.nuisance[:, 0])
 
 
 def test_many_components_merge_in_blocks(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,9 +92,9 @@ def test_many_components_merge_in_blocks(rng: np.random.Generator, monkeypatch: 
         LargeMoE.from_estimates(copies, np.ones(40)), design, np.full(60, 1 / 60), GAUSSIAN
     )
     expected = greedy_experts(problem, 3)
-    monkeypatch.setattr(merging, "_BLOCK", 12)
+    monkeypatch.setattr(merging, "REDUCTION", replace(merging.REDUCTION, merging_block=12))
     found = greedy_experts(problem, 3)
-    assert_same_experts(found, expected.coef, expected.dispersion)
+    assert_same_experts(found, expected.coef[:, 0], expected.nuisance[:, 0])
 
 
 def test_components_without_mass_count_among_the_experts(rng: np.random.Generator) -> None:
@@ -101,4 +105,4 @@ def test_components_without_mass_count_among_the_experts(rng: np.random.Generato
     problem = ReductionProblem(
         LargeMoE.from_estimates([hidden], np.ones(1)), design, np.full(60, 1 / 60), GAUSSIAN
     )
-    assert_same_experts(greedy_experts(problem, 3), model.coef, model.dispersion)
+    assert_same_experts(greedy_experts(problem, 3), model.coef[:, 0], model.nuisance[:, 0])

@@ -35,7 +35,7 @@ def make_problem(
     design = np.concatenate([np.ones((1, n_rows)), rng.standard_normal((n_features, n_rows))])
     target = random_model(rng, n_experts, n_features)
     weight = rng.dirichlet(np.ones(n_rows))
-    return ReductionProblem(large, design, weight, GAUSSIAN), Experts(target.coef, target.dispersion)
+    return ReductionProblem(large, design, weight, GAUSSIAN), Experts(target.coef, target.nuisance)
 
 
 def component_mass(problem: ReductionProblem) -> FloatArray:
@@ -55,19 +55,20 @@ def costs(problem: ReductionProblem, experts: Experts) -> FloatArray:
     large = problem.large
     return GAUSSIAN.divergence(
         (large.coef @ problem.design)[:, None],
-        large.dispersion[:, None, None],
+        large.nuisance[:, None],
         (experts.coef @ problem.design)[None],
-        experts.dispersion[None, :, None],
+        experts.nuisance[None],
     )
 
 
 def assert_statistics(found: PlanStatistics, problem: ReductionProblem, plan: FloatArray) -> None:
     """The sums of an explicit plan (L, K, S)."""
-    mean = (problem.large.coef @ problem.design)[:, None]
-    second = mean**2 + problem.large.dispersion[:, None, None]
+    mean = problem.large.coef @ problem.design
+    second = mean**2 + problem.large.nuisance[:, :, None]
     np.testing.assert_allclose(found.mass, plan.sum(axis=0), rtol=1e-10, atol=1e-14)
-    np.testing.assert_allclose(found.first, (plan * mean).sum(axis=0), rtol=1e-10, atol=1e-13)
-    np.testing.assert_allclose(found.second, (plan * second).sum(axis=0), rtol=1e-10, atol=1e-13)
+    assert found.moments.shape[:2] == (plan.shape[1], 2)
+    np.testing.assert_allclose(found.moments[:, 0], (plan * mean).sum(axis=0), rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(found.moments[:, 1], (plan * second).sum(axis=0), rtol=1e-10, atol=1e-13)
     np.testing.assert_allclose(found.flow, plan.sum(axis=2), rtol=1e-10, atol=1e-14)
 
 
@@ -141,7 +142,7 @@ def test_freedom_row_by_row_costs_no_more(
 @pytest.mark.parametrize("plan", [pointwise_plan, whole_plan])
 def test_components_among_the_experts_move_for_nothing(plan: Plan, rng: np.random.Generator) -> None:
     problem, _ = make_problem(rng, (3,), 20, 3)
-    found = plan(problem, Experts(problem.large.coef, problem.large.dispersion))
+    found = plan(problem, Experts(problem.large.coef, problem.large.nuisance))
     assert found.objective == 0
     np.testing.assert_allclose(found.mass, component_mass(problem), rtol=1e-12)
     assert (found.flow[~np.eye(3, dtype=bool)] == 0).all()

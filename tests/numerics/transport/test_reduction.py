@@ -17,14 +17,14 @@ from daskmoe.numerics.base.parameters import (
     SupportSample,
     canonical_order,
 )
+from daskmoe.numerics.base.policies import REDUCTION
 from daskmoe.numerics.transport.plan import Experts, PlanStatistics, pointwise_plan, whole_plan
 from daskmoe.numerics.transport.reduction import (
-    RACING_PARTITIONS,
     barycentres,
     reduce_mixture,
     reduction_problem,
 )
-from numerics.oracles import GAUSSIAN, assert_same_model, central_gradient, random_model
+from numerics.oracles import GAUSSIAN, assert_same_model, central_gradient, gaussian_model, random_model
 
 Kind = Literal["pointwise", "whole"]
 KINDS: tuple[Kind, ...] = ("pointwise", "whole")
@@ -39,7 +39,7 @@ def near(model: MoEParameters, rng: np.random.Generator, size: float) -> MoEPara
     """A local estimator of ``model``: every parameter off by about ``size``."""
     gate = model.gate + size * rng.standard_normal(model.gate.shape)
     coef = model.coef + size * rng.standard_normal(model.coef.shape)
-    return MoEParameters(gate - gate[-1], coef, model.dispersion * np.exp(size * rng.standard_normal()))
+    return MoEParameters(gate - gate[-1], coef, model.nuisance * np.exp(size * rng.standard_normal()))
 
 
 def locals_of(rng: np.random.Generator, n_partitions: int, size: float = 0.1) -> list[MoEParameters]:
@@ -53,10 +53,10 @@ def explicit_plan(rng: np.random.Generator, n_components: int, n_experts: int, n
 
 
 def plan_sums(plan: FloatArray, large: LargeMoE, design: FloatArray) -> PlanStatistics:
-    mean = (large.coef @ design)[:, None]
-    second = mean**2 + large.dispersion[:, None, None]
-    first = (plan * mean).sum(axis=0)
-    return PlanStatistics(0.0, plan.sum(axis=0), first, (plan * second).sum(axis=0), plan.sum(axis=2))
+    mean = large.coef @ design
+    second = mean**2 + large.nuisance[:, :, None]
+    moments = np.stack([(plan * mean).sum(axis=0), (plan * second).sum(axis=0)], axis=1)
+    return PlanStatistics(0.0, plan.sum(axis=0), moments, plan.sum(axis=2))
 
 
 def test_barycentres_minimize_the_divergence_of_their_mass(rng: np.random.Generator) -> None:
@@ -64,14 +64,14 @@ def test_barycentres_minimize_the_divergence_of_their_mass(rng: np.random.Genera
     large = LargeMoE.from_estimates(local, np.ones(2))
     _, problem = reduction_problem(large, some_support(rng, 12), GAUSSIAN)
     plan = explicit_plan(rng, 5, 2, 12)
-    start = Experts(rng.standard_normal((2, 3)), np.ones(2))
+    start = Experts(rng.standard_normal((2, 1, 3)), np.ones((2, 1)))
     found = barycentres(problem, plan_sums(plan, problem.large, problem.design), start)
     eta = problem.large.coef @ problem.design
     for k in range(2):
 
         def cost(theta: FloatArray, k: int = k) -> float:
             divergence = GAUSSIAN.divergence(
-                eta, problem.large.dispersion[:, None], theta[:-1] @ problem.design, np.exp(theta[-1])
+                eta, problem.large.nuisance, theta[None, :-1] @ problem.design, np.exp(theta[-1:])
             )
             return float(np.sum(plan[:, k] * divergence))
 
@@ -82,7 +82,7 @@ def test_barycentres_minimize_the_divergence_of_their_mass(rng: np.random.Genera
             method="BFGS",
             options={"gtol": 1e-10},
         )
-        theta = np.append(found.coef[k], np.log(found.dispersion[k]))
+        theta = np.append(found.coef[k, 0], np.log(found.nuisance[k]))
         np.testing.assert_allclose(theta, best.x, rtol=1e-5, atol=1e-6)
         assert cost(theta) <= best.fun + 1e-12
 
@@ -92,10 +92,10 @@ def test_an_expert_without_mass_stays(rng: np.random.Generator) -> None:
     _, problem = reduction_problem(large, some_support(rng, 12), GAUSSIAN)
     plan = explicit_plan(rng, 2, 3, 12)
     plan[:, 1] = 0.0
-    start = Experts(rng.standard_normal((3, 3)), np.array([1.0, 2.0, 3.0]))
+    start = Experts(rng.standard_normal((3, 1, 3)), np.array([[1.0], [2.0], [3.0]]))
     found = barycentres(problem, plan_sums(plan, problem.large, problem.design), start)
     np.testing.assert_array_equal(found.coef[1], start.coef[1])
-    assert found.dispersion[1] == 2.0
+    assert found.nuisance[1, 0] == 2.0
     assert (found.coef[[0, 2]] != start.coef[[0, 2]]).all()
 
 
@@ -110,7 +110,7 @@ def test_objective_never_rises(kind: Kind, n_partitions: int, n_experts: int, se
     assert result.objectives[-1] >= 0
     assert result.start_objectives.tolist() == [result.objectives[-1]]
     assert all(np.isfinite(array).all() for array in result.parameters)
-    assert (result.parameters.dispersion > 0).all()
+    assert (result.parameters.nuisance > 0).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -120,14 +120,15 @@ def test_every_step_lowers_plan_and_experts_in_turn(kind: Kind, rng: np.random.G
     large = LargeMoE.from_estimates(locals_of(rng, 4, 0.5), np.ones(4))
     _, problem = reduction_problem(large, some_support(rng), GAUSSIAN)
     start = random_model(rng, 3, 2)
-    experts = Experts(start.coef, start.dispersion)
+    experts = Experts(start.coef, start.nuisance)
     statistics = plan(problem, experts)
 
     def majorizer(at: Experts) -> float:
-        fitted = at.coef @ problem.design
-        spread = statistics.second - 2 * statistics.first * fitted + statistics.mass * fitted**2
+        fitted = at.coef[:, 0] @ problem.design
+        first, second = statistics.moments[:, 0], statistics.moments[:, 1]
+        spread = second - 2 * first * fitted + statistics.mass * fitted**2
         total = statistics.mass.sum(axis=1)
-        return float(np.sum(spread.sum(axis=1) / at.dispersion + total * np.log(at.dispersion)) / 2)
+        return float(np.sum(spread.sum(axis=1) / at.nuisance[:, 0] + total * np.log(at.nuisance[:, 0])) / 2)
 
     for _ in range(5):
         trial = barycentres(problem, statistics, experts)
@@ -186,7 +187,7 @@ def test_affine_change_of_the_features_changes_nothing(kind: Kind, rng: np.rando
             slopes = weights[:, 1:] @ np.linalg.inv(mixing)
             return np.column_stack([weights[:, 0] - slopes @ offset, slopes])
 
-        return MoEParameters(change(model.gate), change(model.coef), model.dispersion)
+        return gaussian_model(change(model.gate), change(model.coef[:, 0]), model.nuisance[:, 0])
 
     expected = reduce_mixture(
         LargeMoE.from_estimates(local, np.ones(3)), support, local[:1], GAUSSIAN, kind
@@ -218,7 +219,7 @@ def test_the_best_start_is_kept(rng: np.random.Generator) -> None:
 
 def test_whole_plan_averages_well_separated_experts(rng: np.random.Generator) -> None:
     """Each target expert is the barycentre of its own copies: linear in coefficients, by hand."""
-    truth = MoEParameters(
+    truth = gaussian_model(
         np.array([[1.0, 0.5, 0.0], [0.0, 0.0, 0.0]]),
         np.array([[40.0, 1.0, 0.0], [-40.0, 0.0, 1.0]]),
         np.array([1.0, 2.0]),
@@ -227,12 +228,12 @@ def test_whole_plan_averages_well_separated_experts(rng: np.random.Generator) ->
     weights, support = np.array([0.1, 0.2, 0.3, 0.4]), some_support(rng)
     result = reduce_mixture(LargeMoE.from_estimates(local, weights), support, local[:1], GAUSSIAN, "whole")
     # Equal gates: every copy has the same share of the mass wherever it is.
-    coef = np.einsum("m,mkq->kq", weights, np.stack([m.coef for m in local]))
+    coef = np.einsum("m,mkcq->kcq", weights, np.stack([m.coef for m in local]))
     np.testing.assert_allclose(result.parameters.coef, coef, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(result.parameters.gate, truth.gate, atol=1e-5)
     # The spread between the copies is part of the variance.
-    inner = sum(w * m.dispersion for w, m in zip(weights, local, strict=True))
-    assert (result.parameters.dispersion > inner).all()
+    inner = sum(w * m.nuisance[:, 0] for w, m in zip(weights, local, strict=True))
+    assert (result.parameters.nuisance[:, 0] > inner).all()
 
 
 def test_collinear_support_is_survived(rng: np.random.Generator) -> None:
@@ -248,16 +249,16 @@ def test_what_the_support_does_not_vary_in_is_carried_by_the_plan(rng: np.random
     support = SupportSample(
         np.column_stack([rng.standard_normal(200), np.full(200, 3.0)]), None, np.full(200, 1 / 200)
     )
-    truth = MoEParameters(
+    truth = gaussian_model(
         np.array([[0.5, 2.0, 1.0], [0.0, 0.0, 0.0]]),
         np.array([[-40.0, 1.0, 2.0], [50.0, -1.0, -4.0]]),
         np.array([1.0, 2.0]),
     )
-    other = truth._replace(coef=np.array([[-41.5, 1.0, 2.5], [53.0, -1.0, -5.0]]))
+    other = truth._replace(coef=np.array([[[-41.5, 1.0, 2.5]], [[53.0, -1.0, -5.0]]]))
     large = LargeMoE.from_estimates([truth, other], np.array([3.0, 1.0]))
     result = reduce_mixture(large, support, [truth], GAUSSIAN, "whole")
     # The other's predictors are the same where the second feature is three.
-    np.testing.assert_allclose(result.parameters.coef[:, 2], [2.125, -4.25], rtol=1e-6)
+    np.testing.assert_allclose(result.parameters.coef[:, 0, 2], [2.125, -4.25], rtol=1e-6)
     np.testing.assert_allclose(result.parameters.gate[0, 2], 1.0, rtol=1e-6)
     assert_same_model(result.parameters, truth, support.features, 1e-5)
 
@@ -266,7 +267,7 @@ def test_starts_race_on_some_of_many_partitions(rng: np.random.Generator) -> Non
     truth = random_model(rng, 2, 1)
     copies = [
         truth._replace(coef=truth.coef + 0.05 * rng.standard_normal(truth.coef.shape))
-        for _ in range(RACING_PARTITIONS + 44)
+        for _ in range(REDUCTION.racing_partitions + 44)
     ]
     large = LargeMoE.from_estimates(copies, np.ones(len(copies)))
     support = SupportSample(rng.standard_normal((40, 1)), None, np.full(40, 1 / 40))

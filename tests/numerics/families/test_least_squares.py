@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from daskmoe.numerics.local.least_squares import least_squares
 
 from daskmoe.numerics.base.observations import Observations, merge_moments, moments
+from numerics.oracles import GAUSSIAN
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -22,14 +22,15 @@ def test_summed_moments_give_weighted_least_squares(
         for i in range(3)
     ]
     pooled = merge_moments(merge_moments(moments(parts[0]), moments(parts[1])), moments(parts[2]))
-    found = least_squares(pooled)
+    found = GAUSSIAN.from_moments(pooled)
+    assert found is not None
     root = np.ones(90) if weight is None else np.sqrt(weight)
     centered = features - features.mean(axis=0)
     design = np.column_stack([np.ones(90), centered]) * root[:, None]
     slopes = np.linalg.lstsq(design, response * root, rcond=None)[0]
     fitted = np.column_stack([np.ones(90), centered]) @ slopes
-    predicted = found.coef[0, 0] + features @ found.coef[0, 1:]
+    predicted = found.coef[0, 0, 0] + features @ found.coef[0, 0, 1:]
     np.testing.assert_allclose(predicted, fitted, rtol=1e-8)
     mean_square = np.average((response - fitted) ** 2, weights=weight)
-    np.testing.assert_allclose(found.dispersion, [mean_square], rtol=1e-8)
+    np.testing.assert_allclose(found.nuisance[:, 0], [mean_square], rtol=1e-8)
     np.testing.assert_array_equal(found.gate, np.zeros((1, 4)))

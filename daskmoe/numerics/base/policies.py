@@ -7,6 +7,7 @@ where they guard.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,40 @@ class PriorPolicy:
 
 
 @dataclass(frozen=True)
+class DampingPolicy:
+    """How the damping of a step follows from the one before (local_estimator: The optimizer).
+
+    Attributes
+    ----------
+    first, smallest : float
+        Where damping begins, and under which it is none.
+    falls, poor, good : float
+        Its factors after a step that falls, that gains a small share of what was predicted, a large one.
+    poor_share, good_share : float
+        Those shares.
+    """
+
+    first: float = 0.05
+    smallest: float = 1e-3
+    falls: float = 3.0
+    poor: float = 1.5
+    good: float = 0.3
+    poor_share: float = 0.25
+    good_share: float = 0.7
+
+    def after(self, damping: float, actual: float, predicted: float) -> float:
+        """Less damping after a well predicted gain, more after a poor one."""
+        if not actual >= 0:
+            return max(self.falls * damping, self.first)
+        ratio = actual / predicted if predicted > 0 else 0.0
+        if ratio < self.poor_share:
+            return max(self.poor * damping, self.first)
+        if ratio > self.good_share:
+            damping *= self.good
+        return damping if damping > self.smallest else 0.0
+
+
+@dataclass(frozen=True)
 class NewtonPolicy:
     """Damped Newton steps (local_estimator: The optimizer).
 
@@ -67,8 +102,7 @@ class NewtonPolicy:
     ----------
     largest_log_step : float
         Most that the logarithm of a nuisance moves in a step.
-    first_damping, smallest_damping : float
-        Where damping begins, and under which it is none.
+    damping : DampingPolicy
     ridge, more_ridge : float
         Products in single precision can leave a semi-definite matrix so far below zero; others farther.
     near : float
@@ -85,15 +119,12 @@ class NewtonPolicy:
         Least share of it that the next point keeps.
     negligible : float
         EM's step gaining less than this share of the tolerance is as stationary as rounding lets a point be.
-    poor, good : float
-        Shares of the predicted gain below which damping grows and above which it shrinks.
     jump : float
         Standard errors of a random jump.
     """
 
     largest_log_step: float = 2.0
-    first_damping: float = 0.05
-    smallest_damping: float = 1e-3
+    damping: DampingPolicy = DampingPolicy()
     ridge: float = 1e-5
     more_ridge: float = 4.0
     near: float = 1e-4
@@ -103,8 +134,6 @@ class NewtonPolicy:
     line_points: int = 4
     shortest: float = 0.1
     negligible: float = 1e-3
-    poor: float = 0.25
-    good: float = 0.7
     jump: float = 3.0
 
 
@@ -341,17 +370,14 @@ class GatingPolicy:
     ----------
     ridge, tolerance, max_steps
         Relative to the mean curvature; gain of an objective of unit mass; Newton steps.
-    growth : float
-        By which damping grows after a step that falls, and shrinks after one that rises.
-    first_damping, smallest_damping : float
+    damping : DampingPolicy
+        Of a ridge, which shrinks after every step that rises.
     """
 
     ridge: float = 1e-10
     tolerance: float = 1e-13
     max_steps: int = 200
-    growth: float = 8.0
-    first_damping: float = 1e-4
-    smallest_damping: float = 1e-12
+    damping: DampingPolicy = DampingPolicy(1e-4, 1e-12 / 8, 8.0, good=1 / 8, poor_share=-inf, good_share=-inf)
 
 
 PRIOR = PriorPolicy()

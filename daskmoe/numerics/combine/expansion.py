@@ -28,11 +28,11 @@ from daskmoe.numerics.base.linalg import diagonal_scale
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParameters, Moments
-from daskmoe.numerics.base.policies import EXPANSION
+from daskmoe.numerics.base.policies import EXPANSION, NEWTON
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.priors import Prior
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics, penalized
-from daskmoe.numerics.local.newton import NewtonState, damped_step, next_damping
+from daskmoe.numerics.local.newton import NewtonState, damped_step
 
 
 class Pilot(NamedTuple):
@@ -149,7 +149,7 @@ def _ascend(
         passes += 1
         statistics = _with_prior(trial_raw, origin, trial, pilot.information)
         actual = statistics.value - state.statistics.value
-        damping = next_damping(damping, actual, predicted)
+        damping = NEWTON.damping.after(damping, actual, predicted)
         if actual >= 0:
             raw, state = trial_raw, NewtonState(trial, statistics, damping)
         else:

@@ -23,7 +23,7 @@ from daskmoe.numerics.families import Family
 from daskmoe.numerics.families.protocol import Change
 from daskmoe.numerics.likelihood.priors import Prior
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics, penalized
-from daskmoe.numerics.local.newton import NewtonState, damped_step, next_damping
+from daskmoe.numerics.local.newton import NewtonState, damped_step
 
 # Shares of the mean and of each entry's own: gates, coefficients and nuisances stand side by side.
 _RIDGE = (1e-14, 1e-10)
@@ -191,8 +191,8 @@ def advance(
     if before is not None:
         actual = statistics.value - before.statistics.value
         # A step that was free of saddles leaves no damping behind where it went well.
-        damping = next_damping(0.0 if state.floor and accepted else damping, actual, state.predicted)
-        if state.floor and actual > NEWTON.good * state.predicted:
+        damping = NEWTON.damping.after(0.0 if state.floor and accepted else damping, actual, state.predicted)
+        if state.floor and actual > NEWTON.damping.good_share * state.predicted:
             floor = 0.3 * state.floor
     if before is None or accepted:
         current = NewtonState(state.trial, statistics, damping)

@@ -76,7 +76,7 @@ def damped_step(state: NewtonState) -> tuple[FloatArray, float, float]:
             if damping > 0.5:
                 complete_scaled[np.diag_indices_from(complete_scaled)] += ridge
                 ridge *= NEWTON.more_ridge
-            damping = max(2.0 * damping, NEWTON.first_damping)
+            damping = max(2.0 * damping, NEWTON.damping.first)
     step = scipy.linalg.cho_solve(factor, gradient / scale) / scale
     step = Layout.of(state.parameters).bounded(step)
     predicted = float(gradient @ step - 0.5 * step @ observed @ step)
@@ -96,18 +96,6 @@ def jump(parameters: MoEParameters, deviations: FloatArray, rng: np.random.Gener
     step = deviations @ (NEWTON.jump * rng.standard_normal(len(deviations)))
     layout = Layout.of(parameters)
     return layout.shift(parameters, layout.bounded(step))
-
-
-def next_damping(damping: float, actual: float, predicted: float) -> float:
-    """Less damping after a well predicted gain, more after a poor one."""
-    if not actual >= 0:
-        return max(3.0 * damping, NEWTON.first_damping)
-    ratio = actual / predicted if predicted > 0 else 0.0
-    if ratio < NEWTON.poor:
-        return max(1.5 * damping, NEWTON.first_damping)
-    if ratio > NEWTON.good:
-        damping *= 0.3
-    return damping if damping > NEWTON.smallest_damping else 0.0
 
 
 class _Point(NamedTuple):
@@ -159,12 +147,14 @@ def maximize(
             if predicted <= tolerance:
                 # Steps shorter than EM's gain little anywhere: that says nothing about the gradient.
                 return _ended(state, passes, damping <= 1.0)
-            point = point._replace(state=state._replace(damping=next_damping(damping, -1.0, predicted)))
+            point = point._replace(
+                state=state._replace(damping=NEWTON.damping.after(damping, -1.0, predicted))
+            )
             continue
         trial, statistics, length, exact = found
         # An undamped step that was poor was too long, which the line search has mended.
         if damping > 0.0:
-            damping = next_damping(damping, statistics.value - state.statistics.value, predicted)
+            damping = NEWTON.damping.after(damping, statistics.value - state.statistics.value, predicted)
         if not exact and keep and length == 1.0:
             statistics = _corrected(state.statistics, step, statistics)
         elif not exact and passes < max_passes:

@@ -75,10 +75,10 @@ def fit_partial_gating(design: FloatArray, targets: FloatArray, known: NDArray[n
         if not trial_value >= value:
             if free @ step < GATING.tolerance:
                 break
-            damping = max(GATING.growth * damping, GATING.first_damping)
+            damping = GATING.damping.after(damping, -1.0, 0.0)
             continue
         gain, value, gate = trial_value - value, trial_value, trial
-        damping = damping / GATING.growth if damping > GATING.smallest_damping else 0.0
+        damping = GATING.damping.after(damping, gain, gain)
         if gain < GATING.tolerance and free @ step < GATING.tolerance:
             break
     return gate
@@ -123,4 +123,4 @@ def _step(information: FloatArray, gradient: FloatArray, damping: float) -> tupl
             matrix = information + (damping + GATING.ridge) * scale * np.eye(len(information))
             return scipy.linalg.cho_solve(scipy.linalg.cho_factor(matrix, lower=True), gradient), damping
         except np.linalg.LinAlgError:
-            damping = max(GATING.growth * damping, 1e-8)
+            damping = max(GATING.damping.falls * damping, 1e-8)

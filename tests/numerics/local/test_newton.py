@@ -16,7 +16,6 @@ from daskmoe.numerics.local.newton import (
     damped_step,
     jump,
     maximize,
-    next_damping,
     standard_deviations,
 )
 from daskmoe.numerics.local.problem import Problem
@@ -186,7 +185,7 @@ def test_log_variances_move_two_units_at_most() -> None:
 def test_damping_follows_the_quality_of_the_prediction(
     damping: float, actual: float, predicted: float, lowest: float, highest: float
 ) -> None:
-    assert lowest <= next_damping(damping, actual, predicted) <= highest
+    assert lowest <= NEWTON.damping.after(damping, actual, predicted) <= highest
 
 
 def test_a_step_to_nowhere_is_refused(rng: np.random.Generator) -> None:

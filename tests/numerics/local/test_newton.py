@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.base.policies import NEWTON
 from daskmoe.numerics.likelihood.priors import prior_from
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, scaled
 from daskmoe.numerics.local.newton import (

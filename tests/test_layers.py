@@ -7,6 +7,7 @@ module of the package is in one of them, whole.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("numerics.base",),
     ("numerics.families",),
-    ("numerics.predictive", "numerics.likelihood"),
+    ("numerics.likelihood", "numerics.predictive"),
     ("numerics.local", "numerics.transport"),
     ("numerics.combine",),
     ("options",),
@@ -121,3 +122,9 @@ def test_importing_daskmoe_is_light() -> None:
     printed = subprocess.check_output([sys.executable, "-c", code], text=True, timeout=120)
     # pandas imports pyarrow where it is installed, whoever asks.
     assert not set(printed.split()) & (OPTIONAL - {"pyarrow"})
+
+
+def test_the_picture_of_the_house_shows_every_room() -> None:
+    picture = (PACKAGE.parent / "docs" / "_static" / "house.svg").read_text(encoding="utf-8")
+    shown = re.findall(r'font-weight="bold">([\w.]+)<', picture)
+    assert shown == [room for layer in reversed(LAYERS) for room in layer]

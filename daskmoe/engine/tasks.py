@@ -165,7 +165,7 @@ def _fit(
 def _tell_empty_experts(estimate: LocalEstimate, partition: Partition) -> None:
     """Warn of experts that no row speaks for: the priors alone say what they are."""
     empty = int(np.count_nonzero(estimate.expert_weights < 1.0))
-    # Where all rows together weigh less than that, their weights are to blame.
+    # If all rows together weigh less, the cause is the scale of the weights, which has its own warning.
     if empty and estimate.weight >= len(estimate.expert_weights):
         logger.warning(
             "partition %s: %d of %d experts have the weight of less than one row; fewer experts would do",
@@ -199,7 +199,7 @@ def observations(rows: Rows) -> Observations:
     data = Observations(rows.features, rows.response, rows.weight)
     if rows.weight is None or rows.weight.all():
         return data
-    # They say nothing, may hold anything, and a subsample of nothing else could not be fitted.
+    # Rows of weight zero add nothing, may hold fill values, and could be all of a subsample.
     return data.take(np.flatnonzero(rows.weight))
 
 

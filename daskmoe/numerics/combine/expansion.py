@@ -142,7 +142,7 @@ def _ascend(
         step, predicted, damping = damped_step(state)
         ends = predicted <= EXPANSION.tolerance * raw.weight
         if ends or passes == EXPANSION.passes:
-            # A damped step is short for other reasons than a maximum nearby.
+            # Damping shortens a step too: only an undamped one with little to gain means a maximum.
             return raw, state, passes, ends and damping == 0.0
         trial = layout.shift(state.parameters, step)
         trial_raw = evaluate(trial)
@@ -188,7 +188,7 @@ def combine_expansions(expansions: Iterable[Expansion], pilot: Pilot, prior: Pri
         except np.linalg.LinAlgError:
             continue
         theta = scipy.linalg.cho_solve(factor, vector + times * (pilot.information @ origin))
-        # No expansion holds where a nuisance is another by orders of magnitude, as beside an outlier.
+        # A quadratic says nothing of a nuisance that changes by orders of magnitude, as beside an outlier.
         found = origin + layout.bounded(theta - origin)
         if layout.is_model(found):
             return pilot.coordinates.to_data(layout.unpack(found))

@@ -168,7 +168,7 @@ def _matches(problem: _Problem, current: MoEParameters) -> list[NDArray[np.intp]
     out = []
     for part in problem.parts:
         cost = divergence_matrix(part.parameters, current, problem.support, problem.family)
-        # Divergences span orders of magnitude: one hopeless expert must not decide about the others.
+        # Divergences span orders of magnitude: unscaled, one hopeless expert decides the whole assignment.
         out.append(np.asarray(scipy.optimize.linear_sum_assignment(np.log1p(cost))[1], dtype=np.intp))
     return out
 
@@ -182,7 +182,7 @@ def _distances(problem: _Problem, matches: list[NDArray[np.intp]], theta: FloatA
         own = Layout.of(inner).pack(inner)
         difference = matrix @ theta + offset - own
         out[m] = difference @ unpack(part.expansion.information) @ difference
-    # Observed information is indefinite where a fit is no maximum: far below zero is as far as above.
+    # Observed information is indefinite where a fit is no maximum; a large negative form is far off too.
     return np.abs(out)
 
 

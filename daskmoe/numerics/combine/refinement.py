@@ -190,7 +190,7 @@ def advance(
     accepted = before is None or statistics.value >= before.statistics.value
     if before is not None:
         actual = statistics.value - before.statistics.value
-        # A step that was free of saddles leaves no damping behind where it went well.
+        # After a saddle-free step that was accepted the next one starts undamped.
         damping = NEWTON.damping.after(0.0 if state.floor and accepted else damping, actual, state.predicted)
         if state.floor and actual > NEWTON.damping.good_share * state.predicted:
             floor = 0.3 * state.floor
@@ -206,10 +206,11 @@ def advance(
     if way is not None and free_of_saddles:
         step, predicted = way
     elif used > 0.0 and 0.5 * float(current.statistics.gradient @ step) <= limit:
-        # So small by damping, or by what called for it: only Newton's own tells which.
+        # Damping makes predicted gains small: only an undamped step tells whether this is a maximum.
         step, predicted, used = damped_step(current._replace(damping=0.0))
     elif used >= 1.0 or predicted <= 0.0:
-        # A residual far beyond its variance has more information than the complete data are expected to have.
+        # With residuals far beyond their variance the observed information exceeds the complete data's, and
+        # no blend of the two is a metric: an EM step rises all the same.
         used = max(used, 1.0)
         step, predicted = _em_step(current, prior, used, family)
     converged = predicted <= limit and used == 0.0

@@ -222,7 +222,7 @@ def em(state: EMState, blocks: list[Block], prior: Prior, passes: int, family: F
     for _ in range(passes):
         runs, damping = state.runs, state.damping
         trial = m_step(runs, state.statistics, prior, damping, family)
-        # Where damped gates fall again, an expert's Gram matrix is short of digits: all of the step shrinks.
+        # Falls under damped gates mean that an expert's Gram matrix lacks digits: shorten the whole step.
         share = np.minimum(1.0, 2.0 / (1.0 + damping))
         trial = Runs(*(a + _along_runs(share, b) * (b - a) for a, b in zip(runs, trial, strict=True)))
         after = start_em(trial, blocks, prior, family)

@@ -92,7 +92,7 @@ def _single_expert(problem: Problem, options: LocalFit) -> NewtonResult:
         before = fitted
         statistics = em_statistics(before, problem.rows.blocks(problem.coordinates), family)
         fitted = m_step(before, statistics, problem.prior, np.zeros(1), family)
-    # The sums are of the step before the last, which moved the coefficients by less than shows.
+    # These sums are at the coefficients before the last solve, which moved them by rounding only.
     nothing = Change(np.zeros((1, 1)), np.zeros((1, 1)))
     nuisance = family.update_nuisance(
         before.nuisance, statistics.mass, statistics.nuisance, nothing, problem.prior

@@ -130,7 +130,7 @@ def maximize(
     while passes < max_passes:
         state = point.state
         step, predicted, damping = _telling_step(state, tolerance)
-        # What a step leaves of the predicted gain: next to nothing if the information is that of its start.
+        # The share of the gain that a step leaves to the next: none if its information is that of its start.
         share = 0.0 if point.exact else predicted / max(point.before, 1e-300)
         certain = damping == 0.0 and (point.exact or point.before < np.inf)
         if certain and predicted <= tolerance and share * predicted <= NEWTON.remainder * tolerance:
@@ -145,14 +145,14 @@ def maximize(
         passes += used
         if found is None:
             if predicted <= tolerance:
-                # Steps shorter than EM's gain little anywhere: that says nothing about the gradient.
+                # A step damped beyond EM's predicts little gain anywhere, so it proves no maximum.
                 return _ended(state, passes, damping <= 1.0)
             point = point._replace(
                 state=state._replace(damping=NEWTON.damping.after(damping, -1.0, predicted))
             )
             continue
         trial, statistics, length, exact = found
-        # An undamped step that was poor was too long, which the line search has mended.
+        # A poor undamped step was only too long, and the line search has shortened it.
         if damping > 0.0:
             damping = NEWTON.damping.after(damping, statistics.value - state.statistics.value, predicted)
         if not exact and keep and length == 1.0:
@@ -177,7 +177,7 @@ def _telling_step(state: NewtonState, tolerance: float) -> tuple[FloatArray, flo
     """`damped_step`, of which a small predicted gain says that the state is at a maximum."""
     step, predicted, damping = damped_step(state)
     if damping > 0.0 and predicted <= tolerance:
-        # So small by damping, or by what called for it: only Newton's own tells which.
+        # Damping makes predicted gains small: only an undamped step tells whether this is a maximum.
         return damped_step(state._replace(damping=0.0))
     return step, predicted, damping
 

@@ -49,12 +49,12 @@ def search(problem: Problem, options: LocalFit, rng: np.random.Generator) -> tup
     if len(sizes) > 1:
         best, reached = _search_many(problem, options, rng, sizes)
     else:
-        # Rows without weight would only be in the way, but starts need as many rows as experts.
+        # Rows without weight are left out, unless fewer rows than experts would be left to start from.
         if weight is not None and options.n_experts <= n_weighted < len(weight):
             problem = problem.subsample(np.flatnonzero(weight))
         best, reached = _search_few(problem, options, rng)
     if not best.converged:
-        # The passes that others were spared are better spent on the winner.
+        # Rivals were dropped early, so the winner may take as many passes again.
         more = polish(problem, [Candidate(best.parameters)], options.tolerance, options.max_passes)[0]
         best = more._replace(passes=best.passes + more.passes)
     return best, reached

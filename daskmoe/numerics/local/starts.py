@@ -53,7 +53,7 @@ def starting_runs(
         labels = kinds[turn](design, planar, n_experts, rng)
         np.put_along_axis(memberships[run], labels[None], STARTS.confidence + memberships[run, :1], axis=0)
         if turn < len(apart):
-            # The least share of a far row would drown what tells the other experts apart.
+            # Even a small share of a far row would dominate another expert's regression.
             memberships[run][:, far] = np.arange(n_experts)[:, None] == n_experts - 1
     if weight is not None:
         memberships *= weight

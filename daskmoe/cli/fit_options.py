@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from daskmoe.errors import InvalidOptionError
 from daskmoe.options import AtLeast, FitOptions, Flag, OneOf, Option
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -37,9 +38,19 @@ def _flag(each: Field[Any], known: Option, flag: Flag) -> Callable[[Command], Co
         settings["type"] = int
     else:
         # Click would take the type of the default, which is that of the parsed value.
-        settings |= {"type": str, "callback": _parsed(flag.parse)}
+        settings |= {"type": str, "callback": _parsed(known, flag)}
     return click.option(f"--{(flag.name or each.name).replace('_', '-')}", each.name, **settings)
 
 
-def _parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
-    return lambda context, parameter, value: None if value is None else parse(value)
+def _parsed(known: Option, flag: Flag) -> Callable[..., Any]:
+    """The value of a flag; one that the option cannot have is an error that names the flag."""
+
+    def parse(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+        parsed = None if value is None else flag.parse(value)
+        try:
+            known.check(str(parameter.name), parsed)
+        except InvalidOptionError as error:
+            raise click.BadParameter(str(error), context, parameter) from error
+        return parsed
+
+    return parse

@@ -624,6 +624,7 @@ def test_a_variable_that_left_the_store_is_named(tmp_path: Path, stored: xr.Data
 
 
 def test_climate_grid(data_path: Callable[[str], Path]) -> None:
+    pytest.importorskip("netCDF4")
     with xr.open_dataset(data_path("climate/wfde5_british_isles_201701.nc")) as ds:
         ds = ds.isel(time=slice(0, 48)).load()
     schema = describe_rows(ds, "Tair")

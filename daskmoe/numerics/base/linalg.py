@@ -17,12 +17,13 @@ _TINY = 1e-300
 def ridged(matrices: Array, share: float, own: float = 0.0) -> FloatArray:
     """Copies of symmetric matrices (..., n, n) with a ridge at rounding level.
 
-    A ``share`` of the diagonal's mean, as every entry of a sum in single precision is off by, or of each
-    entry's ``own`` where parameters of several kinds stand side by side.
+    A ``share`` of the diagonal's mean, as every entry of a sum in single precision is off by; where
+    parameters of several kinds stand side by side, of each entry's ``own``, and a share of the largest.
     """
     out = np.array(matrices, dtype=np.float64)
     diagonal = np.einsum("...ii->...i", out)
-    diagonal += own * diagonal + share * diagonal.mean(axis=-1, keepdims=True) + _TINY
+    level = np.max if own else np.mean
+    diagonal += own * diagonal + share * level(diagonal, axis=-1, keepdims=True) + _TINY
     return out
 
 

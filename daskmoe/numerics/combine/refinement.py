@@ -25,7 +25,7 @@ from daskmoe.numerics.likelihood.priors import Prior
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics, penalized
 from daskmoe.numerics.local.newton import NewtonState, damped_step
 
-# Shares of the mean and of each entry's own: gates, coefficients and nuisances stand side by side.
+# Shares of the largest and of each entry's own: gates, coefficients and nuisances stand side by side.
 _RIDGE = (1e-14, 1e-10)
 
 

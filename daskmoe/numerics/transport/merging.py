@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from daskmoe.numerics.base.linalg import ridged
 from daskmoe.numerics.base.parameters import FloatArray
 from daskmoe.numerics.base.policies import REDUCTION
 from daskmoe.numerics.families import Family
@@ -48,9 +49,8 @@ class Components(NamedTuple):
 
     def merged(self, family: Family) -> Merged:
         """The KL barycentre of each."""
-        ridge = 1e-13 * np.trace(self.gram, axis1=1, axis2=2)[:, None, None] * np.eye(self.gram.shape[-1])
-        tiny = 1e-300 * np.eye(self.gram.shape[-1])
-        coef = np.linalg.solve((self.gram + ridge + tiny)[:, None], self.moment[..., None])[..., 0]
+        gram = ridged(self.gram, 1e-13 * self.gram.shape[-1])
+        coef = np.linalg.solve(gram[:, None], self.moment[..., None])[..., 0]
         fit = np.einsum("ncq,ncq->n", 2 * self.moment - np.einsum("nqr,ncr->ncq", self.gram, coef), coef)
         floor = REDUCTION.nuisance_floor * max(float(self.second.sum() / self.mass.sum()), 1e-300)
         squares = ((self.second - fit) / self.mass).clip(floor)

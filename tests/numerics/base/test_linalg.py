@@ -10,14 +10,16 @@ from hypothesis import given
 from daskmoe.numerics.base.linalg import diagonal_scale, ridged, solve, spread_evenly
 
 
-def test_a_ridge_is_a_share_of_the_mean_and_of_each_entry(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("own", [0.0, 0.01])
+def test_a_ridge_is_a_share_of_the_mean_or_of_each_entry(own: float, rng: np.random.Generator) -> None:
     matrices = rng.standard_normal((2, 3, 4, 4))
     kept = matrices.copy()
-    found = ridged(matrices, 0.1, 0.01)
+    found = ridged(matrices, 0.1, own)
     np.testing.assert_array_equal(matrices, kept)
     for index in np.ndindex(2, 3):
         diagonal = np.diag(matrices[index])
-        expected = matrices[index] + np.diag(0.1 * diagonal.mean() + 0.01 * diagonal)
+        level = diagonal.max() if own else diagonal.mean()
+        expected = matrices[index] + np.diag(0.1 * level + own * diagonal)
         np.testing.assert_allclose(found[index], expected, rtol=1e-13, atol=1e-15)
 
 

@@ -36,6 +36,14 @@ def random_model(
     return gaussian_model(gate - gate[-1], coef, rng.uniform(0.3, 2.0, n_experts))
 
 
+def other_model(rng: np.random.Generator, layout: Layout) -> MoEParameters:
+    """A model of any layout, whatever its family."""
+    n_experts, q_gate, q_expert, n_predictors, n_nuisances = layout
+    gate = rng.standard_normal((n_experts, q_gate))
+    coef = rng.standard_normal((n_experts, n_predictors, q_expert))
+    return MoEParameters(gate - gate[-1], coef, rng.uniform(0.1, 10, (n_experts, n_nuisances)))
+
+
 def random_rows(
     rng: np.random.Generator, n_rows: int, n_features: int, *, weighted: bool = False
 ) -> Observations:

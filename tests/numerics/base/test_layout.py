@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 
 from daskmoe.numerics.base.layout import Layout
-from daskmoe.numerics.base.parameters import MoEParameters
 from daskmoe.numerics.likelihood.statistics import likelihood_statistics
-from numerics.oracles import GAUSSIAN, identity_coordinates, random_model, random_rows
+from numerics.oracles import GAUSSIAN, identity_coordinates, other_model, random_model, random_rows
 
 layouts = st.builds(
     Layout,
@@ -23,16 +22,9 @@ layouts = st.builds(
 seeds = st.integers(0, 2**32 - 1)
 
 
-def some_parameters(layout: Layout, rng: np.random.Generator) -> MoEParameters:
-    n_experts, q_gate, q_expert, n_predictors, n_nuisances = layout
-    gate = rng.standard_normal((n_experts, q_gate))
-    coef = rng.standard_normal((n_experts, n_predictors, q_expert))
-    return MoEParameters(gate - gate[-1], coef, rng.uniform(0.1, 10, (n_experts, n_nuisances)))
-
-
 @given(layouts, seeds)
 def test_parameters_there_and_back(layout: Layout, seed: int) -> None:
-    model = some_parameters(layout, np.random.default_rng(seed))
+    model = other_model(np.random.default_rng(seed), layout)
     assert Layout.of(model) == layout
     theta = layout.pack(model)
     n_experts, q_gate, q_expert, n_predictors, n_nuisances = layout
@@ -72,7 +64,7 @@ def test_named_blocks_tile_the_vector(layout: Layout) -> None:
 
 @given(layouts, seeds)
 def test_named_blocks_hold_what_they_say(layout: Layout, seed: int) -> None:
-    model = some_parameters(layout, np.random.default_rng(seed))
+    model = other_model(np.random.default_rng(seed), layout)
     theta = layout.pack(model)
     for k in range(layout.n_experts):
         if k < layout.n_experts - 1:
@@ -84,7 +76,7 @@ def test_named_blocks_hold_what_they_say(layout: Layout, seed: int) -> None:
 @given(layouts, seeds)
 def test_a_shift_moves_the_vector(layout: Layout, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    model, step = some_parameters(layout, rng), rng.standard_normal(layout.size)
+    model, step = other_model(rng, layout), rng.standard_normal(layout.size)
     found = layout.pack(layout.shift(model, step))
     np.testing.assert_allclose(found, layout.pack(model) + step, rtol=1e-12, atol=1e-12)
 
@@ -105,7 +97,7 @@ def test_a_bounded_step_is_the_step_shortened(layout: Layout, seed: int, size: f
 @given(layouts.filter(lambda layout: layout.size > 0), seeds)
 def test_vectors_of_no_model_are_told(layout: Layout, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    theta = layout.pack(some_parameters(layout, rng))
+    theta = layout.pack(other_model(rng, layout))
     assert layout.is_model(theta)
     for value in (np.nan, np.inf, -np.inf):
         broken = theta.copy()

@@ -7,17 +7,18 @@ from functools import reduce
 import numpy as np
 import pytest
 
+from daskmoe.numerics.base.coordinates import Scaling, coordinates_from
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations, merge_moments, moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import MoEParameters, SupportSample, canonical_order
 from daskmoe.numerics.base.policies import LocalFit
-from daskmoe.numerics.combine.expansion import expand_at
+from daskmoe.numerics.combine.expansion import Expansion, expand_at
 from daskmoe.numerics.combine.information import LocalInformation, information_average, transfer
 from daskmoe.numerics.local.fit import fit_local_estimate
 from daskmoe.numerics.predictive.designs import draw_design, sample_rows
 from daskmoe.numerics.predictive.mixture import log_likelihood
-from numerics.oracles import GAUSSIAN, coordinates_of, random_model, random_rows, vector_of
+from numerics.oracles import GAUSSIAN, coordinates_of, other_model, random_model, random_rows, vector_of
 
 
 def partitions(rng: np.random.Generator, n_partitions: int, n_rows: int) -> list[Observations]:
@@ -56,6 +57,25 @@ def test_transfer_maps_parameters_as_the_model_changes(n_local: int, rng: np.ran
     matrix, offset = transfer(part, match, 4, common)
     theta = vector_of(common.from_data(whole))
     np.testing.assert_allclose(matrix @ theta + offset, vector_of(own.from_data(local)), atol=1e-10)
+
+
+@pytest.mark.parametrize(("n_predictors", "n_nuisances"), [(1, 0), (2, 0), (2, 2)])
+def test_transfer_of_any_predictors_and_nuisances(
+    n_predictors: int, n_nuisances: int, rng: np.random.Generator
+) -> None:
+    common, own = (
+        coordinates_from(moments(random_rows(rng, 60, 3)), Scaling(location, scale, nuisance))
+        for location, scale, nuisance in zip(
+            (0.7, -2.0), (1.9, 0.3), rng.uniform(0.5, 2, (2, n_nuisances)), strict=True
+        )
+    )
+    whole = other_model(rng, Layout(4, 4, 4, n_predictors, n_nuisances))
+    match = rng.permutation(4)[:3]
+    local = whole.take(match)
+    nothing = Expansion(np.zeros(0, np.float32), np.zeros(0))
+    matrix, offset = transfer(LocalInformation(local, own, nothing), match, 4, common)
+    found = matrix @ vector_of(common.from_data(whole)) + offset
+    np.testing.assert_allclose(found, vector_of(own.from_data(local)), atol=1e-10)
 
 
 def test_one_partition_gives_its_own_optimum(rng: np.random.Generator) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.linalg import LinAlgError
 
+from daskmoe.numerics.base.coordinates import Scaling, coordinates_from
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
@@ -18,6 +19,7 @@ from numerics.oracles import (
     coordinates_of,
     gaussian_model,
     identity_coordinates,
+    other_model,
     random_model,
     random_rows,
     vector_of,
@@ -99,6 +101,24 @@ def test_jacobian_is_the_derivative_of_the_change_of_coordinates(
         assert derivative.shape == (*array.shape, layout.size)
     found = np.concatenate([derivative.reshape(-1, layout.size) for derivative in derivatives])
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-8 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("n_experts", "n_predictors", "n_nuisances"), [(1, 1, 0), (3, 2, 0), (2, 2, 2)])
+def test_jacobian_of_any_predictors_and_nuisances(
+    n_experts: int, n_predictors: int, n_nuisances: int, rng: np.random.Generator
+) -> None:
+    scaling = Scaling(0.7, 1.9, rng.uniform(0.5, 2, n_nuisances))
+    coordinates = coordinates_from(moments(random_rows(rng, 50, 2)), scaling)
+    layout = Layout(n_experts, 3, 3, n_predictors, n_nuisances)
+    inner, order = other_model(rng, layout), rng.permutation(n_experts)
+
+    def to_data(theta: FloatArray) -> FloatArray:
+        model = coordinates.to_data(layout.unpack(theta)).take(order)
+        return np.concatenate([array.ravel() for array in model])
+
+    expected = central_gradient(to_data, vector_of(inner), 1e-4)
+    found = [derivative.reshape(-1, layout.size) for derivative in jacobian(inner, coordinates, order)]
+    np.testing.assert_allclose(np.concatenate(found), expected, rtol=0, atol=1e-8)
 
 
 def errors_of(rows: Observations, model: MoEParameters, kind: str) -> MoEParameters:

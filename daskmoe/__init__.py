@@ -2,9 +2,11 @@
 
 from importlib.metadata import version as _version
 
-from daskmoe.api import fit, fit_local
-from daskmoe.combine import aggregate
-from daskmoe.divergence import transportation_divergence
+from daskmoe.api.aggregate import aggregate
+from daskmoe.api.divergence import transportation_divergence
+from daskmoe.api.fit import fit, fit_local
+from daskmoe.api.refine import refine
+from daskmoe.api.simulate import simulate
 from daskmoe.errors import (
     ConvergenceWarning,
     DaskMoEError,
@@ -17,8 +19,6 @@ from daskmoe.errors import (
     StoreError,
 )
 from daskmoe.model import MixtureOfExperts, open_model
-from daskmoe.refining import refine
-from daskmoe.simulation import simulate
 
 __version__ = _version("daskmoe")
 
@@ -42,3 +42,7 @@ __all__ = [
     "simulate",
     "transportation_divergence",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

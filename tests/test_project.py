@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+import daskmoe
+
 ROOT = Path(__file__).resolve().parent.parent
 # Where conda-forge's name is not PyPI's.
 PYPI_NAME = {"dask-core": "dask", "matplotlib-base": "matplotlib", "netcdf4": "netCDF4"}
@@ -102,3 +104,7 @@ def test_types_and_licence_are_shipped(project: dict[str, Any]) -> None:
     assert (ROOT / "daskmoe" / "py.typed").exists()
     assert project["license"] == "MIT"
     assert (ROOT / "LICENSE").read_text().startswith("MIT License")
+
+
+def test_the_package_shows_its_public_names_only() -> None:
+    assert dir(daskmoe) == sorted(daskmoe.__all__)

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from daskmoe.engine.outcomes import Ending, Outcome
 from daskmoe.engine.results import PartitionResult
-from daskmoe.numerics.expansion import Expansion
-from daskmoe.numerics.parameters import LocalEstimate, MoEParameters, Moments, SupportSample
+from daskmoe.numerics.base.parameters import LocalEstimate, MoEParameters, Moments, SupportSample
+from daskmoe.numerics.combine.expansion import Expansion
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def _to_arrays(result: PartitionResult) -> dict[str, Any]:
         if name not in ("parameters", *_ESTIMATE_ARRAYS)
     }
     scalars |= {"label": result.label, "data_bytes": result.data_bytes}
+    scalars |= {"outcome": result.ending.outcome, "reason": result.ending.reason}
     arrays: dict[str, Any] = {name: getattr(estimate, name) for name in _ESTIMATE_ARRAYS}
     groups = {
         "parameters": estimate.parameters,
@@ -88,6 +90,7 @@ def _from_arrays(arrays: dict[str, Any]) -> PartitionResult:
     if scalars.pop("arrays") != sorted(arrays):
         raise ValueError(f"entries are missing, there are only {sorted(arrays)}")
     label, data_bytes = scalars.pop("label"), scalars.pop("data_bytes")
+    ending = Ending(Outcome(scalars.pop("outcome")), scalars.pop("reason"), kept=True)
     parameters = MoEParameters(**group("parameters")) if group("parameters") else None
     moments = group("moments")
     own = {name: arrays[name] for name in _ESTIMATE_ARRAYS}
@@ -95,6 +98,7 @@ def _from_arrays(arrays: dict[str, Any]) -> PartitionResult:
     return PartitionResult(
         label,
         estimate,
+        ending,
         SupportSample(**{"response": None, **group("support")}),
         Moments(float(moments["weight"]), moments["mean"], moments["scatter"]) if moments else None,
         data_bytes,

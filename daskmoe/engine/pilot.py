@@ -10,16 +10,15 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from daskmoe.engine.seeds import Seed, generator
 from daskmoe.engine.tasks import TaskPlan, attempt, load_rows, observations
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import DaskMoEError, InvalidDataError
-from daskmoe.numerics.coordinates import Observations
-from daskmoe.numerics.expansion import Pilot, make_pilot
-from daskmoe.numerics.local import fit_local_estimate
+from daskmoe.numerics.base.observations import Observations
+from daskmoe.numerics.combine.expansion import Pilot, make_pilot
+from daskmoe.numerics.families import get_family
+from daskmoe.numerics.local.fit import fit_local_estimate
 from daskmoe.rows import SampleWindow
-
-# Partition m draws from the spawn key (m,): the pilot must not share it with any.
-_SAMPLE_SEED = 2**31
 
 
 class Sampled(NamedTuple):
@@ -54,16 +53,12 @@ def read_sample(
 ) -> Sampled:
     """Read some of the pilot's sample; of each window at most a random ``share`` of its rows.
 
-    Incomplete rows and those of a wrong weight are left out, whatever ``plan.on_error`` says: their
-    partition tells of them. It decides about windows that cannot be read.
+    Incomplete rows and those of a wrong weight are left out, whatever ``on_error`` says: their partition
+    tells of them. It decides about windows that cannot be read.
     """
     return merge_samples(
         [_read(plan, part, piece, share) for part, piece in zip(windows, pieces, strict=True)]
     )
-
-
-def _generator(plan: TaskPlan, *part: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(plan.seed, spawn_key=(_SAMPLE_SEED, *part)))
 
 
 def _thinned(sample: Sampled, most: int, rng: np.random.Generator) -> Sampled:
@@ -81,7 +76,7 @@ def _read(plan: TaskPlan, part: SampleWindow, piece: xr.Dataset | None, share: f
         return Sampled(None, positions.size, unread=positions.size, failure=str(rows))
     sample = Sampled(observations(rows), positions.size, incomplete=rows.dropped, reasons=rows.reasons)
     most = math.ceil(share * positions.size)
-    return _thinned(sample, most, _generator(plan, part.window.index))
+    return _thinned(sample, most, generator(plan.options.seed, Seed.PILOT, part.window.index))
 
 
 def merge_samples(samples: Sequence[Sampled]) -> Sampled:
@@ -117,15 +112,15 @@ def fit_pilot(plan: TaskPlan, samples: Sequence[Sampled]) -> Pilot:
     InvalidDataError
         If the sample has too few complete rows.
     """
-    rng = _generator(plan)
+    rng = generator(plan.options.seed, Seed.PILOT)
     sample = _thinned(merge_samples(samples), plan.sample_rows, rng)
     least = max(2, plan.options.n_experts)
     if sample.rows is None or sample.rows.n_rows < least:
         raise InvalidDataError(_too_few(sample, least))
     with single_threaded_blas():
-        estimate = fit_local_estimate(sample.rows, plan.options, rng)
+        estimate = fit_local_estimate(sample.rows, plan.options.local, rng)
         assert estimate.parameters is not None
-        return make_pilot(estimate.parameters, sample.rows)
+        return make_pilot(estimate.parameters, sample.rows, get_family(plan.options.family))
 
 
 def _too_few(sample: Sampled, least: int) -> str:

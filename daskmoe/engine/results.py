@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import reduce
 from typing import NamedTuple
 
-from daskmoe.numerics.aggregation import Aggregate
-from daskmoe.numerics.coordinates import merge_moments
-from daskmoe.numerics.expansion import Expansion
-from daskmoe.numerics.parameters import LocalEstimate, Moments, SupportSample
+from daskmoe.engine.outcomes import Ending
+from daskmoe.numerics.base.observations import merge_moments
+from daskmoe.numerics.base.parameters import LocalEstimate, Moments, SupportSample
+from daskmoe.numerics.combine.expansion import Expansion
+from daskmoe.numerics.combine.registry import Aggregate
 
 
 class PartitionResult(NamedTuple):
@@ -19,6 +20,7 @@ class PartitionResult(NamedTuple):
     label : str
         The partition's label.
     estimate : LocalEstimate
+    ending : Ending
     support : SupportSample
         The partition's share; its weights sum to one.
     moments : Moments or None
@@ -31,6 +33,7 @@ class PartitionResult(NamedTuple):
 
     label: str
     estimate: LocalEstimate
+    ending: Ending
     support: SupportSample
     moments: Moments | None
     data_bytes: int
@@ -49,6 +52,11 @@ class FitResult(NamedTuple):
 
     aggregate: Aggregate
     partitions: list[PartitionResult]
+
+    @property
+    def endings(self) -> list[Ending]:
+        """How every partition ended."""
+        return [result.ending for result in self.partitions]
 
     @property
     def moments(self) -> Moments | None:

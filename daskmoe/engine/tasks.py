@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskmoe.config import LocalFitOptions
 from daskmoe.engine.checkpoint import checkpoint_path, load_result, save_result
+from daskmoe.engine.outcomes import Ending, Outcome, ending_of
 from daskmoe.engine.results import PartitionResult
+from daskmoe.engine.seeds import Seed, sequence
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import DaskMoEError, InvalidDataError, PartitionError
-from daskmoe.numerics.coordinates import Observations, moments
-from daskmoe.numerics.expansion import Pilot, expand_estimate
-from daskmoe.numerics.information import expand_at
-from daskmoe.numerics.local import fit_local_estimate
-from daskmoe.numerics.parameters import LocalEstimate, SupportSample
+from daskmoe.numerics.base.observations import Observations, moments
+from daskmoe.numerics.base.parameters import LocalEstimate, SupportSample
+from daskmoe.numerics.combine.expansion import Pilot, expand_at, expand_estimate
+from daskmoe.numerics.families import get_family
+from daskmoe.numerics.local.fit import fit_local_estimate
+from daskmoe.options import FitOptions
 from daskmoe.rows import OnError, Partition, Rows, RowSchema, extract_rows, read_box
 
 logger = logging.getLogger(__name__)
@@ -53,10 +55,8 @@ class TaskPlan(NamedTuple):
     source : str or None
         The store that tasks open; None where each is handed its piece of a dataset.
     schema : RowSchema
-    options : LocalFitOptions
-    seed : int
-        Entropy; partition m draws from ``SeedSequence(seed, spawn_key=(m,))``.
-    on_error : {"raise", "skip"}
+    options : FitOptions
+        As `FitOptions.in_tasks` gives them; partition m draws from ``SeedSequence(seed, spawn_key=(m,))``.
     checkpoint : str or None
         Folder of finished partitions.
     token : str
@@ -68,9 +68,7 @@ class TaskPlan(NamedTuple):
 
     source: str | None
     schema: RowSchema
-    options: LocalFitOptions
-    seed: int
-    on_error: Literal["raise", "skip"]
+    options: FitOptions
     checkpoint: str | None
     token: str
     sends: Sends
@@ -80,17 +78,16 @@ class TaskPlan(NamedTuple):
 def fit_partition(
     plan: TaskPlan,
     partition: Partition,
-    support_rows: int,
     piece: xr.Dataset | None,
     pilot: Pilot | None,
+    support_rows: int,
 ) -> PartitionResult:
     """Read one partition, fit it (from the pilot, if there is one) and draw its share of the support.
 
     Raises
     ------
     DaskMoEError
-        Naming the partition, unless ``plan.on_error`` is ``"skip"``: then the result says why it was left
-        out.
+        Naming the partition, unless ``on_error="skip"``: then the result says why it was left out.
     """
     path = None
     if plan.checkpoint is not None:
@@ -98,7 +95,7 @@ def fit_partition(
         if (kept := load_result(path)) is not None:
             logger.info("partition %s: taken from checkpoint %s", partition.label, path)
             return kept
-    result = attempt(plan, partition, lambda: _fit(plan, partition, support_rows, piece, pilot))
+    result = attempt(plan, partition, lambda: _fit(plan, partition, piece, pilot, support_rows))
     if isinstance(result, DaskMoEError):
         return _left_out(partition, plan, str(result))
     if path is not None:
@@ -112,8 +109,8 @@ def attempt(plan: TaskPlan, partition: Partition, work: Callable[[], T]) -> T | 
         with single_threaded_blas():
             return work()
     except Exception as error:
-        failure = _as_partition_error(error, partition, plan.on_error)
-        if plan.on_error == "skip":
+        failure = _as_partition_error(error, partition, plan.options.on_error)
+        if plan.options.on_error == "skip":
             logger.warning("%s left out: %s", partition.name, failure)
             return failure
         # An error that is its own cause cannot be sent between processes.
@@ -125,29 +122,34 @@ def attempt(plan: TaskPlan, partition: Partition, work: Callable[[], T]) -> T | 
 def _fit(
     plan: TaskPlan,
     partition: Partition,
-    support_rows: int,
     piece: xr.Dataset | None,
     pilot: Pilot | None,
+    support_rows: int,
 ) -> PartitionResult:
-    fit_seed, support_seed = np.random.SeedSequence(plan.seed, spawn_key=(partition.index,)).spawn(2)
-    data = read_rows(plan, partition, piece, plan.on_error)
+    fit_seed, support_seed = sequence(plan.options.seed, Seed.PARTITION, partition.index).spawn(2)
+    data = read_rows(plan, partition, piece, plan.options.on_error)
     # From a shared start, whose prior holds what few rows leave open, one row is enough.
     _check_rows(data, partition, plan, max(2, plan.options.n_experts) if pilot is None else 1)
     known = moments(data)
+    family = get_family(plan.options.family)
     if pilot is None:
-        estimate = fit_local_estimate(data, plan.options, np.random.default_rng(fit_seed), known)
+        estimate = fit_local_estimate(data, plan.options.local, np.random.default_rng(fit_seed), known)
         assert estimate.parameters is not None
-        expansion = expand_at(data, estimate.parameters, known) if plan.sends.information else None
+        expansion = expand_at(data, estimate.parameters, known, family) if plan.sends.information else None
         _tell_empty_experts(estimate, partition)
     else:
-        estimate, expansion = expand_estimate(data, pilot)
+        estimate, expansion = expand_estimate(data, pilot, family)
     logger.info(
         "partition %s: %d rows fitted in %.2f s, %.4f nats a row",
         partition.label, estimate.rows, estimate.seconds, estimate.log_likelihood / estimate.weight,
     )  # fmt: skip
+    ending = ending_of(estimate, from_pilot=pilot is not None)
+    if ending.outcome is Outcome.OUT_OF_PASSES:
+        logger.info("partition %s: expanded after %s, short of its optimum", partition.label, ending.reason)
     return PartitionResult(
         partition.label,
         estimate._replace(dropped_rows=partition.n_rows - data.n_rows),
+        ending,
         draw_support(
             data,
             support_rows if plan.sends.rows else 0,
@@ -163,7 +165,7 @@ def _fit(
 def _tell_empty_experts(estimate: LocalEstimate, partition: Partition) -> None:
     """Warn of experts that no row speaks for: the priors alone say what they are."""
     empty = int(np.count_nonzero(estimate.expert_weights < 1.0))
-    # Where all rows together weigh less than that, their weights are to blame.
+    # If all rows together weigh less, the cause is the scale of the weights, which has its own warning.
     if empty and estimate.weight >= len(estimate.expert_weights):
         logger.warning(
             "partition %s: %d of %d experts have the weight of less than one row; fewer experts would do",
@@ -197,14 +199,14 @@ def observations(rows: Rows) -> Observations:
     data = Observations(rows.features, rows.response, rows.weight)
     if rows.weight is None or rows.weight.all():
         return data
-    # They say nothing, may hold anything, and a subsample of nothing else could not be fitted.
+    # Rows of weight zero add nothing, may hold fill values, and could be all of a subsample.
     return data.take(np.flatnonzero(rows.weight))
 
 
 def _check_rows(data: Observations, partition: Partition, plan: TaskPlan, least: int) -> None:
     """Raise `InvalidDataError` unless the rows are enough for a fit."""
     if data.n_rows < least:
-        advice = ", or on_error='skip' to leave it out" if plan.on_error == "raise" else ""
+        advice = ", or on_error='skip' to leave it out" if plan.options.on_error == "raise" else ""
         raise InvalidDataError(
             f"Partition {partition.label!r}: expected at least {least} complete rows of positive weight for "
             f"{plan.options.n_experts} experts, got {data.n_rows} of {partition.n_rows}. Use fewer or larger "
@@ -222,9 +224,7 @@ def draw_support(data: Observations, n_rows: int, rng: np.random.Generator, labe
     return SupportSample(np.asarray(data.features[index], dtype=np.float64), response, weight)
 
 
-def _as_partition_error(
-    error: Exception, partition: Partition, on_error: Literal["raise", "skip"]
-) -> DaskMoEError:
+def _as_partition_error(error: Exception, partition: Partition, on_error: str) -> DaskMoEError:
     if isinstance(error, DaskMoEError):
         return error
     failed = "could not be read"
@@ -248,9 +248,6 @@ def _left_out(partition: Partition, plan: TaskPlan, reason: str) -> PartitionRes
         start_log_likelihoods=np.empty(0),
         expert_weights=np.empty(0),
         seconds=0.0,
-        status=f"left out: {reason}",
     )
-    n_features = len(plan.schema.feature_labels)
-    return PartitionResult(
-        partition.label, estimate, SupportSample(np.empty((0, n_features)), None, np.empty(0)), None, 0
-    )
+    support = SupportSample(np.empty((0, len(plan.schema.feature_labels))), None, np.empty(0))
+    return PartitionResult(partition.label, estimate, Ending(Outcome.LEFT_OUT, reason), support, None, 0)

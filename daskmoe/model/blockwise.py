@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskmoe.numerics.mixture import BLOCK_ROWS, row_blocks
-from daskmoe.numerics.parameters import FloatArray
+from daskmoe.numerics.base.parameters import FloatArray
+from daskmoe.numerics.predictive.mixture import BLOCK_ROWS, row_blocks
 from daskmoe.rows import FeatureVariable, RowSchema
 
 RowFunction = Callable[..., FloatArray]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import xarray as xr
 
 from daskmoe.model import prediction
-from daskmoe.model.labelled import LabelledModel
+from daskmoe.model.base import LabelledModel
 from daskmoe.numerics.families import Family, get_family
-from daskmoe.random import RandomState
+from daskmoe.options import RandomState
 from daskmoe.rows import Data
 
 
@@ -31,6 +31,8 @@ class MixtureOfExperts(LabelledModel):
         What a row is.
     options : mapping
         Options of the fit; JSON can hold them.
+    weight : float, optional
+        Sum of the row weights of the fit; by default as its diagnostics say.
 
     Raises
     ------
@@ -115,7 +117,7 @@ class MixtureOfExperts(LabelledModel):
         >>> 0.8 < float(inside.mean()) <= 1.0
         True
         """
-        return prediction.interval(self.mixture, data, self.rows, level)
+        return prediction.interval(self.mixture, self._family, data, self.rows, level)
 
     def gating_probabilities(self, data: Data) -> xr.DataArray:
         """pi_k(x) = exp(a_k + w_k' x) / sum_l exp(a_l + w_l' x), how likely each expert is at x.
@@ -226,7 +228,7 @@ class MixtureOfExperts(LabelledModel):
         >>> drawn.equals(truth.sample(data, random_state=0))
         True
         """
-        return prediction.draw(self.mixture, self.family, data, self.rows, random_state)
+        return prediction.draw(self.mixture, self._family, data, self.rows, random_state)
 
     def log_likelihood(self, data: Data, *, skipna: bool = False) -> float:
         """Sum of log f(y|x) over all rows of ``data``, each counted once; one computation, chunk by chunk.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from daskmoe import storage
+from daskmoe.model import store as storage
 from daskmoe.model.moe import MixtureOfExperts
 
 
@@ -36,4 +36,5 @@ def open_model(path: str | os.PathLike[str]) -> MixtureOfExperts:
         family=parts.family,
         rows=parts.rows,
         options=parts.options,
+        weight=parts.weight,
     )

@@ -20,8 +20,10 @@ from daskmoe.model.blockwise import (
     label_result,
     row_numbers,
 )
+from daskmoe.numerics.base.parameters import FloatArray, Mixture
 from daskmoe.numerics.families import Family
-from daskmoe.numerics.mixture import (
+from daskmoe.numerics.predictive.draws import sample_response
+from daskmoe.numerics.predictive.mixture import (
     BLOCK_ROWS,
     Features,
     block_rows,
@@ -29,13 +31,11 @@ from daskmoe.numerics.mixture import (
     log_gating,
     mixture_mean,
 )
-from daskmoe.numerics.mixture import responsibilities as posterior
-from daskmoe.numerics.parameters import FloatArray, Mixture
-from daskmoe.numerics.quantiles import mixture_quantiles
-from daskmoe.numerics.simulate import sample_response
-from daskmoe.random import RandomState, entropy_of
+from daskmoe.numerics.predictive.mixture import responsibilities as posterior
+from daskmoe.numerics.predictive.quantiles import mixture_quantiles
+from daskmoe.options import RandomState, entropy_of
 from daskmoe.rows import Data, RowSchema, match_schema, source_of
-from daskmoe.schema import BOUND, EXPERT, LOWER, UPPER
+from daskmoe.rows.names import BOUND, EXPERT, LOWER, UPPER
 
 
 def match_data(data: Data, rows: RowSchema, *, with_target: bool = False) -> tuple[xr.Dataset, RowSchema]:
@@ -109,7 +109,7 @@ def log_densities(parameters: Mixture, family: Family, data: Data, rows: RowSche
     )
 
 
-def interval(parameters: Mixture, data: Data, rows: RowSchema, level: float) -> xr.Dataset:
+def interval(parameters: Mixture, family: Family, data: Data, rows: RowSchema, level: float) -> xr.Dataset:
     """The central predictive interval of probability ``level``, as variables ``lower`` and ``upper``."""
     if not isinstance(level, Real) or not 0 < level < 1:
         raise InvalidOptionError(f"level: expected a number strictly between 0 and 1, got {level!r}.")
@@ -118,7 +118,9 @@ def interval(parameters: Mixture, data: Data, rows: RowSchema, level: float) -> 
         raise InvalidDataError(
             f"data: expected no coordinate {taken[0]!r}, a name of the result's own; rename it or drop it."
         )
-    function = partial(mixture_quantiles, parameters, probabilities=(0.5 - 0.5 * level, 0.5 + 0.5 * level))
+    function = partial(
+        mixture_quantiles, parameters, family, probabilities=(0.5 - 0.5 * level, 0.5 + 0.5 * level)
+    )
     bounds = evaluate(
         function,
         data,
@@ -133,7 +135,7 @@ def interval(parameters: Mixture, data: Data, rows: RowSchema, level: float) -> 
 
 
 def draw(
-    parameters: Mixture, family: str, data: Data, rows: RowSchema, random_state: RandomState
+    parameters: Mixture, family: Family, data: Data, rows: RowSchema, random_state: RandomState
 ) -> xr.DataArray:
     """Draw y given x for every row."""
     data, rows = match_data(data, rows)
@@ -174,7 +176,7 @@ def _squared_error(
 
 def _draw_rows(
     parameters: Mixture,
-    family: str,
+    family: Family,
     entropy: int,
     features: Features,
     numbers: NDArray[np.int64],

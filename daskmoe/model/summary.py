@@ -6,13 +6,26 @@ import textwrap
 
 import xarray as xr
 
-from daskmoe.schema import COEF, EXPERT, FEATURE, GATE_COEF, GATE_INTERCEPT, INTERCEPT, PARTITION, VARIANCE
-from daskmoe.storage import ModelParts
+from daskmoe.model.history import outcomes_of
+from daskmoe.model.store import ModelParts
+from daskmoe.numerics.families import get_family
+from daskmoe.rows.names import (
+    COEF,
+    EXPERT,
+    FEATURE,
+    GATE_COEF,
+    GATE_INTERCEPT,
+    INTERCEPT,
+    PARTITION,
+    STATUS,
+    Outcome,
+)
 
 MAX_FEATURES = 30
 MAX_EXPERTS = 12
 _WIDTH = 12
 _REASON = 100
+_NOT_OK = (Outcome.NOT_CONVERGED, Outcome.LEFT_OUT)
 
 
 def summarize(parts: ModelParts) -> str:
@@ -25,7 +38,8 @@ def summarize(parts: ModelParts) -> str:
         f"features    {len(rows.feature_labels)}",
     ]
     shown = params.isel({EXPERT: slice(MAX_EXPERTS)})
-    scalars = {name: shown[name] for name in (INTERCEPT, VARIANCE, GATE_INTERCEPT)}
+    own = [label.name for label in get_family(parts.family).nuisances]
+    scalars = {name: shown[name] for name in (INTERCEPT, *own, GATE_INTERCEPT)}
     sections = [
         head + _fit_lines(parts.diagnostics),
         _table("experts", {name: values.values.tolist() for name, values in scalars.items()}),
@@ -69,15 +83,16 @@ def _refinement(diagnostics: xr.Dataset) -> str:
 
 
 def _states(diagnostics: xr.Dataset) -> str:
-    if "status" not in diagnostics:
+    outcomes = outcomes_of(diagnostics)
+    if not outcomes:
         return ""
-    failed = diagnostics["status"].where(diagnostics["status"] != "ok", drop=True)
-    if failed.size == 0:
+    failed = [m for m, outcome in enumerate(outcomes) if outcome in _NOT_OK]
+    if not failed:
         return ", all ok"
-    first = failed[0]
+    first = diagnostics[STATUS][failed[0]]
     label = f" {first[PARTITION].item()}" if PARTITION in first.coords else ""
     reason = textwrap.shorten(str(first.item()), _REASON, placeholder=" ...")
-    return f", {failed.size} not ok (first: partition{label}, {reason})"
+    return f", {len(failed)} not ok (first: partition{label}, {reason})"
 
 
 def _by_feature(values: xr.DataArray) -> dict[str, list[float]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy.stats import norm
 
-from daskmoe.config import check_choice
 from daskmoe.errors import InvalidOptionError, NotAtOptimumError
-from daskmoe.schema import VARIANCE
+from daskmoe.numerics.families import Family
+from daskmoe.options import check_choice
 
 KINDS = ("model", "robust")
 
@@ -38,15 +38,16 @@ def standard_errors(params: xr.Dataset, diagnostics: xr.Dataset | None, kind: st
     return xr.Dataset(ordered, params.coords)
 
 
-def confidence_interval(params: xr.Dataset, errors: xr.Dataset, level: float) -> xr.Dataset:
+def confidence_interval(params: xr.Dataset, errors: xr.Dataset, level: float, family: Family) -> xr.Dataset:
     """Normal intervals of the parameters; see `MixtureOfExperts.confidence_interval`."""
     if not 0 < level < 1:
         raise InvalidOptionError(f"level: expected a number in (0, 1), got {level!r}.")
-    width = norm.ppf(0.5 + level / 2) * errors
+    width = float(scipy.special.ndtri(0.5 + level / 2)) * errors
     lower, upper = params - width, params + width
-    # On the log scale a variance stays positive and its estimator is closer to normal.
-    ratio = np.exp(width[VARIANCE] / params[VARIANCE])
-    lower[VARIANCE], upper[VARIANCE] = params[VARIANCE] / ratio, params[VARIANCE] * ratio
+    # On the log scale a nuisance stays positive and its estimator is closer to normal.
+    for name in (label.name for label in family.nuisances):
+        ratio = np.exp(width[name] / params[name])
+        lower[name], upper[name] = params[name] / ratio, params[name] * ratio
     bound = xr.DataArray(["lower", "upper"], dims="bound", name="bound")
     both: xr.Dataset = xr.concat([lower, upper], bound)
     return both.assign_attrs(level=level)

@@ -1,1 +1,5 @@
-"""The mathematics, in NumPy and SciPy alone: no Dask, no labels, no printing."""
+"""The mathematics: NumPy and SciPy alone, without data structures of other packages, options or logging.
+
+SciPy's subpackages are used as ``scipy.linalg.cho_factor``: they load at the first use, and `import daskmoe`
+stays quick.
+"""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import xarray as xr
 
 from daskmoe.errors import InvalidDataError
-from daskmoe.rows.schema import (
+from daskmoe.rows.variables import (
     FeatureVariable,
     RowSchema,
     check_unique,

@@ -13,12 +13,12 @@ from itertools import accumulate, pairwise, product
 from typing import Any
 
 import numpy as np
+import scipy
 import xarray as xr
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from daskmoe.errors import InvalidDataError, InvalidOptionError
-from daskmoe.rows.schema import RowSchema, listed
+from daskmoe.rows.variables import RowSchema, listed
 
 Range = tuple[int, int]
 
@@ -185,7 +185,8 @@ def _by_value(ds: xr.Dataset, schema: RowSchema, name: str) -> Iterator[Partitio
     values, codes = _coded(comparable(np.asarray(coordinate.values), name), name)
     counts = np.bincount(codes.ravel())
     repeats = math.prod(ds.sizes[dim] for dim in dims if dim not in coordinate.dims)
-    for index, (value, slices) in enumerate(zip(values, ndimage.find_objects(codes + 1), strict=True)):
+    boxes = scipy.ndimage.find_objects(codes + 1)
+    for index, (value, slices) in enumerate(zip(values, boxes, strict=True)):
         found = {
             dim: (int(part.start), int(part.stop)) for dim, part in zip(coordinate.dims, slices, strict=True)
         }

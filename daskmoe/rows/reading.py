@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError
 from daskmoe.rows.partitions import Partition, comparable
-from daskmoe.rows.schema import FeatureVariable, RowSchema
+from daskmoe.rows.variables import FeatureVariable, RowSchema
 
 FloatArray = NDArray[np.float64]
 FeatureArray = NDArray[np.float64] | NDArray[np.float32]

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.rows.partitions import Partition, range_partition
-from daskmoe.rows.schema import RowSchema
+from daskmoe.rows.variables import RowSchema
 
 # Fewer are a poor picture of ordered data, whose neighbours are alike; each costs a chunk that is read.
 _RUNS = 512

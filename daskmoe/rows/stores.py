@@ -11,7 +11,7 @@ from xarray.backends import ZarrStore
 
 from daskmoe.errors import InvalidDataError, StoreError
 from daskmoe.rows.partitions import Partition
-from daskmoe.rows.schema import RowSchema, listed
+from daskmoe.rows.variables import RowSchema, listed
 
 # Coordinates up to this many elements stay out of Dask, so that labels can be read without a scheduler.
 _SMALL_COORDINATE = 10_000_000

@@ -17,13 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.local_fit import HIT, ascend, long_starts
-from daskmoe.config import LocalFitOptions
+from benchmarks.local_fit import HIT, ascend, long_starts, problem_of
 from daskmoe.engine.threads import single_threaded_blas
-from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
-from daskmoe.numerics.local import fit_local_estimate
-from daskmoe.numerics.priors import prior_from
-from daskmoe.numerics.problem import Problem
+from daskmoe.numerics.base.observations import Observations
+from daskmoe.numerics.base.policies import LocalFit
+from daskmoe.numerics.local.fit import fit_local_estimate
 
 EXPERTS = 4
 
@@ -46,17 +44,15 @@ def read_rows(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def gaps_of_sample(rows: Observations, sample: int, seeds: int, runs: int) -> tuple[list[float], float]:
     """Nats a row that each of ``seeds`` fits is short of the best known optimum, and seconds a fit."""
-    known = moments(rows)
-    coordinates = coordinates_from(known)
-    problem = Problem(rows, coordinates, prior_from(known, coordinates, EXPERTS))
-    options = LocalFitOptions(n_experts=EXPERTS)
+    problem = problem_of(rows, EXPERTS)
+    options = LocalFit(n_experts=EXPERTS)
     began = time.process_time()
     found = [
         fit_local_estimate(rows, options, np.random.default_rng([sample, seed])).objective
         for seed in range(seeds)
     ]
     spent = (time.process_time() - began) / seeds
-    constant = rows.n_rows * float(np.log(coordinates.scale))
+    constant = rows.n_rows * problem.coordinates.log_jacobian
     starts = long_starts(problem, EXPERTS, runs, np.random.default_rng([sample, 1000]))
     best = max([*found, *(ascend(problem, start) - constant for start in starts)])
     return [(best - value) / rows.n_rows for value in found], spent

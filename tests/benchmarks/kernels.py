@@ -11,15 +11,17 @@ from functools import partial
 import numpy as np
 
 import daskmoe
-from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
-from daskmoe.numerics.em import Runs, em_statistics
+from daskmoe.numerics.base.coordinates import coordinates_from
+from daskmoe.numerics.base.observations import Observations, moments
+from daskmoe.numerics.base.parameters import LargeMoE, MoEParameters, SupportSample
+from daskmoe.numerics.combine.refinement import round_statistics
 from daskmoe.numerics.families import get_family
-from daskmoe.numerics.parameters import LargeMoE, MoEParameters, SupportSample
-from daskmoe.numerics.priors import prior_from
-from daskmoe.numerics.problem import Problem
-from daskmoe.numerics.reduction import barycentres, reduction_problem
-from daskmoe.numerics.refinement import round_statistics
-from daskmoe.numerics.transport import Experts, pointwise_plan
+from daskmoe.numerics.likelihood.e_step import Runs
+from daskmoe.numerics.likelihood.priors import prior_from
+from daskmoe.numerics.local.em import em_statistics
+from daskmoe.numerics.local.problem import Problem
+from daskmoe.numerics.transport.plan import Experts, pointwise_plan
+from daskmoe.numerics.transport.reduction import barycentres, reduction_problem
 
 EXPERTS, FEATURES = 4, 20
 PARTITIONS, SUPPORT = 100, 1_000
@@ -39,16 +41,17 @@ def make_kernels(n_rows: int = 100_000) -> dict[str, Kernel]:
         )
     rows = Observations(data["X"].values, data["y"].values)
     known = moments(rows)
-    coordinates = coordinates_from(known)
-    problem = Problem(rows, coordinates, prior_from(known, coordinates, EXPERTS))
+    family = get_family("gaussian")
+    coordinates = coordinates_from(known, family.scaling(known))
+    problem = Problem(rows, coordinates, prior_from(known, coordinates, EXPERTS, family), family)
     parameters = truth.parameters
     inner = coordinates.from_data(parameters)
-    runs = Runs(*(array[None] for array in inner))
+    runs = Runs.one(inner)
     return {
-        "EM pass": lambda: em_statistics(runs, rows.blocks(coordinates)),
+        "EM pass": lambda: em_statistics(runs, rows.blocks(coordinates), family),
         "Newton pass": partial(problem.statistics, inner),
         "gradient pass": partial(problem.slope, inner),
-        "refinement round": partial(round_statistics, rows, parameters, coordinates),
+        "refinement round": partial(round_statistics, rows, parameters, coordinates, family),
         "MM iteration": reduction_iteration(parameters, rows.features[:SUPPORT]),
         **fits,
     }
@@ -61,7 +64,7 @@ def reduction_iteration(truth: MoEParameters, features: np.ndarray) -> Kernel:
         MoEParameters(
             truth.gate + 0.1 * rng.standard_normal(truth.gate.shape),
             truth.coef + 0.1 * rng.standard_normal(truth.coef.shape),
-            truth.dispersion * np.exp(0.1 * rng.standard_normal(EXPERTS)),
+            truth.nuisance * np.exp(0.1 * rng.standard_normal((EXPERTS, 1))),
         )
         for _ in range(PARTITIONS)
     ]
@@ -69,5 +72,5 @@ def reduction_iteration(truth: MoEParameters, features: np.ndarray) -> Kernel:
     large = LargeMoE.from_estimates(locals_, np.ones(PARTITIONS))
     coordinates, problem = reduction_problem(large, support, get_family("gaussian"))
     inner = coordinates.from_data(truth)
-    experts = Experts(inner.coef, inner.dispersion)
+    experts = Experts(inner.coef, inner.nuisance)
     return lambda: barycentres(problem, pointwise_plan(problem, experts, with_flow=False), experts)

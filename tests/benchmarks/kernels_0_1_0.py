@@ -6,16 +6,16 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-
-import daskmoe
 from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
 from daskmoe.numerics.em import Runs, em_statistics
-from daskmoe.numerics.families import get_family
 from daskmoe.numerics.parameters import LargeMoE, MoEParameters, SupportSample
 from daskmoe.numerics.priors import prior_from
 from daskmoe.numerics.problem import Problem
 from daskmoe.numerics.reduction import barycentres, reduction_problem
 from daskmoe.numerics.refinement import round_statistics
+
+import daskmoe
+from daskmoe.numerics.families import get_family
 from daskmoe.numerics.transport import Experts, pointwise_plan
 
 EXPERTS, FEATURES = 4, 20

@@ -27,22 +27,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from daskmoe.config import LocalFitOptions
 from daskmoe.engine.threads import single_threaded_blas
-from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
-from daskmoe.numerics.em import Runs, em, em_statistics, start_em
-from daskmoe.numerics.initialization import starting_runs
-from daskmoe.numerics.likelihood import pack_parameters
-from daskmoe.numerics.local import fit_local_estimate
-from daskmoe.numerics.newton import maximize, standard_deviations
-from daskmoe.numerics.parameters import LocalEstimate, MoEParameters
-from daskmoe.numerics.priors import prior_from
-from daskmoe.numerics.problem import Problem
-from daskmoe.numerics.simulate import draw_design, sample_rows
+from daskmoe.numerics.base.coordinates import coordinates_from
+from daskmoe.numerics.base.layout import Layout
+from daskmoe.numerics.base.observations import Observations, moments
+from daskmoe.numerics.base.parameters import LocalEstimate, MoEParameters
+from daskmoe.numerics.base.policies import LocalFit
+from daskmoe.numerics.families import get_family
+from daskmoe.numerics.likelihood.e_step import Runs
+from daskmoe.numerics.likelihood.priors import prior_from
+from daskmoe.numerics.local.em import em, em_statistics, start_em
+from daskmoe.numerics.local.fit import fit_local_estimate
+from daskmoe.numerics.local.newton import maximize, standard_deviations
+from daskmoe.numerics.local.problem import Problem
+from daskmoe.numerics.local.starts import starting_runs
+from daskmoe.numerics.predictive.designs import draw_design, sample_rows
 
 DESIGNS = {"paper": 4, "overlap": 5}
 FEATURES = 20
 HIT = 1e-4
+GAUSSIAN = get_family("gaussian")
 LONG_PASSES = 50
 
 # Figures of a design at so many rows over so many seeds.
@@ -87,30 +91,28 @@ def product_rate(size: int, repeats: int) -> float:
     return 2.0 * size**3 / seconds(lambda: np.dot(left, right, out=out), repeats)
 
 
-def problem_of(case: Case) -> Problem:
+def problem_of(rows: Observations, n_experts: int) -> Problem:
     """The rows as the optimizers see them."""
-    known = moments(case.rows)
-    coordinates = coordinates_from(known)
-    return Problem(case.rows, coordinates, prior_from(known, coordinates, case.n_experts))
+    known = moments(rows)
+    coordinates = coordinates_from(known, GAUSSIAN.scaling(known))
+    return Problem(rows, coordinates, prior_from(known, coordinates, n_experts, GAUSSIAN), GAUSSIAN)
 
 
 def fit_by_default(case: Case, seed: int = 0) -> LocalEstimate:
     """The whole default fit."""
-    return fit_local_estimate(
-        case.rows, LocalFitOptions(n_experts=case.n_experts), np.random.default_rng(seed)
-    )
+    return fit_local_estimate(case.rows, LocalFit(n_experts=case.n_experts), np.random.default_rng(seed))
 
 
 def measure_ratios(design: str, n_rows: int, repeats: int, size: int = 1024) -> dict[str, float]:
     """Passes and the whole default fit, in units of the floor."""
     case = draw_case(design, n_rows, 0)
-    problem = problem_of(case)
+    problem = problem_of(case.rows, case.n_experts)
     inner = problem.coordinates.from_data(case.truth)
-    runs = Runs(*(array[None] for array in inner))
+    runs = Runs.one(inner)
     rate = product_rate(size, repeats)
 
     def pass_over_blocks() -> object:
-        return em_statistics(runs, problem.rows.blocks(problem.coordinates))
+        return em_statistics(runs, problem.rows.blocks(problem.coordinates), GAUSSIAN)
 
     found = {
         "EM pass": seconds(pass_over_blocks, repeats),
@@ -135,8 +137,8 @@ def measure_draws(design: str, n_rows: int, seeds: int) -> dict[str, float]:
 
 def best_known(case: Case, seed: int, runs: int) -> tuple[float, float]:
     """The best objective of long runs from random starts, and that of the optimum next to the truth."""
-    problem = problem_of(case)
-    constant = case.rows.n_rows * float(np.log(problem.coordinates.scale))
+    problem = problem_of(case.rows, case.n_experts)
+    constant = case.rows.n_rows * problem.coordinates.log_jacobian
     truth = ascend(problem, problem.coordinates.from_data(case.truth)) - constant
     starts = long_starts(problem, case.n_experts, runs, np.random.default_rng([seed, 1000]))
     return max([truth, *(ascend(problem, start) - constant for start in starts)]), truth
@@ -149,8 +151,9 @@ def long_starts(problem: Problem, n_experts: int, runs: int, rng: np.random.Gene
     ]
     design = np.concatenate([block.design for block in blocks], axis=1)
     response = np.concatenate([block.response for block in blocks])
-    drawn = starting_runs(design, response, None, n_experts, runs, problem.prior, rng)
-    found = em(start_em(drawn, blocks, problem.prior), blocks, problem.prior, LONG_PASSES).runs
+    drawn = starting_runs(design, response, None, n_experts, runs, problem.prior, rng, GAUSSIAN)
+    state = start_em(drawn, blocks, problem.prior, GAUSSIAN)
+    found = em(state, blocks, problem.prior, LONG_PASSES, GAUSSIAN).runs
     return [MoEParameters(*(array[run] for array in found)) for run in range(runs)]
 
 
@@ -192,9 +195,9 @@ def measure_bias(design: str, n_rows: int, seeds: int) -> dict[str, float]:
     shifts, costs = [], []
     for seed in range(seeds):
         case = draw_case(design, n_rows, seed)
-        problem = problem_of(case)
+        problem = problem_of(case.rows, case.n_experts)
         prior = problem.prior
-        weak = prior._replace(gate=1e-4 * prior.gate, coef=1e-4 * prior.coef, variance=1e-4 * prior.variance)
+        weak = prior._replace(gate=1e-4 * prior.gate, coef=1e-4 * prior.coef, nuisance=1e-4 * prior.nuisance)
         start = problem.coordinates.from_data(case.truth)
         found = []
         for each in (problem, problem._replace(prior=weak)):
@@ -203,17 +206,20 @@ def measure_bias(design: str, n_rows: int, seeds: int) -> dict[str, float]:
                 maximize(start, each.statistics, each.objective, each.slope, tolerance=gain, max_passes=200)
             )
             start = found[0].parameters
-        with_prior, without = (pack_parameters(result.parameters) for result in found)
+        layout = Layout.of(start)
+        with_prior, without = (layout.pack(result.parameters) for result in found)
         deviations = standard_deviations(problem.statistics(found[0].parameters))
         if deviations is not None:
             errors = np.sqrt(np.sum(deviations**2, axis=1))
             shifts.append(np.abs(with_prior - without) / errors)
-        plain = problem._replace(prior=prior._replace(gate=0.0, coef=0.0, variance=0.0))
+        plain = problem._replace(prior=prior._replace(gate=0.0, coef=0.0, nuisance=0.0 * prior.nuisance))
         costs.append(plain.objective(found[1].parameters) - plain.objective(found[0].parameters))
-    n_experts, table = DESIGNS[design], np.stack(shifts)
-    split = (n_experts - 1) * (FEATURES + 1)
-    parts = {"gates": table[:, :split], "coefficients": table[:, split:-n_experts]}
-    parts["variances"] = table[:, -n_experts:]
+    table = np.stack(shifts)
+    parts = {
+        "gates": table[:, layout.gates],
+        "coefficients": table[:, layout.coefs],
+        "variances": table[:, layout.nuisances],
+    }
     return {
         **{f"median {name}": float(np.median(part)) for name, part in parts.items()},
         **{f"largest {name}": float(part.max()) for name, part in parts.items()},
@@ -244,7 +250,7 @@ def peak_memory() -> int:
 
 def memory_child(design: str, n_rows: int, dtype: str) -> None:
     """Print the growth of this process's peak resident memory during a fit, over the data's size."""
-    options = LocalFitOptions(n_experts=DESIGNS[design])
+    options = LocalFit(n_experts=DESIGNS[design])
     with single_threaded_blas():
         fit_local_estimate(fill_rows(design, 500, dtype), options, np.random.default_rng(0))
         rows = fill_rows(design, n_rows, dtype)

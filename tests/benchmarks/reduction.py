@@ -22,11 +22,11 @@ import numpy as np
 
 from benchmarks.local_fit import peak_memory, product_rate, report, seconds
 from daskmoe.engine.threads import single_threaded_blas
+from daskmoe.numerics.base.parameters import LargeMoE, MoEParameters, SupportSample
 from daskmoe.numerics.families import get_family
-from daskmoe.numerics.parameters import LargeMoE, MoEParameters, SupportSample
-from daskmoe.numerics.reduction import barycentres, reduce_mixture, reduction_problem
-from daskmoe.numerics.simulate import draw_design, sample_features
-from daskmoe.numerics.transport import Experts, pointwise_plan, whole_plan
+from daskmoe.numerics.predictive.designs import draw_design, sample_features
+from daskmoe.numerics.transport.plan import Experts, pointwise_plan, whole_plan
+from daskmoe.numerics.transport.reduction import barycentres, reduce_mixture, reduction_problem
 
 GAUSSIAN = get_family("gaussian")
 
@@ -49,7 +49,7 @@ def draw_case(n_partitions: int, n_experts: int, n_features: int, support_size: 
         near = MoEParameters(
             truth.gate + 0.1 * rng.standard_normal(truth.gate.shape),
             truth.coef + 0.1 * rng.standard_normal(truth.coef.shape),
-            truth.dispersion * np.exp(0.1 * rng.standard_normal(n_experts)),
+            truth.nuisance * np.exp(0.1 * rng.standard_normal((n_experts, 1))),
         )
         locals_.append(near.take(rng.permutation(n_experts)))
     features = sample_features(design, support_size, rng)
@@ -62,7 +62,7 @@ def measure(n_partitions: int, support_size: int, repeats: int, size: int = 1024
     case = draw_case(n_partitions, 4, 20, support_size)
     coordinates, problem = reduction_problem(case.large, case.support, GAUSSIAN)
     inner = coordinates.from_data(case.truth)
-    experts = Experts(inner.coef, inner.dispersion)
+    experts = Experts(inner.coef, inner.nuisance)
     cells = case.large.n_experts * 4 * support_size
     found = {}
     for name, plan in (("pointwise", pointwise_plan), ("whole", whole_plan)):
@@ -72,7 +72,7 @@ def measure(n_partitions: int, support_size: int, repeats: int, size: int = 1024
 
         found[f"{name}, ns a cell"] = 1e9 * seconds(iterate, repeats) / cells
     # The linear predictors of components, gates and means: 2 q flops each, for all experts of a cell.
-    floor = 2 * 2.0 * inner.coef.shape[1] / (4 * product_rate(size, repeats))
+    floor = 2 * 2.0 * inner.coef.shape[-1] / (4 * product_rate(size, repeats))
     return {**found, "pointwise, over the floor": found["pointwise, ns a cell"] / (1e9 * floor)}
 
 

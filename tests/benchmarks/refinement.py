@@ -25,11 +25,15 @@ from scipy.optimize import linear_sum_assignment
 
 import daskmoe
 from daskmoe import MixtureOfExperts
-from daskmoe.numerics.coordinates import Observations, coordinates_from, moments
-from daskmoe.numerics.em import Runs, em_statistics
-from daskmoe.numerics.parameters import MoEParameters
-from daskmoe.numerics.refinement import round_statistics
+from daskmoe.numerics.base.coordinates import coordinates_from
+from daskmoe.numerics.base.observations import Observations, moments
+from daskmoe.numerics.base.parameters import MoEParameters
+from daskmoe.numerics.combine.refinement import round_statistics
+from daskmoe.numerics.families import get_family
+from daskmoe.numerics.likelihood.e_step import Runs
+from daskmoe.numerics.local.em import em_statistics
 
+GAUSSIAN = get_family("gaussian")
 GROUPS = {
     "gating": ("gate_intercept", "gate_coef"),
     "experts": ("intercept", "coef"),
@@ -61,7 +65,7 @@ def starts(options: argparse.Namespace) -> None:
             data = xr.Dataset({"X": (("row", "feature"), features), "y": ("row", response)})
             gate = rng.uniform(0.5, 5) * rng.standard_normal((n_experts, p + 1))
             coef = 2 * rng.standard_normal((n_experts, p + 1))
-            start = MoEParameters(gate - gate[-1], coef, rng.uniform(0.3, 2.0, n_experts))
+            start = MoEParameters(gate - gate[-1], coef[:, None], rng.uniform(0.3, 2.0, (n_experts, 1)))
             schema = daskmoe.fit_local(data, "y", n_experts=1).rows
             model = MixtureOfExperts.from_parameters(start, family="gaussian", rows=schema)
             found = daskmoe.refine(model, data, rounds="converged")
@@ -90,7 +94,7 @@ class Coverage(NamedTuple):
 
     def add(self, model: MixtureOfExperts, truth: MoEParameters) -> None:
         """Count which intervals hold the truth, experts matched by their coefficients."""
-        distance = np.square(model.parameters.coef[:, None] - truth.coef[None]).sum(axis=2)
+        distance = np.square(model.parameters.coef - truth.coef[:, 0]).sum(axis=2)
         expected = MixtureOfExperts.from_parameters(
             truth.take(linear_sum_assignment(distance)[1]), family="gaussian", rows=model.rows
         ).params
@@ -134,8 +138,9 @@ def uneven_data(n_rows: int, n_features: int, n_experts: int, seed: int) -> tupl
     features = rng.standard_normal((n_rows, n_features)) + centers[rng.integers(n_experts, size=n_rows)]
     design = np.column_stack([np.ones(n_rows), features])
     expert = np.argmax(design @ parameters.gate.T + rng.gumbel(size=(n_rows, n_experts)), axis=1)
-    spread = np.sqrt(parameters.dispersion[expert]) * np.exp(0.4 * features[:, 0])
-    response = np.einsum("ij,ij->i", design, parameters.coef[expert]) + spread * rng.standard_normal(n_rows)
+    spread = np.sqrt(parameters.nuisance[expert, 0]) * np.exp(0.4 * features[:, 0])
+    mean = np.einsum("ij,ij->i", design, parameters.coef[expert, 0])
+    response = mean + spread * rng.standard_normal(n_rows)
     data = xr.Dataset({"X": (("row", "feature"), features), "y": ("row", response)})
     return data.assign_coords(feature=[f"x{j}" for j in range(n_features)]), truth
 
@@ -189,14 +194,16 @@ def cost(options: argparse.Namespace) -> None:
     for features, experts in ((5, 3), (20, 2), (20, 4), (30, 4), (20, 6)):
         data, truth = simulated(options.rows, features, experts, "overlap", 0)
         rows = Observations(data["X"].values, data["y"].values)
-        coordinates = coordinates_from(moments(rows))
+        known = moments(rows)
+        coordinates = coordinates_from(known, GAUSSIAN.scaling(known))
         inner = coordinates.from_data(truth.parameters)
-        runs = Runs(*(array[None] for array in inner))
+        runs = Runs.one(inner)
         with threadpool_limits(1, "blas"):
             passes = []
             for _ in range(options.repeats):
-                em = fastest(lambda: em_statistics(runs, rows.blocks(coordinates)), 1)  # noqa: B023
-                own = fastest(lambda: round_statistics(rows, truth.parameters, coordinates), 1)  # noqa: B023
+                em = fastest(lambda: em_statistics(runs, rows.blocks(coordinates), GAUSSIAN), 1)  # noqa: B023
+                arguments = (rows, truth.parameters, coordinates, GAUSSIAN)
+                own = fastest(lambda: round_statistics(*arguments), 1)  # noqa: B023
                 passes.append((em, own))
         em, own = np.min(passes, axis=0)
         say(f"p={features} K={experts}: EM {1e6 * em / options.rows:.2f} us/row, "

@@ -8,12 +8,24 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import norm
 
-from daskmoe.numerics.coordinates import Coordinates, Observations
+from daskmoe.numerics.base.coordinates import Coordinates, Scaling, coordinates_from
+from daskmoe.numerics.base.layout import Layout
+from daskmoe.numerics.base.observations import Observations
+from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
 from daskmoe.numerics.families import get_family
-from daskmoe.numerics.mixture import linear_predictor
-from daskmoe.numerics.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.predictive.mixture import linear_predictor
 
 GAUSSIAN = get_family("gaussian")
+
+
+def gaussian_model(gate: FloatArray, coef: FloatArray, variance: FloatArray) -> MoEParameters:
+    """Gaussian experts from one regression (K, q) and one variance (K,) each."""
+    return MoEParameters(gate, coef[:, None], variance[:, None])
+
+
+def vector_of(model: MoEParameters) -> FloatArray:
+    """The packed parameters, shape (P,)."""
+    return Layout.of(model).pack(model)
 
 
 def random_model(
@@ -21,7 +33,15 @@ def random_model(
 ) -> MoEParameters:
     gate = steepness * rng.standard_normal((n_experts, n_features + 1))
     coef = 2 * rng.standard_normal((n_experts, n_features + 1))
-    return MoEParameters(gate - gate[-1], coef, rng.uniform(0.3, 2.0, n_experts))
+    return gaussian_model(gate - gate[-1], coef, rng.uniform(0.3, 2.0, n_experts))
+
+
+def other_model(rng: np.random.Generator, layout: Layout) -> MoEParameters:
+    """A model of any layout, whatever its family."""
+    n_experts, q_gate, q_expert, n_predictors, n_nuisances = layout
+    gate = rng.standard_normal((n_experts, q_gate))
+    coef = rng.standard_normal((n_experts, n_predictors, q_expert))
+    return MoEParameters(gate - gate[-1], coef, rng.uniform(0.1, 10, (n_experts, n_nuisances)))
 
 
 def random_rows(
@@ -34,7 +54,12 @@ def random_rows(
 
 def identity_coordinates(n_features: int) -> Coordinates:
     eye = np.eye(n_features)
-    return Coordinates(np.zeros(n_features), eye, eye, 0.0, 1.0)
+    return Coordinates(np.zeros(n_features), eye, eye, Scaling.none(1))
+
+
+def coordinates_of(known: Moments) -> Coordinates:
+    """The coordinates in which gaussian experts are fitted to rows with these moments."""
+    return coordinates_from(known, GAUSSIAN.scaling(known))
 
 
 def softmax_gates(gate: FloatArray, x: FloatArray) -> FloatArray:
@@ -45,14 +70,14 @@ def softmax_gates(gate: FloatArray, x: FloatArray) -> FloatArray:
 
 def joint_density(model: MoEParameters, x: FloatArray, y: float) -> FloatArray:
     """pi_k(x) phi_k(y|x) of one row, shape (K,)."""
-    means = model.coef @ np.append(1.0, x)
-    return softmax_gates(model.gate, x) * norm.pdf(y, means, np.sqrt(model.dispersion))
+    means = model.coef[:, 0] @ np.append(1.0, x)
+    return softmax_gates(model.gate, x) * norm.pdf(y, means, np.sqrt(model.nuisance[:, 0]))
 
 
 def posterior(model: MoEParameters, x: FloatArray, y: float) -> FloatArray:
     """The K responsibilities of one row, of one whose density underflows too."""
-    means = model.coef @ np.append(1.0, x)
-    joint = np.log(softmax_gates(model.gate, x)) + norm.logpdf(y, means, np.sqrt(model.dispersion))
+    means = model.coef[:, 0] @ np.append(1.0, x)
+    joint = np.log(softmax_gates(model.gate, x)) + norm.logpdf(y, means, np.sqrt(model.nuisance[:, 0]))
     weights = np.exp(joint - joint.max())
     return weights / weights.sum()
 
@@ -91,7 +116,7 @@ def gates_and_means(model: MoEParameters, features: FloatArray) -> tuple[FloatAr
     """Gating probabilities and expert means (K, n), by the shifted softmax."""
     logits = linear_predictor(model.gate, features)
     weights = np.exp(logits - logits.max(axis=0))
-    return weights / weights.sum(axis=0), linear_predictor(model.coef, features)
+    return weights / weights.sum(axis=0), linear_predictor(model.coef[:, 0], features)
 
 
 def assert_same_model(
@@ -100,7 +125,7 @@ def assert_same_model(
     """Equal gates, means (in units of the spread of the expected ones) and variances on ``features``."""
     gates, means = gates_and_means(actual, features)
     expected_gates, expected_means = gates_and_means(expected, features)
-    scale = np.sqrt(expected.dispersion.max() + expected_means.var())
+    scale = np.sqrt(expected.nuisance.max() + expected_means.var())
     np.testing.assert_allclose(gates, expected_gates, rtol=0, atol=tolerance)
     np.testing.assert_allclose(means / scale, expected_means / scale, rtol=0, atol=tolerance)
-    np.testing.assert_allclose(actual.dispersion, expected.dispersion, rtol=tolerance)
+    np.testing.assert_allclose(actual.nuisance, expected.nuisance, rtol=tolerance)

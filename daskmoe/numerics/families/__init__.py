@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from daskmoe.errors import InvalidOptionError
 from daskmoe.numerics.families.gaussian import Gaussian
+from daskmoe.numerics.families.protocol import Family
 
-Family = Gaussian
-FAMILIES: dict[str, Family] = {"gaussian": Gaussian()}
+FAMILIES: dict[str, Family] = {family.name: family for family in (Gaussian(),)}
 
 
 def get_family(name: str) -> Family:
@@ -14,3 +14,6 @@ def get_family(name: str) -> Family:
     if name not in FAMILIES:
         raise InvalidOptionError(f"family: expected one of {sorted(FAMILIES)}, got {name!r}.")
     return FAMILIES[name]
+
+
+__all__ = ["FAMILIES", "Family", "get_family"]

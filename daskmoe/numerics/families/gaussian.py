@@ -1,70 +1,238 @@
-"""Gaussian experts: phi_k(y|x) = N(y; eta_k, sigma_k^2) with linear predictor eta_k = coef_k @ [1, x].
+"""Gaussian experts: phi_k(y|x) = N(y; eta_k, sigma_k^2) with one linear predictor, the mean.
 
-Pure NumPy. ``eta`` and everything derived from it has the expert axis at -2 and the row axis last;
-``dispersion`` is the variance sigma^2 with the expert axis last. The log-variance psi = log sigma^2 is the
-coordinate in which the optimizers work.
+Pure NumPy and SciPy's special functions. The nuisance is the variance sigma^2, the dispersion too; working
+residuals are y - eta and working weights one. Shapes are those of `protocol`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import scipy
 
-Array = NDArray[np.floating[Any]]
+from daskmoe.numerics.base.buffers import Buffers
+from daskmoe.numerics.base.coordinates import CONSTANT, Coordinates, Scaling, coordinates_from
+from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
+from daskmoe.numerics.base.policies import PRIOR
+from daskmoe.numerics.families.protocol import (
+    Array,
+    Change,
+    Derivatives,
+    ExpertStep,
+    Family,
+    Nuisance,
+    ResponsePrior,
+    weighted_regression,
+)
 
-_LOG_2PI = float(np.log(2 * np.pi))
+_EMPTY = np.empty(0)
 
 
-class Gaussian:
-    """The gaussian family (identity link, variance as dispersion)."""
+class Gaussian(Family):
+    """The gaussian family."""
 
     name = "gaussian"
+    exact_m_step = True
+    nuisances = (Nuisance("variance", "variance of the expert's density", "({})^2"),)
+    n_plan_moments = 2
 
-    def log_density(self, y: Array, eta: Array, dispersion: Array) -> Array:
-        """log phi(y) = -((y - eta)^2 / sigma^2 + log sigma^2 + log 2 pi) / 2, shaped like ``eta``."""
-        out = y - eta
-        out *= out
-        out *= (-0.5 / dispersion)[..., None]
-        out -= (0.5 * (np.log(dispersion) + _LOG_2PI))[..., None]
+    def scaling(self, moments: Moments) -> Scaling:
+        """To mean zero and variance one."""
+        scale = response_scale(moments)
+        return Scaling(float(moments.mean[-1]), scale, np.array([scale**2]))
+
+    def prior(self, moments: Moments, coordinates: Coordinates) -> ResponsePrior:
+        """In units of the response's variance, and of what one linear regression leaves of it."""
+        location, unit, _ = coordinates.response
+        scale = response_scale(moments) / unit
+        share = max(PRIOR.spread_share * _linear_residual_share(moments), PRIOR.least_spread)
+        return ResponsePrior(
+            PRIOR.coef / scale**2,
+            (float(moments.mean[-1]) - location) / unit,
+            np.array([PRIOR.nuisance]),
+            np.array([share * scale**2]),
+        )
+
+    def log_density(
+        self, y: Array, eta: Array, nuisance: Array, out: Array | None = None, plus: Array | None = None
+    ) -> Array:
+        """log phi(y) = -((y - eta)^2 / sigma^2 + log 2 pi sigma^2) / 2."""
+        out = np.subtract(y, eta[..., 0, :], out=out)
+        np.square(out, out=out)
+        out *= -0.5 / nuisance
+        if plus is not None:
+            out += plus
+        out -= 0.5 * np.log(2 * np.pi * nuisance)
         return out
 
-    def mean(self, eta: Array) -> Array:
+    def derivatives(
+        self, y: Array, eta: Array, nuisance: Array, buffers: Buffers, *, second_order: bool
+    ) -> Derivatives:
+        """With r = y - eta: s = r / sigma^2, t = (s r - 1) / 2, curvatures 1 / sigma^2, s and t + 1/2."""
+        shape = eta.shape
+        residual = np.subtract(y, eta[:, 0], out=buffers.get("residual", (shape[0], shape[2])))
+        score = np.multiply(residual, 1.0 / nuisance, out=buffers.get("score", residual.shape))
+        spread = np.multiply(score, residual, out=buffers.get("spread", residual.shape))
+        spread -= 1.0
+        spread *= 0.5
+        curvature = second = _EMPTY
+        if second_order:
+            curvature = np.broadcast_to(1.0 / nuisance[:, :, None], shape)
+            second = np.add(spread, 0.5, out=residual)[:, None]
+        return Derivatives(score[:, None], spread[:, None], curvature, None, score[:, None, None], second)
+
+    def nuisance_information(self, nuisance: Array) -> FloatArray:
+        """One half."""
+        return np.full(nuisance.shape, 0.5)
+
+    def dispersion(self, nuisance: Array) -> Array:
+        """The variance."""
+        return nuisance[..., 0]
+
+    def working(self, y: Array, eta: Array, out: Array) -> Array | None:
+        """y - eta, with weight one."""
+        np.subtract(y, eta, out=out)
+        return None
+
+    def nuisance_sums(self, weighted: Array, residuals: Array) -> FloatArray:
+        """The weighted sum of squared residuals."""
+        return np.asarray((weighted @ residuals.swapaxes(-1, -2))[..., 0])
+
+    def update_nuisance(self, nuisance: Array, mass: Array, sums: Array, step: Change, prior: Any) -> Array:
+        """The mean squared residual, with the prior's pseudo-rows."""
+        squares = sums - step.falls[..., None]
+        squares += step.rises[..., None]
+        variance = squares.clip(0.0) + prior.nuisance * prior.spread
+        variance /= mass[..., None] + prior.nuisance
+        return np.asarray(variance.clip(PRIOR.variance_floor))
+
+    def start_nuisance(self, squares: FloatArray, mass: FloatArray, prior: Any) -> Array:
+        """The mean squares, with the prior's pseudo-rows."""
+        nothing = np.zeros(len(mass))
+        return self.update_nuisance(squares[:, None], mass, squares[:, None], Change(nothing, nothing), prior)
+
+    def expert_step(
+        self, gradient: FloatArray, curvature: FloatArray, step: Change, nuisance: FloatArray, prior: Any
+    ) -> ExpertStep:
+        """The exact conditional maximum, however far it is.
+
+        The quadratic model of a log-variance holds for a change of one or so.
+        """
+        pull = float(prior.nuisance[0] * (prior.spread[0] / nuisance[0] - 1.0))
+        # In units of the variance: the sum of tau r^2 and of tau, with the prior's pseudo-rows.
+        mass = max(2.0 * float(curvature[0, 0]) - pull, 1e-300)
+        squares = max(2.0 * float(gradient[0]) + mass, 1e-300)
+        left = max(float(squares - step.falls + step.rises), 1e-12 * squares)
+        move = float(np.log(left / mass))
+        return ExpertStep(np.array([move]), 0.5 * (squares - mass - mass * move))
+
+    def mean(self, eta: Array, nuisance: Array) -> Array:
         """E[y|x] = eta."""
-        return eta
+        return eta[..., 0, :]
 
-    def variance(self, eta: Array, dispersion: Array) -> Array:
-        """Var[y|x] = sigma^2, broadcast like ``eta``."""
-        return np.broadcast_to(dispersion[..., None], eta.shape)
+    def variance(self, eta: Array, nuisance: Array) -> Array:
+        """Var[y|x] = sigma^2."""
+        return np.broadcast_to(nuisance, eta[..., 0, :].shape)
 
-    def sample(self, rng: np.random.Generator, eta: Array, dispersion: Array) -> Array:
-        """Draw y from N(eta, sigma^2), elementwise."""
-        return eta + np.sqrt(dispersion) * rng.standard_normal(eta.shape)
+    def cdf(self, y: Array, eta: Array, nuisance: Array) -> Array:
+        """Phi((y - eta) / sigma)."""
+        return np.asarray(scipy.special.ndtr((y - eta[..., 0, :]) / np.sqrt(nuisance)))
+
+    def quantile(self, probability: float, eta: Array, nuisance: Array) -> Array:
+        """eta + sigma Phi^-1(probability)."""
+        return np.asarray(eta[..., 0, :] + np.sqrt(nuisance) * scipy.special.ndtri(probability))
+
+    def sample(self, rng: np.random.Generator, eta: Array, nuisance: Array) -> Array:
+        """Draw y from N(eta, sigma^2)."""
+        return np.asarray(eta[0] + np.sqrt(nuisance[:, 0]) * rng.standard_normal(eta.shape[1]))
 
     def divergence(
         self,
         eta_from: Array,
-        dispersion_from: Array,
+        nuisance_from: Array,
         eta_to: Array,
-        dispersion_to: Array,
+        nuisance_to: Array,
         out: Array | None = None,
     ) -> Array:
-        """KL(N(eta_from, s_from) || N(eta_to, s_to)) elementwise, the arguments broadcast together.
-
-        Written to ``out``, of the common shape, where it is given.
-
-        KL = (s_from / s_to - 1 + (eta_from - eta_to)^2 / s_to + log(s_to / s_from)) / 2.
-        """
-        ratio = dispersion_from / dispersion_to
+        """KL = (s_from / s_to - 1 + (eta_from - eta_to)^2 / s_to + log(s_to / s_from)) / 2."""
+        ratio = nuisance_from / nuisance_to
         constant = 0.5 * (ratio - 1.0 - np.log(ratio))
-        half_precision = 0.5 / dispersion_to
+        half_precision = 0.5 / nuisance_to
         if out is None:
-            arguments = (eta_from, eta_to, constant, half_precision)
+            arguments = (eta_from[..., 0, :], eta_to[..., 0, :], constant, half_precision)
             out = np.empty(np.broadcast_shapes(*map(np.shape, arguments)))
         # In place: this is the innermost work of the transport plan.
-        np.subtract(eta_from, eta_to, out=out)
+        np.subtract(eta_from[..., 0, :], eta_to[..., 0, :], out=out)
         out *= out
         out *= half_precision
         out += constant
         return out
+
+    def plan_moments(self, eta: Array, nuisance: Array, mass: Array, out: Array) -> Iterator[Array]:
+        """Of first and of second order."""
+        np.multiply(mass, eta[..., 0, :], out=out)
+        yield out
+        out *= eta[..., 0, :]
+        out += mass * nuisance
+        yield out
+
+    def barycentre(
+        self, design: FloatArray, mass: FloatArray, moments: FloatArray, coef: FloatArray, floor: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Weighted least squares, and the mean square that it leaves, the components' spread included."""
+        first, second = moments
+        found = weighted_regression(design, mass, first)
+        fitted = found @ design
+        squares = second - 2 * first * fitted + mass * fitted**2
+        variance = max(float(squares.sum()) / float(mass.sum()), float(floor[0]))
+        return found[None], np.array([variance])
+
+    def noise(self, nuisance: Array) -> Array:
+        """The variance."""
+        return nuisance[..., 0]
+
+    def merging_loss(self, mass: FloatArray, squares: FloatArray) -> FloatArray:
+        """mass log sigma^2 / 2."""
+        return np.asarray(0.5 * mass * np.log(squares))
+
+    def nuisance_from(self, squares: Array) -> FloatArray:
+        """The mean squares themselves."""
+        return np.asarray(squares[..., None])
+
+    def from_moments(self, moments: Moments) -> MoEParameters | None:
+        """Weighted least squares.
+
+        coef minimizes sum w (y - coef'[1, x])^2, of minimum norm in the whitened coordinates where it is not
+        unique; the variance is the weighted mean of the squared residuals.
+        """
+        coordinates = coordinates_from(moments, self.scaling(moments))
+        scale = coordinates.response.scale
+        cross = coordinates.transform @ moments.scatter[:-1, -1] / (moments.weight * scale)
+        total = moments.scatter[-1, -1] / (moments.weight * scale**2)
+        variance = max(float(total - cross @ cross), PRIOR.variance_floor)
+        coef = np.append(0.0, cross)[None, None]
+        inner = MoEParameters(np.zeros((1, coordinates.size)), coef, np.array([[variance]]))
+        return coordinates.to_data(inner)
+
+
+def response_scale(moments: Moments) -> float:
+    """Standard deviation of the response; its magnitude (or one) where it is constant."""
+    magnitude = abs(float(moments.mean[-1]))
+    deviation = float(np.sqrt(max(moments.scatter[-1, -1], 0.0) / max(moments.weight, 1e-300)))
+    if deviation > CONSTANT * magnitude:
+        return deviation
+    return magnitude if magnitude > 0 else 1.0
+
+
+def _linear_residual_share(moments: Moments) -> float:
+    """Share of the response's variance that one linear regression on all features leaves."""
+    variance = moments.scatter[-1, -1]
+    if variance <= 0:
+        return 0.0
+    scale = np.sqrt(np.diag(moments.scatter))
+    scale[scale == 0] = 1.0
+    correlation = moments.scatter / np.outer(scale, scale)
+    fitted = correlation[-1, :-1] @ np.linalg.pinv(correlation[:-1, :-1], rcond=1e-10, hermitian=True)
+    return float(np.clip(1.0 - fitted @ correlation[:-1, -1], 0.0, 1.0))

@@ -1,0 +1,1 @@
+"""The verbs, one module each: what a caller asks for becomes a request, its results become a model."""

@@ -1,0 +1,142 @@
+"""`aggregate`: one model from models that were fitted and saved elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from daskmoe.api.comparable import check_models, opened_model, support_sample
+from daskmoe.api.labelling import label_aggregate
+from daskmoe.engine.threads import single_threaded_blas
+from daskmoe.errors import InvalidDataError
+from daskmoe.model import MixtureOfExperts
+from daskmoe.model.labels import label_local_estimates
+from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, MoEParameters
+from daskmoe.numerics.combine.registry import aggregate_estimates
+from daskmoe.numerics.families import get_family
+from daskmoe.options import METHODS, Method, RandomState, check_choice, check_integer, entropy_of
+
+
+def aggregate(
+    models: Sequence[MixtureOfExperts | str | os.PathLike[str]],
+    support: xr.Dataset | str | os.PathLike[str],
+    *,
+    n_experts: int | None = None,
+    method: Method = "reduction",
+    random_state: RandomState = None,
+) -> MixtureOfExperts:
+    """Aggregate fitted models into one, from the models alone and a sample of features.
+
+    The large MoE is the average of the models weighted by their row counts. The reduction minimizes
+    E_x sum_lk P_lk(x) KL(phi_l(.|x), phi_k(.|x)) over K-expert models, where P is the optimal transport plan.
+
+    Parameters
+    ----------
+    models : sequence of MixtureOfExperts or path
+        Fitted models, or where they were saved; the same features, target and family, any numbers of experts.
+        A weighted average counts as the models it is made of.
+    support : xr.Dataset or path
+        Rows at which the expectation over x is taken; the target is not needed. Of more than 40,000
+        rows, 40,000 spread over the data are looked at; of more than 10,000 complete ones of these, a random
+        10,000 are used.
+    n_experts : int, optional
+        K of the result, more or fewer than a model has; by default that of the models.
+    method : {"reduction", "whole", "greedy", "weighted", "middle", "aligned"}
+        As ``aggregation`` in `fit`.
+    random_state : int, SeedSequence, Generator or None
+        Draws the support rows.
+
+    Returns
+    -------
+    MixtureOfExperts
+
+    Raises
+    ------
+    InvalidDataError
+        If the models differ in features, target, units or family, if only some of them say how many rows they
+        were fitted to, or if the support has other labels or no complete rows.
+    InvalidOptionError
+        If the method is unknown or K cannot be had.
+    SchemaError, StoreError
+        If a model or the support cannot be opened.
+
+    References
+    ----------
+    arXiv:2312.09877, sections 3 and 4.
+
+    Examples
+    --------
+    >>> import daskmoe
+    >>> data, truth = daskmoe.simulate(2000, n_features=3, n_experts=2, random_state=0)
+    >>> halves = [data.isel(row=slice(0, 1000)), data.isel(row=slice(1000, None))]
+    >>> models = [daskmoe.fit_local(half, "y", n_experts=2, random_state=0) for half in halves]
+    >>> daskmoe.aggregate(models, data).n_experts
+    2
+    """
+    check_choice("method", method, METHODS)
+    if isinstance(models, MixtureOfExperts | str | os.PathLike):
+        raise InvalidDataError(f"models: expected a sequence of models, got one {type(models).__name__}.")
+    opened = [opened_model(model) for model in models]
+    check_models(opened)
+    locals_, weights, labels = _local_estimators(opened)
+    size = _common_size(locals_) if n_experts is None else check_integer("n_experts", n_experts, 1)
+    first = opened[0]
+    sample = support_sample(support, first, entropy_of(random_state))
+    with single_threaded_blas():
+        result = aggregate_estimates(method, locals_, weights, sample, size, get_family(first.family))
+    return MixtureOfExperts.from_parameters(
+        result.parameters,
+        family=first.family,
+        rows=first.rows,
+        options={"aggregation": method, "models": len(opened), "n_experts": size},
+        diagnostics=label_aggregate(result, [p.n_experts for p in locals_], labels).assign(
+            weight=("partition", weights, {"long_name": "sum of the row weights"})
+        ),
+        local=label_local_estimates(locals_, labels, first.rows, get_family(first.family)),
+        weight=float(weights.sum()),
+    )
+
+
+def _local_estimators(
+    models: Sequence[MixtureOfExperts],
+) -> tuple[list[MoEParameters], FloatArray, list[str]]:
+    """The models' parameters, weights and labels, weighted averages taken apart."""
+    parameters: list[MoEParameters] = []
+    weights: list[float] = []
+    labels: list[str] = []
+    for m, (model, weight) in enumerate(zip(models, _row_weights(models), strict=True)):
+        mixture = model.mixture
+        if isinstance(mixture, LargeMoE):
+            parts = mixture.local_parameters()
+            parameters += parts
+            weights += list(weight * mixture.weights)
+            labels += [f"{m}.{part}" for part in range(len(parts))]
+        else:
+            parameters.append(mixture)
+            weights.append(weight)
+            labels.append(str(m))
+    return parameters, np.array(weights), labels
+
+
+def _common_size(locals_: Sequence[MoEParameters]) -> int:
+    sizes = sorted({local.n_experts for local in locals_})
+    if len(sizes) > 1:
+        raise InvalidDataError(
+            f"n_experts: expected models of one size where n_experts is not given, got sizes {sizes}."
+        )
+    return sizes[0]
+
+
+def _row_weights(models: Sequence[MixtureOfExperts]) -> list[float]:
+    """What each model counts for: the summed row weights of its last fit; one each where none says."""
+    known = [model.weight for model in models]
+    silent = [m for m, weight in enumerate(known) if weight is None]
+    if silent and len(silent) < len(models):
+        raise InvalidDataError(
+            "models: expected all of them, or none, to say how many rows they were fitted to, got nothing "
+            f"from model {silent[0]}. Leave it out, or fit it with daskmoe.fit or fit_local."
+        )
+    return [1.0 if weight is None else weight for weight in known]

@@ -1,0 +1,59 @@
+"""Models that are joined or compared: opened, of the same things, on a support of the caller's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import xarray as xr
+
+from daskmoe.engine.given_support import load_support
+from daskmoe.errors import InvalidDataError
+from daskmoe.model import MixtureOfExperts, open_model
+from daskmoe.numerics.base.parameters import SupportSample
+from daskmoe.rows import match_schema, source_of
+
+
+def opened_model(model: Any) -> MixtureOfExperts:
+    """The model itself, or the one saved at a path."""
+    if not isinstance(model, MixtureOfExperts | str | os.PathLike):
+        raise InvalidDataError(f"models: expected fitted models or paths of saved ones, got {model!r}.")
+    return model if isinstance(model, MixtureOfExperts) else open_model(model)
+
+
+def check_models(models: Sequence[MixtureOfExperts]) -> None:
+    """Raise `InvalidDataError` unless there are models and they speak of the same things."""
+    if not models:
+        raise InvalidDataError("models: expected at least one fitted model, got none.")
+    first = models[0]
+    for m, model in enumerate(models[1:], start=1):
+        pairs = {
+            "features": (first.feature_names, model.feature_names),
+            "target": (first.target, model.target),
+            "family": (first.family, model.family),
+            "units of the target": (
+                first.rows.target_attrs.get("units"),
+                model.rows.target_attrs.get("units"),
+            ),
+        }
+        units = _units(model)
+        pairs |= {f"units of {name!r}": (unit, units.get(name)) for name, unit in _units(first).items()}
+        for what, (expected, got) in pairs.items():
+            if expected != got:
+                raise InvalidDataError(
+                    f"models: expected the same {what} in all, got {expected!r} in model 0 and {got!r} in "
+                    f"model {m}. Fit them to data labelled alike."
+                )
+
+
+def _units(model: MixtureOfExperts) -> dict[str, str | None]:
+    return {variable.name: variable.units for variable in model.rows.variables}
+
+
+def support_sample(
+    support: xr.Dataset | str | os.PathLike[str], model: MixtureOfExperts, seed: int
+) -> SupportSample:
+    """Complete rows of features from the caller's data, matched by label."""
+    dataset, source = source_of(support, "support")
+    return load_support(source, match_schema(dataset, model.rows, need_target=False), seed)

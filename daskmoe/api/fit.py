@@ -1,0 +1,235 @@
+"""`fit` and `fit_local`: from data to a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Literal, TypedDict, Unpack, overload
+
+from dask.delayed import Delayed
+
+from daskmoe.api.hooks import HOOKS
+from daskmoe.engine import build_model, plan_request, run, run_here
+from daskmoe.errors import InvalidOptionError
+from daskmoe.model import MixtureOfExperts
+from daskmoe.options import Aggregation, FitOptions, OnError, RandomState, Rounds, Support
+from daskmoe.rows import Data
+
+
+class FitKeywords(TypedDict, total=False):
+    """The other options of `fit`, for type checkers."""
+
+    features: str | Sequence[str] | None
+    family: str
+    partitions: int | str | None
+    aggregation: Aggregation
+    support: Support | Data
+    support_size: int
+    n_local_experts: int | None
+    refine: Rounds
+    random_state: RandomState
+    checkpoint: str | os.PathLike[str] | None
+    on_error: OnError
+    sample_weight: str | None
+    n_init: int
+    start_rows: int
+
+
+@overload
+def fit(
+    data: Data, target: str, *, n_experts: int, compute: Literal[True] = ..., **options: Unpack[FitKeywords]
+) -> MixtureOfExperts: ...
+@overload
+def fit(
+    data: Data, target: str, *, n_experts: int, compute: Literal[False], **options: Unpack[FitKeywords]
+) -> Delayed: ...
+# The overloads only tell the two results apart.
+def fit(
+    data: Data,
+    target: str,
+    *,
+    features: str | Sequence[str] | None = None,
+    n_experts: int,
+    family: str = "gaussian",
+    partitions: int | str | None = None,
+    aggregation: Aggregation = "auto",
+    support: Support | Data = "labelled",
+    support_size: int = 2000,
+    n_local_experts: int | None = None,
+    refine: Rounds = 0,
+    random_state: RandomState = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    on_error: OnError = "raise",
+    compute: bool = True,
+    sample_weight: str | None = None,
+    n_init: int = 12,
+    start_rows: int = 2000,
+) -> MixtureOfExperts | Delayed:
+    """Fit a mixture of experts to partitioned data in one pass and one communication step.
+
+    Every partition is fitted on its own by penalized maximum likelihood of
+    f(y|x) = sum_k pi_k(x) phi_k(y|x); what the partitions send, kilobytes each, becomes one model.
+
+    Parameters
+    ----------
+    data : xr.Dataset or path
+        The data, in memory or lazy, or the path or URL of a Zarr store, which tasks open themselves.
+    target : str
+        The response variable; its dimensions are the sample dimensions.
+    features : str or sequence of str, optional
+        Feature variables; by default every other variable that fits. One has the sample dimensions or some of
+        them, plus at most one more, whose labels name several features.
+    n_experts : int
+        K.
+    family : {"gaussian"}
+        Density of the experts.
+    partitions : int or str, optional
+        None follows the target's chunks; an integer makes that many row ranges; the name of a coordinate
+        makes one partition a value.
+    aggregation : str
+        How local estimators become one model. ``"auto"``: the best estimator of one communication step, an
+        average by information. ``"reduction"``: the K-expert model at the least transportation divergence
+        from the weighted average of the local estimators, by majorization-minimization; ``"whole"``: the same
+        with a plan that moves every expert whole; ``"greedy"``: pairwise merging; ``"weighted"``: the
+        weighted average itself; ``"middle"``: the local estimator nearest to all; ``"aligned"``: matching and
+        averaging.
+    support : {"labelled", "features", "synthetic"}, xr.Dataset or path
+        What may leave a partition. ``"labelled"``: rows with responses, of which ``"auto"`` makes the shared
+        start of all partitions; ``"features"``: rows of features only; ``"synthetic"``: no rows, those of the
+        support are drawn from the partitions' moments. Or the caller's own rows, as in `aggregate`, and none
+        of the partitions'.
+    support_size : int
+        S, rows of features at which expectations over x are taken.
+    n_local_experts : int, optional
+        Experts of the local estimators where they are not K; not for ``"auto"`` with a labelled support.
+    refine : int or "converged"
+        Most rounds over all partitions after the aggregation (see `daskmoe.refine`); "converged" goes on to
+        the global estimator.
+    random_state : int, SeedSequence, Generator or None
+        Partition m draws from ``SeedSequence(seed, spawn_key=(m,))``, so the result does not depend on the
+        scheduler or the number of workers.
+    checkpoint : path, optional
+        Folder where finished partitions are kept; a rerun with the same data and options goes on from there.
+        With ``random_state=None`` the seed is then 0, as a rerun could not repeat a fresh one.
+    on_error : {"raise", "skip"}
+        "skip" leaves out rows with missing values and partitions that fail, and reports them in the log and
+        in ``diagnostics``.
+    compute : bool
+        False returns the `Delayed` model; building the graph computes nothing.
+    sample_weight : str, optional
+        Variable of row weights, zero or more. They count as repeated rows, so their scale matters: priors
+        weigh a pseudo-row or less.
+    n_init, start_rows : int
+        Starts of a local fit (more join where they end in several optima) and the rows they race on.
+
+    Returns
+    -------
+    MixtureOfExperts or Delayed
+
+    Raises
+    ------
+    InvalidOptionError, InvalidDataError, StoreError
+        Before any work, for options or data that cannot be fitted.
+    InvalidDataError, PartitionError
+        From a task, naming the partition, unless ``on_error="skip"``, with which it takes all partitions to
+        fail.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the aggregation, or a refinement that was to converge, did not.
+
+    References
+    ----------
+    F. Chamroukhi and N. T. Pham, Optimal Transport Aggregation for Distributed Mixture-of-Experts,
+    arXiv:2312.09877.
+
+    Examples
+    --------
+    >>> import daskmoe
+    >>> data, truth = daskmoe.simulate(2000, n_features=3, n_experts=2, chunks=500, random_state=0)
+    >>> model = daskmoe.fit(data, "y", features="X", n_experts=2, random_state=0)
+    >>> model.n_experts, model.diagnostics.sizes["partition"]
+    (2, 4)
+    """
+    options = FitOptions(
+        features=features,
+        n_experts=n_experts,
+        family=family,
+        partitions=partitions,
+        aggregation=aggregation,
+        support=support,
+        support_size=support_size,
+        n_local_experts=n_local_experts,
+        refine=refine,
+        random_state=random_state,
+        checkpoint=checkpoint,
+        on_error=on_error,
+        sample_weight=sample_weight,
+        n_init=n_init,
+        start_rows=start_rows,
+    )
+    if options.refine and not compute:
+        raise InvalidOptionError(
+            "compute: expected True with refinement, whose rounds depend on each other, got False. "
+            "Compute the model, then use daskmoe.refine."
+        )
+    request = plan_request(data, target, options)
+    return run(request, HOOKS) if compute else build_model(request, HOOKS)
+
+
+def fit_local(
+    data: Data,
+    target: str,
+    *,
+    features: str | Sequence[str] | None = None,
+    n_experts: int,
+    family: str = "gaussian",
+    random_state: RandomState = None,
+    on_error: OnError = "raise",
+    sample_weight: str | None = None,
+    n_init: int = 12,
+    start_rows: int = 2000,
+) -> MixtureOfExperts:
+    """Fit all rows at once, in this process and in memory: the global estimator G of the paper.
+
+    The parameters are those of `fit`, of which this is the case of one partition.
+
+    Returns
+    -------
+    MixtureOfExperts
+
+    Raises
+    ------
+    InvalidOptionError, InvalidDataError, StoreError
+        For options or data that cannot be fitted.
+    PartitionError
+        With ``on_error="skip"``, if no row is complete.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the fit ended short of a maximum, as it may with more experts than the rows can tell apart.
+
+    Examples
+    --------
+    >>> import daskmoe
+    >>> data, truth = daskmoe.simulate(2000, n_features=3, n_experts=2, random_state=0)
+    >>> model = daskmoe.fit_local(data, "y", n_experts=2, random_state=0)
+    >>> bool(model.log_likelihood(data) > truth.log_likelihood(data))
+    True
+    """
+    options = FitOptions(
+        features=features,
+        n_experts=n_experts,
+        family=family,
+        partitions=1,
+        aggregation="reduction",
+        support_size=1,
+        random_state=random_state,
+        on_error=on_error,
+        sample_weight=sample_weight,
+        n_init=n_init,
+        start_rows=start_rows,
+    )
+    return run_here(plan_request(data, target, options), HOOKS)

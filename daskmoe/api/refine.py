@@ -1,0 +1,89 @@
+"""`refine`: take any model to the maximum of the likelihood of all rows, without collecting them."""
+
+from __future__ import annotations
+
+import os
+
+from daskmoe.api.hooks import HOOKS
+from daskmoe.engine import plan_passes, run_rounds
+from daskmoe.model import MixtureOfExperts, open_model
+from daskmoe.options import FitOptions, OnError, Rounds, check_rounds
+from daskmoe.rows import Data
+
+
+def refine(
+    model: MixtureOfExperts | str | os.PathLike[str],
+    data: Data,
+    *,
+    rounds: Rounds = 3,
+    partitions: int | str | None = None,
+    on_error: OnError = "raise",
+) -> MixtureOfExperts:
+    """Maximize the penalized log-likelihood of all rows from a model that is at hand.
+
+    Each round is one pass over the partitions: they return their log-likelihood, gradient and observed
+    information at the trial parameters, whose sums give the next damped Newton step
+
+        ((1 - d) I_observed + d I_complete) step = gradient.
+
+    The objective never falls, and its maximum, the global estimator G of the paper, does not depend on how
+    the rows are partitioned.
+
+    Parameters
+    ----------
+    model : MixtureOfExperts or path
+        The start: of `fit`, `fit_local`, `aggregate`, or the user's own; or where it was saved.
+    data : xr.Dataset or path
+        Labelled as in the fit.
+    rounds : int or "converged"
+        Most rounds. The first evaluates the model as it is: one alone moves nothing. None is run that would
+        gain nothing.
+    partitions : int, str or None
+        As in `fit`.
+    on_error : {"raise", "skip"}
+        As in `fit`.
+
+    Returns
+    -------
+    MixtureOfExperts
+        ``diagnostics`` has ``round_log_likelihood``, ``round_objective``, ``round_damping``, ``round_step``
+        and ``round_seconds``, and says in ``refinement_converged`` whether the maximum was reached. If it
+        was, there are `standard_errors`; robust ones come with the last round, or take a round to spare.
+
+    Raises
+    ------
+    InvalidOptionError, InvalidDataError, SchemaError, StoreError
+        For options or data that do not fit the model, or a model that cannot be opened.
+    PartitionError
+        If a partition cannot be read, with ``on_error="skip"`` if none can, or if the rows differ between two
+        rounds.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If it was to converge and did not.
+
+    References
+    ----------
+    arXiv:2312.09877, section 2 (the global estimator).
+
+    Examples
+    --------
+    >>> import daskmoe
+    >>> data, truth = daskmoe.simulate(2000, n_features=3, n_experts=2, chunks=500, random_state=0)
+    >>> model = daskmoe.refine(truth, data, rounds="converged")
+    >>> bool(model.log_likelihood(data) > truth.log_likelihood(data))
+    True
+    """
+    rounds = check_rounds("rounds", rounds, 1)
+    if isinstance(model, str | os.PathLike):
+        model = open_model(model)
+    options = FitOptions(
+        n_experts=model.n_experts,
+        family=model.family,
+        partitions=partitions,
+        refine=rounds,
+        random_state=0,
+        on_error=on_error,
+    )
+    return run_rounds(plan_passes(data, model.rows, options), HOOKS, model)

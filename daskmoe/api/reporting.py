@@ -1,0 +1,147 @@
+"""What a finished fit has to say on the client: workers log for themselves, elsewhere."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Final
+
+import xarray as xr
+
+from daskmoe.engine.outcomes import Ending
+from daskmoe.errors import ConvergenceWarning
+from daskmoe.model import MixtureOfExperts
+from daskmoe.model.history import outcomes_of
+from daskmoe.numerics.combine.registry import AGGREGATORS
+from daskmoe.rows.names import PARTITION, STATUS, Outcome
+
+logger = logging.getLogger(__name__)
+
+_NAMED: Final = 5
+
+
+def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
+    """Log what a fit left out, and warn of a fit or an aggregation that did not converge.
+
+    Parameters
+    ----------
+    model : MixtureOfExperts
+        As computed; a lazy fit is reported by whoever computes it.
+    endings : sequence of Ending
+        How its partitions ended.
+
+    Warns
+    -----
+    ConvergenceWarning
+        At the line that called the package.
+    """
+    found = model.diagnostics
+    if found is None:
+        return
+    if kept := sum(ending.kept for ending in endings):
+        logger.info("%d of %d partitions were taken from their checkpoints", kept, len(endings))
+    if "dropped_rows" in found:
+        _report_rows(found, skipped=model.options.get("on_error") == "skip")
+    if "weight" in found:
+        _report_weight(found, model.params)
+    reasons = [f"{label} ({status})" for label, status in left_out(model).items()]
+    if reasons:
+        more = f"; and {len(reasons) - _NAMED} more, see diagnostics['status']" if reasons[_NAMED:] else ""
+        logger.warning(
+            "%d of %d partitions were left out: %s%s",
+            len(reasons), found.sizes[PARTITION], "; ".join(reasons[:_NAMED]), more,
+        )  # fmt: skip
+    short = outcomes_of(found).count(Outcome.NOT_CONVERGED)
+    if short and found.sizes[PARTITION] == 1:
+        _warn(
+            f"The fit did not converge in {int(found['passes'][0])} passes: the model may be short of a "
+            "maximum of the likelihood. Use fewer experts, or go on with daskmoe.refine."
+        )
+    elif short:
+        logger.warning(
+            "%d of %d local fits did not converge, as happens with more experts than the rows can tell "
+            "apart; diagnostics['status'] says which",
+            short,
+            found.sizes[PARTITION],
+        )
+    chosen = found.attrs.get("aggregation")
+    # Others are found without iterating; "converged" is then that of a candidate that was not chosen.
+    iterated = chosen in AGGREGATORS and AGGREGATORS[chosen].iterates
+    if iterated and not found.attrs["converged"]:
+        _warn(
+            f"The aggregation {chosen!r} did not converge in {found.sizes['iteration']} iterations. "
+            "Refine the model (daskmoe.refine, --refine) or use another aggregation."
+        )
+
+
+def report_refinement(model: MixtureOfExperts, rounds: int | str) -> None:
+    """Warn of a refinement that was to converge and did not; rounds in a number may end before.
+
+    Parameters
+    ----------
+    model : MixtureOfExperts
+        Refined.
+    rounds : int or "converged"
+        What was asked for.
+
+    Warns
+    -----
+    ConvergenceWarning
+        At the line that called the package.
+    """
+    found = model.diagnostics
+    if rounds != "converged" or found is None or found.attrs["refinement_converged"]:
+        return
+    count = found.sizes["round"]
+    _warn(
+        f"The refinement did not converge in {count} round{'s' if count > 1 else ''}: the model is not at a "
+        "maximum of the likelihood and has no standard errors. Go on with daskmoe.refine, or use fewer "
+        "experts; diagnostics['round_objective'] shows how far it came."
+    )
+
+
+def _warn(message: str) -> None:
+    """A `ConvergenceWarning` at the line that called the package, however deep in it this is."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] == "daskmoe":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, ConvergenceWarning, stacklevel=level)
+
+
+def left_out(model: MixtureOfExperts) -> dict[str, str]:
+    """Labels of the partitions that a fit left out, and why."""
+    found = model.diagnostics
+    outcomes = outcomes_of(found)
+    if found is None or not outcomes:
+        return {}
+    ends = zip(found[PARTITION].values, found[STATUS].values, outcomes, strict=True)
+    return {str(label): str(status) for label, status, end in ends if end is Outcome.LEFT_OUT}
+
+
+def _report_weight(found: xr.Dataset, params: xr.Dataset) -> None:
+    """Weights of a sum that the priors can compete with are a scale gone wrong, as of shares."""
+    weight, rows = float(found["weight"].sum()), int(found["rows"].sum())
+    n_parameters = sum(values.size for values in params.data_vars.values())
+    if weight < min(n_parameters, rows / 2):
+        logger.warning(
+            "The row weights sum to %.3g for %d rows. They count as repeated rows, and the priors weigh as "
+            "much as so few: multiply the weights so that they sum to the number of rows they stand for.",
+            weight,
+            rows,
+        )
+
+
+def _report_rows(found: xr.Dataset, *, skipped: bool) -> None:
+    dropped, used = (int(found[name].sum()) for name in ("dropped_rows", "rows"))
+    if not dropped:
+        return
+    if skipped:
+        logger.warning(
+            "%d of %d rows were dropped: a missing value, no weight, or a partition left out",
+            dropped,
+            dropped + used,
+        )
+    else:
+        logger.info("%d of %d rows have no weight", dropped, dropped + used)

@@ -1,0 +1,5 @@
+"""`python -m daskmoe.cli` is the `daskmoe` command."""
+
+from daskmoe.cli import main
+
+main()

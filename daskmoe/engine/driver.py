@@ -1,0 +1,113 @@
+"""The one way from a request to its model, whoever asks: the library, the command line, the demo.
+
+The engine knows nothing of labels. A room above says in `Hooks` what becomes of results, and who waits may
+hand in how progress is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+from dask.base import tokenize
+from dask.delayed import Delayed, delayed
+
+from daskmoe.engine.graph import build_fit, fit_directly
+from daskmoe.engine.outcomes import Ending
+from daskmoe.engine.request import FitRequest
+from daskmoe.engine.results import FitResult
+from daskmoe.engine.rounds import Refinement, refine_rounds
+from daskmoe.numerics.base.parameters import MoEParameters, Moments
+from daskmoe.rows import RowSchema
+
+Model = TypeVar("Model")
+# What a graph computes, the start of the keys of the tasks that count, and what these are in the plural.
+Progress = Callable[[Delayed, str, str], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Hooks(Generic[Model]):
+    """What becomes of results.
+
+    Attributes
+    ----------
+    label : callable (FitResult, RowSchema, family, options) -> model
+        Runs as a task.
+    start : callable (model) -> MoEParameters
+        Where refinement starts.
+    refined : callable (model, Refinement) -> model
+    report : callable (model, endings) -> None
+        Says how a fit went, and how its partitions ended.
+    report_rounds : callable (model, rounds) -> None
+        Says how a refinement went that was to take so many rounds, or to converge.
+    """
+
+    label: Callable[[FitResult, RowSchema, str, dict[str, Any]], Model]
+    start: Callable[[Model], MoEParameters]
+    refined: Callable[[Model, Refinement], Model]
+    report: Callable[[Model, Sequence[Ending]], None]
+    report_rounds: Callable[[Model, int | str], None]
+
+
+class Fitted(NamedTuple):
+    """What comes back of a fit, the rest of whose result is larger; moments only where refinement follows."""
+
+    model: Any
+    endings: list[Ending]
+    moments: Moments | None
+
+
+def build_model(request: FitRequest, hooks: Hooks[Any]) -> Delayed:
+    """The delayed model; building it computes nothing."""
+    return _labelled(request, hooks.label)
+
+
+def run(request: FitRequest, hooks: Hooks[Model], progress: Progress | None = None) -> Model:
+    """Fit in one computation, in the context of ``progress``, report, and refine if the options say so."""
+    refine = bool(request.options.refine)
+    job = _labelled(request, partial(_fitted, hooks.label, refine), "run")
+    shown = nullcontext() if progress is None else progress(job, "moe-local-fit", "Partitions fitted")
+    with shown:
+        fitted: Fitted = job.compute()
+    model = cast(Model, fitted.model)
+    hooks.report(model, fitted.endings)
+    return run_rounds(request, hooks, model, fitted.moments) if refine else model
+
+
+def run_here(request: FitRequest, hooks: Hooks[Model]) -> Model:
+    """Fit without a graph, in this thread, and report."""
+    schema, family, recorded = _named(request)
+    joins = {name for name, option in request.options.known().items() if option.joins}
+    recorded = {name: value for name, value in recorded.items() if name not in joins}
+    result = fit_directly(request)
+    model = hooks.label(result, schema, family, recorded)
+    hooks.report(model, result.endings)
+    return model
+
+
+def run_rounds(request: FitRequest, hooks: Hooks[Model], model: Model, known: Moments | None = None) -> Model:
+    """Refine a model by the request's rounds, and report; a pass finds the moments if they are not known."""
+    options = request.options
+    refined = hooks.refined(model, refine_rounds(request, hooks.start(model), options.most_rounds, known))
+    hooks.report_rounds(refined, options.refine)
+    return refined
+
+
+def _fitted(label: Callable[..., Any], with_moments: bool, result: FitResult, *named: Any) -> Fitted:
+    return Fitted(label(result, *named), result.endings, result.moments if with_moments else None)
+
+
+def _labelled(request: FitRequest, label: Callable[..., Any], *marks: str) -> Delayed:
+    """The task that labels a result; ``marks`` tell apart what it gives."""
+    result = build_fit(request)
+    # The result's name tells apart what the request's token does not, as another support.
+    key = f"moe-model-{tokenize(result.key, request.recorded, *marks)}"
+    task = delayed(label, pure=False, traverse=False)
+    return cast(Delayed, task(result, *_named(request), dask_key_name=key))
+
+
+def _named(request: FitRequest) -> tuple[RowSchema, str, dict[str, Any]]:
+    return request.schema, request.options.family, request.recorded

@@ -1,0 +1,113 @@
+"""One pass over all partitions: a function of the rows of each, summed in a tree in partition order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import xarray as xr
+from dask.base import tokenize
+from dask.delayed import Delayed, delayed
+
+from daskmoe.engine.request import FitRequest, piece_of, task_plan
+from daskmoe.engine.tasks import TaskPlan, attempt, read_rows
+from daskmoe.errors import DaskMoEError, PartitionError
+from daskmoe.numerics.base.observations import Observations
+from daskmoe.rows import Partition
+
+_FAN_IN = 16
+
+
+def shared_plan(request: FitRequest, token: str) -> Delayed:
+    """What all tasks of a request share, as a task of its own."""
+    return cast(Delayed, delayed(task_plan(request), name=f"moe-plan-{token}", traverse=False))
+
+
+def partition_tasks(
+    request: FitRequest,
+    key: str,
+    task: Callable[..., Any],
+    plan: Delayed,
+    *shared: Delayed | None,
+    own: Sequence[Any] | None = None,
+) -> list[Delayed]:
+    """One task a partition, which opens its rows or is handed its piece of a dataset.
+
+    ``task`` is called with the plan, the partition, its piece, what is ``shared`` and, where each is handed
+    something of its ``own``, that. Keys are ``key`` with the partition's number behind.
+    """
+    call = delayed(task, pure=False, traverse=False)
+    last = [()] * len(request.partitions) if own is None else [(value,) for value in own]
+    return [
+        call(
+            plan,
+            partition,
+            piece_of(request, partition),
+            *shared,
+            *more,
+            dask_key_name=f"{key}-{partition.index}",
+        )
+        for partition, more in zip(request.partitions, last, strict=True)
+    ]
+
+
+def run_sum(
+    request: FitRequest,
+    name: str,
+    function: Callable[[Observations], Any],
+    add: Callable[[Any, Any], Any],
+) -> Any:
+    """The sum of ``function`` over all partitions, computed.
+
+    Raises
+    ------
+    PartitionError
+        If no partition could be read.
+    """
+    total = build_sum(request, name, function, add).compute()
+    if total is None:
+        raise PartitionError("Expected at least one partition with complete rows, got none.")
+    return total
+
+
+def build_sum(
+    request: FitRequest,
+    name: str,
+    function: Callable[[Observations], Any],
+    add: Callable[[Any, Any], Any],
+) -> Delayed:
+    """The graph of one pass; building it computes nothing."""
+    token = tokenize(request.token, name, function)
+    point = delayed(function, name=f"{name}-point-{token}", traverse=False, pure=False)
+    parts = partition_tasks(request, f"{name}-{token}", _evaluate, shared_plan(request, token), point)
+    combine = delayed(_sum, pure=False)
+    level = 0
+    while len(parts) > 1 or level == 0:
+        parts = [
+            combine(add, parts[i : i + _FAN_IN], dask_key_name=f"{name}-sum-{token}-{level}-{i // _FAN_IN}")
+            for i in range(0, len(parts), _FAN_IN)
+        ]
+        level += 1
+    return parts[0]
+
+
+def _evaluate(
+    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, function: Callable[[Observations], Any]
+) -> Any:
+    """The function of one partition's rows; None for a partition that is left out."""
+
+    def work() -> Any:
+        rows = read_rows(plan, partition, piece, plan.options.on_error)
+        return function(rows) if rows.n_rows and rows.total_weight > 0 else None
+
+    outcome = attempt(plan, partition, work)
+    return None if isinstance(outcome, DaskMoEError) else outcome
+
+
+def _sum(add: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:
+    """Sum in order, without what was left out."""
+    total = None
+    for part in parts:
+        if part is not None:
+            total = part if total is None else add(total, part)
+    return total

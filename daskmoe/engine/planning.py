@@ -1,0 +1,136 @@
+"""From what a caller asks for to a validated request, before any data are read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import xarray as xr
+
+from daskmoe.engine.given_support import plan_support
+from daskmoe.engine.request import FitRequest, GivenSupport
+from daskmoe.engine.seeds import Seed, generator
+from daskmoe.errors import InvalidDataError, InvalidOptionError
+from daskmoe.numerics.combine.registry import AGGREGATORS
+from daskmoe.options import SUPPORTS, FitOptions
+from daskmoe.rows import (
+    Data,
+    Partition,
+    RowSchema,
+    SampleWindow,
+    describe_rows,
+    match_schema,
+    plan_partitions,
+    plan_sample,
+    source_of,
+)
+
+_PILOT_ROWS = 10_000
+_LARGEST_PILOT_ROWS = 30_000
+# Where rows may be masked, so many times as many are drawn.
+_SPARE = 10
+
+
+def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
+    """A request to fit, with everything validated that can be before data are read."""
+    if not isinstance(target, str):
+        raise InvalidOptionError(f"target: expected the name of a variable, got {type(target).__name__}.")
+    dataset, source = source_of(data)
+    schema = describe_rows(dataset, target, options.features, options.sample_weight)
+    support = _support(options, schema)
+    request = replace(_request(dataset, source, schema, options), support=support)
+    partitions, size = request.partitions, options.local.n_experts
+    if options.aggregation == "auto" and support == "labelled" and len(partitions) > 1:
+        _check_shared_size(options)
+        _check_rows(partitions, schema, size)
+        rows = _pilot_rows(dataset, schema)
+        return replace(request, sample=_plan_pilot(dataset, schema, rows, options), sample_rows=rows)
+    _check_estimator(options, len(partitions))
+    if options.on_error == "raise":
+        _check_sizes(partitions, schema, size)
+    return request
+
+
+def plan_passes(data: Data, rows: RowSchema, options: FitOptions) -> FitRequest:
+    """A request to pass over the data of a model that is at hand, its rows matched by label."""
+    dataset, source = source_of(data)
+    return _request(dataset, source, match_schema(dataset, rows, need_target=True), options)
+
+
+def _request(
+    dataset: xr.Dataset, source: str | xr.Dataset, schema: RowSchema, options: FitOptions
+) -> FitRequest:
+    return FitRequest(source, schema, plan_partitions(dataset, schema, options.partitions), options)
+
+
+def _support(options: FitOptions, schema: RowSchema) -> str | GivenSupport:
+    """What the support is made of: a word of `SUPPORTS`, or the caller's own rows, matched to the fit's."""
+    if isinstance(options.support, str) and options.support in SUPPORTS:
+        return options.support
+    dataset, source = source_of(options.support, "support")
+    matched = match_schema(dataset, schema, need_target=False, need_weight=False)
+    return GivenSupport(source, matched, plan_support(source, matched, options.seed))
+
+
+def _check_shared_size(options: FitOptions) -> None:
+    if options.n_experts != options.local.n_experts:
+        raise InvalidOptionError(
+            f"n_local_experts: expected {options.n_experts}, as the shared start has, got "
+            f"{options.local.n_experts}. Use support='features' or another aggregation."
+        )
+
+
+def _check_estimator(options: FitOptions, partitions: int) -> None:
+    """Refuse what no local fits could be aggregated to."""
+    aggregation, n_experts = options.aggregation, options.n_experts
+    n_local_experts = options.local.n_experts
+    # Without a shared start "auto" is made of what "reduction" is made of.
+    kind = AGGREGATORS["reduction" if aggregation == "auto" else aggregation]
+    if n_experts == n_local_experts:
+        return
+    if kind.same_size:
+        raise InvalidOptionError(
+            f"n_local_experts: expected {n_experts}, as the result has with aggregation={aggregation!r}, got "
+            f"{n_local_experts}. Use aggregation='reduction' or 'greedy'."
+        )
+    if not kind.nested and n_experts > partitions * n_local_experts:
+        raise InvalidOptionError(
+            f"n_experts: expected at most {partitions * n_local_experts}, the experts of all partitions "
+            f"together, got {n_experts}."
+        )
+
+
+def _pilot_rows(dataset: xr.Dataset, schema: RowSchema) -> int:
+    """Size of the sample of the shared start: 5 % of the rows, at least 10,000, at most 30,000."""
+    rows = math.prod(dataset.sizes[dim] for dim in schema.sample_dims)
+    return min(max(_PILOT_ROWS, rows // 20), _LARGEST_PILOT_ROWS)
+
+
+def _plan_pilot(
+    dataset: xr.Dataset, schema: RowSchema, rows: int, options: FitOptions
+) -> tuple[SampleWindow, ...]:
+    """That sample; more rows are drawn where some may be masked, so that enough are left."""
+    masked = options.on_error == "skip" or schema.weight is not None
+    rng = generator(options.seed, Seed.PILOT_ROWS)
+    return plan_sample(dataset, schema, rows * (_SPARE if masked else 1), rng)
+
+
+def _check_rows(partitions: tuple[Partition, ...], schema: RowSchema, n_experts: int) -> None:
+    """Partitions of any size join a fit from a shared start, which needs rows enough."""
+    least, rows = max(2, n_experts), sum(partition.n_rows for partition in partitions)
+    if rows < least:
+        raise InvalidDataError(
+            f"Expected at least {least} rows of {schema.target!r} for {n_experts} experts, got {rows}."
+        )
+
+
+def _check_sizes(partitions: tuple[Partition, ...], schema: RowSchema, n_experts: int) -> None:
+    least = max(2, n_experts)
+    small = [p for p in partitions if p.n_rows < least]
+    if small:
+        names = ", ".join(f"{p.label!r} ({p.n_rows} rows)" for p in small[:5])
+        raise InvalidDataError(
+            f"Expected partitions of {schema.target!r} with at least {least} rows for {n_experts} experts, "
+            f"got {len(small)} smaller: {names}. Use fewer partitions (partitions=...), larger chunks, or "
+            "on_error='skip' to leave them out."
+        )

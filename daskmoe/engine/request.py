@@ -1,0 +1,135 @@
+"""A validated request to fit: what it names, what its tasks share, and how its tasks are named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from dask.base import tokenize
+
+from daskmoe.engine.aggregation import AggregationPlan
+from daskmoe.engine.identity import content_of, nonce_of
+from daskmoe.engine.tasks import Sends, TaskPlan
+from daskmoe.options import FitOptions
+from daskmoe.rows import Partition, RowSchema, SampleWindow, read_box
+
+
+class GivenSupport(NamedTuple):
+    """Rows of the caller's own at which expectations over x are taken.
+
+    Attributes
+    ----------
+    data : str or xr.Dataset
+    schema : RowSchema
+        The fit's, matched to ``data``.
+    windows : tuple of SampleWindow
+        The rows to read.
+    """
+
+    data: str | xr.Dataset
+    schema: RowSchema
+    windows: tuple[SampleWindow, ...]
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """A validated request: to fit, or to pass over the data of a model.
+
+    Attributes
+    ----------
+    source : str or xr.Dataset
+        Path or URL of a Zarr store, or a dataset, lazy or in memory.
+    schema : RowSchema
+    partitions : tuple of Partition
+    options : FitOptions
+    sample : tuple of SampleWindow
+        Rows of the pilot's sample; none where there is no shared start.
+    sample_rows : int
+        How many of these rows that are complete the pilot is fitted to.
+    support : str or GivenSupport
+        One of `daskmoe.options.SUPPORTS`, or the caller's own rows.
+    """
+
+    source: str | xr.Dataset
+    schema: RowSchema
+    partitions: tuple[Partition, ...]
+    options: FitOptions
+    sample: tuple[SampleWindow, ...] = ()
+    sample_rows: int = 0
+    support: str | GivenSupport = "labelled"
+
+    @property
+    def sends(self) -> Sends:
+        """What a partition sends: rows if the support is made of them, responses if there is a pilot."""
+        alone = self.options.aggregation == "auto" and not self.sample and len(self.partitions) > 1
+        rows = self.support in ("labelled", "features")
+        return Sends(rows, rows and bool(self.sample), alone)
+
+    @cached_property
+    def token(self) -> str:
+        """Names the tasks: the same for the same data, options and seed, unless the data are behind a URL."""
+        nonce = nonce_of(self.source)
+        return str(tokenize(self.kept_token, nonce)) if nonce else self.kept_token
+
+    @cached_property
+    def kept_token(self) -> str:
+        """Names the checkpoints, which go on even where a change of the data cannot be seen."""
+        used = {*(v.name for v in self.schema.variables), self.schema.target, self.schema.weight}
+        used |= {part.where[0] for part in self.partitions if part.where is not None}
+        source = content_of(self.source, {name for name in used if name is not None})
+        seen = self.options.in_tasks()
+        # Another version may fit the same request in another way.
+        code = version("daskmoe"), seen.local
+        return str(
+            tokenize(code, source, self.schema.to_json(), self.partitions, seen, self.sample, self.sends)
+        )
+
+    @property
+    def aggregation(self) -> AggregationPlan:
+        """How the local estimators become one model."""
+        options = self.options
+        shares = tuple(support_shares(self))
+        synthetic = self.support == "synthetic"
+        return AggregationPlan(
+            options.aggregation, options.n_experts, options.family, synthetic, shares, options.seed
+        )
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The options that a model remembers; JSON can hold them."""
+        return self.options.recorded() | {"partitions": len(self.partitions)}
+
+
+def task_plan(request: FitRequest) -> TaskPlan:
+    """What all tasks of a request share."""
+    folder = request.options.checkpoint
+    return TaskPlan(
+        source=request.source if isinstance(request.source, str) else None,
+        schema=request.schema,
+        options=request.options.in_tasks(),
+        checkpoint=None if folder is None else str(folder),
+        token=request.kept_token if folder else "",
+        sends=request.sends,
+        sample_rows=request.sample_rows,
+    )
+
+
+def support_shares(request: FitRequest) -> list[int]:
+    """Support rows of each partition, in proportion to its rows, at least one each."""
+    cumulative = np.cumsum(np.asarray([p.n_rows for p in request.partitions], dtype=np.int64))
+    total = int(cumulative[-1])
+    size = min(request.options.support_size, total)
+    # Differences of rounded cumulative quotas add up to the size exactly.
+    bounds = np.concatenate([[0], np.rint(cumulative * (size / total)).astype(np.int64)])
+    return [int(share) for share in np.maximum(np.diff(bounds), 1)]
+
+
+def piece_of(request: FitRequest, partition: Partition) -> xr.Dataset | None:
+    """A partition's piece of a dataset; None where tasks open a store."""
+    if isinstance(request.source, str):
+        return None
+    return read_box(request.source, request.schema, partition)

@@ -1,0 +1,144 @@
+"""Refinement over all partitions: one graph a round, sums of `passes`, steps in the caller.
+
+Every round reads the partitions once and sends kilobytes: M tasks ``moe-refine`` and a tree of
+``moe-refine-sum``.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+import time
+from functools import partial
+from typing import NamedTuple
+
+from daskmoe.engine.passes import run_sum
+from daskmoe.engine.request import FitRequest
+from daskmoe.errors import PartitionError
+from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
+from daskmoe.numerics.base.observations import merge_moments, moments
+from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
+from daskmoe.numerics.combine.refinement import (
+    PackedStatistics,
+    RefinementState,
+    RoundInfo,
+    add_statistics,
+    advance,
+    first_state,
+    partition_scores,
+    round_statistics,
+)
+from daskmoe.numerics.families import get_family
+from daskmoe.numerics.likelihood.priors import prior_from
+
+logger = logging.getLogger(__name__)
+
+_MOST_ROUNDS = 100
+# In nats a row: a Newton step that gains less leads to the maximum or next to it.
+_NEAR = 1e-3
+
+
+class Refinement(NamedTuple):
+    """What refinement found.
+
+    Attributes
+    ----------
+    parameters : MoEParameters
+        In the data's units; expert order as it was.
+    infos : list of RoundInfo
+    seconds : list of float
+        Time of each round, in seconds.
+    converged : bool
+    state : RefinementState
+    coordinates : Coordinates
+    scores : ndarray of shape (P, P) or None
+        Sum of outer products of the rows' scores at the optimum; None where it was not reached or no round
+        was left for the pass that finds them.
+    """
+
+    parameters: MoEParameters
+    infos: list[RoundInfo]
+    seconds: list[float]
+    converged: bool
+    state: RefinementState
+    coordinates: Coordinates
+    scores: FloatArray | None
+
+
+def refine_rounds(
+    request: FitRequest, start: MoEParameters, rounds: int | None, known: Moments | None
+) -> Refinement:
+    """Ascend the global penalized log-likelihood from ``start``.
+
+    Parameters
+    ----------
+    request : FitRequest
+        Names the data and the partitions.
+    start : MoEParameters
+        In the data's units.
+    rounds : int or None
+        Most rounds; None goes on to convergence. Rounds that would gain nothing are not run.
+    known : Moments or None
+        Of all rows; one pass finds them where they are not known.
+
+    Raises
+    ------
+    PartitionError
+        If no partition could be read.
+    """
+    pooled = known if known is not None else run_sum(request, "moe-moments", moments, merge_moments)
+    family = get_family(request.options.family)
+    coordinates = coordinates_from(pooled, family.scaling(pooled))
+    prior = prior_from(pooled, coordinates, start.n_experts, family)
+    state = first_state(start, coordinates)
+    infos: list[RoundInfo] = []
+    seconds: list[float] = []
+    most = _MOST_ROUNDS if rounds is None else rounds
+    while len(infos) < most and not state.stopped:
+        began = time.perf_counter()
+        evaluate = partial(
+            round_statistics,
+            parameters=coordinates.to_data(state.trial),
+            coordinates=coordinates,
+            family=family,
+            scores=_may_be_last(state),
+        )
+        packed: PackedStatistics = run_sum(request, "moe-refine", evaluate, add_statistics)
+        _check_weight(packed.weight, pooled.weight)
+        state, info = advance(state, packed, prior, family)
+        offset = packed.weight * coordinates.log_jacobian
+        infos.append(
+            info._replace(log_likelihood=info.log_likelihood - offset, objective=info.objective - offset)
+        )
+        seconds.append(time.perf_counter() - began)
+        logger.info(
+            "round %d: log-likelihood %.6f, damping %.2g", len(infos), infos[-1].log_likelihood, info.damping
+        )
+    assert state.accepted is not None
+    reached = coordinates.to_data(state.accepted.parameters)
+    scores = state.accepted.statistics.scores if state.converged else None
+    if state.converged and scores is None and (rounds is None or len(infos) < rounds):
+        scores = run_sum(
+            request,
+            "moe-scores",
+            partial(partition_scores, parameters=reached, coordinates=coordinates, family=family),
+            operator.add,
+        )
+    return Refinement(reached, infos, seconds, state.converged, state, coordinates, scores)
+
+
+def _may_be_last(state: RefinementState) -> bool:
+    """Whether the trial is so near that its round finds the scores too, which spares a pass for them."""
+    if state.accepted is None:
+        return False
+    return state.damping == 0.0 and state.predicted <= _NEAR * state.accepted.statistics.weight
+
+
+def _check_weight(weight: float, expected: float) -> None:
+    """Raise `PartitionError` unless a round saw the rows of the fit, or of the pass before it."""
+    if abs(weight - expected) > 1e-9 * expected:
+        raise PartitionError(
+            f"Expected the same rows in every pass, got a total weight of {expected:.10g} in one and "
+            f"{weight:.10g} in the next: a partition failed in one of them, or the data changed. The log "
+            "names partitions that are left out; refine again when all can be read."
+        )

@@ -1,0 +1,243 @@
+"""What a fitted model holds: how sure it is of its parameters, how it is shown and saved."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Mapping
+from typing import Any, Self
+
+import xarray as xr
+
+from daskmoe.errors import InvalidDataError
+from daskmoe.model import store as storage
+from daskmoe.model import uncertainty
+from daskmoe.model.history import weight_of
+from daskmoe.model.labels import check_params, label_parameters, parameters_from
+from daskmoe.model.store import ModelParts
+from daskmoe.model.summary import summarize
+from daskmoe.numerics.base.parameters import LargeMoE, Mixture, MoEParameters
+from daskmoe.numerics.families import get_family
+from daskmoe.rows import RowSchema
+from daskmoe.rows.names import EXPERT
+
+
+class LabelledModel:
+    """Labelled parameters with the story of their fit; `MixtureOfExperts` says what they mean.
+
+    Parameters
+    ----------
+    params, diagnostics, local_estimates, family, rows, options, weight
+        As of `MixtureOfExperts`.
+    """
+
+    def __init__(
+        self,
+        params: xr.Dataset,
+        diagnostics: xr.Dataset | None,
+        local_estimates: xr.Dataset | None,
+        *,
+        family: str,
+        rows: RowSchema,
+        options: Mapping[str, Any],
+        weight: float | None = None,
+    ) -> None:
+        check_params(params, rows, get_family(family))
+        known = weight_of(diagnostics) if weight is None else weight
+        self._parts = ModelParts(params, diagnostics, local_estimates, family, rows, dict(options), known)
+
+    @classmethod
+    def from_parameters(
+        cls,
+        parameters: Mixture,
+        *,
+        family: str,
+        rows: RowSchema,
+        options: Mapping[str, Any] | None = None,
+        diagnostics: xr.Dataset | None = None,
+        local: xr.Dataset | None = None,
+        weight: float | None = None,
+    ) -> Self:
+        """The model with these parameters, labelled by ``rows``."""
+        params = label_parameters(parameters, rows, get_family(family))
+        return cls(params, diagnostics, local, family=family, rows=rows, options=options or {}, weight=weight)
+
+    @property
+    def params(self) -> xr.Dataset:
+        """The parameters, with dimensions ``expert`` and ``feature``."""
+        return self._parts.params
+
+    @property
+    def diagnostics(self) -> xr.Dataset | None:
+        """How the fit went, for each partition and each iteration; None for a model that was not fitted."""
+        return self._parts.diagnostics
+
+    @property
+    def local_estimates(self) -> xr.Dataset | None:
+        """The local estimators, with dimensions ``partition``, ``local_expert``, ``feature``; may be None."""
+        return self._parts.local_estimates
+
+    @property
+    def parameters(self) -> MoEParameters:
+        """The parameters as arrays; `InvalidDataError` for a weighted average, whose gates are nested."""
+        found = self.mixture
+        if isinstance(found, LargeMoE):
+            raise InvalidDataError(
+                f"Expected a model with one gating network, got a weighted average of {len(found.weights)} "
+                "models, each with its own. Aggregate it with another method first."
+            )
+        return found
+
+    @property
+    def mixture(self) -> Mixture:
+        """The parameters as plain arrays, of a weighted average too."""
+        return parameters_from(self.params, get_family(self.family))
+
+    @property
+    def family(self) -> str:
+        """Name of the experts' density."""
+        return self._parts.family
+
+    @property
+    def rows(self) -> RowSchema:
+        """Which variables make the rows."""
+        return self._parts.rows
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """A copy of the options of the fit."""
+        return dict(self._parts.options)
+
+    @property
+    def weight(self) -> float | None:
+        """Sum of the row weights of the last fit, or its number of rows; None where nothing says it."""
+        return self._parts.weight
+
+    @property
+    def target(self) -> str:
+        """Name of the response variable."""
+        return self.rows.target
+
+    @property
+    def n_experts(self) -> int:
+        """K, the number of experts."""
+        return int(self.params.sizes[EXPERT])
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Labels of the features, in column order."""
+        return self.rows.feature_labels
+
+    def standard_errors(self, kind: str = "model") -> xr.Dataset:
+        """Standard errors of the parameters, at the maximum of the likelihood of all rows.
+
+        The root of the diagonal of I^-1, with I the observed information (``"model"``), or of I^-1 J I^-1,
+        with J the sum of the outer products of the rows' scores (``"robust"``), which holds if the density is
+        misspecified.
+
+        Parameters
+        ----------
+        kind : {"model", "robust"}
+
+        Returns
+        -------
+        xr.Dataset
+            Shaped like ``params``. Gating weights are relative to the last expert, whose own are zero.
+
+        Raises
+        ------
+        NotAtOptimumError
+            Unless `daskmoe.refine` reached the maximum.
+        InvalidOptionError
+            If ``kind`` is unknown.
+
+        References
+        ----------
+        T. A. Louis, Finding the observed information matrix when using the EM algorithm, JRSS B 44 (1982),
+        equation 3.2. H. White, Maximum likelihood estimation of misspecified models, Econometrica 50 (1982),
+        theorem 3.2.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, truth = daskmoe.simulate(1000, n_features=2, n_experts=2, random_state=0)
+        >>> model = daskmoe.refine(truth, data, rounds="converged")
+        >>> model.standard_errors("robust")["coef"].dims
+        ('expert', 'feature')
+        """
+        return uncertainty.standard_errors(self.params, self.diagnostics, kind)
+
+    def confidence_interval(self, level: float = 0.95, kind: str = "model") -> xr.Dataset:
+        """Normal confidence intervals of the parameters; of positive ones, on the scale of their logarithms.
+
+        Parameters
+        ----------
+        level : float
+            Strictly between 0 and 1.
+        kind : {"model", "robust"}
+            As in `standard_errors`.
+
+        Returns
+        -------
+        xr.Dataset
+            Shaped like ``params`` with a dimension ``bound``, ``lower`` and ``upper``; the attribute
+            ``level``.
+
+        Raises
+        ------
+        NotAtOptimumError, InvalidOptionError
+            As `standard_errors`, or if ``level`` is not between 0 and 1.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, truth = daskmoe.simulate(1000, n_features=2, n_experts=2, random_state=0)
+        >>> model = daskmoe.refine(truth, data, rounds="converged")
+        >>> interval = model.confidence_interval(0.9)["coef"]
+        >>> bool((interval.sel(bound="lower") < interval.sel(bound="upper")).all())
+        True
+        """
+        return uncertainty.confidence_interval(
+            self.params, self.standard_errors(kind), level, get_family(self.family)
+        )
+
+    def to_dataset(self) -> xr.Dataset:
+        """Everything in the model as one dataset, as `to_zarr` stores it.
+
+        Variables of ``diagnostics`` and ``local_estimates`` and their dimensions carry those names and a dot
+        in front.
+        """
+        return storage.flatten(self._parts)
+
+    def to_zarr(self, path: str | os.PathLike[str]) -> None:
+        """Save the model as a new Zarr store, for `daskmoe.open_model`.
+
+        Raises
+        ------
+        OutputExistsError
+            If ``path`` exists.
+        """
+        storage.save_zarr(storage.stamped(self.to_dataset()), path)
+
+    def to_netcdf(self, path: str | os.PathLike[str]) -> None:
+        """Save the model as a new netCDF file, for `daskmoe.open_model`.
+
+        Raises
+        ------
+        OutputExistsError
+            If ``path`` exists.
+        """
+        storage.save_netcdf(storage.stamped(self.to_dataset()), path)
+
+    def summary(self) -> str:
+        """The model in a few lines of text: its experts, and how its fit went."""
+        return summarize(self._parts)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__}: {self.n_experts} {self.family} experts of {self.target!r} "
+            f"given {len(self.feature_names)} features>"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{self.params._repr_html_()}"

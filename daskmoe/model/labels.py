@@ -1,0 +1,247 @@
+"""Arrays of parameters to labelled datasets, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from daskmoe.errors import InvalidDataError, SchemaError
+from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, Mixture, MoEParameters
+from daskmoe.numerics.families import Family
+from daskmoe.rows import RowSchema
+from daskmoe.rows.names import (
+    COEF,
+    EXPERT,
+    FEATURE,
+    GATE_COEF,
+    GATE_INTERCEPT,
+    GROUP,
+    GROUP_WEIGHT,
+    INTERCEPT,
+    LOCAL_EXPERT,
+    PARAMETERS,
+    PARTITION,
+)
+
+LONG_NAMES = {
+    GATE_INTERCEPT: "intercept of the gating network",
+    GATE_COEF: "coefficients of the gating network",
+    INTERCEPT: "intercept of the expert's regression",
+    COEF: "coefficients of the expert's regression",
+    GROUP: "number of the local estimator that the expert belongs to",
+    GROUP_WEIGHT: "weight of that local estimator",
+}
+
+
+def parameter_variables(family: Family) -> dict[str, bool]:
+    """Names of the variables of a model's parameters -> whether they have the feature dimension."""
+    return PARAMETERS | {nuisance.name: False for nuisance in family.nuisances}
+
+
+def label_parameters(parameters: Mixture, rows: RowSchema, family: Family) -> xr.Dataset:
+    """The parameters of one model as a dataset.
+
+    Parameters
+    ----------
+    parameters : MoEParameters or LargeMoE
+        K experts, and as many features as ``rows`` has labels.
+    rows : RowSchema
+        Gives the feature labels and the units of the target.
+    family : Family
+        Names the nuisances.
+
+    Returns
+    -------
+    xr.Dataset
+        ``gate_intercept``, ``intercept`` and the family's nuisances with dimension ``expert``; ``gate_coef``
+        and ``coef`` with dimensions ``expert`` and ``feature``. The large MoE also has ``group`` and
+        ``group_weight`` with dimension ``expert``: the number of the local estimator that an expert belongs
+        to, within which its gate is normalized, and that estimator's weight.
+
+    Raises
+    ------
+    InvalidDataError
+        If the number of features differs.
+    """
+    _check_features(parameters, rows)
+    coords = {EXPERT: np.arange(parameters.n_experts), FEATURE: _labels(rows.feature_labels)}
+    labelled = _dataset(_arrays(parameters, family), (EXPERT,), coords, rows, family)
+    if not isinstance(parameters, LargeMoE):
+        return labelled
+    weights = parameters.weights[parameters.partition]
+    return labelled.assign(
+        {
+            GROUP: (EXPERT, parameters.partition.astype(np.int64), {"long_name": LONG_NAMES[GROUP]}),
+            GROUP_WEIGHT: (EXPERT, weights, {"long_name": LONG_NAMES[GROUP_WEIGHT], "units": "1"}),
+        }
+    )
+
+
+def label_local_estimates(
+    parameters: Sequence[MoEParameters | None], labels: Sequence[str], rows: RowSchema, family: Family
+) -> xr.Dataset:
+    """The local estimators of all partitions as one dataset.
+
+    Parameters
+    ----------
+    parameters : sequence of MoEParameters or None
+        One local estimator a partition, in partition order; None where the partition was left out.
+    labels : sequence of str
+        Labels of the partitions, in the same order.
+    rows : RowSchema
+        Gives the feature labels and the units of the target.
+    family : Family
+
+    Returns
+    -------
+    xr.Dataset
+        The variables of `label_parameters` with the dimensions ``partition``, ``local_expert`` (and
+        ``feature``); NaN where a partition was left out or has fewer experts than another.
+
+    Raises
+    ------
+    InvalidDataError
+        If the numbers of estimators and labels, or of features, differ.
+    """
+    if len(parameters) != len(labels):
+        raise InvalidDataError(
+            f"local estimates: expected one label a partition, got {len(parameters)} partitions and "
+            f"{len(labels)} labels."
+        )
+    n_experts = max((p.n_experts for p in parameters if p is not None), default=0)
+    n_features = len(rows.feature_labels)
+    shape = (len(parameters), n_experts)
+    arrays = {
+        name: np.full((*shape, n_features) if has_features else shape, np.nan)
+        for name, has_features in parameter_variables(family).items()
+    }
+    for m, local in enumerate(parameters):
+        if local is None:
+            continue
+        _check_features(local, rows)
+        for name, values in _arrays(local, family).items():
+            arrays[name][m, : local.n_experts] = values
+    coords = {
+        PARTITION: _labels(labels),
+        LOCAL_EXPERT: np.arange(n_experts),
+        FEATURE: _labels(rows.feature_labels),
+    }
+    return _dataset(arrays, (PARTITION, LOCAL_EXPERT), coords, rows, family)
+
+
+def parameters_from(params: xr.Dataset, family: Family) -> Mixture:
+    """The arrays of a dataset that `label_parameters` made; the inverse of it."""
+    gate = np.column_stack([_values(params, GATE_INTERCEPT), _values(params, GATE_COEF)])
+    coef = np.column_stack([_values(params, INTERCEPT), _values(params, COEF)])[:, None]
+    nuisance = np.empty((len(gate), family.n_nuisances))
+    for d, label in enumerate(family.nuisances):
+        nuisance[:, d] = _values(params, label.name)
+    if GROUP not in params:
+        return MoEParameters(gate, coef, nuisance)
+    group = params[GROUP].values.astype(np.intp)
+    weights = params[GROUP_WEIGHT].values[np.flatnonzero(np.diff(group, prepend=-1))]
+    return LargeMoE(gate, coef, nuisance, group, weights)
+
+
+def check_params(params: xr.Dataset, rows: RowSchema, family: Family) -> None:
+    """Raise `SchemaError` unless ``params`` has all variables and dimensions and the features of ``rows``."""
+    variables = parameter_variables(family)
+    for name, has_features in variables.items():
+        if name not in params:
+            raise SchemaError(
+                f"model: expected the variables {list(variables)}, got "
+                f"{sorted(map(str, params.data_vars))}; {name!r} is missing."
+            )
+        dims = (EXPERT, FEATURE) if has_features else (EXPERT,)
+        if set(params[name].dims) != set(dims):
+            raise SchemaError(
+                f"model: expected variable {name!r} to have the dimensions {dims}, got {params[name].dims}."
+            )
+    if GROUP in params:
+        _check_groups(params)
+    if FEATURE not in params.coords:
+        raise SchemaError(
+            f"model: expected a coordinate {FEATURE!r} with the labels of the features, got none."
+        )
+    labels = tuple(map(str, params[FEATURE].values))
+    if labels != rows.feature_labels:
+        raise SchemaError(
+            f"model: expected the features {list(rows.feature_labels)} of its rows schema, "
+            f"got {list(labels)}."
+        )
+
+
+def _check_groups(params: xr.Dataset) -> None:
+    """Raise `SchemaError` unless experts of a group follow each other and share one weight."""
+    if GROUP_WEIGHT not in params:
+        raise SchemaError(f"model: expected the variable {GROUP_WEIGHT!r} beside {GROUP!r}, got none.")
+    group, weight = params[GROUP].values, params[GROUP_WEIGHT].values
+    steps = np.diff(group, prepend=-1)
+    if not np.isin(steps, (0, 1)).all() or not (np.diff(weight)[steps[1:] == 0] == 0).all():
+        raise SchemaError(
+            f"model: expected {GROUP!r} to number the groups of experts from 0 on, in order, and one "
+            f"{GROUP_WEIGHT!r} a group, got other values; the model is damaged."
+        )
+
+
+def _values(params: xr.Dataset, name: str) -> FloatArray:
+    dims = (EXPERT, FEATURE) if PARAMETERS.get(name) else (EXPERT,)
+    return np.asarray(params[name].transpose(*dims).values, dtype=np.float64)
+
+
+def _arrays(parameters: Mixture, family: Family) -> dict[str, FloatArray]:
+    # The one linear predictor that families have so far needs no dimension.
+    coef = parameters.coef[:, 0]
+    nuisances = {label.name: parameters.nuisance[:, d] for d, label in enumerate(family.nuisances)}
+    return {
+        GATE_INTERCEPT: parameters.gate[:, 0],
+        GATE_COEF: parameters.gate[:, 1:],
+        INTERCEPT: coef[:, 0],
+        COEF: coef[:, 1:],
+        **nuisances,
+    }
+
+
+def _dataset(
+    arrays: dict[str, FloatArray],
+    dims: tuple[str, ...],
+    coords: dict[str, NDArray[Any]],
+    rows: RowSchema,
+    family: Family,
+) -> xr.Dataset:
+    texts = LONG_NAMES | {label.name: label.long_name for label in family.nuisances}
+    units = _units(rows.target_attrs.get("units"), family)
+    variables = {}
+    for name, values in arrays.items():
+        attrs = {"long_name": texts[name]}
+        if name in units:
+            attrs["units"] = units[name]
+        variables[name] = ((*dims, FEATURE) if PARAMETERS.get(name) else dims, np.array(values), attrs)
+    return xr.Dataset(variables, coords)
+
+
+def _units(target: str | None, family: Family) -> dict[str, str]:
+    """Units of the parameters that have any, from those of the target."""
+    patterns = {GATE_INTERCEPT: "1", INTERCEPT: family.predictor_units}
+    patterns |= {label.name: label.units for label in family.nuisances}
+    return {
+        name: pattern.format(target)
+        for name, pattern in patterns.items()
+        if target is not None or "{}" not in pattern
+    }
+
+
+def _labels(labels: Sequence[str]) -> NDArray[np.str_]:
+    return np.array(labels, dtype=np.str_)
+
+
+def _check_features(parameters: Mixture, rows: RowSchema) -> None:
+    if parameters.n_features != len(rows.feature_labels):
+        raise InvalidDataError(
+            f"parameters: expected {len(rows.feature_labels)} features {list(rows.feature_labels)}, "
+            f"got {parameters.n_features}."
+        )

@@ -1,0 +1,1 @@
+"""What all other rooms stand on: parameters, coordinates, moments, products, buffers, policies."""

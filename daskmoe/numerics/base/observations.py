@@ -1,0 +1,118 @@
+"""Observations as the optimizers see them, transposed and in blocks, and their moments.
+
+Pure NumPy. Working memory is one block, never the size of the data. Shapes: n rows, p features, q = r + 1, B
+rows a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskmoe.numerics.base.buffers import empty
+from daskmoe.numerics.base.coordinates import Coordinates
+from daskmoe.numerics.base.parameters import FloatArray, Moments
+
+BLOCK_ROWS = 2048
+
+Array = NDArray[np.floating[Any]]
+
+
+class Block(NamedTuple):
+    """One block of rows: ``design`` (q, B) with first row one, ``response`` (B,), ``weight`` (B,) or None."""
+
+    design: Array
+    response: Array
+    weight: Array | None
+
+
+class Observations(NamedTuple):
+    """All rows of a partition: ``features`` (n, p), ``response`` (n,), ``weight`` (n,) or None.
+
+    The arrays are used where they are: any float dtype, any memory order.
+    """
+
+    features: Array
+    response: Array
+    weight: Array | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """n, the number of rows."""
+        return len(self.response)
+
+    @property
+    def total_weight(self) -> float:
+        """Sum of the row weights; the row count where there are none."""
+        return float(self.n_rows if self.weight is None else self.weight.sum(dtype=np.float64))
+
+    def take(self, index: NDArray[np.intp]) -> Observations:
+        """The rows at ``index``, copied."""
+        weight = None if self.weight is None else self.weight[index]
+        return Observations(self.features[index], self.response[index], weight)
+
+    def blocks(self, coordinates: Coordinates) -> Iterator[Block]:
+        """Blocks of at most `BLOCK_ROWS` rows in the optimizers' coordinates; buffers are reused."""
+        p, size = self.features.shape[1], min(BLOCK_ROWS, self.n_rows)
+        # [1, u] as one linear map of [1, x]: centring inside the product rounds no more than the data are.
+        whitening = np.zeros((coordinates.size, p + 1))
+        whitening[0, 0] = 1.0
+        whitening[1:, 0] = -coordinates.transform @ coordinates.center
+        whitening[1:, 1:] = coordinates.transform
+        raw, design = empty((p + 1, size)), empty((coordinates.size, size))
+        raw[0] = 1.0
+        location, scale, _ = coordinates.response
+        for start in range(0, self.n_rows, size):
+            rows = slice(start, min(start + size, self.n_rows))
+            width = rows.stop - start
+            raw[1:, :width] = self.features[rows].T
+            np.matmul(whitening, raw[:, :width], out=design[:, :width])
+            response = (self.response[rows].astype(np.float64) - location) / scale
+            weight = None if self.weight is None else self.weight[rows].astype(np.float64)
+            yield Block(design[:, :width], response, weight)
+
+
+def moments(rows: Observations) -> Moments:
+    """Weighted means and centred scatter of (features, response), one pass in blocks.
+
+    Blocks are merged by the update of Chan, Golub and LeVeque (1983), stable under large offsets.
+    """
+    p = rows.features.shape[1]
+    total, mean, scatter = 0.0, np.zeros(p + 1), np.zeros((p + 1, p + 1))
+    for start in range(0, rows.n_rows, BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        joint = np.empty((len(rows.response[part]), p + 1))
+        joint[:, :p], joint[:, p] = rows.features[part], rows.response[part]
+        block = _block_moments(joint, None if rows.weight is None else rows.weight[part].astype(np.float64))
+        if block.weight > 0:
+            total, mean, scatter = merge_moments(Moments(total, mean, scatter), block)
+    return Moments(total, mean, scatter)
+
+
+def _block_moments(joint: FloatArray, weight: FloatArray | None) -> Moments:
+    """Moments of the rows ``joint``, which are overwritten."""
+    if weight is None:
+        mean = np.ones(len(joint)) @ joint / len(joint)
+        joint -= mean
+        return Moments(float(len(joint)), mean, joint.T @ joint)
+    total = float(weight.sum())
+    if total == 0:
+        return Moments(0.0, np.zeros(joint.shape[1]), np.zeros((joint.shape[1], joint.shape[1])))
+    mean = weight @ joint / total
+    joint -= mean
+    return Moments(total, mean, (joint * weight[:, None]).T @ joint)
+
+
+def merge_moments(first: Moments, second: Moments) -> Moments:
+    """Moments of the union of two sets of rows."""
+    total = first.weight + second.weight
+    if total == 0:
+        return first
+    shift = second.mean - first.mean
+    mean = first.mean + shift * (second.weight / total)
+    scatter = first.scatter + second.scatter
+    scatter = scatter + np.outer(shift, shift) * (first.weight * second.weight / total)
+    return Moments(total, mean, scatter)

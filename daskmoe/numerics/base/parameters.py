@@ -1,0 +1,196 @@
+"""The plain containers of the numerics: parameters, estimates and samples as NamedTuples of arrays.
+
+Nothing here computes a fit. The expert axis comes first in every array of parameters, and column 0 of a
+``...``
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+class MoEParameters(NamedTuple):
+    """Parameters of one mixture of experts, f(y|x) = sum_k pi_k(x) phi_k(y|x).
+
+    Attributes
+    ----------
+    gate : ndarray of shape (K, q)
+        Gating network: pi(x) = softmax(gate @ [1, x]); the last row is zero (the reference expert).
+    coef : ndarray of shape (K, C, q)
+        Expert regressions: the linear predictors of expert k are coef[k] @ [1, x].
+    nuisance : ndarray of shape (K, D)
+        What else an expert has, positive numbers: the variance for the gaussian family.
+    """
+
+    gate: FloatArray
+    coef: FloatArray
+    nuisance: FloatArray
+
+    @property
+    def n_experts(self) -> int:
+        """K, the number of experts."""
+        return int(self.gate.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        """p, the number of features (without the intercept)."""
+        return int(self.gate.shape[1] - 1)
+
+    def take(self, order: NDArray[np.intp]) -> MoEParameters:
+        """The same model with its experts in another order, the last of them the new gating reference."""
+        gate = self.gate[order]
+        return MoEParameters(gate - gate[-1], self.coef[order], self.nuisance[order])
+
+
+class Moments(NamedTuple):
+    """Weighted first and second moments of the rows of a partition, features and response together.
+
+    Attributes
+    ----------
+    weight : float
+        Sum of the row weights (the row count where there are none).
+    mean : ndarray of shape (p + 1,)
+        Means of the p features and, last, of the response.
+    scatter : ndarray of shape (p + 1, p + 1)
+        Sum over rows of weight times the outer product of the centred (features, response) row.
+    """
+
+    weight: float
+    mean: FloatArray
+    scatter: FloatArray
+
+
+class SupportSample(NamedTuple):
+    """Rows at which expectations over x are taken.
+
+    Attributes
+    ----------
+    features : ndarray of shape (S, p)
+    response : ndarray of shape (S,) or None
+        None where no response may leave a partition.
+    weight : ndarray of shape (S,)
+        Row weights that sum to one.
+    """
+
+    features: FloatArray
+    response: FloatArray | None
+    weight: FloatArray
+
+
+class LocalEstimate(NamedTuple):
+    """What one partition sends back: its local estimator and kilobytes about it.
+
+    Attributes
+    ----------
+    parameters : MoEParameters or None
+        None where the partition was left out.
+    rows : int
+        Rows that were used.
+    dropped_rows : int
+        Rows left out because of missing values or a weight of zero.
+    weight : float
+        Sum of the row weights (equals ``rows`` where there are none).
+    log_likelihood : float
+        Sum over rows of (weighted) log f(y|x), without the prior.
+    objective : float
+        The maximized penalized log-likelihood.
+    passes : int
+        Passes over all rows of the partition that the kept ascent took.
+    converged : bool
+    start_log_likelihoods : ndarray
+        Log-likelihood a row that each start reached in its race; n_init of them, more where a search widens.
+    expert_weights : ndarray of shape (K,)
+        Sum of the (weighted) responsibilities of each expert: how many rows speak for it.
+    seconds : float
+        Time of the fit, in seconds.
+    """
+
+    parameters: MoEParameters | None
+    rows: int
+    dropped_rows: int
+    weight: float
+    log_likelihood: float
+    objective: float
+    passes: int
+    converged: bool
+    start_log_likelihoods: FloatArray
+    expert_weights: FloatArray
+    seconds: float
+
+
+class LargeMoE(NamedTuple):
+    """The weighted average of all local estimators as one mixture of L = sum_m K_m components.
+
+    It evaluates like any other mixture; see `mixture`.
+
+    Attributes
+    ----------
+    gate, coef, nuisance : ndarray of shapes (L, q), (L, C, q) and (L, D)
+        Component l uses row l; its gate is normalized among the components of the same partition.
+    partition : ndarray of int, shape (L,)
+        Position (0 to M - 1) of the local estimator that component l belongs to; sorted.
+    weights : ndarray of shape (M,)
+        lambda_m, proportional to the partitions' weights; sums to one.
+    """
+
+    gate: FloatArray
+    coef: FloatArray
+    nuisance: FloatArray
+    partition: NDArray[np.intp]
+    weights: FloatArray
+
+    @classmethod
+    def from_estimates(cls, parameters: list[MoEParameters], weights: FloatArray) -> LargeMoE:
+        """Stack local estimators, in the given order, with weights proportional to ``weights``."""
+        sizes = [p.n_experts for p in parameters]
+        return cls(
+            np.concatenate([p.gate for p in parameters]),
+            np.concatenate([p.coef for p in parameters]),
+            np.concatenate([p.nuisance for p in parameters]),
+            np.repeat(np.arange(len(sizes)), sizes),
+            np.asarray(weights, float) / np.sum(weights),
+        )
+
+    @property
+    def sizes(self) -> NDArray[np.intp]:
+        """K_m, the number of experts of each local estimator, shape (M,)."""
+        return np.bincount(self.partition, minlength=len(self.weights))
+
+    @property
+    def n_experts(self) -> int:
+        """L, the number of components."""
+        return int(self.gate.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        """p, the number of features (without the intercept)."""
+        return int(self.gate.shape[1] - 1)
+
+    def take(self, partitions: NDArray[np.intp]) -> LargeMoE:
+        """The large MoE of some of the local estimators, in the given order."""
+        locals_ = self.local_parameters()
+        return LargeMoE.from_estimates([locals_[m] for m in partitions], self.weights[partitions])
+
+    def local_parameters(self) -> list[MoEParameters]:
+        """The local estimators again, in partition order."""
+        stops = np.cumsum(self.sizes)
+        parts = [slice(stop - size, stop) for stop, size in zip(stops, self.sizes, strict=True)]
+        return [MoEParameters(self.gate[s], self.coef[s], self.nuisance[s]) for s in parts]
+
+
+Mixture = MoEParameters | LargeMoE
+
+
+def canonical_order(parameters: MoEParameters) -> MoEParameters:
+    """Experts by ascending intercept, then slopes: the same model whichever start or partition found it."""
+    return parameters.take(canonical_indices(parameters))
+
+
+def canonical_indices(parameters: MoEParameters) -> NDArray[np.intp]:
+    """The order in which `canonical_order` takes the experts."""
+    return np.asarray(np.lexsort(parameters.coef.reshape(parameters.n_experts, -1).T[::-1]))

@@ -1,0 +1,273 @@
+"""How much is done and what counts as enough: the tuned numbers, each policy naming the study that set it.
+
+A study is a section of a page of ``docs/design``. Numbers that only guard against division by zero stand
+where they guard.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalFit:
+    """How one partition is fitted (local_estimator: The search)."""
+
+    # K.
+    n_experts: int
+    # Expert density.
+    family: str = "gaussian"
+    # Starts that race on the subsample; more join where they end in several optima.
+    n_init: int = 12
+    # Rows of that subsample; all rows where there are fewer.
+    start_rows: int = 2_000
+    # Limit of an ascent's Newton passes over all rows; the best one may take as many again.
+    max_passes: int = 100
+    # Converged when the predicted gain in log-likelihood a row falls under it, in nats.
+    tolerance: float = 1e-9
+
+
+@dataclass(frozen=True)
+class PriorPolicy:
+    """Strengths of the priors (local_estimator: The objective)."""
+
+    # a, b and c of `likelihood.priors`: a pseudo-row or less each.
+    gate: float = 0.1
+    coef: float = 0.1
+    nuisance: float = 1.0
+    # s0 in units of the variance that one linear regression leaves, and of the response's.
+    spread_share: float = 1e-3
+    least_spread: float = 1e-6
+    # In squared standardized units of the response: below it a density is a spike of rounding errors.
+    variance_floor: float = 1e-14
+
+
+@dataclass(frozen=True)
+class DampingPolicy:
+    """How the damping of a step follows from the one before (local_estimator: The optimizer)."""
+
+    # Where damping begins, and under which it is none.
+    first: float = 0.05
+    smallest: float = 1e-3
+    # Its factors after a step that falls, that gains a small share of what was predicted, a large one.
+    falls: float = 3.0
+    poor: float = 1.5
+    good: float = 0.3
+    # Those shares.
+    poor_share: float = 0.25
+    good_share: float = 0.7
+
+    def after(self, damping: float, actual: float, predicted: float) -> float:
+        """Less damping after a well predicted gain, more after a poor one."""
+        if not actual >= 0:
+            return max(self.falls * damping, self.first)
+        ratio = actual / predicted if predicted > 0 else 0.0
+        if ratio < self.poor_share:
+            return max(self.poor * damping, self.first)
+        if ratio > self.good_share:
+            damping *= self.good
+        return damping if damping > self.smallest else 0.0
+
+
+@dataclass(frozen=True)
+class NewtonPolicy:
+    """Damped Newton steps (local_estimator: The optimizer)."""
+
+    # Most that the logarithm of a nuisance moves in a step.
+    largest_log_step: float = 2.0
+    damping: DampingPolicy = DampingPolicy()
+    # Products in single precision can leave a semi-definite matrix so far below zero; others farther.
+    ridge: float = 1e-5
+    more_ridge: float = 4.0
+    # Predicted gain a row, in nats, below which an earlier point's information will do.
+    near: float = 1e-4
+    # Share of a gain that the next one may have left for that.
+    contraction: float = 3e-2
+    # Share up to which the whole step is trusted enough to form information at its end at once.
+    uncertain: float = 0.2
+    # Error that the last step may leave, in units of the tolerance.
+    remainder: float = 1e-6
+    # Points along a step that falls.
+    line_points: int = 4
+    # Least share of it that the next point keeps.
+    shortest: float = 0.1
+    # EM's step gaining less than this share of the tolerance is as stationary as rounding lets a point be.
+    negligible: float = 1e-3
+    # Standard errors of a random jump.
+    jump: float = 3.0
+
+
+@dataclass(frozen=True)
+class RacePolicy:
+    """How starts race (local_estimator: The search)."""
+
+    # EM passes before each halving of the field.
+    passes: tuple[int, ...]
+    # How many of the leaders are polished.
+    polished: int
+    # EM passes after them, for as long as several runs are left.
+    last: int = 0
+    # Of two runs no more nats a row apart, only the better goes on.
+    close: float = 2e-4
+    # Passes between two looks at the last runs.
+    look: int = 4
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Passes before every look at the field."""
+        return (*self.passes, *[self.look] * (self.last // self.look))
+
+
+@dataclass(frozen=True)
+class SearchPolicy:
+    """The search for the best optimum (local_estimator: The search)."""
+
+    # Of ascents on a subsample, in nats a row: precision beyond its own sampling error is wasted.
+    tolerance: float = 2e-4
+    passes: int = 24
+    first: RacePolicy = RacePolicy((8, 8), 4, last=16)
+    # How many go on beyond a stage.
+    finalists: int = 2
+    # Race, more starts (in units of n_init) and jumps where the likelihood is rugged.
+    rugged: RacePolicy = RacePolicy((8, 8), 12, last=16)
+    rugged_starts: int = 2
+    rugged_jumps: int = 1
+    # On more rows than these times the first subsample, a whole search is too much work (at least ``growth``:
+    # the second subsample is to have one).
+    rugged_rows: int = 16
+    # One optimum less than another by so many nats a row on the first subsample is no rival.
+    rival: float = 0.05
+    # The same where all rows are few and passes cheap. Their optima may be close: no run is dropped for
+    # another that it has not met.
+    small: RacePolicy = RacePolicy((32, 32), 16, close=1e-9)
+    small_starts: int = 4
+    small_jumps: int = 2
+    jump_passes: int = 60
+    # Subsamples are copies: together with their share of the rows this bounds the memory of a fit.
+    growth: int = 8
+    largest_share: float = 1 / 8
+
+
+@dataclass(frozen=True)
+class StartsPolicy:
+    """Starting models (local_estimator: The search)."""
+
+    # Membership of a row in its cell: soft ones let a wrong cell lose its rows in the first EM passes.
+    confidence: float = 0.9
+    lloyd_steps: int = 5
+    # Share of a cell's mass that keeps cells with fewer rows than features on the ground.
+    pseudo_rows: float = 0.01
+    # Rows are far, and few, beyond so many standard deviations (by the median) and up to this share of all.
+    far: float = 50.0
+    few: float = 0.1
+    # In standard deviations of the response: what is nearer may be the rounding of a line without noise.
+    nearest: float = 1e-3
+    # How often every kind takes its turn with far rows apart before it does without.
+    forms_apart: int = 2
+
+
+@dataclass(frozen=True)
+class ExpansionPolicy:
+    """A partition's way from the shared start (decisions: Aggregation)."""
+
+    # More gain nothing that the prior would not take back; nats a row.
+    passes: int = 8
+    tolerance: float = 1e-4
+    # How many times the pilot's sample joins a sum that has no maximum, tried in turn.
+    pilot_weights: tuple[float, ...] = (0.0, 1.0, 4.0, 16.0)
+
+
+@dataclass(frozen=True)
+class AveragingPolicy:
+    """The average of independent fits by information (aggregation: Without responses)."""
+
+    # Of matching, leaving out and averaging.
+    rounds: int = 8
+    # Support rows where experts are compared.
+    matching_rows: int = 500
+    # Of more partitions, references race on so many.
+    racing_partitions: int = 128
+    # Partitions farther from the others are left out: in medians, and in deviations of chi^2.
+    medians: float = 3.0
+    deviations: float = 6.0
+    # In units of P: what a partition that does not fit at all can cost.
+    cap: float = 10.0
+
+
+@dataclass(frozen=True)
+class ChoicePolicy:
+    """The choice between estimators of one communication step (decisions: Aggregation)."""
+
+    # Standard errors of the difference by which another candidate must be better.
+    deviations: float = 2.0
+    # Local estimates from which the matching starts.
+    references: int = 5
+    # Responses drawn a support row where there are none.
+    draws: int = 5
+    # In nats a row: drawn responses carry the errors of the local estimates.
+    drawn_margin: float = 0.01
+
+
+@dataclass(frozen=True)
+class RefinementPolicy:
+    """Steps of refinement rounds (refinement: Poor starts)."""
+
+    # Converged when the next step would gain less: nats a row, and in all (0.014 standard errors).
+    gain_per_row: float = 1e-9
+    gain: float = 1e-4
+    # At a saddle: the step along the most negative curvature, and what counts as negative, both in the scale
+    # in which the complete data's information of a row has a unit diagonal.
+    saddle_step: float = 0.5
+    saddle_curvature: float = 1e-6
+    # Of the complete data's, the least that a step trusts where the objective is not concave.
+    least_curvature: float = 0.03
+    # In nats a row: where more is to be gained, the eigenvalues' signs say little about the way.
+    near: float = 1e-2
+
+
+@dataclass(frozen=True)
+class ReductionPolicy:
+    """The reduction and its starts (aggregation: Majorization-minimization at scale)."""
+
+    # Of the MM algorithm; the gain relative to the objective.
+    max_iterations: int = 500
+    tolerance: float = 1e-9
+    # Of more partitions, starts race on so many.
+    racing_partitions: int = 256
+    # Local estimators among the starts: one in a bad optimum must not decide.
+    local_starts: int = 5
+    # Relative to the components' mean.
+    nuisance_floor: float = 1e-10
+    # Pairs grow with the square of the components: more than these merge in blocks.
+    merging_block: int = 96
+    lloyd_steps: int = 25
+    # The middle estimator compares all pairs: of more local estimators so many compete, on as many support
+    # rows as these cells allow, but no fewer.
+    candidates: int = 256
+    compared_cells: float = 4e9
+    fewest_rows: int = 50
+
+
+@dataclass(frozen=True)
+class GatingPolicy:
+    """The fit of a gating network to soft targets (aggregation: Majorization-minimization at scale)."""
+
+    # Relative to the mean curvature; gain of an objective of unit mass; Newton steps.
+    ridge: float = 1e-10
+    tolerance: float = 1e-13
+    max_steps: int = 200
+    # Of a ridge, which shrinks after every step that rises.
+    damping: DampingPolicy = DampingPolicy(1e-4, 1e-12 / 8, 8.0, good=1 / 8, poor_share=-inf, good_share=-inf)
+
+
+PRIOR = PriorPolicy()
+NEWTON = NewtonPolicy()
+SEARCH = SearchPolicy()
+STARTS = StartsPolicy()
+EXPANSION = ExpansionPolicy()
+AVERAGING = AveragingPolicy()
+CHOICE = ChoicePolicy()
+REFINEMENT = RefinementPolicy()
+REDUCTION = ReductionPolicy()
+GATING = GatingPolicy()

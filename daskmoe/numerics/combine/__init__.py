@@ -1,0 +1,1 @@
+"""From what the partitions say to one model. Pure NumPy and SciPy."""

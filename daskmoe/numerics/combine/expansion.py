@@ -1,0 +1,209 @@
+"""Second-order aggregation: what a partition says about shared parameters, and the step made from the sum.
+
+Pure NumPy/SciPy. All partitions work in one set of coordinates, so labels never switch. A partition that
+starts at the shared point theta_0 with the weak prior (theta - theta_0)' J (theta - theta_0) / 2, J the
+information of the sample that theta_0 was fitted to, moves to its own optimum theta_m and returns its
+log-likelihood's expansion there: information I_m and I_m theta_m + gradient_m. The sum is maximized by
+solving
+
+    (sum_m I_m + prior) theta = sum_m (I_m theta_m + gradient_m) + prior terms,
+
+one Newton step of the global penalized log-likelihood, expanded where each partition is near its optimum.
+A partition that says nothing about an expert carries no weight for it, however the rows were partitioned.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+
+from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
+from daskmoe.numerics.base.layout import Layout
+from daskmoe.numerics.base.linalg import diagonal_scale
+from daskmoe.numerics.base.observations import Observations, moments
+from daskmoe.numerics.base.packed import unpack
+from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParameters, Moments
+from daskmoe.numerics.base.policies import EXPANSION, NEWTON
+from daskmoe.numerics.families import Family
+from daskmoe.numerics.likelihood.priors import Prior
+from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics, penalized
+from daskmoe.numerics.local.newton import NewtonState, damped_step
+
+
+class Pilot(NamedTuple):
+    """A shared start.
+
+    Attributes
+    ----------
+    parameters : MoEParameters
+        In the data's coordinates.
+    coordinates : Coordinates
+        Those in which every partition works.
+    information : ndarray of shape (P, P)
+        Observed information of the pilot's sample, without its negative part if it has one.
+    rows : int
+        Size of that sample.
+    """
+
+    parameters: MoEParameters
+    coordinates: Coordinates
+    information: FloatArray
+    rows: int
+
+
+class Expansion(NamedTuple):
+    """A partition's log-likelihood to second order.
+
+    Attributes
+    ----------
+    information : ndarray of float32, shape (P (P + 1) / 2,)
+        Packed I_m. It only weighs ``vector``, which is formed from the same rounded numbers.
+    vector : ndarray of shape (P,)
+        I_m theta_m + gradient_m.
+    """
+
+    information: NDArray[np.float32]
+    vector: FloatArray
+
+
+def make_pilot(parameters: MoEParameters, sample: Observations, family: Family) -> Pilot:
+    """The shared start from a model fitted to ``sample``."""
+    known = moments(sample)
+    coordinates = coordinates_from(known, family.scaling(known))
+    inner = coordinates.from_data(parameters)
+    information = likelihood_statistics(inner, sample.blocks(coordinates), family).information
+    return Pilot(parameters, coordinates, _semidefinite(information), sample.n_rows)
+
+
+def _semidefinite(matrix: FloatArray) -> FloatArray:
+    """The matrix without its negative part: what weighs deviations from a start must not reward any."""
+    scale = diagonal_scale(matrix)
+    outer = np.outer(scale, scale)
+    values, vectors = np.linalg.eigh(matrix / outer)
+    if values[0] >= 0.0:
+        return matrix
+    return np.asarray((vectors * values.clip(0.0)) @ vectors.T * outer)
+
+
+def expand_estimate(rows: Observations, pilot: Pilot, family: Family) -> tuple[LocalEstimate, Expansion]:
+    """A partition's estimate from the shared start, and its expansion there.
+
+    The estimate's objective is the log-likelihood less the quadratic prior around the start.
+    """
+    began = time.perf_counter()
+    coordinates = pilot.coordinates
+    raw, state, passes, converged = _ascend(rows, pilot, family)
+    assert raw.mass is not None
+    offset = raw.weight * coordinates.log_jacobian
+    estimate = LocalEstimate(
+        parameters=coordinates.to_data(state.parameters),
+        rows=rows.n_rows,
+        dropped_rows=0,
+        weight=raw.weight,
+        log_likelihood=raw.value - offset,
+        objective=state.statistics.value - offset,
+        passes=passes,
+        converged=converged,
+        start_log_likelihoods=np.empty(0),
+        expert_weights=raw.mass,
+        seconds=time.perf_counter() - began,
+    )
+    return estimate, _expansion(raw, state.parameters)
+
+
+def _expansion(raw: LikelihoodStatistics, parameters: MoEParameters) -> Expansion:
+    """The expansion around parameters with these statistics."""
+    layout = Layout.of(parameters)
+    packed = raw.information[layout.upper()].astype(np.float32)
+    return Expansion(packed, unpack(packed).astype(np.float64) @ layout.pack(parameters) + raw.gradient)
+
+
+def _ascend(
+    rows: Observations, pilot: Pilot, family: Family
+) -> tuple[LikelihoodStatistics, NewtonState, int, bool]:
+    """Plain statistics and the state where the steps end, their passes, and whether they converged."""
+    coordinates = pilot.coordinates
+    start = coordinates.from_data(pilot.parameters)
+    layout = Layout.of(start)
+    origin = layout.pack(start)
+
+    def evaluate(parameters: MoEParameters) -> LikelihoodStatistics:
+        return likelihood_statistics(parameters, rows.blocks(coordinates), family, precision=np.float32)
+
+    raw = evaluate(start)
+    state = NewtonState(start, _with_prior(raw, origin, start, pilot.information), 0.0)
+    passes = 1
+    while True:
+        step, predicted, damping = damped_step(state)
+        ends = predicted <= EXPANSION.tolerance * raw.weight
+        if ends or passes == EXPANSION.passes:
+            # Damping shortens a step too: only an undamped one with little to gain means a maximum.
+            return raw, state, passes, ends and damping == 0.0
+        trial = layout.shift(state.parameters, step)
+        trial_raw = evaluate(trial)
+        passes += 1
+        statistics = _with_prior(trial_raw, origin, trial, pilot.information)
+        actual = statistics.value - state.statistics.value
+        damping = NEWTON.damping.after(damping, actual, predicted)
+        if actual >= 0:
+            raw, state = trial_raw, NewtonState(trial, statistics, damping)
+        else:
+            state = state._replace(damping=damping)
+
+
+def expand_at(
+    rows: Observations, parameters: MoEParameters, row_moments: Moments, family: Family
+) -> Expansion:
+    """A partition's log-likelihood to second order around its own estimate, in its own coordinates."""
+    coordinates = coordinates_from(row_moments, family.scaling(row_moments))
+    inner = coordinates.from_data(parameters)
+    blocks = rows.blocks(coordinates)
+    return _expansion(likelihood_statistics(inner, blocks, family, precision=np.float32), inner)
+
+
+def combine_expansions(expansions: Iterable[Expansion], pilot: Pilot, prior: Prior) -> MoEParameters | None:
+    """The maximum of the summed expansions and the prior.
+
+    Where the sum has no maximum, as if the pilot's sample came with it, once or a few times; None if that
+    does not help.
+    """
+    start = pilot.coordinates.from_data(pilot.parameters)
+    layout = Layout.of(start)
+    origin = layout.pack(start)
+    information, vector = np.zeros((layout.size, layout.size)), np.zeros(layout.size)
+    for expansion in expansions:
+        information += unpack(expansion.information)
+        vector += expansion.vector
+    penalty = penalized(LikelihoodStatistics.none(layout.size), start, prior)
+    information += penalty.information
+    vector += penalty.gradient + penalty.information @ origin
+    for times in EXPANSION.pilot_weights:
+        try:
+            factor = scipy.linalg.cho_factor(information + times * pilot.information, lower=True)
+        except np.linalg.LinAlgError:
+            continue
+        theta = scipy.linalg.cho_solve(factor, vector + times * (pilot.information @ origin))
+        # A quadratic says nothing of a nuisance that changes by orders of magnitude, as beside an outlier.
+        found = origin + layout.bounded(theta - origin)
+        if layout.is_model(found):
+            return pilot.coordinates.to_data(layout.unpack(found))
+    return None
+
+
+def _with_prior(
+    raw: LikelihoodStatistics, origin: FloatArray, parameters: MoEParameters, weight: FloatArray
+) -> LikelihoodStatistics:
+    """Statistics less the quadratic prior around ``origin``."""
+    offset = Layout.of(parameters).pack(parameters) - origin
+    pull = weight @ offset
+    return raw._replace(
+        value=raw.value - 0.5 * float(offset @ pull),
+        gradient=raw.gradient - pull,
+        information=raw.information + weight,
+        complete=raw.complete + weight,
+    )

@@ -1,0 +1,247 @@
+"""The best estimator from independent local fits without any response: averaging by information.
+
+Pure NumPy/SciPy. A partition sends its local estimate theta_m and observed information I_m in its own
+whitened coordinates, which its moments give. With T_m the linear map from the parameters of the result, in
+coordinates common to all, to those of the partition (features, response scale, order of experts, gating
+reference), the result maximizes the sum of the partitions' quadratic expansions and the prior,
+
+    -1/2 sum_m (T_m theta + t_m - theta_m)' I_m (T_m theta + t_m - theta_m) + gradient terms.
+
+A partition weighs by what it knows, an expert that it does not hold is no column of T_m, and a fit in a bad
+optimum gives itself away by its distance d_m^2 from the others in its own metric, which follows chi^2_P
+otherwise: it is left out. Experts are matched by optimal assignment (`alignment`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+
+from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
+from daskmoe.numerics.base.layout import Layout
+from daskmoe.numerics.base.linalg import spread_evenly
+from daskmoe.numerics.base.observations import merge_moments
+from daskmoe.numerics.base.packed import unpack
+from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments, SupportSample
+from daskmoe.numerics.base.policies import AVERAGING
+from daskmoe.numerics.combine.expansion import Expansion
+from daskmoe.numerics.families import Family
+from daskmoe.numerics.likelihood.priors import Prior, prior_from
+from daskmoe.numerics.likelihood.statistics import (
+    LikelihoodStatistics,
+    penalized,
+)
+from daskmoe.numerics.transport.alignment import divergence_matrix
+
+
+class LocalInformation(NamedTuple):
+    """What one partition says: its estimate in its own ``coordinates`` and the expansion there."""
+
+    parameters: MoEParameters
+    coordinates: Coordinates
+    expansion: Expansion
+
+
+class _State(NamedTuple):
+    """An estimate in the common coordinates and how far the partitions are from it."""
+
+    theta: FloatArray
+    loss: float
+
+
+def information_average(
+    locals_: Sequence[MoEParameters],
+    moments: Sequence[Moments],
+    expansions: Sequence[Expansion],
+    references: Sequence[MoEParameters],
+    support: SupportSample,
+    family: Family,
+) -> MoEParameters | None:
+    """The average of local estimates by their information, whatever the order of their experts.
+
+    Parameters
+    ----------
+    locals_ : sequence of MoEParameters
+        With K experts or fewer each.
+    moments, expansions : sequences of Moments and of Expansion
+        Of the same partitions.
+    references : sequence of MoEParameters
+        Models with K experts to start the matching from; the one whose average the partitions fit best wins.
+    support : SupportSample
+        Where experts are compared.
+    family : Family
+
+    Returns
+    -------
+    MoEParameters or None
+        None where the information of all partitions has no maximum.
+    """
+    pooled = reduce(merge_moments, moments)
+    common = coordinates_from(pooled, family.scaling(pooled))
+    problem = _Problem(
+        [
+            LocalInformation(p, coordinates_from(m, family.scaling(m)), e)
+            for p, m, e in zip(locals_, moments, expansions, strict=True)
+        ],
+        common,
+        _some_rows(support),
+        family,
+        _layout(references[0], references[0].n_experts, common),
+    )
+    prior = prior_from(pooled, common, problem.layout.n_experts, family)
+    starts = list(references)
+    if len(locals_) > AVERAGING.racing_partitions:
+        kept = spread_evenly(len(locals_), AVERAGING.racing_partitions)
+        raced = _best(problem._replace(parts=[problem.parts[m] for m in kept]), starts, prior)
+        starts = starts if raced is None else [problem.to_data(raced.theta)]
+    best = _best(problem, starts, prior)
+    return None if best is None else problem.to_data(best.theta)
+
+
+class _Problem(NamedTuple):
+    """The partitions, the common coordinates, and where experts are compared."""
+
+    parts: Sequence[LocalInformation]
+    common: Coordinates
+    support: SupportSample
+    family: Family
+    layout: Layout
+
+    def to_data(self, theta: FloatArray) -> MoEParameters:
+        """Parameters in the data's coordinates."""
+        return self.common.to_data(self.layout.unpack(theta))
+
+
+def _best(problem: _Problem, references: Sequence[MoEParameters], prior: Prior) -> _State | None:
+    """The average from the reference that leaves the least distance, each partition's capped."""
+    states = [_iterate(problem, reference, prior) for reference in references]
+    known = [state for state in states if state is not None]
+    return min(known, key=lambda state: state.loss) if known else None
+
+
+def _iterate(problem: _Problem, reference: MoEParameters, prior: Prior) -> _State | None:
+    """Match, leave out what is far, average; until neither changes."""
+    theta = problem.layout.pack(problem.common.from_data(reference))
+    best: _State | None = None
+    last: tuple[bytes, ...] = ()
+    for _ in range(AVERAGING.rounds):
+        matches = _matches(problem, problem.to_data(theta))
+        distance = _distances(problem, matches, theta)
+        kept = distance <= _limit(distance, len(theta), first=not last)
+        seen = (kept.tobytes(), *(match.tobytes() for match in matches))
+        if seen == last:
+            break
+        last = seen
+        solved = _average(problem, matches, kept, theta, prior)
+        if solved is None:
+            break
+        theta = solved
+        loss = float(np.minimum(_distances(problem, matches, theta), AVERAGING.cap * len(theta)).sum())
+        if best is None or loss < best.loss:
+            best = _State(theta, loss)
+    return best
+
+
+def _limit(distance: FloatArray, n_parameters: int, *, first: bool) -> float:
+    """The distance up to which partitions count; a reference says nothing but which are the nearer half."""
+    median = float(np.median(distance))
+    if first:
+        return median
+    return max(
+        AVERAGING.medians * median, n_parameters + AVERAGING.deviations * float(np.sqrt(2.0 * n_parameters))
+    )
+
+
+def _some_rows(support: SupportSample) -> SupportSample:
+    kept = spread_evenly(len(support.features), AVERAGING.matching_rows)
+    weight = support.weight[kept]
+    return SupportSample(support.features[kept], None, weight / weight.sum())
+
+
+def _matches(problem: _Problem, current: MoEParameters) -> list[NDArray[np.intp]]:
+    """For every partition, which expert each of its own is."""
+    out = []
+    for part in problem.parts:
+        cost = divergence_matrix(part.parameters, current, problem.support, problem.family)
+        # Divergences span orders of magnitude: unscaled, one hopeless expert decides the whole assignment.
+        out.append(np.asarray(scipy.optimize.linear_sum_assignment(np.log1p(cost))[1], dtype=np.intp))
+    return out
+
+
+def _distances(problem: _Problem, matches: list[NDArray[np.intp]], theta: FloatArray) -> FloatArray:
+    """d_m^2 of every partition."""
+    out = np.empty(len(matches))
+    for m, (part, match) in enumerate(zip(problem.parts, matches, strict=True)):
+        matrix, offset = transfer(part, match, problem.layout.n_experts, problem.common)
+        inner = part.coordinates.from_data(part.parameters)
+        own = Layout.of(inner).pack(inner)
+        difference = matrix @ theta + offset - own
+        out[m] = difference @ unpack(part.expansion.information) @ difference
+    # Observed information is indefinite where a fit is no maximum; a large negative form is far off too.
+    return np.abs(out)
+
+
+def _average(
+    problem: _Problem,
+    matches: list[NDArray[np.intp]],
+    kept: NDArray[np.bool_],
+    theta: FloatArray,
+    prior: Prior,
+) -> FloatArray | None:
+    """The maximum of the summed expansions of the partitions that are kept, and the prior."""
+    size = len(theta)
+    information, vector = np.zeros((size, size)), np.zeros(size)
+    for m in np.flatnonzero(kept).tolist():
+        part = problem.parts[m]
+        matrix, offset = transfer(part, matches[m], problem.layout.n_experts, problem.common)
+        own = unpack(part.expansion.information).astype(np.float64)
+        information += matrix.T @ own @ matrix
+        vector += matrix.T @ (part.expansion.vector - own @ offset)
+    penalty = penalized(LikelihoodStatistics.none(size), problem.layout.unpack(theta), prior)
+    information += penalty.information
+    vector += penalty.gradient + penalty.information @ theta
+    try:
+        found = np.asarray(scipy.linalg.cho_solve(scipy.linalg.cho_factor(information, lower=True), vector))
+    except np.linalg.LinAlgError:
+        return None
+    # Far from all expansions a nuisance can be no number.
+    return found if problem.layout.is_model(found) else None
+
+
+def transfer(
+    part: LocalInformation, match: NDArray[np.intp], n_experts: int, common: Coordinates
+) -> tuple[FloatArray, FloatArray]:
+    """The map of packed parameters, theta_m = matrix @ theta + offset.
+
+    ``match`` says for every local expert which expert of the result it is.
+    """
+    here, there = part.coordinates, common.response
+    own, q_own = here.response, here.size
+    whole = _layout(part.parameters, n_experts, common)
+    local = _layout(part.parameters, part.parameters.n_experts, here)
+    linear = here.linear_from_data(common.linear_to_data(np.eye(common.size))).T
+    ratio = there.scale / own.scale
+    matrix, offset = np.zeros((local.size, whole.size)), np.zeros(local.size)
+    for j, k in enumerate(match[:-1]):
+        for expert, sign in ((k, 1.0), (match[-1], -1.0)):
+            # The last expert is the reference, whose gating weights are zero.
+            if expert < n_experts - 1:
+                matrix[local.gate(j), whole.gate(expert)] += sign * linear
+    for j, k in enumerate(match):
+        rows = local.coef(j)
+        matrix[rows, whole.coef(k)] = np.kron(np.eye(local.n_predictors), ratio * linear)
+        offset[rows.start : rows.stop : q_own] = (there.location - own.location) / own.scale
+        matrix[local.nuisance(j), whole.nuisance(k)] = np.eye(local.n_nuisances)
+        offset[local.nuisance(j)] = np.log(there.nuisance / own.nuisance)
+    return matrix, offset
+
+
+def _layout(parameters: MoEParameters, n_experts: int, coordinates: Coordinates) -> Layout:
+    """The layout of so many experts of the same kind in other coordinates."""
+    q = coordinates.size
+    return Layout.of(parameters)._replace(n_experts=n_experts, q_gate=q, q_expert=q)

@@ -1,0 +1,269 @@
+"""From the local estimators of all partitions to one model: the paper's estimators, and the usual others.
+
+Pure NumPy. Partitions that were left out carry no weight. With one local estimator of the right size there is
+nothing to aggregate and it is returned as it is. Local estimators are put in an order of their own first, so
+that the order of the partitions changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskmoe.errors import InvalidOptionError
+from daskmoe.numerics.base.coordinates import Coordinates
+from daskmoe.numerics.base.linalg import spread_evenly
+from daskmoe.numerics.base.parameters import (
+    FloatArray,
+    LargeMoE,
+    MoEParameters,
+    SupportSample,
+    canonical_indices,
+)
+from daskmoe.numerics.base.policies import REDUCTION
+from daskmoe.numerics.families import Family
+from daskmoe.numerics.transport.alignment import match_experts
+from daskmoe.numerics.transport.merging import clustered_experts, greedy_experts
+from daskmoe.numerics.transport.plan import Experts, ReductionProblem, pointwise_plan
+from daskmoe.numerics.transport.reduction import (
+    PlanKind,
+    fit_to_plan,
+    minimize_from,
+    reduction_problem,
+    with_unseen,
+)
+
+
+class Aggregate(NamedTuple):
+    """The aggregated model and how it came about.
+
+    Attributes
+    ----------
+    parameters : MoEParameters or LargeMoE
+        In canonical order; the large MoE itself for the weighted average.
+    objectives : ndarray of shape (iterations,)
+        Transportation divergence at each MM iteration; of the result where there are none.
+    start_objectives : ndarray of shape (starts,)
+    flow : ndarray of shape (L, K)
+        Mass moved from every component of the large MoE to every expert; no column for the weighted average.
+    converged : bool
+    candidates : dict of str to float
+        Log-likelihood a row of every candidate on the labelled support; empty where there was no choice.
+    chosen : str
+        The method that gave ``parameters``.
+    """
+
+    parameters: MoEParameters | LargeMoE
+    objectives: FloatArray
+    start_objectives: FloatArray
+    flow: FloatArray
+    converged: bool
+    candidates: dict[str, float]
+    chosen: str
+
+
+class _Locals(NamedTuple):
+    """The local estimators that count, in their own order, on the support."""
+
+    parameters: list[MoEParameters]
+    large: LargeMoE
+    support: SupportSample
+    family: Family
+    coordinates: Coordinates
+    problem: ReductionProblem
+
+    def with_experts(self, n_experts: int) -> list[MoEParameters]:
+        """Those with as many experts; `InvalidOptionError` where there is none."""
+        fitting = [p for p in self.parameters if p.n_experts == n_experts]
+        if not fitting:
+            sizes = sorted({p.n_experts for p in self.parameters})
+            raise InvalidOptionError(
+                f"n_experts: expected the size of a local estimator, {sizes}, got {n_experts}."
+            )
+        return fitting
+
+    def experts(self, parameters: MoEParameters) -> Experts:
+        """The experts of a model in the coordinates of the problem."""
+        inner = self.coordinates.from_data(parameters)
+        return Experts(inner.coef, inner.nuisance)
+
+
+def aggregate_estimates(
+    method: str,
+    locals_: Sequence[MoEParameters],
+    weights: FloatArray,
+    support: SupportSample,
+    n_experts: int,
+    family: Family,
+) -> Aggregate:
+    """One model from local estimators.
+
+    Parameters
+    ----------
+    method : {"reduction", "whole", "greedy", "weighted", "middle", "aligned"}
+        The reduction estimator of arXiv:2312.09877; the same with the plan that moves every expert whole;
+        greedy pairwise merging (Runnalls, 2007); the large MoE itself; the local estimator at the least
+        transportation divergence from all; the average of the local estimators, their experts matched to
+        those of the middle one.
+    locals_ : sequence of MoEParameters
+        M local estimators, of any sizes.
+    weights : ndarray of shape (M,)
+        Row weights N_m; lambda_m is proportional to them.
+    support : SupportSample
+    n_experts : int
+        K of the result; of no meaning for the weighted average.
+    family : Family
+
+    Raises
+    ------
+    InvalidOptionError
+        If K cannot be had.
+    """
+    if len(locals_) == 1 and locals_[0].n_experts == n_experts:
+        return Aggregate(locals_[0], np.zeros(1), np.zeros(1), np.eye(n_experts), True, {}, "local")
+    used = [m for m in range(len(locals_)) if weights[m] > 0]
+    used.sort(key=lambda m: (locals_[m].coef[0].ravel().tolist(), locals_[m].gate[0].tolist(), weights[m]))
+    ordered = [locals_[m] for m in used]
+    large = LargeMoE.from_estimates(ordered, weights[used])
+    _check_size(large, n_experts)
+    known = _Locals(ordered, large, support, family, *reduction_problem(large, support, family))
+    found = AGGREGATORS[method].estimate(known, n_experts)
+    return _in_order(found, [p.n_experts for p in locals_], used)
+
+
+def _check_size(large: LargeMoE, n_experts: int) -> None:
+    if n_experts > large.n_experts:
+        raise InvalidOptionError(
+            f"n_experts: expected at most {large.n_experts}, the experts of all local estimators together, "
+            f"got {n_experts}."
+        )
+
+
+def _reduction(known: _Locals, n_experts: int, plan: PlanKind = "pointwise") -> Aggregate:
+    result = minimize_from(known.coordinates, known.problem, _starts(known, n_experts), plan)
+    name = "reduction" if plan == "pointwise" else "whole"
+    parameters = with_unseen(result.parameters, result.flow, known.large, known.coordinates)
+    return Aggregate(
+        parameters, result.objectives, result.start_objectives, result.flow, result.converged, {}, name
+    )
+
+
+def _whole(known: _Locals, n_experts: int) -> Aggregate:
+    return _reduction(known, n_experts, "whole")
+
+
+def _greedy(known: _Locals, n_experts: int) -> Aggregate:
+    experts = greedy_experts(known.problem, n_experts)
+    gate, statistics = fit_to_plan(known.problem, experts, "whole")
+    parameters = known.coordinates.to_data(MoEParameters(gate, experts.coef, experts.nuisance))
+    parameters = with_unseen(parameters, statistics.flow, known.large, known.coordinates)
+    objective = np.array([statistics.objective])
+    return Aggregate(parameters, objective, objective, statistics.flow, True, {}, "greedy")
+
+
+def _weighted(known: _Locals, n_experts: int) -> Aggregate:
+    flow = np.zeros((known.large.n_experts, 0))
+    return Aggregate(known.large, np.zeros(1), np.zeros(1), flow, True, {}, "weighted")
+
+
+def _middle(known: _Locals, n_experts: int) -> Aggregate:
+    return _moved_to(known, _middle_of(known, known.with_experts(n_experts)), "middle")
+
+
+def _aligned(known: _Locals, n_experts: int) -> Aggregate:
+    sizes = sorted({p.n_experts for p in known.parameters})
+    if sizes != [n_experts]:
+        raise InvalidOptionError(
+            f"n_experts: expected {n_experts} experts in every local estimator to average them, got sizes "
+            f"{sizes}. Use the method 'reduction' or 'greedy'."
+        )
+    reference = _middle_of(known, known.parameters)
+    total = MoEParameters(*(np.zeros_like(array) for array in reference))
+    for parameters, weight in zip(known.parameters, known.large.weights, strict=True):
+        matched = parameters.take(match_experts(parameters, reference, known.support, known.family))
+        total = MoEParameters(*(s + weight * array for s, array in zip(total, matched, strict=True)))
+    return _moved_to(known, total, "aligned")
+
+
+class Aggregator(NamedTuple):
+    """An estimator that is made of local ones.
+
+    Attributes
+    ----------
+    estimate : callable (_Locals, int) -> Aggregate
+        From the local estimators and K.
+    same_size : bool
+        Whether each of them must have K experts.
+    nested : bool
+        Whether the result has the experts of all of them, and a gating network for each.
+    iterates : bool
+        Whether it may end before it converged.
+    """
+
+    estimate: Callable[[_Locals, int], Aggregate]
+    same_size: bool = False
+    nested: bool = False
+    iterates: bool = False
+
+
+AGGREGATORS: dict[str, Aggregator] = {
+    "reduction": Aggregator(_reduction, iterates=True),
+    "whole": Aggregator(_whole, iterates=True),
+    "greedy": Aggregator(_greedy),
+    "weighted": Aggregator(_weighted, nested=True),
+    "middle": Aggregator(_middle, same_size=True),
+    "aligned": Aggregator(_aligned, same_size=True),
+}
+
+
+def _middle_of(known: _Locals, candidates: Sequence[MoEParameters]) -> MoEParameters:
+    """The candidate at the least weighted divergence from all local estimators."""
+    compared = spread_evenly(len(candidates), REDUCTION.candidates)
+    problem = known.problem
+    n_rows = problem.design.shape[1]
+    cells = len(compared) * known.large.n_experts * candidates[0].n_experts
+    kept = min(n_rows, max(REDUCTION.fewest_rows, int(REDUCTION.compared_cells / cells)))
+    rows = spread_evenly(n_rows, kept)
+    weight = problem.weight[rows]
+    fewer = problem._replace(
+        design=np.ascontiguousarray(problem.design[:, rows]), weight=weight / weight.sum()
+    )
+    divergences = [
+        pointwise_plan(fewer, known.experts(candidates[m]), with_flow=False).objective for m in compared
+    ]
+    return candidates[int(compared[int(np.argmin(divergences))])]
+
+
+def _moved_to(known: _Locals, parameters: MoEParameters, name: str) -> Aggregate:
+    """A given model, with the plan that moves the large MoE to it."""
+    plan = pointwise_plan(known.problem, known.experts(parameters))
+    objective = np.array([plan.objective])
+    return Aggregate(parameters, objective, objective, plan.flow, True, {}, name)
+
+
+def _starts(known: _Locals, n_experts: int) -> list[Experts]:
+    """A few local estimators, for one in a bad optimum must not decide; greedy merging; k-means."""
+    fitting = [p for p in known.parameters if p.n_experts == n_experts]
+    chosen = spread_evenly(len(fitting), REDUCTION.local_starts)
+    starts = [known.experts(fitting[m]) for m in chosen if fitting]
+    return [
+        *starts,
+        greedy_experts(known.problem, n_experts),
+        clustered_experts(known.problem, n_experts),
+    ]
+
+
+def _in_order(found: Aggregate, sizes: list[int], used: list[int]) -> Aggregate:
+    """The result in canonical order, its flow by the components as they were handed in."""
+    flow = np.zeros((sum(sizes), found.flow.shape[1]))
+    stops = np.cumsum(sizes)
+    rows = np.concatenate([np.arange(stops[m] - sizes[m], stops[m]) for m in used])
+    flow[rows] = found.flow
+    if isinstance(found.parameters, LargeMoE):
+        back: NDArray[np.intp] = np.argsort(used)
+        return found._replace(parameters=found.parameters.take(back), flow=flow)
+    order = canonical_indices(found.parameters)
+    return found._replace(parameters=found.parameters.take(order), flow=flow[:, order])

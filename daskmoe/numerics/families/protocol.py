@@ -1,0 +1,275 @@
+"""What a family of expert densities phi(y; eta, nuisance) has to say: all that the numerics ask of it.
+
+Pure NumPy. A family is called a block of rows at a time and knows nothing of gates, models or partitions.
+Shapes: C linear predictors and D nuisances an expert; in arrays with leading axes (experts, components, runs)
+the predictors stand before the rows, ``eta`` (..., C, B), and ``nuisance`` is (..., D); ``y`` is (B,);
+densities and divergences are (..., B). Pairs c <= c' of predictors are packed as by ``np.triu_indices(C)``,
+CC of them, pairs of nuisances likewise, DD. Nuisances are positive numbers, optimized as logarithms nu =
+log(nuisance); a family without any has D = 0 and need not define what concerns them.
+
+A density is written as one of an exponential dispersion family is: with a working residual r and working
+weight w, both free of the dispersion a, the expected score of a predictor is r / a and its expected curvature
+w / a, so that a weighted fit is one (iteratively reweighted) least squares whatever a is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskmoe.numerics.base.buffers import Buffers
+from daskmoe.numerics.base.coordinates import Coordinates, Scaling
+from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
+
+Array = NDArray[np.floating[Any]]
+
+
+class Nuisance(NamedTuple):
+    """How a nuisance is labelled.
+
+    Attributes
+    ----------
+    name, long_name : str
+        Of its variable.
+    units : str
+        With ``{}`` in the place of the target's units; "1" where it has none.
+    """
+
+    name: str
+    long_name: str
+    units: str
+
+
+class ResponsePrior(NamedTuple):
+    """A family's part of the priors (see `likelihood.priors`), in the optimizers' coordinates.
+
+    Attributes
+    ----------
+    coef, location : float
+        Strength of the penalty on linear predictors, and the predictor that it draws to.
+    nuisance, spread : ndarray of shape (D,)
+        Strength of the penalty on each nuisance, and the value that it draws to.
+    """
+
+    coef: float
+    location: float
+    nuisance: FloatArray
+    spread: FloatArray
+
+
+class Derivatives(NamedTuple):
+    """Of log phi in the linear predictors and the log-nuisances, for K experts and B rows.
+
+    Attributes
+    ----------
+    score : ndarray of shape (K, C, B)
+    nuisance_score : ndarray of shape (K, D, B)
+    curvature : ndarray of shape (K, CC, B)
+        Minus the second derivatives in the predictors.
+    expected : ndarray of shape (K, CC, B) or None
+        Their expectations given x; None where they are the same.
+    cross : ndarray of shape (K, D, C, B)
+        Minus the second derivatives in a nuisance and a predictor.
+    nuisance_curvature : ndarray of shape (K, DD, B)
+        Minus the second derivatives in the nuisances.
+    """
+
+    score: Array
+    nuisance_score: Array
+    curvature: Array
+    expected: Array | None
+    cross: Array
+    nuisance_curvature: Array
+
+
+class Change(NamedTuple):
+    """How a sum of squares changes with a step: it ``falls`` by a linear and ``rises`` by a quadratic part.
+
+    They nearly cancel what they are taken from, and are kept apart until then.
+    """
+
+    falls: Any
+    rises: Any
+
+
+class ExpertStep(NamedTuple):
+    """An EM step of one expert: of its log-nuisances (D,), and the gain of its bound."""
+
+    nuisance: FloatArray
+    gain: float
+
+
+class Family(ABC):
+    """A family of expert densities."""
+
+    name: str
+    # Whether an M-step ends at the conditional maximum, as where working weights are one.
+    exact_m_step: bool = False
+    n_predictors: int = 1
+    # As in `Nuisance`.
+    predictor_units: str = "{}"
+    nuisances: tuple[Nuisance, ...] = ()
+    # How many moments of y `barycentre` needs.
+    n_plan_moments: int = 1
+
+    @property
+    def n_nuisances(self) -> int:
+        """D."""
+        return len(self.nuisances)
+
+    @abstractmethod
+    def scaling(self, moments: Moments) -> Scaling:
+        """The map of the response under which rows with these moments are fitted; `Scaling.none` if none."""
+
+    @abstractmethod
+    def prior(self, moments: Moments, coordinates: Coordinates) -> ResponsePrior:
+        """Weak priors of rows with these moments; a function of the moments only."""
+
+    def start_predictor(self, y: Array) -> Array:
+        """The linear predictor that a response alone suggests, shape (C, B): what starts are fitted to."""
+        return y[None]
+
+    @abstractmethod
+    def log_density(
+        self, y: Array, eta: Array, nuisance: Array, out: Array | None = None, plus: Array | None = None
+    ) -> Array:
+        """log phi(y), shape (..., B), with ``plus`` added and written to ``out`` where they are given."""
+
+    @abstractmethod
+    def derivatives(
+        self, y: Array, eta: Array, nuisance: Array, buffers: Buffers, *, second_order: bool
+    ) -> Derivatives:
+        """Derivatives of log phi; those of second order may be left empty where they are not asked for."""
+
+    def nuisance_information(self, nuisance: Array) -> FloatArray:
+        """Expected curvature of log phi in the log-nuisances of one row, shape (..., DD)."""
+        return np.zeros((*nuisance.shape[:-1], 0))
+
+    def dispersion(self, nuisance: Array) -> Array:
+        """The dispersion a, shape (...)."""
+        return np.ones(nuisance.shape[:-1])
+
+    @abstractmethod
+    def working(self, y: Array, eta: Array, out: Array) -> Array | None:
+        """Write the working residuals (..., C, B) to ``out``; the weights (..., CC, B), None for one."""
+
+    def nuisance_sums(self, weighted: Array, residuals: Array) -> FloatArray:
+        """Sums over rows that `update_nuisance` needs, shape (..., D).
+
+        From working residuals (..., C, B), and the same times memberships.
+        """
+        return np.zeros((*residuals.shape[:-2], 0))
+
+    def update_nuisance(self, nuisance: Array, mass: Array, sums: Array, step: Change, prior: Any) -> Array:
+        """The nuisances (..., D) that maximize the expected penalized log-likelihood given `nuisance_sums`.
+
+        ``step`` says how a step of the coefficients changes the sum of squared working residuals.
+        """
+        return nuisance
+
+    def start_nuisance(self, squares: FloatArray, mass: FloatArray, prior: Any) -> Array:
+        """Nuisances (n, D) of starting experts from their sums of squared distances to `start_predictor`."""
+        return np.zeros((len(mass), 0))
+
+    def expert_step(
+        self, gradient: FloatArray, curvature: FloatArray, step: Change, nuisance: FloatArray, prior: Any
+    ) -> ExpertStep:
+        """An EM step of one expert's nuisances after that of its coefficients.
+
+        Parameters
+        ----------
+        gradient, curvature : ndarray of shapes (D,) and (D, D)
+            Of the penalized log-likelihood in the log-nuisances, the latter of the complete data.
+        step : Change
+            Of the sum of squared residuals over the dispersion, by the coefficients' step.
+        nuisance : ndarray of shape (D,)
+        prior : Prior
+        """
+        return ExpertStep(np.zeros(0), 0.5 * float(step.falls - step.rises))
+
+    @abstractmethod
+    def mean(self, eta: Array, nuisance: Array) -> Array:
+        """E[y|x], shape (..., B)."""
+
+    @abstractmethod
+    def variance(self, eta: Array, nuisance: Array) -> Array:
+        """Var[y|x], shape (..., B)."""
+
+    @abstractmethod
+    def cdf(self, y: Array, eta: Array, nuisance: Array) -> Array:
+        """P(Y <= y), shape (..., B)."""
+
+    @abstractmethod
+    def quantile(self, probability: float, eta: Array, nuisance: Array) -> Array:
+        """The inverse of `cdf`, shape (..., B)."""
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator, eta: Array, nuisance: Array) -> Array:
+        """Draw y for rows with nuisances of their own: ``eta`` (C, n) and ``nuisance`` (n, D) give (n,)."""
+
+    @abstractmethod
+    def divergence(
+        self,
+        eta_from: Array,
+        nuisance_from: Array,
+        eta_to: Array,
+        nuisance_to: Array,
+        out: Array | None = None,
+    ) -> Array:
+        """KL(phi_from || phi_to), leading axes broadcast together, in ``out`` where it is given."""
+
+    def plan_moments(self, eta: Array, nuisance: Array, mass: Array, out: Array) -> Iterator[Array]:
+        """Mass times each moment of y that `barycentre` needs, in ``out`` (..., B) one after the other."""
+        np.multiply(mass, self.mean(eta, nuisance), out=out)
+        yield out
+
+    @abstractmethod
+    def barycentre(
+        self, design: FloatArray, mass: FloatArray, moments: FloatArray, coef: FloatArray, floor: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """The expert at the least divergence from what a plan sends to it.
+
+        Parameters
+        ----------
+        design : ndarray of shape (q, S)
+        mass : ndarray of shape (S,)
+        moments : ndarray of shape (n_plan_moments, S)
+            Sums over components of mass times their moments.
+        coef : ndarray of shape (C, q)
+            Where an iteration starts.
+        floor : ndarray of shape (D,)
+            Least nuisances.
+
+        Returns
+        -------
+        coef, nuisance : ndarray of shapes (C, q) and (D,)
+        """
+
+    def noise(self, nuisance: Array) -> Array:
+        """What a component adds to the mean squared working residual of an expert that it joins, (...)."""
+        return np.zeros(nuisance.shape[:-1])
+
+    def merging_loss(self, mass: FloatArray, squares: FloatArray) -> FloatArray:
+        """What experts made of merged components lose, up to terms that merging leaves alone, (n,).
+
+        With their ``mass`` and mean squared working residuals ``squares``, noise included.
+        """
+        return 0.5 * mass * squares
+
+    def nuisance_from(self, squares: Array) -> FloatArray:
+        """Nuisances (n, D) of experts with these mean squared working residuals."""
+        return np.zeros((*squares.shape, 0))
+
+    def from_moments(self, moments: Moments) -> MoEParameters | None:
+        """The single expert of all rows with these moments, where it follows from them alone."""
+        return None
+
+
+def weighted_regression(design: FloatArray, weight: FloatArray, moment: FloatArray) -> FloatArray:
+    """argmin_b sum_s (weight_s b'u_s - 2 moment_s) b'u_s, of minimum norm where it is not unique."""
+    gram = (design * weight) @ design.T
+    return np.asarray(np.linalg.lstsq(gram, design @ moment, rcond=1e-13)[0])

@@ -1,0 +1,1 @@
+"""The fit of one partition: starts, EM, Newton, search. Pure NumPy and SciPy."""

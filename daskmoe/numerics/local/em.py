@@ -1,0 +1,251 @@
+"""One EM pass over all rows, for several models at once.
+
+Pure NumPy, in the coordinates of `coordinates`. With responsibilities tau, gates pi, and working residuals
+r_k and weights w_k of the experts (`families.protocol`), the M-step needs sum tau_k w_k u u', sum tau_k r_k u
+and the family's own sums for expert k, and for one Newton step of the gating network sum (tau_k - pi_k) u and
+sum pi_k (1[k = l] - pi_l) u u'. Gram matrices only precondition steps, so they are formed in single
+precision; everything that decides where the optimum is (log-likelihood, gradients, residual sums) is
+accumulated in double precision. Shapes: R runs, K experts, C predictors, D nuisances, q = r + 1, B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskmoe.numerics.base.buffers import Buffers
+from daskmoe.numerics.base.linalg import solve
+from daskmoe.numerics.base.observations import Block
+from daskmoe.numerics.base.packed import GramSums, packed_rows, packed_size, unpack
+from daskmoe.numerics.families import Family
+from daskmoe.numerics.families.protocol import Change
+from daskmoe.numerics.likelihood.e_step import EStep, Runs
+from daskmoe.numerics.likelihood.priors import Prior
+
+Array = NDArray[np.floating[Any]]
+
+# Of the mean curvature: Gram matrices in single precision can be so far from definite.
+_RIDGE = 1e-7
+
+
+class EMStatistics(NamedTuple):
+    """Sums over rows at given parameters.
+
+    Attributes
+    ----------
+    log_likelihood : ndarray of shape (R,)
+    mass : ndarray of shape (R, K)
+        Sum of tau_k.
+    nuisance : ndarray of shape (R, K, D)
+        The family's own sums.
+    expert_moment, gate_gradient : ndarray of shapes (R, K, C, q) and (R, K, q)
+        Sums of tau_k r_k u and of (tau_k - pi_k) u.
+    expert_gram : ndarray of shape (R, K, C q, C q)
+        Sum of tau_k w_k u u'.
+    gate_information : ndarray of shape (R, K - 1, K - 1, q, q)
+        Sum of pi_k (1[k = l] - pi_l) u u'.
+    """
+
+    log_likelihood: Array
+    mass: Array
+    nuisance: Array
+    expert_moment: Array
+    gate_gradient: Array
+    expert_gram: Array
+    gate_information: Array
+
+
+# What overflows at a wild trial step falls, and is not taken.
+@np.errstate(over="ignore", invalid="ignore")
+def em_statistics(runs: Runs, blocks: Iterable[Block], family: Family) -> EMStatistics:
+    """All statistics of one EM pass over ``blocks``."""
+    n_runs, n_experts, n_predictors, q = runs.coef.shape
+    n_linear, n_own = n_experts * n_predictors, n_experts * packed_size(n_predictors)
+    n_weights = n_own + packed_size(n_experts - 1)
+    grams = GramSums(q, n_runs * n_weights)
+    linear = np.zeros((n_runs, n_linear + n_experts, q))
+    log_likelihood, mass = np.zeros(n_runs), np.zeros((n_runs, n_experts))
+    sums = np.zeros(runs.nuisance.shape)
+    e_step, buffers = EStep(runs, family), Buffers()
+    for block in blocks:
+        state, width = e_step(block), block.response.size
+        tau, gates = state.responsibilities, state.gates
+        gradient = buffers.get("gradient", (n_runs, n_linear + n_experts, width))
+        np.subtract(tau, gates, out=gradient[:, n_linear:])
+        if block.weight is None:
+            log_likelihood += state.log_density.sum(axis=1)
+        else:
+            tau = np.multiply(tau, block.weight, out=buffers.get("tau", tau.shape))
+            gradient[:, n_linear:] *= block.weight
+            log_likelihood += state.log_density @ block.weight
+        residuals = buffers.get("residuals", state.eta.shape)
+        own_weight = family.working(block.response, state.eta, residuals)
+        weighted = gradient[:, :n_linear].reshape(residuals.shape)
+        np.multiply(tau[:, :, None], residuals, out=weighted)
+        mass += tau.sum(axis=2)
+        sums += family.nuisance_sums(weighted, residuals)
+        linear += (gradient.reshape(-1, width) @ block.design.T).reshape(linear.shape)
+        weights = grams.empty_weights(width)
+        runs_weights = weights[: n_runs * n_weights].reshape(n_runs, n_weights, width)
+        _own_weights(tau, own_weight, n_predictors, runs_weights[:, :n_own])
+        _gate_weights(gates, block.weight, runs_weights[:, n_own:])
+        grams.add(block.design, weights)
+    matrices = unpack(grams.packed).reshape(n_runs, n_weights, q, q)
+    return EMStatistics(
+        log_likelihood,
+        mass,
+        sums,
+        linear[:, :n_linear].reshape(runs.coef.shape),
+        linear[:, n_linear:],
+        _expert_grams(matrices[:, :n_own], n_experts, n_predictors),
+        _gate_blocks(matrices[:, n_own:], n_experts),
+    )
+
+
+def _own_weights(tau: Array, weight: Array | None, n_predictors: int, out: Array) -> None:
+    """Row weights of the experts' Gram matrices: tau_k w_k for every pair of predictors."""
+    pairs = out.reshape(*tau.shape[:2], packed_size(n_predictors), tau.shape[2])
+    if weight is not None:
+        np.multiply(tau[:, :, None], weight, out=pairs, casting="same_kind")
+        return
+    if n_predictors > 1:
+        pairs[:] = 0.0
+    for row in packed_rows(n_predictors):
+        pairs[:, :, row.start] = tau
+
+
+def _gate_weights(gates: Array, weight: Array | None, out: Array) -> None:
+    """Row weights of the gates' information, negated: pi_k (pi_l - 1[k = l]) for k <= l < K - 1."""
+    n_experts = gates.shape[1]
+    free = gates[:, :-1].astype(np.float32)
+    weighted = free if weight is None else free * weight.astype(np.float32)
+    start = 0
+    for k in range(n_experts - 1):
+        stop = start + n_experts - 1 - k
+        np.multiply(free[:, k : k + 1], weighted[:, k:], out=out[:, start:stop])
+        out[:, start] -= weighted[:, k]
+        start = stop
+
+
+def _expert_grams(pairs: Array, n_experts: int, n_predictors: int) -> Array:
+    """(R, K, C q, C q) Gram matrices from the blocks (R, K CC, q, q) of pairs of predictors."""
+    n_runs, q = len(pairs), pairs.shape[-1]
+    if n_predictors == 1:
+        return pairs
+    blocks = pairs.reshape(n_runs, n_experts, -1, q, q)
+    out = np.empty((n_runs, n_experts, n_predictors, q, n_predictors, q), dtype=pairs.dtype)
+    for pair, (row, column) in enumerate(zip(*np.triu_indices(n_predictors), strict=True)):
+        out[:, :, row, :, column] = out[:, :, column, :, row] = blocks[:, :, pair]
+    return out.reshape(n_runs, n_experts, n_predictors * q, n_predictors * q)
+
+
+def _gate_blocks(pairs: Array, n_experts: int) -> Array:
+    """(R, K - 1, K - 1, q, q) information from the negated packed pairs (R, K (K - 1) / 2, q, q)."""
+    free = n_experts - 1
+    out = np.empty((pairs.shape[0], free, free, *pairs.shape[2:]), dtype=pairs.dtype)
+    for pair, (row, column) in enumerate(zip(*np.triu_indices(free), strict=True)):
+        np.negative(pairs[:, pair], out=out[:, row, column])
+        if row != column:
+            out[:, column, row] = out[:, row, column]
+    return out
+
+
+def m_step(runs: Runs, statistics: EMStatistics, prior: Prior, damping: Array, family: Family) -> Runs:
+    """Maximize the expected penalized complete-data log-likelihood from the statistics of one pass.
+
+    Coefficients take one (reweighted) least-squares step, exact where working weights are one; then the
+    nuisances, given it. The gating network takes one Newton step whose information is multiplied by
+    ``1 + damping`` (R,).
+    """
+    n_runs, n_experts, n_predictors, _ = runs.coef.shape
+    dispersion = family.dispersion(runs.nuisance)[..., None]
+    gram, shape = statistics.expert_gram, (n_runs, n_experts, -1)
+    moment = statistics.expert_moment.reshape(shape)
+    step = solve(
+        gram / dispersion[..., None] + prior.coef_hessian(n_predictors),
+        moment / dispersion - prior.coef_gradient(runs.coef).reshape(shape),
+        _RIDGE,
+    )
+    change = Change(np.sum(step * (2 * moment), axis=-1), np.einsum("rki,rkij,rkj->rk", step, gram, step))
+    return Runs(
+        runs.gate + _gate_step(runs, statistics, prior, damping),
+        runs.coef + step.reshape(runs.coef.shape),
+        family.update_nuisance(runs.nuisance, statistics.mass, statistics.nuisance, change, prior),
+    )
+
+
+def _gate_step(runs: Runs, statistics: EMStatistics, prior: Prior, damping: Array) -> Array:
+    n_runs, n_experts, q = runs.gate.shape
+    out = np.zeros_like(runs.gate)
+    if n_experts == 1:
+        return out
+    size = (n_experts - 1) * q
+    information = statistics.gate_information.astype(np.float64)
+    information *= (1.0 + damping)[:, None, None, None, None]
+    information += prior.gate_hessian(n_experts)
+    gradient = (statistics.gate_gradient - prior.gate_gradient(runs.gate))[:, :-1]
+    matrix = information.transpose(0, 1, 3, 2, 4).reshape(n_runs, size, size)
+    step = solve(matrix, gradient.reshape(n_runs, size), _RIDGE)
+    out[:, :-1] = step.reshape(n_runs, n_experts - 1, q)
+    return out
+
+
+class EMState(NamedTuple):
+    """What the next pass needs of R runs: ``objective`` and ``damping`` have shape (R,)."""
+
+    runs: Runs
+    statistics: EMStatistics
+    objective: Array
+    damping: Array
+
+    def take(self, index: NDArray[np.intp] | slice) -> EMState:
+        """Some of the runs."""
+        statistics = EMStatistics(*(array[index] for array in self.statistics))
+        return EMState(self.runs.take(index), statistics, self.objective[index], self.damping[index])
+
+
+def start_em(runs: Runs, blocks: list[Block], prior: Prior, family: Family) -> EMState:
+    """The state at given models: one pass."""
+    statistics = em_statistics(runs, blocks, family)
+    objective = statistics.log_likelihood - prior.penalty(*runs)
+    return EMState(runs, statistics, objective, np.zeros(len(objective)))
+
+
+def em(state: EMState, blocks: list[Block], prior: Prior, passes: int, family: Family) -> EMState:
+    """``passes`` safeguarded EM passes for all runs.
+
+    A run whose objective would fall goes back and repeats its gate step with more damping.
+    """
+    for _ in range(passes):
+        runs, damping = state.runs, state.damping
+        trial = m_step(runs, state.statistics, prior, damping, family)
+        # Falls under damped gates mean that an expert's Gram matrix lacks digits: shorten the whole step.
+        share = np.minimum(1.0, 2.0 / (1.0 + damping))
+        trial = Runs(*(a + _along_runs(share, b) * (b - a) for a, b in zip(runs, trial, strict=True)))
+        after = start_em(trial, blocks, prior, family)
+        rises = after.objective >= state.objective
+        damping = np.where(rises, damping / 4, np.maximum(4 * damping, 1.0))
+        state = (after if rises.all() else _choose(rises, after, state))._replace(damping=damping)
+    return state
+
+
+def _choose(rises: NDArray[np.bool_], new: EMState, old: EMState) -> EMState:
+    """The new runs where they rise, the old ones elsewhere."""
+
+    def choose(first: Array, second: Array) -> Array:
+        return np.where(_along_runs(rises, first), first, second)
+
+    return EMState(
+        Runs(*map(choose, new.runs, old.runs)),
+        EMStatistics(*map(choose, new.statistics, old.statistics)),
+        choose(new.objective, old.objective),
+        old.damping,
+    )
+
+
+def _along_runs(values: NDArray[Any], like: Array) -> NDArray[Any]:
+    """One value a run, to be broadcast against ``like``."""
+    return values.reshape(-1, *(1,) * (like.ndim - 1))

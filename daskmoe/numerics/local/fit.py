@@ -1,0 +1,104 @@
+"""The local estimator: the penalized maximum-likelihood mixture of experts of one partition.
+
+Pure NumPy. `search` finds the optimum in whitened coordinates (`coordinates`) with weak priors (`priors`); a
+single expert is weighted least squares.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from daskmoe.numerics.base.coordinates import coordinates_from
+from daskmoe.numerics.base.observations import Observations, moments
+from daskmoe.numerics.base.parameters import LocalEstimate, MoEParameters, Moments, canonical_indices
+from daskmoe.numerics.base.policies import LocalFit
+from daskmoe.numerics.families import get_family
+from daskmoe.numerics.families.protocol import Change
+from daskmoe.numerics.likelihood.e_step import Runs
+from daskmoe.numerics.likelihood.priors import prior_from
+from daskmoe.numerics.local.em import em_statistics, m_step
+from daskmoe.numerics.local.newton import NewtonResult
+from daskmoe.numerics.local.problem import Problem
+from daskmoe.numerics.local.search import Candidate, polish, search
+
+
+def fit_local_estimate(
+    rows: Observations,
+    options: LocalFit,
+    rng: np.random.Generator,
+    row_moments: Moments | None = None,
+) -> LocalEstimate:
+    """Fit one partition.
+
+    Parameters
+    ----------
+    rows : Observations
+        n rows, n > 0; finite values, weights not negative with a positive sum.
+    options : LocalFit
+    rng : numpy.random.Generator
+        Draws subsamples and starts.
+    row_moments : Moments, optional
+        Moments of ``rows`` where they are known already.
+
+    Returns
+    -------
+    LocalEstimate
+        ``log_likelihood`` is the plain one, ``objective`` the maximized penalized one (see `priors`).
+    """
+    began = time.perf_counter()
+    family = get_family(options.family)
+    known = moments(rows) if row_moments is None else row_moments
+    coordinates = coordinates_from(known, family.scaling(known))
+    prior = prior_from(known, coordinates, options.n_experts, family)
+    problem = Problem(rows, coordinates, prior, family)
+    if options.n_experts == 1:
+        result, starts = _single_expert(problem, options), np.empty(0)
+    else:
+        result, starts = search(problem, options, rng)
+    offset = known.weight * coordinates.log_jacobian
+    objective = result.objective - offset
+    parameters = coordinates.to_data(result.parameters)
+    order = canonical_indices(parameters)
+    mass = np.array([known.weight]) if result.statistics is None else result.statistics.mass
+    assert mass is not None
+    return LocalEstimate(
+        parameters=parameters.take(order),
+        rows=rows.n_rows,
+        dropped_rows=0,
+        weight=known.weight,
+        log_likelihood=objective + float(prior.penalty(*result.parameters)),
+        objective=objective,
+        passes=result.passes,
+        converged=result.converged,
+        start_log_likelihoods=starts - coordinates.log_jacobian,
+        expert_weights=mass[order],
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _single_expert(problem: Problem, options: LocalFit) -> NewtonResult:
+    """K = 1: maximum likelihood without a search.
+
+    Least squares, minimum-norm in whitened coordinates, where the family's M-step is exact; Newton goes on
+    from there where it is not.
+    """
+    family, q = problem.family, problem.coordinates.size
+    coef = np.zeros((1, 1, family.n_predictors, q))
+    fitted = Runs(np.zeros((1, 1, q)), coef, np.ones((1, 1, family.n_nuisances)))
+    # A solve removes what the rounding of the single-precision Gram matrix has left in the one before.
+    for _ in range(3):
+        before = fitted
+        statistics = em_statistics(before, problem.rows.blocks(problem.coordinates), family)
+        fitted = m_step(before, statistics, problem.prior, np.zeros(1), family)
+    # These sums are at the coefficients before the last solve, which moved them by rounding only.
+    nothing = Change(np.zeros((1, 1)), np.zeros((1, 1)))
+    nuisance = family.update_nuisance(
+        before.nuisance, statistics.mass, statistics.nuisance, nothing, problem.prior
+    )
+    parameters = MoEParameters(fitted.gate[0], fitted.coef[0], nuisance[0])
+    if family.exact_m_step:
+        return NewtonResult(parameters, problem.objective(parameters), 4, True)
+    start = Candidate(parameters)
+    return polish(problem, [start], options.tolerance, options.max_passes)[0]

@@ -1,0 +1,50 @@
+"""What the optimizers maximize: the penalized log-likelihood of some rows. Pure NumPy."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskmoe.numerics.base.coordinates import Coordinates
+from daskmoe.numerics.base.observations import Observations
+from daskmoe.numerics.base.parameters import MoEParameters
+from daskmoe.numerics.families import Family
+from daskmoe.numerics.likelihood.priors import Prior
+from daskmoe.numerics.likelihood.statistics import (
+    LikelihoodStatistics,
+    likelihood_statistics,
+    log_likelihood_of,
+    penalized,
+)
+
+
+class Problem(NamedTuple):
+    """Rows, the coordinates they are fitted in, the prior, and the experts' family."""
+
+    rows: Observations
+    coordinates: Coordinates
+    prior: Prior
+    family: Family
+
+    def statistics(self, parameters: MoEParameters) -> LikelihoodStatistics:
+        """Penalized log-likelihood with derivatives, one pass."""
+        blocks = self.rows.blocks(self.coordinates)
+        raw = likelihood_statistics(parameters, blocks, self.family, precision=np.float32)
+        return penalized(raw, parameters, self.prior)
+
+    def slope(self, parameters: MoEParameters) -> LikelihoodStatistics:
+        """The same without the matrices, a quarter of the work."""
+        blocks = self.rows.blocks(self.coordinates)
+        raw = likelihood_statistics(parameters, blocks, self.family, second_order=False)
+        return penalized(raw, parameters, self.prior)
+
+    def objective(self, parameters: MoEParameters) -> float:
+        """Penalized log-likelihood alone."""
+        value = log_likelihood_of(parameters, self.rows.blocks(self.coordinates), self.family)
+        return value - float(self.prior.penalty(*parameters))
+
+    def subsample(self, index: NDArray[np.intp]) -> Problem:
+        """The same problem on some of the rows."""
+        return self._replace(rows=self.rows.take(index))

@@ -1,0 +1,299 @@
+"""What a caller may ask for: every option of `fit` once, with its check, its help and where it goes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import partial
+from numbers import Integral
+from typing import Any, Literal, NamedTuple, Self, get_args
+
+import numpy as np
+import xarray as xr
+
+from daskmoe.errors import InvalidOptionError
+from daskmoe.numerics.base.policies import LocalFit
+from daskmoe.numerics.combine.registry import AGGREGATORS
+from daskmoe.numerics.families import get_family
+
+# The registry of `numerics.combine`, spelled out for type checkers.
+Method = Literal["reduction", "whole", "greedy", "weighted", "middle", "aligned"]
+Aggregation = Literal["auto", Method]
+# What may leave a partition for the support.
+Support = Literal["labelled", "features", "synthetic"]
+OnError = Literal["raise", "skip"]
+Rounds = int | Literal["converged"]
+RandomState = None | int | np.random.SeedSequence | np.random.Generator
+
+METHODS: tuple[str, ...] = get_args(Method)
+AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
+SUPPORTS: tuple[str, ...] = get_args(Support)
+ON_ERROR: tuple[str, ...] = get_args(OnError)
+
+
+def check_integer(name: str, value: Any, minimum: int) -> int:
+    """``value`` as an int of at least ``minimum``; `InvalidOptionError` names the option otherwise."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
+        raise InvalidOptionError(f"{name}: expected an integer of at least {minimum}, got {value!r}.")
+    return int(value)
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """``value`` if it is one of ``choices``; `InvalidOptionError` lists them otherwise."""
+    if value not in choices:
+        raise InvalidOptionError(f"{name}: expected one of {list(choices)}, got {value!r}.")
+    return str(value)
+
+
+def check_rounds(name: str, value: Any, minimum: int) -> Rounds:
+    """``value`` as a number of rounds or ``"converged"``; `InvalidOptionError` for anything else."""
+    if isinstance(value, str) and value != "converged":
+        raise InvalidOptionError(f"{name}: expected a number of rounds or 'converged', got {value!r}.")
+    return "converged" if value == "converged" else check_integer(name, value, minimum)
+
+
+def entropy_of(random_state: RandomState) -> int:
+    """One integer that all draws follow from; fresh where ``random_state`` is None."""
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**63))
+    if isinstance(random_state, np.random.SeedSequence):
+        return int.from_bytes(random_state.generate_state(4).tobytes(), "little")
+    if random_state is not None:
+        return check_integer("random_state", random_state, 0)
+    return int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
+
+
+class AtLeast(NamedTuple):
+    """The check of an integer; None passes where it is the default."""
+
+    minimum: int
+    optional: bool = False
+
+    def __call__(self, name: str, value: Any) -> int | None:
+        """The value as an int that JSON can hold, of whatever kind of integer it is."""
+        return None if value is None and self.optional else check_integer(name, value, self.minimum)
+
+
+class OneOf(NamedTuple):
+    """The check of a word."""
+
+    choices: tuple[str, ...]
+
+    def __call__(self, name: str, value: Any) -> str:
+        """The word itself."""
+        return check_choice(name, value, self.choices)
+
+
+def _any(name: str, value: Any) -> Any:
+    return value
+
+
+def _feature_names(name: str, value: Any) -> Any:
+    if isinstance(value, xr.DataArray | xr.Variable | xr.Dataset):
+        got = type(value).__name__
+        raise InvalidOptionError(f"{name}: expected names of variables, got an xarray {got}.")
+    return value
+
+
+def _family(name: str, value: Any) -> Any:
+    get_family(value)
+    return value
+
+
+def _support(name: str, value: Any) -> Any:
+    if isinstance(value, str) and value not in SUPPORTS and "://" not in value and not os.path.exists(value):
+        raise InvalidOptionError(
+            f"{name}: expected one of {list(SUPPORTS)}, a dataset or the path of a Zarr store, got {value!r}."
+        )
+    return value
+
+
+def _folder(name: str, value: Any) -> str | None:
+    """An absolute path, as tasks run in folders of their own."""
+    if value is None:
+        return None
+    path: str = os.fspath(value)
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise InvalidOptionError(f"{name}: expected a folder, got the file {path!r}.")
+    return os.path.abspath(path)
+
+
+def _number_or_text(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def _listed(text: str) -> list[str] | None:
+    return text.split(",") if text else None
+
+
+def _word_or_given(value: Any) -> str:
+    return value if isinstance(value, str) and value in SUPPORTS else "given"
+
+
+class Flag(NamedTuple):
+    """An option on the command line, where its name and its check do not say it all."""
+
+    # Empty for the option's own.
+    name: str = ""
+    metavar: str = ""
+    parse: Callable[[str], Any] = str
+    # What happens without it, where the default is None.
+    default: str = ""
+
+
+class Option(NamedTuple):
+    """What is known of an option beside its type and default."""
+
+    help: str
+    # From name and value to the value that the field holds; `InvalidOptionError` for one it cannot have.
+    check: Callable[[str, Any], Any] = _any
+    # Whether tasks see it. What they see names them and their checkpoints, so that the result of one value
+    # is never taken for that of another.
+    token: bool = True
+    # Whether a model remembers it, or as what; JSON can hold it.
+    record: bool | Callable[[Any], Any] = True
+    # None keeps it off the command line.
+    flag: Flag | None = Flag()
+    # Whether it is about joining local fits, and says nothing of a fit to all rows at once.
+    joins: bool = False
+
+
+def option(default: Any, help: str, **known: Any) -> Any:
+    """A field that is an option: its default, MISSING for none, and what makes its `Option`."""
+    return field(default=default, metadata={"option": Option(help, **known)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """The options of `fit`, checked; `fit` says at length what they mean.
+
+    Fields are as checked: integers are plain, ``n_local_experts`` is a number, ``random_state`` is the one
+    that all draws follow from, ``checkpoint`` is an absolute path.
+
+    Raises
+    ------
+    InvalidOptionError
+        If an option has a value that it cannot have, or two do not go together.
+    """
+
+    features: str | Sequence[str] | None = option(
+        None,
+        "Variables to predict from.",
+        check=_feature_names,
+        token=False,
+        record=False,
+        flag=Flag(metavar="A,B,...", parse=_listed, default="all that fit"),
+    )
+    n_experts: int = option(MISSING, "Experts of the model.", check=AtLeast(1), token=False)
+    family: str = option("gaussian", "Density of the experts.", check=_family, record=False)
+    partitions: int | str | None = option(
+        None,
+        "Number of row ranges, or a coordinate with one partition a value.",
+        token=False,
+        flag=Flag(metavar="NUMBER|NAME", parse=_number_or_text, default="the target's chunks"),
+    )
+    aggregation: Aggregation = option(
+        "auto", "Estimator of the model.", check=OneOf(AGGREGATIONS), token=False, joins=True
+    )
+    support: Support | str | os.PathLike[str] | xr.Dataset = option(
+        "labelled",
+        "What may leave a partition: rows with responses, rows of features, none; or a store of such rows.",
+        check=_support,
+        token=False,
+        record=_word_or_given,
+        flag=Flag(metavar="labelled|features|synthetic|STORE"),
+        joins=True,
+    )
+    support_size: int = option(2000, "Rows of the support sample.", check=AtLeast(1))
+    n_local_experts: int | None = option(
+        None, "Experts of local fits.", check=AtLeast(1, True), flag=Flag(default="as the model"), joins=True
+    )
+    refine: Rounds = option(
+        0,
+        "Most rounds of refinement over all partitions, or as many as it takes.",
+        check=partial(check_rounds, minimum=0),
+        token=False,
+        flag=Flag(metavar="ROUNDS|converged", parse=_number_or_text),
+        joins=True,
+    )
+    random_state: RandomState = option(
+        None, "Seed of all randomness.", record=str, flag=Flag("seed", "INTEGER", int)
+    )
+    checkpoint: str | os.PathLike[str] | None = option(
+        None,
+        "Folder that keeps finished local fits.",
+        check=_folder,
+        token=False,
+        record=False,
+        flag=Flag(metavar="PATH"),
+    )
+    on_error: OnError = option("raise", "What bad rows and partitions do.", check=OneOf(ON_ERROR))
+    sample_weight: str | None = option(
+        None,
+        "Variable of row weights, which count as repeated rows.",
+        token=False,
+        record=False,
+        flag=Flag(metavar="NAME"),
+    )
+    n_init: int = option(12, "Starts of a local fit.", check=AtLeast(1))
+    start_rows: int = option(2000, "Rows that the starts race on.", check=AtLeast(10))
+
+    def __post_init__(self) -> None:
+        for name, known in self.known().items():
+            self._set(name, known.check(name, getattr(self, name)))
+        if self.n_local_experts is None:
+            self._set("n_local_experts", self.n_experts)
+        # A rerun could not repeat a fresh one and would find no checkpoint.
+        kept = self.random_state is None and self.checkpoint is not None
+        self._set("random_state", entropy_of(0 if kept else self.random_state))
+        if self.start_rows < self.local.n_experts:
+            raise InvalidOptionError(
+                f"start_rows: expected at least the {self.local.n_experts} experts, got {self.start_rows}."
+            )
+        if self.refine and self.aggregation != "auto" and AGGREGATORS[self.aggregation].nested:
+            raise InvalidOptionError(
+                f"refine: expected 0 with aggregation={self.aggregation!r}, whose gates are nested."
+            )
+
+    @classmethod
+    def known(cls) -> Mapping[str, Option]:
+        """Every option by name."""
+        return {each.name: each.metadata["option"] for each in fields(cls)}
+
+    def _set(self, name: str, value: Any) -> None:
+        # A frozen dataclass has no other way to hold a value as checked.
+        object.__setattr__(self, name, value)
+
+    @property
+    def local(self) -> LocalFit:
+        """How one partition is fitted."""
+        size = self.n_experts if self.n_local_experts is None else self.n_local_experts
+        return LocalFit(n_experts=size, family=self.family, n_init=self.n_init, start_rows=self.start_rows)
+
+    @property
+    def seed(self) -> int:
+        """The integer that all draws follow from."""
+        assert isinstance(self.random_state, int)
+        return self.random_state
+
+    @property
+    def most_rounds(self) -> int | None:
+        """Most rounds of refinement; None for as many as it takes."""
+        return None if self.refine == "converged" else self.refine
+
+    def in_tasks(self) -> Self:
+        """What tasks see, and so what names them: the other options at their defaults."""
+        unseen = [each for each in fields(self) if not each.metadata["option"].token]
+        defaults: dict[str, Any] = {each.name: each.default for each in unseen}
+        # The one without a default.
+        return replace(self, **(defaults | {"n_experts": self.local.n_experts}))
+
+    def recorded(self) -> dict[str, Any]:
+        """What a model remembers; JSON can hold it."""
+        out = {}
+        for name, known in self.known().items():
+            if known.record:
+                value = getattr(self, name)
+                out[name] = known.record(value) if callable(known.record) else value
+        return out

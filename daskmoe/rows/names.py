@@ -1,0 +1,68 @@
+"""Names of the dimensions, variables and attributes of a model, in memory and saved, and their version."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+SCHEMA_VERSION: Final = 1
+
+EXPERT: Final = "expert"
+FEATURE: Final = "feature"
+PARTITION: Final = "partition"
+LOCAL_EXPERT: Final = "local_expert"
+
+GATE_INTERCEPT: Final = "gate_intercept"
+GATE_COEF: Final = "gate_coef"
+INTERCEPT: Final = "intercept"
+COEF: Final = "coef"
+
+# Only in a weighted average, whose experts belong to groups with a gating network each.
+GROUP: Final = "group"
+GROUP_WEIGHT: Final = "group_weight"
+
+# Variables that every model has -> whether they have the feature dimension after the expert dimension. The
+# family adds its own.
+PARAMETERS: Final[dict[str, bool]] = {
+    GATE_INTERCEPT: False,
+    GATE_COEF: True,
+    INTERCEPT: False,
+    COEF: True,
+}
+
+BOUND: Final = "bound"
+LOWER: Final = "lower"
+UPPER: Final = "upper"
+
+# Of the diagnostics of a fit, by partition.
+OUTCOME: Final = "outcome"
+STATUS: Final = "status"
+
+
+class Outcome(StrEnum):
+    """How a partition ended, as the diagnostics have it.
+
+    A local fit is done or did not converge in its passes. From a shared start a partition takes a few passes
+    only: one that is out of them is expanded where it stands, and the sum of all is the better for it.
+    """
+
+    FITTED = "fitted"
+    NOT_CONVERGED = "not converged"
+    OUT_OF_PASSES = "out of passes"
+    LEFT_OUT = "left out"
+
+
+# Parts of a saved model other than the parameters: their names carry the part's name and a dot in front, so
+# that a model is one flat dataset, which every format can hold.
+DIAGNOSTICS: Final = "diagnostics"
+LOCAL_ESTIMATES: Final = "local_estimates"
+PARTS: Final = (DIAGNOSTICS, LOCAL_ESTIMATES)
+PART_SEPARATOR: Final = "."
+
+ATTR_SCHEMA_VERSION: Final = "daskmoe_schema"
+ATTR_VERSION: Final = "daskmoe_version"
+ATTR_CREATED: Final = "created"
+ATTR_FAMILY: Final = "family"
+ATTR_ROWS: Final = "rows"
+ATTR_OPTIONS: Final = "options"
+ATTR_WEIGHT: Final = "weight"

@@ -1,0 +1,236 @@
+"""Rounds: the sums of partitions are those of all rows, and the steps made from them climb from anywhere."""
+
+from __future__ import annotations
+
+import itertools
+from functools import reduce
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+from daskmoe.numerics.base.coordinates import Coordinates
+from daskmoe.numerics.base.layout import Layout
+from daskmoe.numerics.base.observations import Observations, moments
+from daskmoe.numerics.base.parameters import MoEParameters
+from daskmoe.numerics.combine.refinement import (
+    RefinementState,
+    RoundInfo,
+    _saddle_free_step,
+    add_statistics,
+    advance,
+    first_state,
+    round_statistics,
+    unpack_statistics,
+)
+from daskmoe.numerics.likelihood.priors import Prior, prior_from
+from daskmoe.numerics.likelihood.statistics import likelihood_statistics, log_likelihood_of, penalized
+from daskmoe.numerics.local.newton import NewtonState, damped_step
+from daskmoe.numerics.predictive.designs import draw_design, sample_rows
+from numerics.oracles import GAUSSIAN, coordinates_of, gaussian_model, random_model, random_rows
+
+
+def setting(rows: Observations, n_experts: int) -> tuple[Coordinates, Prior]:
+    known = moments(rows)
+    coordinates = coordinates_of(known)
+    return coordinates, prior_from(known, coordinates, n_experts, GAUSSIAN)
+
+
+def simulated(n_rows: int, n_experts: int, seed: int) -> tuple[Observations, MoEParameters]:
+    rng = np.random.default_rng(seed)
+    design = draw_design("overlap", 3, n_experts, rng)
+    return Observations(*sample_rows(design, n_rows, rng)), design.parameters
+
+
+def ascend(
+    rows: Observations, start: MoEParameters, most: int = 60
+) -> tuple[RefinementState, list[RoundInfo]]:
+    coordinates, prior = setting(rows, start.n_experts)
+    state, infos = first_state(start, coordinates), []
+    while len(infos) < most and not state.stopped:
+        trial = coordinates.to_data(state.trial)
+        state, info = advance(state, round_statistics(rows, trial, coordinates, GAUSSIAN), prior, GAUSSIAN)
+        infos.append(info)
+    return state, infos
+
+
+def objective_of(rows: Observations, state: RefinementState) -> float:
+    """The penalized log-likelihood by a plain E-step."""
+    assert state.accepted is not None
+    inner = state.accepted.parameters
+    return objective_at(rows, inner, *setting(rows, inner.n_experts))
+
+
+def objective_at(rows: Observations, inner: MoEParameters, coordinates: Coordinates, prior: Prior) -> float:
+    return log_likelihood_of(inner, rows.blocks(coordinates), GAUSSIAN) - float(prior.penalty(*inner))
+
+
+# The statistics of a round.
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    st.integers(1, 3),
+    st.integers(0, 3),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_sums_of_partitions_are_those_of_all_rows(
+    sizes: list[int], n_experts: int, p: int, weighted: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows = random_rows(rng, sum(sizes), p, weighted=weighted)
+    model = random_model(rng, n_experts, p)
+    coordinates, _ = setting(rows, n_experts)
+    stops = np.cumsum(sizes)
+    parts = [rows.take(np.arange(stop - size, stop)) for size, stop in zip(sizes, stops, strict=True)]
+    packed = reduce(add_statistics, [round_statistics(part, model, coordinates, GAUSSIAN) for part in parts])
+    found = unpack_statistics(packed, Layout.of(coordinates.from_data(model)))
+    expected = likelihood_statistics(coordinates.from_data(model), rows.blocks(coordinates), GAUSSIAN)
+    scale = np.abs(expected.complete).max() + 1.0
+    assert found.value == pytest.approx(expected.value, rel=1e-10)
+    assert found.weight == pytest.approx(expected.weight, rel=1e-13)
+    np.testing.assert_allclose(found.gradient, expected.gradient, rtol=0, atol=1e-9 * scale)
+    # Products are in single precision.
+    for name in ("information", "complete"):
+        a, b = getattr(found, name), getattr(expected, name)
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * max(np.abs(b).max(), scale))
+        np.testing.assert_array_equal(a, a.T)
+
+
+@pytest.mark.parametrize("q", range(1, 31))
+@pytest.mark.parametrize("n_experts", range(2, 7))
+def test_a_partition_sends_fewer_than_p_plus_one_squared_numbers(n_experts: int, q: int) -> None:
+    rng = np.random.default_rng(0)
+    rows, model = random_rows(rng, 40, q - 1), random_model(rng, n_experts, q - 1)
+    coordinates, _ = setting(rows, n_experts)
+    assert coordinates.size == q
+    packed = round_statistics(rows, model, coordinates, GAUSSIAN)
+    free = (2 * n_experts - 1) * q + n_experts
+    assert len(packed.gradient) == free
+    assert sum(np.size(part) for part in packed if part is not None) < (free + 1) ** 2
+    # Score products are in single precision, so that a round with them sends no more than that in bytes.
+    more = round_statistics(rows, model, coordinates, GAUSSIAN, scores=True)
+    assert sum(np.asarray(part).nbytes for part in more if part is not None) < 8 * (free + 1) ** 2
+
+
+# The steps.
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_from_random_models_the_objective_rises_to_a_maximum(seed: int) -> None:
+    rows, _ = simulated(3_000, 3, 1)
+    state, infos = ascend(rows, random_model(np.random.default_rng(seed), 3, 3))
+    kept = [info.objective for info in infos if info.accepted]
+    assert infos[0].accepted
+    assert all(b >= a for a, b in itertools.pairwise(kept))
+    assert state.converged
+    assert state.accepted is not None
+    assert objective_of(rows, state) == pytest.approx(state.accepted.statistics.value, rel=1e-10)
+    _, gradient, information, *_ = state.accepted.statistics
+    assert np.linalg.eigvalsh(information)[0] > 0
+    assert gradient @ np.linalg.solve(information, gradient) < 2e-4
+
+
+def test_a_step_free_of_saddles_is_newtons_where_the_objective_is_concave() -> None:
+    rows, truth = simulated(3_000, 3, 1)
+    coordinates, prior = setting(rows, 3)
+    inner = coordinates.from_data(truth)
+    raw = unpack_statistics(round_statistics(rows, truth, coordinates, GAUSSIAN), Layout.of(inner))
+    state = NewtonState(inner, penalized(raw, inner, prior), 0.0)
+    step, predicted = _saddle_free_step(state, 1e-6)
+    newton, gain, damping = damped_step(state)
+    assert damping == 0.0
+    np.testing.assert_allclose(step, newton, rtol=1e-5, atol=1e-7)
+    assert predicted == pytest.approx(gain, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_step_free_of_saddles_ascends_where_the_objective_is_not_concave(seed: int) -> None:
+    rows, _ = simulated(3_000, 3, 1)
+    coordinates, prior = setting(rows, 3)
+    model = random_model(np.random.default_rng(seed), 3, 3)
+    inner = coordinates.from_data(model)
+    raw = unpack_statistics(round_statistics(rows, model, coordinates, GAUSSIAN), Layout.of(inner))
+    statistics = penalized(raw, inner, prior)
+    assert np.linalg.eigvalsh(statistics.information)[0] < 0
+    step, predicted = _saddle_free_step(NewtonState(inner, statistics, 0.0), 0.03)
+    assert predicted > 0
+    assert statistics.gradient @ step > 0
+    small = 1e-4 / max(1.0, float(np.abs(step).max()))
+    moved = Layout.of(inner).shift(inner, small * step)
+    assert objective_at(rows, moved, coordinates, prior) > statistics.value
+
+
+def hopeless_starts() -> dict[str, MoEParameters]:
+    zero, one = np.zeros((3, 4)), np.ones((3, 4))
+    _, truth = simulated(10, 3, 1)
+    twins = truth.take(np.array([0, 1, 1]))
+    return {
+        "all experts equal": gaussian_model(zero, zero, np.full(3, 50.0)),
+        "two experts equal": twins,
+        "means far off, no variance": gaussian_model(zero, 1e3 * one, np.full(3, 1e-3)),
+        "an expert that has no rows": truth._replace(gate=truth.gate - np.array([[60.0], [0], [0]])),
+        "variances far too large": truth._replace(nuisance=np.full((3, 1), 1e8)),
+    }
+
+
+@pytest.mark.parametrize("name", list(hopeless_starts()))
+def test_saddles_and_starts_far_away_are_left_in_a_few_rounds(name: str) -> None:
+    """Where neither Newton nor a quadratic model of the variances moves: curvature and EM do."""
+    rows, truth = simulated(3_000, 3, 1)
+    best = objective_of(rows, ascend(rows, truth)[0])
+    state, infos = ascend(rows, hopeless_starts()[name])
+    kept = [info.objective for info in infos if info.accepted]
+    assert all(b >= a for a, b in itertools.pairwise(kept))
+    assert state.converged
+    assert len(infos) <= 50
+    assert objective_of(rows, state) == pytest.approx(best, rel=0, abs=1e-4)
+
+
+def test_a_round_at_the_optimum_is_the_last() -> None:
+    rows, truth = simulated(3_000, 2, 3)
+    state, infos = ascend(rows, truth)
+    assert state.converged
+    assert len(infos) <= 4
+    assert state.accepted is not None
+    coordinates, _ = setting(rows, 2)
+    _, again = ascend(rows, coordinates.to_data(state.accepted.parameters))
+    assert len(again) == 1
+
+
+def test_a_trial_that_falls_is_not_kept() -> None:
+    rows, truth = simulated(500, 2, 3)
+    coordinates, prior = setting(rows, 2)
+    state, _ = advance(
+        first_state(truth, coordinates), round_statistics(rows, truth, coordinates, GAUSSIAN), prior, GAUSSIAN
+    )
+    assert state.accepted is not None
+    bad = state.trial._replace(coef=state.trial.coef + 5.0)
+    packed = round_statistics(rows, coordinates.to_data(bad), coordinates, GAUSSIAN)
+    after, info = advance(state._replace(trial=bad), packed, prior, GAUSSIAN)
+    assert not info.accepted
+    assert after.accepted is not None
+    assert after.damping > state.damping
+    np.testing.assert_array_equal(after.accepted.parameters.coef, state.accepted.parameters.coef)
+    lost, info = advance(state, packed._replace(value=np.nan), prior, GAUSSIAN)
+    assert not info.accepted
+    assert lost.accepted is not None
+    np.testing.assert_array_equal(lost.accepted.parameters.coef, state.accepted.parameters.coef)
+
+
+def test_one_expert_is_least_squares_in_one_step(rng: np.random.Generator) -> None:
+    rows = random_rows(rng, 400, 3, weighted=True)
+    state, infos = ascend(rows, gaussian_model(np.zeros((1, 4)), np.zeros((1, 4)), np.ones(1)))
+    assert state.converged
+    assert len(infos) <= 10
+    coordinates, _ = setting(rows, 1)
+    assert state.accepted is not None
+    found = coordinates.to_data(state.accepted.parameters)
+    assert rows.weight is not None
+    root = np.sqrt(rows.weight)
+    design = np.column_stack([np.ones(400), rows.features])
+    coef, residual, *_ = np.linalg.lstsq(design * root[:, None], rows.response * root)
+    np.testing.assert_allclose(found.coef[0, 0], coef, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found.nuisance[:, 0], residual / rows.weight.sum(), rtol=2e-3)

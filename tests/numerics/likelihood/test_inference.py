@@ -1,0 +1,173 @@
+"""Standard errors: scores row by row, the Jacobian by differences, least squares for one expert."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.linalg import LinAlgError
+
+from daskmoe.numerics.base.coordinates import Scaling, coordinates_from
+from daskmoe.numerics.base.layout import Layout
+from daskmoe.numerics.base.observations import Observations, moments
+from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.combine.refinement import partition_scores, round_statistics
+from daskmoe.numerics.likelihood.inference import jacobian, standard_errors
+from daskmoe.numerics.likelihood.statistics import likelihood_statistics, log_likelihood_of
+from numerics.oracles import (
+    GAUSSIAN,
+    central_gradient,
+    coordinates_of,
+    gaussian_model,
+    identity_coordinates,
+    other_model,
+    random_model,
+    random_rows,
+    vector_of,
+)
+
+
+def row_scores(model: MoEParameters, rows: Observations) -> FloatArray:
+    """Score of every row by differences of its own log-likelihood, weights aside: (n, P)."""
+    coordinates = identity_coordinates(rows.features.shape[1])
+    layout = Layout.of(model)
+
+    def values(theta: FloatArray) -> FloatArray:
+        at = layout.unpack(theta)
+        single = [rows._replace(weight=None).take(np.array([i])) for i in range(rows.n_rows)]
+        return np.array([log_likelihood_of(at, row.blocks(coordinates), GAUSSIAN) for row in single])
+
+    return central_gradient(values, vector_of(model), 1e-4)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("n_experts", "p"), [(1, 0), (1, 2), (2, 0), (3, 2), (4, 1)])
+def test_score_products_are_those_of_the_rows(
+    n_experts: int, p: int, weighted: bool, rng: np.random.Generator
+) -> None:
+    model, rows = random_model(rng, n_experts, p), random_rows(rng, 15, p, weighted=weighted)
+    scores = row_scores(model, rows)
+    weight = np.ones(15) if rows.weight is None else rows.weight
+    expected = (scores * weight[:, None]).T @ scores
+    found = likelihood_statistics(model, rows.blocks(identity_coordinates(p)), GAUSSIAN, scores=True).scores
+    assert found is not None
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    np.testing.assert_array_equal(found, found.T)
+
+
+def test_a_weight_counts_as_repeated_rows_and_partitions_add_up(rng: np.random.Generator) -> None:
+    model, rows = random_model(rng, 3, 2), random_rows(rng, 30, 2)
+    times = rng.integers(0, 4, 30)
+    coordinates = coordinates_of(moments(rows))
+    weighted = partition_scores(rows._replace(weight=times.astype(float)), model, coordinates, GAUSSIAN)
+    repeated = rows.take(np.repeat(np.arange(30), times))
+    halves = [repeated.take(np.arange(0, 10)), repeated.take(np.arange(10, repeated.n_rows))]
+    total = sum(partition_scores(half, model, coordinates, GAUSSIAN) for half in halves)
+    np.testing.assert_allclose(weighted, total, rtol=0, atol=1e-5 * np.abs(total).max())
+
+
+def test_scores_of_a_round_are_those_of_a_pass_of_their_own(rng: np.random.Generator) -> None:
+    model, rows = random_model(rng, 3, 2), random_rows(rng, 400, 2, weighted=True)
+    coordinates = coordinates_of(moments(rows))
+    alone, without = (round_statistics(rows, model, coordinates, GAUSSIAN, scores=s) for s in (True, False))
+    assert alone.scores is not None
+    assert without.scores is None
+    np.testing.assert_array_equal(alone.information, without.information)
+    expected = partition_scores(rows, model, coordinates, GAUSSIAN)
+    np.testing.assert_allclose(
+        alone.scores, expected[np.triu_indices(len(expected))], rtol=0, atol=1e-6 * np.abs(expected).max()
+    )
+
+
+@pytest.mark.parametrize("n_experts", [1, 2, 4])
+@pytest.mark.parametrize("collinear", [False, True])
+def test_jacobian_is_the_derivative_of_the_change_of_coordinates(
+    n_experts: int, collinear: bool, rng: np.random.Generator
+) -> None:
+    rows = random_rows(rng, 50, 3)
+    if collinear:
+        features = np.column_stack([rows.features, rows.features[:, 0] - 2 * rows.features[:, 1]])
+        rows = rows._replace(features=features)
+    coordinates = coordinates_of(moments(rows))
+    inner = random_model(rng, n_experts, coordinates.size - 1)
+    order, layout = rng.permutation(n_experts), Layout.of(inner)
+
+    def to_data(theta: FloatArray) -> FloatArray:
+        model = coordinates.to_data(layout.unpack(theta)).take(order)
+        return np.concatenate([array.ravel() for array in model])
+
+    expected = central_gradient(to_data, vector_of(inner), 1e-4)
+    derivatives = jacobian(inner, coordinates, order)
+    for derivative, array in zip(derivatives, coordinates.to_data(inner), strict=True):
+        assert derivative.shape == (*array.shape, layout.size)
+    found = np.concatenate([derivative.reshape(-1, layout.size) for derivative in derivatives])
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-8 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("n_experts", "n_predictors", "n_nuisances"), [(1, 1, 0), (3, 2, 0), (2, 2, 2)])
+def test_jacobian_of_any_predictors_and_nuisances(
+    n_experts: int, n_predictors: int, n_nuisances: int, rng: np.random.Generator
+) -> None:
+    scaling = Scaling(0.7, 1.9, rng.uniform(0.5, 2, n_nuisances))
+    coordinates = coordinates_from(moments(random_rows(rng, 50, 2)), scaling)
+    layout = Layout(n_experts, 3, 3, n_predictors, n_nuisances)
+    inner, order = other_model(rng, layout), rng.permutation(n_experts)
+
+    def to_data(theta: FloatArray) -> FloatArray:
+        model = coordinates.to_data(layout.unpack(theta)).take(order)
+        return np.concatenate([array.ravel() for array in model])
+
+    expected = central_gradient(to_data, vector_of(inner), 1e-4)
+    found = [derivative.reshape(-1, layout.size) for derivative in jacobian(inner, coordinates, order)]
+    np.testing.assert_allclose(np.concatenate(found), expected, rtol=0, atol=1e-8)
+
+
+def errors_of(rows: Observations, model: MoEParameters, kind: str) -> MoEParameters:
+    coordinates = coordinates_of(moments(rows))
+    inner = coordinates.from_data(model)
+    information = likelihood_statistics(inner, rows.blocks(coordinates), GAUSSIAN).information
+    scores = partition_scores(rows, model, coordinates, GAUSSIAN) if kind == "robust" else None
+    order = np.arange(model.n_experts)
+    return standard_errors(information, scores, jacobian(inner, coordinates, order))
+
+
+def test_one_expert_has_the_errors_of_least_squares(rng: np.random.Generator) -> None:
+    """Model errors are s^2 (X'X)^-1 with the ML variance, robust ones those of White (1980), HC0."""
+    n = 300
+    features = rng.standard_normal((n, 2)) * [1.0, 20.0] + [3.0, 100.0]
+    design = np.column_stack([np.ones(n), features])
+    response = design @ [5.0, 1.0, -0.3] + (0.5 + np.abs(features[:, 0])) * rng.standard_normal(n)
+    coef = np.linalg.lstsq(design, response)[0]
+    residual = response - design @ coef
+    variance = residual @ residual / n
+    model = gaussian_model(np.zeros((1, 3)), coef[None], np.array([variance]))
+    rows = Observations(features, response)
+    bread = np.linalg.inv(design.T @ design)
+    meat = (design * residual[:, None] ** 2).T @ design
+    found = errors_of(rows, model, "model")
+    np.testing.assert_allclose(found.coef[0, 0], np.sqrt(variance * np.diag(bread)), rtol=1e-8)
+    np.testing.assert_allclose(found.nuisance[:, 0], variance * np.sqrt(2 / n), rtol=1e-8)
+    np.testing.assert_array_equal(found.gate, np.zeros((1, 3)))
+    robust = errors_of(rows, model, "robust")
+    np.testing.assert_allclose(robust.coef[0, 0], np.sqrt(np.diag(bread @ meat @ bread)), rtol=1e-6)
+    np.testing.assert_allclose(robust.nuisance[:, 0], np.std(residual**2) / np.sqrt(n), rtol=1e-6)
+
+
+def test_the_reference_has_no_gating_errors_and_units_scale_the_others(rng: np.random.Generator) -> None:
+    features = rng.standard_normal((4_000, 1))
+    first = rng.random(4_000) < 1 / (1 + np.exp(-features[:, 0]))
+    response = np.where(first, 2 + features[:, 0], -2.0) + rng.standard_normal(4_000)
+    model = gaussian_model(np.array([[0.0, 1], [0, 0]]), np.array([[2.0, 1], [-2, 0]]), np.ones(2))
+    found = errors_of(Observations(features, response), model, "model")
+    np.testing.assert_array_equal(found.gate[-1], 0.0)
+    # The same rows in other units: y in hundredths, x in thousands.
+    scaled = MoEParameters(model.gate / [1, 1000], model.coef * 100 / [1, 1000], model.nuisance * 1e4)
+    other = errors_of(Observations(1000 * features, 100 * response), scaled, "model")
+    np.testing.assert_allclose(other.gate, found.gate / [1, 1000], rtol=1e-6)
+    np.testing.assert_allclose(other.coef, found.coef * 100 / [1, 1000], rtol=1e-6)
+    np.testing.assert_allclose(other.nuisance, found.nuisance * 1e4, rtol=1e-6)
+
+
+def test_no_errors_where_the_information_is_not_definite() -> None:
+    derivatives = MoEParameters(np.zeros((1, 1, 2)), np.eye(2)[None, None, :1], np.eye(2)[None, 1:])
+    with pytest.raises(LinAlgError):
+        standard_errors(np.diag([1.0, -1.0]), None, derivatives)

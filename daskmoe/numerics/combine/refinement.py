@@ -262,7 +262,8 @@ def _em_step(state: NewtonState, prior: Prior, damping: float, family: Family) -
         rows, own = layout.coef(k), layout.nuisance(k)
         move = step[rows] = solve(complete[rows, rows], gradient[rows], *_RIDGE)
         gram = complete[rows, rows] - stiffness
-        change = Change(2.0 * move @ (gradient[rows] + shrinkage[k].ravel()), move @ gram @ move)
+        falls = np.asarray(2.0 * move @ (gradient[rows] + shrinkage[k].ravel()))
+        change = Change(falls, np.asarray(move @ gram @ move))
         found = family.expert_step(gradient[own], complete[own, own], change, parameters.nuisance[k], prior)
         step[own] = found.nuisance
         gain += found.gain

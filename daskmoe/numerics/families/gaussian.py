@@ -7,7 +7,6 @@ residuals are y - eta and working weights one. Shapes are those of `protocol`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import scipy
@@ -23,6 +22,7 @@ from daskmoe.numerics.families.protocol import (
     ExpertStep,
     Family,
     Nuisance,
+    NuisancePrior,
     ResponsePrior,
     weighted_regression,
 )
@@ -100,7 +100,9 @@ class Gaussian(Family):
         """The weighted sum of squared residuals."""
         return np.asarray((weighted @ residuals.swapaxes(-1, -2))[..., 0])
 
-    def update_nuisance(self, nuisance: Array, mass: Array, sums: Array, step: Change, prior: Any) -> Array:
+    def update_nuisance(
+        self, nuisance: Array, mass: Array, sums: Array, step: Change, prior: NuisancePrior
+    ) -> Array:
         """The mean squared residual, with the prior's pseudo-rows."""
         squares = sums - step.falls[..., None]
         squares += step.rises[..., None]
@@ -108,13 +110,18 @@ class Gaussian(Family):
         variance /= mass[..., None] + prior.nuisance
         return np.asarray(variance.clip(PRIOR.variance_floor))
 
-    def start_nuisance(self, squares: FloatArray, mass: FloatArray, prior: Any) -> Array:
+    def start_nuisance(self, squares: FloatArray, mass: FloatArray, prior: NuisancePrior) -> Array:
         """The mean squares, with the prior's pseudo-rows."""
         nothing = np.zeros(len(mass))
         return self.update_nuisance(squares[:, None], mass, squares[:, None], Change(nothing, nothing), prior)
 
     def expert_step(
-        self, gradient: FloatArray, curvature: FloatArray, step: Change, nuisance: FloatArray, prior: Any
+        self,
+        gradient: FloatArray,
+        curvature: FloatArray,
+        step: Change,
+        nuisance: FloatArray,
+        prior: NuisancePrior,
     ) -> ExpertStep:
         """The exact conditional maximum, however far it is.
 

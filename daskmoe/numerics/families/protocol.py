@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,18 @@ class ResponsePrior(NamedTuple):
     spread: FloatArray
 
 
+class NuisancePrior(Protocol):
+    """What a family sees of the whole prior: the part of its nuisances."""
+
+    @property
+    def nuisance(self) -> FloatArray:
+        """Strengths, shape (D,)."""
+
+    @property
+    def spread(self) -> FloatArray:
+        """The values that the penalty draws to, shape (D,)."""
+
+
 class Derivatives(NamedTuple):
     """Of log phi in the linear predictors and the log-nuisances, for K experts and B rows.
 
@@ -92,8 +104,8 @@ class Change(NamedTuple):
     They nearly cancel what they are taken from, and are kept apart until then.
     """
 
-    falls: Any
-    rises: Any
+    falls: Array
+    rises: Array
 
 
 class ExpertStep(NamedTuple):
@@ -164,19 +176,26 @@ class Family(ABC):
         """
         return np.zeros((*residuals.shape[:-2], 0))
 
-    def update_nuisance(self, nuisance: Array, mass: Array, sums: Array, step: Change, prior: Any) -> Array:
+    def update_nuisance(
+        self, nuisance: Array, mass: Array, sums: Array, step: Change, prior: NuisancePrior
+    ) -> Array:
         """The nuisances (..., D) that maximize the expected penalized log-likelihood given `nuisance_sums`.
 
         ``step`` says how a step of the coefficients changes the sum of squared working residuals.
         """
         return nuisance
 
-    def start_nuisance(self, squares: FloatArray, mass: FloatArray, prior: Any) -> Array:
+    def start_nuisance(self, squares: FloatArray, mass: FloatArray, prior: NuisancePrior) -> Array:
         """Nuisances (n, D) of starting experts from their sums of squared distances to `start_predictor`."""
         return np.zeros((len(mass), 0))
 
     def expert_step(
-        self, gradient: FloatArray, curvature: FloatArray, step: Change, nuisance: FloatArray, prior: Any
+        self,
+        gradient: FloatArray,
+        curvature: FloatArray,
+        step: Change,
+        nuisance: FloatArray,
+        prior: NuisancePrior,
     ) -> ExpertStep:
         """An EM step of one expert's nuisances after that of its coefficients.
 
@@ -187,7 +206,6 @@ class Family(ABC):
         step : Change
             Of the sum of squared residuals over the dispersion, by the coefficients' step.
         nuisance : ndarray of shape (D,)
-        prior : Prior
         """
         return ExpertStep(np.zeros(0), 0.5 * float(step.falls - step.rises))
 

@@ -50,7 +50,9 @@ class Components(NamedTuple):
     def merged(self, family: Family) -> Merged:
         """The KL barycentre of each."""
         gram = ridged(self.gram, 1e-13 * self.gram.shape[-1])
-        coef = np.linalg.solve(gram[:, None], self.moment[..., None])[..., 0]
+        coef: FloatArray = np.asarray(
+            np.linalg.solve(gram[:, None], self.moment[..., None])[..., 0], np.float64
+        )
         fit = np.einsum("ncq,ncq->n", 2 * self.moment - np.einsum("nqr,ncr->ncq", self.gram, coef), coef)
         floor = REDUCTION.nuisance_floor * max(float(self.second.sum() / self.mass.sum()), 1e-300)
         squares = ((self.second - fit) / self.mass).clip(floor)

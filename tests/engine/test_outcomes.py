@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_a_local_fit_that_ran_out_did_not_converge(data: xr.Dataset, monkeypatch
 def test_an_expansion_that_ran_out_says_so_and_warns_nobody(
     data: xr.Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(expansion, "_PASSES", 1)
+    monkeypatch.setattr(expansion, "EXPANSION", replace(expansion.EXPANSION, passes=1))
     with caplog.at_level(logging.INFO, "daskmoe"):
         model = daskmoe.fit(data, "y", partitions=4, **FAST)
     found = model.diagnostics

@@ -18,7 +18,11 @@ import daskmoe
 from daskmoe import errors
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts)]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts),
+]
 BLOCK = re.compile(
     r"(?:^<!-- not run:(?P<reason>.*?)-->\n)?^```(?:\{code-block\} )?python\n(?P<code>.*?)^```", re.M | re.S
 )

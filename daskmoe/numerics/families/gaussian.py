@@ -71,16 +71,15 @@ class Gaussian(Family):
         self, y: Array, eta: Array, nuisance: Array, buffers: Buffers, *, second_order: bool
     ) -> Derivatives:
         """With r = y - eta: s = r / sigma^2, t = (s r - 1) / 2, curvatures 1 / sigma^2, s and t + 1/2."""
-        shape = eta.shape
-        residual = np.subtract(y, eta[:, 0], out=buffers.get("residual", (shape[0], shape[2])))
+        residual = np.subtract(y, eta[:, 0], out=buffers.get("residual", (len(eta), y.size)))
         score = np.multiply(residual, 1.0 / nuisance, out=buffers.get("score", residual.shape))
-        spread = np.multiply(score, residual, out=buffers.get("spread", residual.shape))
+        spread = np.multiply(score, residual, out=residual)
         spread -= 1.0
         spread *= 0.5
         curvature = second = _EMPTY
         if second_order:
-            curvature = np.broadcast_to(1.0 / nuisance[:, :, None], shape)
-            second = np.add(spread, 0.5, out=residual)[:, None]
+            curvature = np.broadcast_to(1.0 / nuisance[:, :, None], eta.shape)
+            second = np.add(spread, 0.5, out=buffers.get("second", spread.shape))[:, None]
         return Derivatives(score[:, None], spread[:, None], curvature, None, score[:, None, None], second)
 
     def nuisance_information(self, nuisance: Array) -> FloatArray:

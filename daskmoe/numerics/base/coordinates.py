@@ -24,18 +24,12 @@ _RANK_TOLERANCE = 1e-13
 
 
 class Scaling(NamedTuple):
-    """The affine map of a response, as its family has one or none.
+    """The affine map of a response, as its family has one or none."""
 
-    Attributes
-    ----------
-    location, scale : float
-        v = (y - location) / scale.
-    nuisance : ndarray of shape (D,)
-        What every nuisance is multiplied with on the way back to the data's units.
-    """
-
+    # v = (y - location) / scale.
     location: float
     scale: float
+    # (D,): What every nuisance is multiplied with on the way back to the data's units.
     nuisance: FloatArray
 
     @classmethod
@@ -45,20 +39,13 @@ class Scaling(NamedTuple):
 
 
 class Coordinates(NamedTuple):
-    """The affine maps between the data and the coordinates of the optimizers.
+    """The affine maps between the data and the coordinates of the optimizers."""
 
-    Attributes
-    ----------
-    center : ndarray of shape (p,)
-    transform : ndarray of shape (r, p)
-        u = transform @ (x - center).
-    inverse : ndarray of shape (p, r)
-        x - center = inverse @ u on the directions that were kept.
-    response : Scaling
-    """
-
+    # (p,)
     center: FloatArray
+    # (r, p): u = transform @ (x - center).
     transform: FloatArray
+    # (p, r): x - center = inverse @ u on the directions that were kept.
     inverse: FloatArray
     response: Scaling
 

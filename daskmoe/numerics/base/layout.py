@@ -18,24 +18,16 @@ from daskmoe.numerics.base.policies import NEWTON
 
 
 class Layout(NamedTuple):
-    """The sizes of a model, and the named blocks of its packed parameters.
+    """The sizes of a model, and the named blocks of its packed parameters."""
 
-    Attributes
-    ----------
-    n_experts : int
-        K.
-    q_gate, q_expert : int
-        Lengths of the gates' and of the experts' rows [1, u].
-    n_predictors : int
-        C, linear predictors of an expert.
-    n_nuisances : int
-        D, other parameters of an expert: positive numbers, packed as logarithms.
-    """
-
+    # K.
     n_experts: int
+    # Lengths of the gates' and of the experts' rows [1, u].
     q_gate: int
     q_expert: int
+    # C, linear predictors of an expert.
     n_predictors: int
+    # D, other parameters of an expert: positive numbers, packed as logarithms.
     n_nuisances: int
 
     @classmethod

@@ -15,20 +15,13 @@ FloatArray = NDArray[np.float64]
 
 
 class MoEParameters(NamedTuple):
-    """Parameters of one mixture of experts, f(y|x) = sum_k pi_k(x) phi_k(y|x).
+    """Parameters of one mixture of experts, f(y|x) = sum_k pi_k(x) phi_k(y|x)."""
 
-    Attributes
-    ----------
-    gate : ndarray of shape (K, q)
-        Gating network: pi(x) = softmax(gate @ [1, x]); the last row is zero (the reference expert).
-    coef : ndarray of shape (K, C, q)
-        Expert regressions: the linear predictors of expert k are coef[k] @ [1, x].
-    nuisance : ndarray of shape (K, D)
-        What else an expert has, positive numbers: the variance for the gaussian family.
-    """
-
+    # (K, q): Gating network: pi(x) = softmax(gate @ [1, x]); the last row is zero (the reference expert).
     gate: FloatArray
+    # (K, C, q): Expert regressions: the linear predictors of expert k are coef[k] @ [1, x].
     coef: FloatArray
+    # (K, D): What else an expert has, positive numbers: the variance for the gaussian family.
     nuisance: FloatArray
 
     @property
@@ -48,78 +41,50 @@ class MoEParameters(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Weighted first and second moments of the rows of a partition, features and response together.
+    """Weighted first and second moments of the rows of a partition, features and response together."""
 
-    Attributes
-    ----------
-    weight : float
-        Sum of the row weights (the row count where there are none).
-    mean : ndarray of shape (p + 1,)
-        Means of the p features and, last, of the response.
-    scatter : ndarray of shape (p + 1, p + 1)
-        Sum over rows of weight times the outer product of the centred (features, response) row.
-    """
-
+    # Sum of the row weights (the row count where there are none).
     weight: float
+    # (p + 1,): Means of the p features and, last, of the response.
     mean: FloatArray
+    # (p + 1, p + 1): Sum over rows of weight times the outer product of the centred (features, response) row.
     scatter: FloatArray
 
 
 class SupportSample(NamedTuple):
-    """Rows at which expectations over x are taken.
+    """Rows at which expectations over x are taken."""
 
-    Attributes
-    ----------
-    features : ndarray of shape (S, p)
-    response : ndarray of shape (S,) or None
-        None where no response may leave a partition.
-    weight : ndarray of shape (S,)
-        Row weights that sum to one.
-    """
-
+    # (S, p)
     features: FloatArray
+    # (S,): None where no response may leave a partition.
     response: FloatArray | None
+    # (S,): Row weights that sum to one.
     weight: FloatArray
 
 
 class LocalEstimate(NamedTuple):
-    """What one partition sends back: its local estimator and kilobytes about it.
+    """What one partition sends back: its local estimator and kilobytes about it."""
 
-    Attributes
-    ----------
-    parameters : MoEParameters or None
-        None where the partition was left out.
-    rows : int
-        Rows that were used.
-    dropped_rows : int
-        Rows left out because of missing values or a weight of zero.
-    weight : float
-        Sum of the row weights (equals ``rows`` where there are none).
-    log_likelihood : float
-        Sum over rows of (weighted) log f(y|x), without the prior.
-    objective : float
-        The maximized penalized log-likelihood.
-    passes : int
-        Passes over all rows of the partition that the kept ascent took.
-    converged : bool
-    start_log_likelihoods : ndarray
-        Log-likelihood a row that each start reached in its race; n_init of them, more where a search widens.
-    expert_weights : ndarray of shape (K,)
-        Sum of the (weighted) responsibilities of each expert: how many rows speak for it.
-    seconds : float
-        Time of the fit, in seconds.
-    """
-
+    # None where the partition was left out.
     parameters: MoEParameters | None
+    # Rows that were used.
     rows: int
+    # Rows left out because of missing values or a weight of zero.
     dropped_rows: int
+    # Sum of the row weights (equals ``rows`` where there are none).
     weight: float
+    # Sum over rows of (weighted) log f(y|x), without the prior.
     log_likelihood: float
+    # The maximized penalized log-likelihood.
     objective: float
+    # Passes over all rows of the partition that the kept ascent took.
     passes: int
     converged: bool
+    # Log-likelihood a row that each start reached in its race; n_init of them, more where a search widens.
     start_log_likelihoods: FloatArray
+    # (K,): Sum of the (weighted) responsibilities of each expert: how many rows speak for it.
     expert_weights: FloatArray
+    # Time of the fit, in seconds.
     seconds: float
 
 
@@ -127,21 +92,16 @@ class LargeMoE(NamedTuple):
     """The weighted average of all local estimators as one mixture of L = sum_m K_m components.
 
     It evaluates like any other mixture; see `mixture`.
-
-    Attributes
-    ----------
-    gate, coef, nuisance : ndarray of shapes (L, q), (L, C, q) and (L, D)
-        Component l uses row l; its gate is normalized among the components of the same partition.
-    partition : ndarray of int, shape (L,)
-        Position (0 to M - 1) of the local estimator that component l belongs to; sorted.
-    weights : ndarray of shape (M,)
-        lambda_m, proportional to the partitions' weights; sums to one.
     """
 
+    # (L, q), (L, C, q) and (L, D): Component l uses row l; its gate is normalized among the components of the
+    # same partition.
     gate: FloatArray
     coef: FloatArray
     nuisance: FloatArray
+    # (L,): Position (0 to M - 1) of the local estimator that component l belongs to; sorted.
     partition: NDArray[np.intp]
+    # (M,): lambda_m, proportional to the partitions' weights; sums to one.
     weights: FloatArray
 
     @classmethod

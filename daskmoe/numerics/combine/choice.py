@@ -36,25 +36,16 @@ from daskmoe.numerics.transport.reduction import reduce_mixture, reduction_probl
 
 
 class Sent(NamedTuple):
-    """What the partitions sent that could be fitted, in their order.
-
-    Attributes
-    ----------
-    estimates : list of MoEParameters
-    weights : ndarray of shape (M,)
-    moments : list of Moments
-    expansions : list of Expansion
-        Of all of them or of none.
-    support : SupportSample
-    origin : ndarray of int, shape (S,), or None
-        Position of the partition that a row of the support is of, where that is known.
-    """
+    """What the partitions sent that could be fitted, in their order."""
 
     estimates: list[MoEParameters]
+    # (M,)
     weights: FloatArray
     moments: list[Moments]
+    # Of all of them or of none.
     expansions: list[Expansion]
     support: SupportSample
+    # (S,),: Position of the partition that a row of the support is of, where that is known.
     origin: NDArray[np.intp] | None
 
 

@@ -36,38 +36,24 @@ from daskmoe.numerics.local.newton import NewtonState, damped_step
 
 
 class Pilot(NamedTuple):
-    """A shared start.
+    """A shared start."""
 
-    Attributes
-    ----------
-    parameters : MoEParameters
-        In the data's coordinates.
-    coordinates : Coordinates
-        Those in which every partition works.
-    information : ndarray of shape (P, P)
-        Observed information of the pilot's sample, without its negative part if it has one.
-    rows : int
-        Size of that sample.
-    """
-
+    # In the data's coordinates.
     parameters: MoEParameters
+    # Those in which every partition works.
     coordinates: Coordinates
+    # (P, P): Observed information of the pilot's sample, without its negative part if it has one.
     information: FloatArray
+    # Size of that sample.
     rows: int
 
 
 class Expansion(NamedTuple):
-    """A partition's log-likelihood to second order.
+    """A partition's log-likelihood to second order."""
 
-    Attributes
-    ----------
-    information : ndarray of float32, shape (P (P + 1) / 2,)
-        Packed I_m. It only weighs ``vector``, which is formed from the same rounded numbers.
-    vector : ndarray of shape (P,)
-        I_m theta_m + gradient_m.
-    """
-
+    # (P (P + 1) / 2,): Packed I_m. It only weighs ``vector``, which is formed from the same rounded numbers.
     information: NDArray[np.float32]
+    # (P,): I_m theta_m + gradient_m.
     vector: FloatArray
 
 

@@ -30,73 +30,48 @@ _RIDGE = (1e-14, 1e-10)
 
 
 class PackedStatistics(NamedTuple):
-    """`LikelihoodStatistics` without what symmetry and structure repeat: under (P + 1)^2 numbers.
-
-    Attributes
-    ----------
-    value, weight : float
-    gradient : ndarray of shape (P,)
-    information : ndarray of shape (P (P + 1) / 2,)
-    complete : ndarray
-        The entries of the complete-data information that are not zero by structure.
-    scores : ndarray of shape (P (P + 1) / 2,) or None
-        Of the score products; in single precision from a partition, as their terms are.
-    """
+    """`LikelihoodStatistics` without what symmetry and structure repeat: under (P + 1)^2 numbers."""
 
     value: float
     weight: float
+    # (P,)
     gradient: FloatArray
+    # (P (P + 1) / 2,)
     information: FloatArray
+    # The entries of the complete-data information that are not zero by structure.
     complete: FloatArray
+    # (P (P + 1) / 2,): Of the score products; in single precision from a partition, as their terms are.
     scores: NDArray[np.floating[Any]] | None
 
 
 class RoundInfo(NamedTuple):
-    """What a human wants to know of a round.
+    """What a human wants to know of a round."""
 
-    Attributes
-    ----------
-    log_likelihood, objective : float
-        At the trial point: plain and penalized.
-    damping : float
-        0 for a Newton step, 1 for a step of EM.
-    step : float
-        Largest change of a parameter, in the whitened coordinates.
-    accepted : bool
-    """
-
+    # At the trial point: plain and penalized.
     log_likelihood: float
     objective: float
+    # 0 for a Newton step, 1 for a step of EM.
     damping: float
+    # Largest change of a parameter, in the whitened coordinates.
     step: float
     accepted: bool
 
 
 class RefinementState(NamedTuple):
-    """Accepted parameters (whitened) with their statistics, and the trial that the next round evaluates.
+    """Accepted parameters (whitened) with their statistics, and the trial that the next round evaluates."""
 
-    Attributes
-    ----------
-    accepted : NewtonState or None
-        None before the first round.
-    trial : MoEParameters
-    damping, predicted : float
-        Of the step that led to the trial.
-    floor : float
-        Least curvature of that step, if it was free of saddles (`damping` is what it would have needed
-        otherwise); else 0.
-    converged : bool
-        The accepted parameters are at a maximum.
-    stopped : bool
-        No further round would gain anything: converged, or held up by rounding.
-    """
-
+    # None before the first round.
     accepted: NewtonState | None
     trial: MoEParameters
+    # Of the step that led to the trial.
     damping: float
     predicted: float
+    # Least curvature of that step, if it was free of saddles (`damping` is what it would have needed
+    # otherwise); else 0.
     floor: float
+    # The accepted parameters are at a maximum.
     converged: bool
+    # No further round would gain anything: converged, or held up by rounding.
     stopped: bool
 
 

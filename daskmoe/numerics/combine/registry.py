@@ -38,30 +38,21 @@ from daskmoe.numerics.transport.reduction import (
 
 
 class Aggregate(NamedTuple):
-    """The aggregated model and how it came about.
+    """The aggregated model and how it came about."""
 
-    Attributes
-    ----------
-    parameters : MoEParameters or LargeMoE
-        In canonical order; the large MoE itself for the weighted average.
-    objectives : ndarray of shape (iterations,)
-        Transportation divergence at each MM iteration; of the result where there are none.
-    start_objectives : ndarray of shape (starts,)
-    flow : ndarray of shape (L, K)
-        Mass moved from every component of the large MoE to every expert; no column for the weighted average.
-    converged : bool
-    candidates : dict of str to float
-        Log-likelihood a row of every candidate on the labelled support; empty where there was no choice.
-    chosen : str
-        The method that gave ``parameters``.
-    """
-
+    # In canonical order; the large MoE itself for the weighted average.
     parameters: MoEParameters | LargeMoE
+    # (iterations,): Transportation divergence at each MM iteration; of the result where there are none.
     objectives: FloatArray
+    # (starts,)
     start_objectives: FloatArray
+    # (L, K): Mass moved from every component of the large MoE to every expert; no column for the weighted
+    # average.
     flow: FloatArray
     converged: bool
+    # Log-likelihood a row of every candidate on the labelled support; empty where there was no choice.
     candidates: dict[str, float]
+    # The method that gave ``parameters``.
     chosen: str
 
 
@@ -189,23 +180,15 @@ def _aligned(known: _Locals, n_experts: int) -> Aggregate:
 
 
 class Aggregator(NamedTuple):
-    """An estimator that is made of local ones.
+    """An estimator that is made of local ones."""
 
-    Attributes
-    ----------
-    estimate : callable (_Locals, int) -> Aggregate
-        From the local estimators and K.
-    same_size : bool
-        Whether each of them must have K experts.
-    nested : bool
-        Whether the result has the experts of all of them, and a gating network for each.
-    iterates : bool
-        Whether it may end before it converged.
-    """
-
+    # From the local estimators and K.
     estimate: Callable[[_Locals, int], Aggregate]
+    # Whether each of them must have K experts.
     same_size: bool = False
+    # Whether the result has the experts of all of them, and a gating network for each.
     nested: bool = False
+    # Whether it may end before it converged.
     iterates: bool = False
 
 

@@ -29,34 +29,22 @@ Array = NDArray[np.floating[Any]]
 
 
 class Nuisance(NamedTuple):
-    """How a nuisance is labelled.
+    """How a nuisance is labelled."""
 
-    Attributes
-    ----------
-    name, long_name : str
-        Of its variable.
-    units : str
-        With ``{}`` in the place of the target's units; "1" where it has none.
-    """
-
+    # Of its variable.
     name: str
     long_name: str
+    # With ``{}`` in the place of the target's units; "1" where it has none.
     units: str
 
 
 class ResponsePrior(NamedTuple):
-    """A family's part of the priors (see `likelihood.priors`), in the optimizers' coordinates.
+    """A family's part of the priors (see `likelihood.priors`), in the optimizers' coordinates."""
 
-    Attributes
-    ----------
-    coef, location : float
-        Strength of the penalty on linear predictors, and the predictor that it draws to.
-    nuisance, spread : ndarray of shape (D,)
-        Strength of the penalty on each nuisance, and the value that it draws to.
-    """
-
+    # Strength of the penalty on linear predictors, and the predictor that it draws to.
     coef: float
     location: float
+    # (D,): Strength of the penalty on each nuisance, and the value that it draws to.
     nuisance: FloatArray
     spread: FloatArray
 
@@ -74,27 +62,19 @@ class NuisancePrior(Protocol):
 
 
 class Derivatives(NamedTuple):
-    """Of log phi in the linear predictors and the log-nuisances, for K experts and B rows.
+    """Of log phi in the linear predictors and the log-nuisances, for K experts and B rows."""
 
-    Attributes
-    ----------
-    score : ndarray of shape (K, C, B)
-    nuisance_score : ndarray of shape (K, D, B)
-    curvature : ndarray of shape (K, CC, B)
-        Minus the second derivatives in the predictors.
-    expected : ndarray of shape (K, CC, B) or None
-        Their expectations given x; None where they are the same.
-    cross : ndarray of shape (K, D, C, B)
-        Minus the second derivatives in a nuisance and a predictor.
-    nuisance_curvature : ndarray of shape (K, DD, B)
-        Minus the second derivatives in the nuisances.
-    """
-
+    # (K, C, B)
     score: Array
+    # (K, D, B)
     nuisance_score: Array
+    # (K, CC, B): Minus the second derivatives in the predictors.
     curvature: Array
+    # (K, CC, B): Their expectations given x; None where they are the same.
     expected: Array | None
+    # (K, D, C, B): Minus the second derivatives in a nuisance and a predictor.
     cross: Array
+    # (K, DD, B): Minus the second derivatives in the nuisances.
     nuisance_curvature: Array
 
 

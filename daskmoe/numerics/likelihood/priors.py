@@ -31,25 +31,17 @@ Array = NDArray[np.floating[Any]]
 
 
 class Prior(NamedTuple):
-    """The penalty in one set of coordinates.
+    """The penalty in one set of coordinates."""
 
-    Attributes
-    ----------
-    gate, coef : float
-        Strengths a and b.
-    nuisance, spread : ndarray of shape (D,)
-        Strengths c and values s.
-    metric : ndarray of shape (q, q)
-        Second moment of [1, u] over all rows: the identity in the coordinates of the same rows.
-    location : float
-        m.
-    """
-
+    # Strengths a and b.
     gate: float
     coef: float
+    # (D,): Strengths c and values s.
     nuisance: FloatArray
     spread: FloatArray
+    # (q, q): Second moment of [1, u] over all rows: the identity in the coordinates of the same rows.
     metric: FloatArray
+    # m.
     location: float
 
     def penalty(self, gate: Array, coef: Array, nuisance: Array) -> FloatArray:

@@ -28,31 +28,22 @@ from daskmoe.numerics.likelihood.row_sums import RowSums
 
 
 class LikelihoodStatistics(NamedTuple):
-    """Sums over rows.
+    """Sums over rows."""
 
-    Attributes
-    ----------
-    value : float
-        The log-likelihood.
-    gradient : ndarray of shape (P,)
-    information : ndarray of shape (P, P)
-        Observed information: minus the Hessian.
-    complete : ndarray of shape (P, P)
-        Information of the complete data, experts known: positive semi-definite, the metric of an EM step.
-    weight : float
-        Sum of the row weights.
-    mass : ndarray of shape (K,) or None
-        Sum of the responsibilities of each expert; None where no rows were summed.
-    scores : ndarray of shape (P, P) or None
-        Sum of the outer products of the rows' scores; a row of weight w counts w times, as if repeated.
-    """
-
+    # The log-likelihood.
     value: float
+    # (P,)
     gradient: FloatArray
+    # (P, P): Observed information: minus the Hessian.
     information: FloatArray
+    # (P, P): Information of the complete data, experts known: positive semi-definite, the metric of an EM
+    # step.
     complete: FloatArray
+    # Sum of the row weights.
     weight: float
+    # (K,): Sum of the responsibilities of each expert; None where no rows were summed.
     mass: FloatArray | None = None
+    # (P, P): Sum of the outer products of the rows' scores; a row of weight w counts w times, as if repeated.
     scores: FloatArray | None = None
 
     @classmethod

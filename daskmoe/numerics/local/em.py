@@ -32,29 +32,20 @@ _RIDGE = 1e-7
 
 
 class EMStatistics(NamedTuple):
-    """Sums over rows at given parameters.
+    """Sums over rows at given parameters."""
 
-    Attributes
-    ----------
-    log_likelihood : ndarray of shape (R,)
-    mass : ndarray of shape (R, K)
-        Sum of tau_k.
-    nuisance : ndarray of shape (R, K, D)
-        The family's own sums.
-    expert_moment, gate_gradient : ndarray of shapes (R, K, C, q) and (R, K, q)
-        Sums of tau_k r_k u and of (tau_k - pi_k) u.
-    expert_gram : ndarray of shape (R, K, C q, C q)
-        Sum of tau_k w_k u u'.
-    gate_information : ndarray of shape (R, K - 1, K - 1, q, q)
-        Sum of pi_k (1[k = l] - pi_l) u u'.
-    """
-
+    # (R,)
     log_likelihood: Array
+    # (R, K): Sum of tau_k.
     mass: Array
+    # (R, K, D): The family's own sums.
     nuisance: Array
+    # (R, K, C, q) and (R, K, q): Sums of tau_k r_k u and of (tau_k - pi_k) u.
     expert_moment: Array
     gate_gradient: Array
+    # (R, K, C q, C q): Sum of tau_k w_k u u'.
     expert_gram: Array
+    # (R, K - 1, K - 1, q, q): Sum of pi_k (1[k = l] - pi_l) u u'.
     gate_information: Array
 
 

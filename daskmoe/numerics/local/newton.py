@@ -39,24 +39,15 @@ class NewtonState(NamedTuple):
 
 
 class NewtonResult(NamedTuple):
-    """Where an ascent ended.
-
-    Attributes
-    ----------
-    parameters : MoEParameters
-    objective : float
-        The penalized log-likelihood there.
-    passes : int
-        Passes over the rows.
-    converged : bool
-    statistics : LikelihoodStatistics or None
-        Those that the last step was made from; None where no step was made.
-    """
+    """Where an ascent ended."""
 
     parameters: MoEParameters
+    # The penalized log-likelihood there.
     objective: float
+    # Passes over the rows.
     passes: int
     converged: bool
+    # Those that the last step was made from; None where no step was made.
     statistics: LikelihoodStatistics | None = None
 
 

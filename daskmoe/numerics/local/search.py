@@ -25,19 +25,12 @@ from daskmoe.numerics.local.starts import starting_runs
 
 
 class Candidate(NamedTuple):
-    """Where an ascent may start.
-
-    Attributes
-    ----------
-    parameters : MoEParameters
-    nearby : LikelihoodStatistics or None
-        Those of a sample of the rows at about these parameters, if there are.
-    objective : float
-        What was reached on that sample, a row.
-    """
+    """Where an ascent may start."""
 
     parameters: MoEParameters
+    # Those of a sample of the rows at about these parameters, if there are.
     nearby: LikelihoodStatistics | None = None
+    # What was reached on that sample, a row.
     objective: float = -math.inf
 
 

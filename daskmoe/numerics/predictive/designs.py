@@ -27,19 +27,12 @@ _TRIAL_ROWS = 2_000
 
 
 class SimulationDesign(NamedTuple):
-    """A known mixture of experts and the distribution of its features.
-
-    Attributes
-    ----------
-    parameters : MoEParameters
-    centers : ndarray of shape (K, p)
-        Means of the Gaussian groups that the features are drawn from, with equal shares.
-    factor : ndarray of shape (p, p)
-        Square root of the covariance within a group: a row is center + factor @ z, z standard normal.
-    """
+    """A known mixture of experts and the distribution of its features."""
 
     parameters: MoEParameters
+    # (K, p): Means of the Gaussian groups that the features are drawn from, with equal shares.
     centers: FloatArray
+    # (p, p): Square root of the covariance within a group: a row is center + factor @ z, z standard normal.
     factor: FloatArray
 
 

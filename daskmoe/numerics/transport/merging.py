@@ -26,21 +26,15 @@ from daskmoe.numerics.transport.plan import Experts, ReductionProblem, tiles
 
 
 class Components(NamedTuple):
-    """Sums over the support of some components or of merged ones.
+    """Sums over the support of some components or of merged ones."""
 
-    Attributes
-    ----------
-    mass : ndarray of shape (n,)
-    gram : ndarray of shape (n, q, q)
-    moment : ndarray of shape (n, C, q)
-        Gram matrix times coefficients.
-    second : ndarray of shape (n,)
-        Sum of the mass times the squared predictors and the noise: of E[y^2] for gaussians.
-    """
-
+    # (n,)
     mass: FloatArray
+    # (n, q, q)
     gram: FloatArray
+    # (n, C, q): Gram matrix times coefficients.
     moment: FloatArray
+    # (n,): Sum of the mass times the squared predictors and the noise: of E[y^2] for gaussians.
     second: FloatArray
 
     def take(self, index: NDArray[np.intp] | slice) -> Components:

@@ -25,20 +25,12 @@ _Index = np.uint16
 
 
 class ReductionProblem(NamedTuple):
-    """The large MoE on its support, in the coordinates of the support's design.
-
-    Attributes
-    ----------
-    large : LargeMoE
-    design : ndarray of shape (q, S)
-        Rows [1, u].
-    weight : ndarray of shape (S,)
-        Row weights w_s that sum to one.
-    family : Family
-    """
+    """The large MoE on its support, in the coordinates of the support's design."""
 
     large: LargeMoE
+    # (q, S): Rows [1, u].
     design: FloatArray
+    # (S,): Row weights w_s that sum to one.
     weight: FloatArray
     family: Family
 
@@ -56,23 +48,16 @@ class Experts(NamedTuple):
 
 
 class PlanStatistics(NamedTuple):
-    """What the minimization step and the gating fit need of a plan.
+    """What the minimization step and the gating fit need of a plan."""
 
-    Attributes
-    ----------
-    objective : float
-        sum_s sum_l w_s PI_l(s) KL(phi_l, phi_k(l, s)): the transportation divergence.
-    mass : ndarray of shape (K, S)
-        Sum over l of P_lk(s).
-    moments : ndarray of shape (K, n, S)
-        The same of P_lk(s) times the n moments of y given x_s and l that the family's barycentre is made of.
-    flow : ndarray of shape (L, K)
-        Sum over s of P_lk(s).
-    """
-
+    # sum_s sum_l w_s PI_l(s) KL(phi_l, phi_k(l, s)): the transportation divergence.
     objective: float
+    # (K, S): Sum over l of P_lk(s).
     mass: FloatArray
+    # (K, n, S): The same of P_lk(s) times the n moments of y given x_s and l that the family's barycentre is
+    # made of.
     moments: FloatArray
+    # (L, K): Sum over s of P_lk(s).
     flow: FloatArray
 
 

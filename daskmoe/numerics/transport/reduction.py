@@ -38,24 +38,15 @@ PlanKind = Literal["pointwise", "whole"]
 
 
 class ReductionResult(NamedTuple):
-    """The reduction estimator and how it was found.
-
-    Attributes
-    ----------
-    parameters : MoEParameters
-    objectives : ndarray of shape (iterations,)
-        Transportation divergence at every MM iteration, never rising.
-    flow : ndarray of shape (L, K)
-        Mass that the plan moves from each component to each expert.
-    converged : bool
-    start_objectives : ndarray of shape (starts,)
-        The lowest objective that each start reached; that of the race for those that lost one.
-    """
+    """The reduction estimator and how it was found."""
 
     parameters: MoEParameters
+    # (iterations,): Transportation divergence at every MM iteration, never rising.
     objectives: FloatArray
+    # (L, K): Mass that the plan moves from each component to each expert.
     flow: FloatArray
     converged: bool
+    # (starts,): The lowest objective that each start reached; that of the race for those that lost one.
     start_objectives: FloatArray
 
 

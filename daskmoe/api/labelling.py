@@ -144,10 +144,7 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     order = canonical_indices(refinement.parameters)
     infos = refinement.infos
     columns = {
-        "round_log_likelihood": (
-            "log-likelihood where the round evaluated it, in nats",
-            "log_likelihood",
-        ),
+        "round_log_likelihood": ("log-likelihood where the round evaluated it, in nats", "log_likelihood"),
         "round_objective": ("penalized log-likelihood there, in nats", "objective"),
         "round_damping": ("damping of the step after it: 0 Newton, 1 EM", "damping"),
         "round_step": ("largest change of a whitened parameter in that step", "step"),

@@ -46,10 +46,7 @@ class AggregationPlan(NamedTuple):
 
 
 def aggregate_partitions(
-    plan: AggregationPlan,
-    results: list[PartitionResult],
-    pilot: Pilot | None,
-    given: SupportSample | None,
+    plan: AggregationPlan, results: list[PartitionResult], pilot: Pilot | None, given: SupportSample | None
 ) -> FitResult:
     """One model from what the partitions sent, in partition order.
 

@@ -52,10 +52,7 @@ def partition_tasks(
 
 
 def run_sum(
-    request: FitRequest,
-    name: str,
-    function: Callable[[Observations], Any],
-    add: Callable[[Any, Any], Any],
+    request: FitRequest, name: str, function: Callable[[Observations], Any], add: Callable[[Any, Any], Any]
 ) -> Any:
     """The sum of ``function`` over all partitions, computed.
 
@@ -71,10 +68,7 @@ def run_sum(
 
 
 def build_sum(
-    request: FitRequest,
-    name: str,
-    function: Callable[[Observations], Any],
-    add: Callable[[Any, Any], Any],
+    request: FitRequest, name: str, function: Callable[[Observations], Any], add: Callable[[Any, Any], Any]
 ) -> Delayed:
     """The graph of one pass; building it computes nothing."""
     token = tokenize(request.token, name, function)

@@ -76,11 +76,7 @@ class TaskPlan(NamedTuple):
 
 
 def fit_partition(
-    plan: TaskPlan,
-    partition: Partition,
-    piece: xr.Dataset | None,
-    pilot: Pilot | None,
-    support_rows: int,
+    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, pilot: Pilot | None, support_rows: int
 ) -> PartitionResult:
     """Read one partition, fit it (from the pilot, if there is one) and draw its share of the support.
 
@@ -120,11 +116,7 @@ def attempt(plan: TaskPlan, partition: Partition, work: Callable[[], T]) -> T | 
 
 
 def _fit(
-    plan: TaskPlan,
-    partition: Partition,
-    piece: xr.Dataset | None,
-    pilot: Pilot | None,
-    support_rows: int,
+    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, pilot: Pilot | None, support_rows: int
 ) -> PartitionResult:
     fit_seed, support_seed = sequence(plan.options.seed, Seed.PARTITION, partition.index).spawn(2)
     data = read_rows(plan, partition, piece, plan.options.on_error)

@@ -175,11 +175,7 @@ def _squared_error(
 
 
 def _draw_rows(
-    parameters: Mixture,
-    family: Family,
-    entropy: int,
-    features: Features,
-    numbers: NDArray[np.int64],
+    parameters: Mixture, family: Family, entropy: int, features: Features, numbers: NDArray[np.int64]
 ) -> FloatArray:
     # The first row's number keys the block: no two blocks share a stream, and no order of tasks matters.
     seeds = np.random.SeedSequence(entropy, spawn_key=(int(numbers[0]),))

@@ -23,12 +23,7 @@ GROUP_WEIGHT: Final = "group_weight"
 
 # Variables that every model has -> whether they have the feature dimension after the expert dimension. The
 # family adds its own.
-PARAMETERS: Final[dict[str, bool]] = {
-    GATE_INTERCEPT: False,
-    GATE_COEF: True,
-    INTERCEPT: False,
-    COEF: True,
-}
+PARAMETERS: Final[dict[str, bool]] = {GATE_INTERCEPT: False, GATE_COEF: True, INTERCEPT: False, COEF: True}
 
 BOUND: Final = "bound"
 LOWER: Final = "lower"

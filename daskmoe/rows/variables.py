@@ -100,10 +100,7 @@ class RowSchema:
 
 
 def describe_rows(
-    ds: xr.Dataset,
-    target: str,
-    features: str | Sequence[str] | None = None,
-    sample_weight: str | None = None,
+    ds: xr.Dataset, target: str, features: str | Sequence[str] | None = None, sample_weight: str | None = None
 ) -> RowSchema:
     """Choose the variables of `ds` that make its rows; no data are read but feature labels.
 

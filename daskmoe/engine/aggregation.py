@@ -21,26 +21,15 @@ from daskmoe.numerics.families import get_family
 
 
 class AggregationPlan(NamedTuple):
-    """How local estimators become one model.
+    """How local estimators become one model."""
 
-    Attributes
-    ----------
-    method : str
-        ``"auto"`` or one of `daskmoe.options.METHODS`.
-    n_experts : int
-        K.
-    family : str
-    synthetic : bool
-        Whether the support is drawn from the partitions' moments.
-    shares : tuple of int
-        Support rows of each partition.
-    seed : int
-    """
-
+    # One of `daskmoe.options.AGGREGATIONS`.
     method: str
     n_experts: int
     family: str
+    # Whether the support is drawn from the partitions' moments.
     synthetic: bool
+    # Support rows of each partition.
     shares: tuple[int, ...]
     seed: int
 
@@ -48,13 +37,7 @@ class AggregationPlan(NamedTuple):
 def aggregate_partitions(
     plan: AggregationPlan, results: list[PartitionResult], pilot: Pilot | None, given: SupportSample | None
 ) -> FitResult:
-    """One model from what the partitions sent, in partition order.
-
-    Raises
-    ------
-    PartitionError
-        If every partition was left out.
-    """
+    """One model from what the partitions sent, in their order; `PartitionError` if all were left out."""
     fitted = [r for r in results if r.ending.outcome is not Outcome.LEFT_OUT]
     if not fitted:
         reasons = "; ".join(sorted({r.ending.status for r in results})[:3])

@@ -58,11 +58,8 @@ def load_result(path: Path) -> PartitionResult | None:
 
 def _to_arrays(result: PartitionResult) -> dict[str, Any]:
     estimate = result.estimate
-    scalars = {
-        name: value
-        for name, value in estimate._asdict().items()
-        if name not in ("parameters", *_ESTIMATE_ARRAYS)
-    }
+    others = ("parameters", *_ESTIMATE_ARRAYS)
+    scalars = {name: value for name, value in estimate._asdict().items() if name not in others}
     scalars |= {"label": result.label, "data_bytes": result.data_bytes}
     scalars |= {"outcome": result.ending.outcome, "reason": result.ending.reason}
     arrays: dict[str, Any] = {name: getattr(estimate, name) for name in _ESTIMATE_ARRAYS}

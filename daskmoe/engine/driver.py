@@ -30,25 +30,16 @@ Progress = Callable[[Delayed, str, str], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Hooks(Generic[Model]):
-    """What becomes of results.
+    """What becomes of results."""
 
-    Attributes
-    ----------
-    label : callable (FitResult, RowSchema, family, options) -> model
-        Runs as a task.
-    start : callable (model) -> MoEParameters
-        Where refinement starts.
-    refined : callable (model, Refinement) -> model
-    report : callable (model, endings) -> None
-        Says how a fit went, and how its partitions ended.
-    report_rounds : callable (model, rounds) -> None
-        Says how a refinement went that was to take so many rounds, or to converge.
-    """
-
+    # Of a fit's rows, family and options; runs as a task.
     label: Callable[[FitResult, RowSchema, str, dict[str, Any]], Model]
+    # Where refinement starts.
     start: Callable[[Model], MoEParameters]
     refined: Callable[[Model, Refinement], Model]
+    # Says how a fit went, and how its partitions ended.
     report: Callable[[Model, Sequence[Ending]], None]
+    # Says how a refinement went that was to take so many rounds, or to converge.
     report_rounds: Callable[[Model, int | str], None]
 
 

@@ -20,21 +20,7 @@ _DRAWN_ROWS = 40_000
 
 
 def plan_support(data: str | xr.Dataset, schema: RowSchema, seed: int) -> tuple[SampleWindow, ...]:
-    """The rows to read, spread over the data; nothing is read.
-
-    Parameters
-    ----------
-    data : str or xr.Dataset
-        A store, or a dataset in memory or lazy.
-    schema : RowSchema
-        Matched to ``data``.
-    seed : int
-
-    Raises
-    ------
-    InvalidDataError
-        If there are no rows.
-    """
+    """The rows to read of data that ``schema`` is matched to, spread over them; nothing is read."""
     ds = data if isinstance(data, xr.Dataset) else open_store(data)
     if not schema.sample_dims:
         raise InvalidDataError("support: expected a sample dimension of the fit, got none of them.")
@@ -61,23 +47,10 @@ def read_support(
     windows: Sequence[SampleWindow],
     pieces: Sequence[xr.Dataset] | None,
 ) -> SupportSample:
-    """Complete rows of features; of many, a random sample.
+    """Complete rows of features, from the store at ``path`` or from pieces; of many, a random sample.
 
-    Parameters
-    ----------
-    path : str or None
-        The store; None where there are pieces.
-    schema : RowSchema
-    seed : int
-    windows : sequence of SampleWindow
-        As `plan_support` gives them.
-    pieces : sequence of xr.Dataset or None
-        As `support_pieces` gives them.
-
-    Raises
-    ------
-    InvalidDataError
-        If no row is complete.
+    Windows are those of `plan_support`, pieces those of `support_pieces`; `InvalidDataError` if no row is
+    complete.
     """
     parts = []
     for index, part in enumerate(windows):
@@ -86,9 +59,8 @@ def read_support(
         else:
             assert path is not None
             box = read_box(path, schema, part.window, need_target=False)
-        rows = extract_rows(
-            box, schema, part.window, on_error="skip", need_target=False, positions=part.positions
-        )
+        at = part.positions
+        rows = extract_rows(box, schema, part.window, on_error="skip", need_target=False, positions=at)
         parts.append(rows.features.astype(np.float64))
     features: FloatArray = np.concatenate(parts)
     if not len(features):
@@ -104,13 +76,7 @@ def read_support(
 
 
 def load_support(data: str | xr.Dataset, schema: RowSchema, seed: int) -> SupportSample:
-    """The sample at once, without a graph of the caller's.
-
-    Raises
-    ------
-    InvalidDataError
-        If no row is complete.
-    """
+    """The sample at once, without a graph of the caller's."""
     windows = plan_support(data, schema, seed)
     pieces = support_pieces(data, schema, windows)
     if pieces is not None:

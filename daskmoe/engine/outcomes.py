@@ -11,19 +11,12 @@ __all__ = ["Ending", "Outcome", "ending_of"]
 
 
 class Ending(NamedTuple):
-    """How a partition ended.
-
-    Attributes
-    ----------
-    outcome : Outcome
-    reason : str
-        Of an outcome other than fitted.
-    kept : bool
-        Whether its result comes from a checkpoint.
-    """
+    """How a partition ended."""
 
     outcome: Outcome
+    # Of an outcome other than fitted.
     reason: str = ""
+    # Whether its result comes from a checkpoint.
     kept: bool = False
 
     @property

@@ -39,28 +39,15 @@ def partition_tasks(
     call = delayed(task, pure=False, traverse=False)
     last = [()] * len(request.partitions) if own is None else [(value,) for value in own]
     return [
-        call(
-            plan,
-            partition,
-            piece_of(request, partition),
-            *shared,
-            *more,
-            dask_key_name=f"{key}-{partition.index}",
-        )
-        for partition, more in zip(request.partitions, last, strict=True)
+        call(plan, part, piece_of(request, part), *shared, *more, dask_key_name=f"{key}-{part.index}")
+        for part, more in zip(request.partitions, last, strict=True)
     ]
 
 
 def run_sum(
     request: FitRequest, name: str, function: Callable[[Observations], Any], add: Callable[[Any, Any], Any]
 ) -> Any:
-    """The sum of ``function`` over all partitions, computed.
-
-    Raises
-    ------
-    PartitionError
-        If no partition could be read.
-    """
+    """The sum of ``function`` over all partitions, computed; `PartitionError` if none could be read."""
     total = build_sum(request, name, function, add).compute()
     if total is None:
         raise PartitionError("Expected at least one partition with complete rows, got none.")

@@ -22,29 +22,19 @@ from daskmoe.rows import SampleWindow
 
 
 class Sampled(NamedTuple):
-    """Rows of the sample, and what became of the others.
+    """Rows of the sample, and what became of the others."""
 
-    Attributes
-    ----------
-    rows : Observations or None
-        Complete rows of positive weight; None where no row could be read.
-    drawn : int
-        Rows that the sample should have.
-    unread : int
-        Of these, rows that could not be read.
-    incomplete : int
-        Of these, rows left out for a value that is missing, infinite or, as a weight, negative.
-    reasons : tuple of (name, count)
-        How many of the incomplete rows are so by each variable.
-    failure : str
-        Why the first of the unread rows could not be read.
-    """
-
+    # Complete rows of positive weight; None where no row could be read.
     rows: Observations | None
+    # Rows that the sample should have,
     drawn: int
+    # of these, those that could not be read,
     unread: int = 0
+    # and those left out for a value that is missing, infinite or, as a weight, negative,
     incomplete: int = 0
+    # by variable.
     reasons: tuple[tuple[str, int], ...] = ()
+    # Why the first of the unread rows could not be read.
     failure: str = ""
 
 
@@ -56,9 +46,8 @@ def read_sample(
     Incomplete rows and those of a wrong weight are left out, whatever ``on_error`` says: their partition
     tells of them. It decides about windows that cannot be read.
     """
-    return merge_samples(
-        [_read(plan, part, piece, share) for part, piece in zip(windows, pieces, strict=True)]
-    )
+    parts = zip(windows, pieces, strict=True)
+    return merge_samples([_read(plan, part, piece, share) for part, piece in parts])
 
 
 def _thinned(sample: Sampled, most: int, rng: np.random.Generator) -> Sampled:
@@ -105,13 +94,7 @@ def _concatenate(parts: Sequence[Observations]) -> Observations:
 
 
 def fit_pilot(plan: TaskPlan, samples: Sequence[Sampled]) -> Pilot:
-    """Fit the sample: the shared start of all partitions.
-
-    Raises
-    ------
-    InvalidDataError
-        If the sample has too few complete rows.
-    """
+    """Fit the sample: the shared start of all partitions; `InvalidDataError` for too few complete rows."""
     rng = generator(plan.options.seed, Seed.PILOT)
     sample = _thinned(merge_samples(samples), plan.sample_rows, rng)
     least = max(2, plan.options.n_experts)

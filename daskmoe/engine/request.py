@@ -19,47 +19,29 @@ from daskmoe.rows import Partition, RowSchema, SampleWindow, read_box
 
 
 class GivenSupport(NamedTuple):
-    """Rows of the caller's own at which expectations over x are taken.
-
-    Attributes
-    ----------
-    data : str or xr.Dataset
-    schema : RowSchema
-        The fit's, matched to ``data``.
-    windows : tuple of SampleWindow
-        The rows to read.
-    """
+    """Rows of the caller's own at which expectations over x are taken."""
 
     data: str | xr.Dataset
+    # The fit's, matched to the data.
     schema: RowSchema
+    # The rows to read.
     windows: tuple[SampleWindow, ...]
 
 
 @dataclass(frozen=True)
 class FitRequest:
-    """A validated request: to fit, or to pass over the data of a model.
+    """A validated request: to fit, or to pass over the data of a model."""
 
-    Attributes
-    ----------
-    source : str or xr.Dataset
-        Path or URL of a Zarr store, or a dataset, lazy or in memory.
-    schema : RowSchema
-    partitions : tuple of Partition
-    options : FitOptions
-    sample : tuple of SampleWindow
-        Rows of the pilot's sample; none where there is no shared start.
-    sample_rows : int
-        How many of these rows that are complete the pilot is fitted to.
-    support : str or GivenSupport
-        One of `daskmoe.options.SUPPORTS`, or the caller's own rows.
-    """
-
+    # Path or URL of a Zarr store, or a dataset, lazy or in memory.
     source: str | xr.Dataset
     schema: RowSchema
     partitions: tuple[Partition, ...]
     options: FitOptions
+    # Rows of the pilot's sample; none where there is no shared start.
     sample: tuple[SampleWindow, ...] = ()
+    # How many of these rows that are complete the pilot is fitted to.
     sample_rows: int = 0
+    # One of `daskmoe.options.SUPPORTS`, or the caller's own rows.
     support: str | GivenSupport = "labelled"
 
     @property
@@ -84,9 +66,8 @@ class FitRequest:
         seen = self.options.in_tasks()
         # Another version may fit the same request in another way.
         code = version("daskmoe"), seen.local
-        return str(
-            tokenize(code, source, self.schema.to_json(), self.partitions, seen, self.sample, self.sends)
-        )
+        schema = self.schema.to_json()
+        return str(tokenize(code, source, schema, self.partitions, seen, self.sample, self.sends))
 
     @property
     def aggregation(self) -> AggregationPlan:

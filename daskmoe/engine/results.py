@@ -13,30 +13,19 @@ from daskmoe.numerics.combine.registry import Aggregate
 
 
 class PartitionResult(NamedTuple):
-    """What one local task sends back, kilobytes whatever the partition's size.
+    """What one local task sends back, kilobytes whatever the partition's size."""
 
-    Attributes
-    ----------
-    label : str
-        The partition's label.
-    estimate : LocalEstimate
-    ending : Ending
-    support : SupportSample
-        The partition's share; its weights sum to one.
-    moments : Moments or None
-        None where the partition was left out.
-    data_bytes : int
-        Size of the rows that were read, in bytes.
-    expansion : Expansion or None
-        What the partition says about shared parameters, where there is a pilot.
-    """
-
+    # Of the partition.
     label: str
     estimate: LocalEstimate
     ending: Ending
+    # Its share, whose weights sum to one.
     support: SupportSample
+    # None where it was left out.
     moments: Moments | None
+    # Size of the rows that were read.
     data_bytes: int
+    # Of its log-likelihood, around the pilot or around its own estimate; None where neither is asked for.
     expansion: Expansion | None = None
 
     @property

@@ -39,52 +39,28 @@ _NEAR = 1e-3
 
 
 class Refinement(NamedTuple):
-    """What refinement found.
+    """What refinement found."""
 
-    Attributes
-    ----------
-    parameters : MoEParameters
-        In the data's units; expert order as it was.
-    infos : list of RoundInfo
-    seconds : list of float
-        Time of each round, in seconds.
-    converged : bool
-    state : RefinementState
-    coordinates : Coordinates
-    scores : ndarray of shape (P, P) or None
-        Sum of outer products of the rows' scores at the optimum; None where it was not reached or no round
-        was left for the pass that finds them.
-    """
-
+    # In the data's units; expert order as it was.
     parameters: MoEParameters
     infos: list[RoundInfo]
+    # Time of each round.
     seconds: list[float]
     converged: bool
     state: RefinementState
     coordinates: Coordinates
+    # Sum of outer products of the rows' scores at the optimum, shape (P, P); None where it was not reached or
+    # no round was left for the pass that finds them.
     scores: FloatArray | None
 
 
 def refine_rounds(
     request: FitRequest, start: MoEParameters, rounds: int | None, known: Moments | None
 ) -> Refinement:
-    """Ascend the global penalized log-likelihood from ``start``.
+    """Ascend the global penalized log-likelihood from ``start``, in the data's units.
 
-    Parameters
-    ----------
-    request : FitRequest
-        Names the data and the partitions.
-    start : MoEParameters
-        In the data's units.
-    rounds : int or None
-        Most rounds; None goes on to convergence. Rounds that would gain nothing are not run.
-    known : Moments or None
-        Of all rows; one pass finds them where they are not known.
-
-    Raises
-    ------
-    PartitionError
-        If no partition could be read.
+    At most ``rounds``, or to convergence with None; rounds that would gain nothing are not run. One pass
+    finds the moments of all rows where they are not ``known``. `PartitionError` if none could be read.
     """
     pooled = known if known is not None else run_sum(request, "moe-moments", moments, merge_moments)
     family = get_family(request.options.family)

@@ -30,48 +30,30 @@ T = TypeVar("T")
 
 
 class Sends(NamedTuple):
-    """What a partition sends beside its estimate and moments.
+    """What a partition sends beside its estimate and moments."""
 
-    Attributes
-    ----------
-    rows : bool
-        Its share of the support: rows of features.
-    responses : bool
-        The responses of these rows.
-    information : bool
-        The second-order expansion of its log-likelihood around its own estimate.
-    """
-
+    # Its share of the support: rows of features.
     rows: bool
+    # The responses of these rows.
     responses: bool
+    # The second-order expansion of its log-likelihood around its own estimate.
     information: bool
 
 
 class TaskPlan(NamedTuple):
-    """What all local tasks share.
+    """What all local tasks share."""
 
-    Attributes
-    ----------
-    source : str or None
-        The store that tasks open; None where each is handed its piece of a dataset.
-    schema : RowSchema
-    options : FitOptions
-        As `FitOptions.in_tasks` gives them; partition m draws from ``SeedSequence(seed, spawn_key=(m,))``.
-    checkpoint : str or None
-        Folder of finished partitions.
-    token : str
-        Of everything that a result depends on.
-    sends : Sends
-    sample_rows : int
-        Size of the pilot's sample.
-    """
-
+    # The store that tasks open; None where each is handed its piece of a dataset.
     source: str | None
     schema: RowSchema
+    # As `FitOptions.in_tasks` gives them.
     options: FitOptions
+    # Folder of finished partitions.
     checkpoint: str | None
+    # Of everything that a result depends on; empty without a folder.
     token: str
     sends: Sends
+    # Size of the pilot's sample.
     sample_rows: int
 
 
@@ -80,10 +62,8 @@ def fit_partition(
 ) -> PartitionResult:
     """Read one partition, fit it (from the pilot, if there is one) and draw its share of the support.
 
-    Raises
-    ------
-    DaskMoEError
-        Naming the partition, unless ``on_error="skip"``: then the result says why it was left out.
+    A failure is a `DaskMoEError` that names the partition; with ``on_error="skip"`` the result says why it
+    was left out.
     """
     path = None
     if plan.checkpoint is not None:
@@ -138,20 +118,11 @@ def _fit(
     ending = ending_of(estimate, from_pilot=pilot is not None)
     if ending.outcome is Outcome.OUT_OF_PASSES:
         logger.info("partition %s: expanded after %s, short of its optimum", partition.label, ending.reason)
-    return PartitionResult(
-        partition.label,
-        estimate._replace(dropped_rows=partition.n_rows - data.n_rows),
-        ending,
-        draw_support(
-            data,
-            support_rows if plan.sends.rows else 0,
-            np.random.default_rng(support_seed),
-            plan.sends.responses,
-        ),
-        known,
-        sum(a.nbytes for a in data if a is not None),
-        expansion,
-    )
+    drawn = support_rows if plan.sends.rows else 0
+    support = draw_support(data, drawn, np.random.default_rng(support_seed), plan.sends.responses)
+    estimate = estimate._replace(dropped_rows=partition.n_rows - data.n_rows)
+    data_bytes = sum(a.nbytes for a in data if a is not None)
+    return PartitionResult(partition.label, estimate, ending, support, known, data_bytes, expansion)
 
 
 def _tell_empty_experts(estimate: LocalEstimate, partition: Partition) -> None:

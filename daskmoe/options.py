@@ -172,15 +172,20 @@ class FitOptions:
     that all draws follow from, ``checkpoint`` is an absolute path.
     """
 
-    # fmt: off
     features: str | Sequence[str] | None = option(
-        None, "Variables to predict from.", check=_feature_names, token=False, record=False,
+        None,
+        "Variables to predict from.",
+        check=_feature_names,
+        token=False,
+        record=False,
         flag=Flag(metavar="A,B,...", parse=_listed, default="all that fit"),
     )
     n_experts: int = option(MISSING, "Experts of the model.", check=AtLeast(1), token=False)
     family: str = option("gaussian", "Density of the experts.", check=_family, record=False)
     partitions: int | str | None = option(
-        None, "Number of row ranges, or a coordinate with one partition a value.", token=False,
+        None,
+        "Number of row ranges, or a coordinate with one partition a value.",
+        token=False,
         flag=Flag(metavar="NUMBER|NAME", parse=_number_or_text, default="the target's chunks"),
     )
     aggregation: Aggregation = option(
@@ -189,7 +194,10 @@ class FitOptions:
     support: Support | str | os.PathLike[str] | xr.Dataset = option(
         "labelled",
         "What may leave a partition: rows with responses, rows of features, none; or a store of such rows.",
-        check=_support, token=False, record=_word_or_given, joins=True,
+        check=_support,
+        token=False,
+        record=_word_or_given,
+        joins=True,
         flag=Flag(metavar="labelled|features|synthetic|STORE"),
     )
     support_size: int = option(2000, "Rows of the support sample.", check=AtLeast(1))
@@ -197,25 +205,34 @@ class FitOptions:
         None, "Experts of local fits.", check=AtLeast(1, True), flag=Flag(default="as the model"), joins=True
     )
     refine: Rounds = option(
-        0, "Most rounds of refinement over all partitions, or as many as it takes.",
-        check=partial(check_rounds, minimum=0), token=False, joins=True,
+        0,
+        "Most rounds of refinement over all partitions, or as many as it takes.",
+        check=partial(check_rounds, minimum=0),
+        token=False,
+        joins=True,
         flag=Flag(metavar="ROUNDS|converged", parse=_number_or_text),
     )
     random_state: RandomState = option(
         None, "Seed of all randomness.", record=str, flag=Flag("seed", "INTEGER", int)
     )
     checkpoint: str | os.PathLike[str] | None = option(
-        None, "Folder that keeps finished local fits.", check=_folder, token=False, record=False,
+        None,
+        "Folder that keeps finished local fits.",
+        check=_folder,
+        token=False,
+        record=False,
         flag=Flag(metavar="PATH"),
     )
     on_error: OnError = option("raise", "What bad rows and partitions do.", check=OneOf(ON_ERROR))
     sample_weight: str | None = option(
-        None, "Variable of row weights, which count as repeated rows.", token=False, record=False,
+        None,
+        "Variable of row weights, which count as repeated rows.",
+        token=False,
+        record=False,
         flag=Flag(metavar="NAME"),
     )
     n_init: int = option(12, "Starts of a local fit.", check=AtLeast(1))
     start_rows: int = option(2000, "Rows that the starts race on.", check=AtLeast(10))
-    # fmt: on
 
     def __post_init__(self) -> None:
         for name, known in self.known().items():

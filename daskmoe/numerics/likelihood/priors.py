@@ -76,7 +76,10 @@ class Prior(NamedTuple):
 
     def coef_hessian(self, n_predictors: int) -> FloatArray:
         """Hessian in one expert's coefficients, shape (C q, C q)."""
-        return np.asarray(np.kron(np.eye(n_predictors), self.coef * self.metric), dtype=np.float64)
+        block = self.coef * self.metric
+        if n_predictors == 1:
+            return block
+        return np.asarray(np.kron(np.eye(n_predictors), block), dtype=np.float64)
 
     def hessian(self, layout: Layout, nuisance: FloatArray) -> FloatArray:
         """Hessian in all packed parameters, shape (P, P)."""
@@ -84,8 +87,9 @@ class Prior(NamedTuple):
         width = layout.gates.stop
         gates = self.gate_hessian(layout.n_experts).transpose(0, 2, 1, 3)
         out[layout.gates, layout.gates] = gates.reshape(width, width)
+        own = self.coef_hessian(layout.n_predictors)
         for k in range(layout.n_experts):
-            out[layout.coef(k), layout.coef(k)] = self.coef_hessian(layout.n_predictors)
+            out[layout.coef(k), layout.coef(k)] = own
         diagonal = np.arange(layout.size)[layout.nuisances]
         out[diagonal, diagonal] = (0.5 * self.nuisance * self.spread / nuisance).ravel()
         return out

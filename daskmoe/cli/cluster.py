@@ -35,20 +35,13 @@ _MALLOC = {"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 128 * 2
 
 
 class ClusterChoice(NamedTuple):
-    """Where a job runs; at most one of the three is given.
+    """Where a job runs; at most one of the three is given."""
 
-    Attributes
-    ----------
-    workers : int or None
-        Worker processes to start on this machine.
-    scheduler : str or None
-        Address of a scheduler that runs already.
-    scheduler_file : str or None
-        Its scheduler file.
-    """
-
+    # Worker processes to start on this machine.
     workers: int | None = None
+    # Address of a scheduler that runs already.
     scheduler: str | None = None
+    # Its scheduler file.
     scheduler_file: str | None = None
 
 

@@ -32,21 +32,13 @@ _HELD_OUT_SHARE = 8
 
 
 class DemoOptions(NamedTuple):
-    """Size and place of the demo.
+    """Size and place of the demo."""
 
-    Attributes
-    ----------
-    folder : Path
-        Folder for everything that it makes.
-    rows : int
-        Rows to fit; an eighth as many more are held out.
-    partitions : int
-        Chunks of the store.
-    seed : int
-    """
-
+    # Folder for everything that it makes.
     folder: Path
+    # Rows to fit; an eighth as many more are held out.
     rows: int
+    # Chunks of the store.
     partitions: int
     seed: int
 
@@ -60,22 +52,14 @@ class Simulation(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One line of the table: a model on the held-out rows.
-
-    Attributes
-    ----------
-    name : str
-    log_likelihood : float
-        Nats a row.
-    error : float
-        Relative prediction error, sum (y - E[y|x])^2 / sum (y - mean y)^2.
-    seconds : float or None
-        Time of the fit.
-    """
+    """One line of the table: a model on the held-out rows."""
 
     name: str
+    # Nats a row.
     log_likelihood: float
+    # Relative prediction error, sum (y - E[y|x])^2 / sum (y - mean y)^2.
     error: float
+    # Time of the fit.
     seconds: float | None = None
 
 

@@ -42,26 +42,16 @@ from daskmoe.rows.names import (
 
 
 class ModelParts(NamedTuple):
-    """Everything a model consists of.
-
-    Attributes
-    ----------
-    params : xr.Dataset
-    diagnostics, local_estimates : xr.Dataset or None
-    family : str
-    rows : RowSchema
-    options : mapping
-        The options of the fit; JSON can hold them.
-    weight : float or None
-        Sum of the row weights of the last fit.
-    """
+    """Everything a model consists of."""
 
     params: xr.Dataset
     diagnostics: xr.Dataset | None
     local_estimates: xr.Dataset | None
     family: str
     rows: RowSchema
+    # The options of the fit; JSON can hold them.
     options: Mapping[str, Any]
+    # Sum of the row weights of the last fit.
     weight: float | None = None
 
 

@@ -25,30 +25,20 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True)
 class Partition:
-    """Rows that are fitted together.
+    """Rows that are fitted together."""
 
-    Attributes
-    ----------
-    index : int
-        Its number, from 0.
-    label : str
-        The number, or the coordinate value that all its rows have, as text; empty for rows of a sample, which
-        are no partition.
-    box : tuple of (dim, start, stop)
-        Index range along every sample dimension.
-    rows : (start, stop) or None
-        Range of the box's rows in C order; None for all.
-    where : (name, value) or None
-        Only the rows of the box where this variable has this value; None for all.
-    n_rows : int
-        Number of its rows, those with missing values included.
-    """
-
+    # Its number, from 0.
     index: int
+    # The number, or the coordinate value that all its rows have, as text; empty for rows of a sample, which
+    # are no partition.
     label: str
+    # Index range (dim, start, stop) along every sample dimension.
     box: tuple[tuple[str, int, int], ...]
+    # Range of the box's rows in C order; None for all.
     rows: tuple[int, int] | None
+    # (name, value): only the rows of the box where this variable has this value; None for all.
     where: tuple[str, Any] | None
+    # Number of its rows, those with missing values included.
     n_rows: int
 
     @property

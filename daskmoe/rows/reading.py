@@ -28,26 +28,17 @@ _BLOCK = 1 << 17
 
 
 class Rows(NamedTuple):
-    """Rows of a partition.
+    """Rows of a partition."""
 
-    Attributes
-    ----------
-    features : ndarray of shape (n, p)
-        C-contiguous; float32 if all feature variables are, else float64.
-    response : ndarray of shape (n,) or None
-        The target, as float64.
-    weight : ndarray of shape (n,) or None
-        Row weights, if the schema has any.
-    dropped : int
-        Number of rows left out because a value was missing or infinite.
-    reasons : tuple of (name, count)
-        In how many of these rows it was this variable.
-    """
-
+    # (n, p): C-contiguous; float32 if all feature variables are, else float64.
     features: FeatureArray
+    # (n,): The target, as float64.
     response: FloatArray | None
+    # (n,): Row weights, if the schema has any.
     weight: FloatArray | None
+    # Number of rows left out because a value was missing or infinite.
     dropped: int
+    # (name, count): in how many of these rows it was this variable.
     reasons: tuple[tuple[str, int], ...] = ()
 
 

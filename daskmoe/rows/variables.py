@@ -26,57 +26,37 @@ _KEPT_ATTRS = ("units", "long_name", "standard_name")
 
 @dataclass(frozen=True)
 class FeatureVariable:
-    """One variable that gives one or several feature columns.
+    """One variable that gives one or several feature columns."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the variable.
-    dims : tuple of str
-        Its sample dimensions, in the order it has them.
-    feature_dim : str or None
-        Its one other dimension, if any; every position along it is a column.
-    labels : tuple of str
-        Label of each column.
-    units : str or None
-        Its ``units`` attribute.
-    keys : tuple of str or None
-        The coordinate values along `feature_dim`, column by column; None where there is no coordinate.
-    positions : tuple of int or None
-        Where each column is along `feature_dim` of the data at hand; None if they are in order.
-    """
-
+    # Name of the variable.
     name: str
+    # Its sample dimensions, in the order it has them.
     dims: tuple[str, ...]
+    # Its one other dimension, if any; every position along it is a column.
     feature_dim: str | None
+    # Label of each column.
     labels: tuple[str, ...]
+    # Its ``units`` attribute.
     units: str | None
+    # The coordinate values along `feature_dim`, column by column; None where there is no coordinate.
     keys: tuple[str, ...] | None = None
+    # Where each column is along `feature_dim` of the data at hand; None if they are in order.
     positions: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class RowSchema:
-    """The variables that make the rows of a dataset, and the order of the feature columns.
+    """The variables that make the rows of a dataset, and the order of the feature columns."""
 
-    Attributes
-    ----------
-    target : str
-        Name of the response variable.
-    sample_dims : tuple of str
-        Its dimensions, in its order.
-    variables : tuple of FeatureVariable
-        The feature variables, in column order.
-    weight : str or None
-        Name of the variable of row weights.
-    target_attrs : dict
-        Those of the target's ``units``, ``long_name`` and ``standard_name`` that it has.
-    """
-
+    # Name of the response variable.
     target: str
+    # Its dimensions, in its order.
     sample_dims: tuple[str, ...]
+    # The feature variables, in column order.
     variables: tuple[FeatureVariable, ...]
+    # Name of the variable of row weights.
     weight: str | None = None
+    # Those of the target's ``units``, ``long_name`` and ``standard_name`` that it has.
     target_attrs: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @property

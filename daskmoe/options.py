@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import partial
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import xarray as xr
 
 from daskmoe.errors import InvalidOptionError
-from daskmoe.numerics.base.policies import LocalFit
+from daskmoe.numerics.base.policies import LocalFit, Regularization
 from daskmoe.numerics.combine.registry import AGGREGATORS
 from daskmoe.numerics.families import get_family
 
@@ -73,6 +73,23 @@ class AtLeast(NamedTuple):
     def __call__(self, name: str, value: Any) -> int | None:
         """The value as an int that JSON can hold, of whatever kind of integer it is."""
         return None if value is None and self.optional else check_integer(name, value, self.minimum)
+
+
+class Number(NamedTuple):
+    """The check of a finite number above zero, or of zero too; None passes where it is the default."""
+
+    optional: bool = False
+    zero: bool = False
+
+    def __call__(self, name: str, value: Any) -> float | None:
+        """The value as a float."""
+        if value is None and self.optional:
+            return None
+        real = isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(value)
+        if not real or value < 0 or (value == 0 and not self.zero):
+            least = "of at least 0" if self.zero else "above 0"
+            raise InvalidOptionError(f"{name}: expected a finite number {least}, got {value!r}.")
+        return float(value)
 
 
 class OneOf(NamedTuple):
@@ -212,6 +229,18 @@ class FitOptions:
         joins=True,
         flag=Flag(metavar="ROUNDS|converged", parse=_number_or_text),
     )
+    prior_strength: float = option(
+        1.0,
+        "Factor of the weak priors; less goes to maximum likelihood.",
+        check=Number(),
+        flag=Flag(metavar="NUMBER", parse=float),
+    )
+    min_scale: float | None = option(
+        None,
+        "Least standard deviation of an expert, in the target's units.",
+        check=Number(optional=True),
+        flag=Flag(metavar="NUMBER", parse=float, default="0.0015 of the target's"),
+    )
     random_state: RandomState = option(
         None, "Seed of all randomness.", record=str, flag=Flag("seed", "INTEGER", int)
     )
@@ -264,7 +293,18 @@ class FitOptions:
     def local(self) -> LocalFit:
         """How one partition is fitted."""
         size = self.n_experts if self.n_local_experts is None else self.n_local_experts
-        return LocalFit(n_experts=size, family=self.family, n_init=self.n_init, start_rows=self.start_rows)
+        return LocalFit(
+            n_experts=size,
+            family=self.family,
+            n_init=self.n_init,
+            start_rows=self.start_rows,
+            regularization=self.regularization,
+        )
+
+    @property
+    def regularization(self) -> Regularization:
+        """What is said of the penalties."""
+        return Regularization(self.prior_strength, self.min_scale)
 
     @property
     def seed(self) -> int:

@@ -27,6 +27,8 @@ class FitKeywords(TypedDict, total=False):
     support_size: int
     n_local_experts: int | None
     refine: Rounds
+    prior_strength: float
+    min_scale: float | None
     random_state: RandomState
     checkpoint: str | os.PathLike[str] | None
     on_error: OnError
@@ -57,6 +59,8 @@ def fit(
     support_size: int = 2000,
     n_local_experts: int | None = None,
     refine: Rounds = 0,
+    prior_strength: float = 1.0,
+    min_scale: float | None = None,
     random_state: RandomState = None,
     checkpoint: str | os.PathLike[str] | None = None,
     on_error: OnError = "raise",
@@ -105,6 +109,12 @@ def fit(
     refine : int or "converged"
         Most rounds over all partitions after the aggregation (see `daskmoe.refine`); "converged" goes on to
         the global estimator.
+    prior_strength : float
+        Factor of the weak priors, above 0. Each weighs a pseudo-row or less at 1; smaller goes to maximum
+        likelihood, which may not exist where experts separate.
+    min_scale : float, optional
+        Least standard deviation of an expert, in the target's units: what keeps an expert from collapsing on
+        a value that the target repeats. By default 0.0015 of the target's own.
     random_state : int, SeedSequence, Generator or None
         Partition m draws from ``SeedSequence(seed, spawn_key=(m,))``, so the result does not depend on the
         scheduler or the number of workers.
@@ -162,6 +172,8 @@ def fit(
         support_size=support_size,
         n_local_experts=n_local_experts,
         refine=refine,
+        prior_strength=prior_strength,
+        min_scale=min_scale,
         random_state=random_state,
         checkpoint=checkpoint,
         on_error=on_error,
@@ -185,6 +197,8 @@ def fit_local(
     features: str | Sequence[str] | None = None,
     n_experts: int,
     family: str = "gaussian",
+    prior_strength: float = 1.0,
+    min_scale: float | None = None,
     random_state: RandomState = None,
     on_error: OnError = "raise",
     sample_weight: str | None = None,
@@ -226,6 +240,8 @@ def fit_local(
         partitions=1,
         aggregation="reduction",
         support_size=1,
+        prior_strength=prior_strength,
+        min_scale=min_scale,
         random_state=random_state,
         on_error=on_error,
         sample_weight=sample_weight,

@@ -83,6 +83,8 @@ def refine(
         family=model.family,
         partitions=partitions,
         refine=rounds,
+        prior_strength=model.options.get("prior_strength", 1.0),
+        min_scale=model.options.get("min_scale"),
         random_state=0,
         on_error=on_error,
     )

@@ -13,6 +13,7 @@ from daskmoe.engine.seeds import Seed, generator
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import PartitionError
 from daskmoe.numerics.base.parameters import SupportSample
+from daskmoe.numerics.base.policies import Regularization
 from daskmoe.numerics.combine.choice import Sent, best_estimator
 from daskmoe.numerics.combine.expansion import Pilot
 from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
@@ -32,6 +33,7 @@ class AggregationPlan(NamedTuple):
     # Support rows of each partition.
     shares: tuple[int, ...]
     seed: int
+    regularization: Regularization
 
 
 def aggregate_partitions(
@@ -84,5 +86,5 @@ def _aggregate(
     if plan.method == "auto":
         # The same draws whatever the seed: the choice is no part of what it makes random.
         rng = generator(0, Seed.DRAWN_RESPONSES)
-        return best_estimator(sent, pilot, plan.n_experts, family, rng)
+        return best_estimator(sent, pilot, plan.n_experts, family, rng, plan.regularization)
     return aggregate_estimates(plan.method, sent.estimates, sent.weights, support, plan.n_experts, family)

@@ -103,7 +103,8 @@ def fit_pilot(plan: TaskPlan, samples: Sequence[Sampled]) -> Pilot:
     with single_threaded_blas():
         estimate = fit_local_estimate(sample.rows, plan.options.local, rng)
         assert estimate.parameters is not None
-        return make_pilot(estimate.parameters, sample.rows, get_family(plan.options.family))
+        family, local = get_family(plan.options.family), plan.options.local
+        return make_pilot(estimate.parameters, sample.rows, family, local.regularization)
 
 
 def _too_few(sample: Sampled, least: int) -> str:

@@ -76,7 +76,13 @@ class FitRequest:
         shares = tuple(support_shares(self))
         synthetic = self.support == "synthetic"
         return AggregationPlan(
-            options.aggregation, options.n_experts, options.family, synthetic, shares, options.seed
+            options.aggregation,
+            options.n_experts,
+            options.family,
+            synthetic,
+            shares,
+            options.seed,
+            options.regularization,
         )
 
     @property

@@ -65,7 +65,8 @@ def refine_rounds(
     pooled = known if known is not None else run_sum(request, "moe-moments", moments, merge_moments)
     family = get_family(request.options.family)
     coordinates = coordinates_from(pooled, family.scaling(pooled))
-    prior = prior_from(pooled, coordinates, start.n_experts, family)
+    regularization = request.options.regularization
+    prior = prior_from(pooled, coordinates, start.n_experts, family, regularization)
     state = first_state(start, coordinates)
     infos: list[RoundInfo] = []
     seconds: list[float] = []

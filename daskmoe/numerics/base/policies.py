@@ -10,6 +10,16 @@ from dataclasses import dataclass
 from math import inf
 
 
+@dataclass(frozen=True)
+class Regularization:
+    """What a caller says of the penalties (local_estimator: The objective)."""
+
+    # Multiplies the priors: less goes to maximum likelihood.
+    strength: float = 1.0
+    # Least standard deviation of an expert, in the response's units; None for a share of the response's.
+    min_scale: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class LocalFit:
     """How one partition is fitted (local_estimator: The search)."""
@@ -26,6 +36,7 @@ class LocalFit:
     max_passes: int = 100
     # Converged when the predicted gain in log-likelihood a row falls under it, in nats.
     tolerance: float = 1e-9
+    regularization: Regularization = Regularization()
 
 
 @dataclass(frozen=True)
@@ -33,9 +44,13 @@ class PriorPolicy:
     """Strengths of the priors (local_estimator: The objective)."""
 
     # a, b and c of `likelihood.priors`: a pseudo-row or less each.
-    gate: float = 0.1
+    gate: float = 0.5
     coef: float = 0.1
     nuisance: float = 1.0
+    # w, a mean square of logits: gates steeper than its root are hardly drawn back.
+    gate_width: float = 10.0
+    # f in units of the response's variance.
+    floor_share: float = 2.25e-6
     # s0 in units of the variance that one linear regression leaves, and of the response's.
     spread_share: float = 1e-3
     least_spread: float = 1e-6

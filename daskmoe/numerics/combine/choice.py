@@ -23,7 +23,7 @@ from daskmoe.numerics.base.parameters import (
     canonical_indices,
     canonical_order,
 )
-from daskmoe.numerics.base.policies import CHOICE
+from daskmoe.numerics.base.policies import CHOICE, Regularization
 from daskmoe.numerics.combine.expansion import Expansion, Pilot, combine_expansions
 from daskmoe.numerics.combine.information import information_average
 from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
@@ -50,17 +50,24 @@ class Sent(NamedTuple):
 
 
 def best_estimator(
-    sent: Sent, pilot: Pilot | None, n_experts: int, family: Family, rng: np.random.Generator
+    sent: Sent,
+    pilot: Pilot | None,
+    n_experts: int,
+    family: Family,
+    rng: np.random.Generator,
+    regularization: Regularization = Regularization(),
 ) -> Aggregate:
     """The best estimator that what was sent allows: from a shared start, by information, or the reduction."""
     if pilot is not None:
-        return one_shot_estimator(sent, pilot, family)
+        return one_shot_estimator(sent, pilot, family, regularization)
     if sent.expansions:
-        return independent_estimator(sent, n_experts, family, rng)
+        return independent_estimator(sent, n_experts, family, rng, regularization)
     return aggregate_estimates("reduction", sent.estimates, sent.weights, sent.support, n_experts, family)
 
 
-def one_shot_estimator(sent: Sent, pilot: Pilot, family: Family) -> Aggregate:
+def one_shot_estimator(
+    sent: Sent, pilot: Pilot, family: Family, regularization: Regularization = Regularization()
+) -> Aggregate:
     """The best estimator of one communication step: information-weighted, from a shared start.
 
     The maximum of the summed expansions, unless another candidate (the reduction of the local estimates, the
@@ -69,7 +76,7 @@ def one_shot_estimator(sent: Sent, pilot: Pilot, family: Family) -> Aggregate:
     """
     pooled = reduce(merge_moments, sent.moments)
     n_experts = pilot.parameters.n_experts
-    prior = prior_from(pooled, pilot.coordinates, n_experts, family)
+    prior = prior_from(pooled, pilot.coordinates, n_experts, family, regularization)
     one_shot = family.from_moments(pooled) if n_experts == 1 else None
     if one_shot is None:
         one_shot = combine_expansions(sent.expansions, pilot, prior)
@@ -111,7 +118,13 @@ def _choose(
     return chosen, scores
 
 
-def independent_estimator(sent: Sent, n_experts: int, family: Family, rng: np.random.Generator) -> Aggregate:
+def independent_estimator(
+    sent: Sent,
+    n_experts: int,
+    family: Family,
+    rng: np.random.Generator,
+    regularization: Regularization = Regularization(),
+) -> Aggregate:
     """The best estimator from independent local fits where no response may leave a partition.
 
     The local estimates averaged by their information, their experts matched by transport; unless another
@@ -130,7 +143,9 @@ def independent_estimator(sent: Sent, n_experts: int, family: Family, rng: np.ra
         candidates.append(aggregate_estimates("middle", locals_, weights, support, n_experts, family))
     references = [_plain(candidate) for candidate in candidates]
     references += [fitting[m] for m in spread_evenly(len(fitting), CHOICE.references) if fitting]
-    averaged = information_average(locals_, sent.moments, sent.expansions, references, support, family)
+    averaged = information_average(
+        locals_, sent.moments, sent.expansions, references, support, family, regularization
+    )
     if averaged is not None:
         candidates.insert(0, _as_aggregate(averaged, whole, locals_, weights, support, family))
     if sent.origin is None:

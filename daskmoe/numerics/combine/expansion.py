@@ -28,9 +28,9 @@ from daskmoe.numerics.base.linalg import diagonal_scale
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParameters, Moments
-from daskmoe.numerics.base.policies import EXPANSION, NEWTON
+from daskmoe.numerics.base.policies import EXPANSION, NEWTON, Regularization
 from daskmoe.numerics.families import Family
-from daskmoe.numerics.likelihood.priors import Prior
+from daskmoe.numerics.likelihood.priors import Prior, prior_from
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics, penalized
 from daskmoe.numerics.local.newton import NewtonState, damped_step
 
@@ -46,6 +46,8 @@ class Pilot(NamedTuple):
     information: FloatArray
     # Size of that sample.
     rows: int
+    # The penalty of that sample, in these coordinates: partitions share its floor.
+    prior: Prior
 
 
 class Expansion(NamedTuple):
@@ -57,13 +59,19 @@ class Expansion(NamedTuple):
     vector: FloatArray
 
 
-def make_pilot(parameters: MoEParameters, sample: Observations, family: Family) -> Pilot:
+def make_pilot(
+    parameters: MoEParameters,
+    sample: Observations,
+    family: Family,
+    regularization: Regularization = Regularization(),
+) -> Pilot:
     """The shared start from a model fitted to ``sample``."""
     known = moments(sample)
     coordinates = coordinates_from(known, family.scaling(known))
     inner = coordinates.from_data(parameters)
     information = likelihood_statistics(inner, sample.blocks(coordinates), family).information
-    return Pilot(parameters, coordinates, _semidefinite(information), sample.n_rows)
+    prior = prior_from(known, coordinates, parameters.n_experts, family, regularization)
+    return Pilot(parameters, coordinates, _semidefinite(information), sample.n_rows, prior)
 
 
 def _semidefinite(matrix: FloatArray) -> FloatArray:
@@ -79,7 +87,7 @@ def _semidefinite(matrix: FloatArray) -> FloatArray:
 def expand_estimate(rows: Observations, pilot: Pilot, family: Family) -> tuple[LocalEstimate, Expansion]:
     """A partition's estimate from the shared start, and its expansion there.
 
-    The estimate's objective is the log-likelihood less the quadratic prior around the start.
+    The estimate's objective is the log-likelihood less the quadratic prior around the start and the floor.
     """
     began = time.perf_counter()
     coordinates = pilot.coordinates
@@ -122,7 +130,9 @@ def _ascend(
         return likelihood_statistics(parameters, rows.blocks(coordinates), family, precision=np.float32)
 
     raw = evaluate(start)
-    state = NewtonState(start, _with_prior(raw, origin, start, pilot.information), 0.0)
+    floor = pilot.prior.floor_alone(raw.weight)
+    first = penalized(_with_prior(raw, origin, start, pilot.information), start, floor)
+    state = NewtonState(start, first, 0.0)
     passes = 1
     while True:
         step, predicted, damping = damped_step(state)
@@ -133,7 +143,7 @@ def _ascend(
         trial = layout.shift(state.parameters, step)
         trial_raw = evaluate(trial)
         passes += 1
-        statistics = _with_prior(trial_raw, origin, trial, pilot.information)
+        statistics = penalized(_with_prior(trial_raw, origin, trial, pilot.information), trial, floor)
         actual = statistics.value - state.statistics.value
         damping = NEWTON.damping.after(damping, actual, predicted)
         if actual >= 0:

@@ -28,7 +28,7 @@ from daskmoe.numerics.base.linalg import spread_evenly
 from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments, SupportSample
-from daskmoe.numerics.base.policies import AVERAGING
+from daskmoe.numerics.base.policies import AVERAGING, Regularization
 from daskmoe.numerics.combine.expansion import Expansion
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.priors import Prior, prior_from
@@ -61,6 +61,7 @@ def information_average(
     references: Sequence[MoEParameters],
     support: SupportSample,
     family: Family,
+    regularization: Regularization = Regularization(),
 ) -> MoEParameters | None:
     """The average of local estimates by their information, whatever the order of their experts.
 
@@ -75,6 +76,7 @@ def information_average(
     support : SupportSample
         Where experts are compared.
     family : Family
+    regularization : Regularization
 
     Returns
     -------
@@ -93,7 +95,7 @@ def information_average(
         family,
         _layout(references[0], references[0].n_experts, common),
     )
-    prior = prior_from(pooled, common, problem.layout.n_experts, family)
+    prior = prior_from(pooled, common, problem.layout.n_experts, family, regularization)
     starts = list(references)
     if len(locals_) > AVERAGING.racing_partitions:
         kept = spread_evenly(len(locals_), AVERAGING.racing_partitions)

@@ -43,16 +43,20 @@ class Gaussian(Family):
         scale = response_scale(moments)
         return Scaling(float(moments.mean[-1]), scale, np.array([scale**2]))
 
-    def prior(self, moments: Moments, coordinates: Coordinates) -> ResponsePrior:
+    def prior(
+        self, moments: Moments, coordinates: Coordinates, min_scale: float | None = None
+    ) -> ResponsePrior:
         """In units of the response's variance, and of what one linear regression leaves of it."""
         location, unit, _ = coordinates.response
         scale = response_scale(moments) / unit
         share = max(PRIOR.spread_share * _linear_residual_share(moments), PRIOR.least_spread)
+        floor = PRIOR.floor_share * scale**2 if min_scale is None else (min_scale / unit) ** 2
         return ResponsePrior(
             PRIOR.coef / scale**2,
             (float(moments.mean[-1]) - location) / unit,
             np.array([PRIOR.nuisance]),
             np.array([share * scale**2]),
+            np.array([floor]),
         )
 
     def log_density(
@@ -102,11 +106,15 @@ class Gaussian(Family):
     def update_nuisance(
         self, nuisance: Array, mass: Array, sums: Array, step: Change, prior: NuisancePrior
     ) -> Array:
-        """The mean squared residual, with the prior's pseudo-rows."""
+        """The mean squared residual, with the prior's pseudo-rows, held off the floor.
+
+        The positive root of n sigma^4 - S sigma^2 - b, of sums n and S and the barrier b.
+        """
         squares = sums - step.falls[..., None]
         squares += step.rises[..., None]
-        variance = squares.clip(0.0) + prior.nuisance * prior.spread
-        variance /= mass[..., None] + prior.nuisance
+        squares = squares.clip(0.0) + prior.nuisance * prior.spread
+        rows = mass[..., None] + prior.nuisance
+        variance = (squares + np.sqrt(squares**2 + 4.0 * rows * prior.barrier)) / (2.0 * rows)
         return np.asarray(variance.clip(PRIOR.variance_floor))
 
     def start_nuisance(self, squares: FloatArray, mass: FloatArray, prior: NuisancePrior) -> Array:
@@ -126,13 +134,16 @@ class Gaussian(Family):
 
         The quadratic model of a log-variance holds for a change of one or so.
         """
-        pull = float(prior.nuisance[0] * (prior.spread[0] / nuisance[0] - 1.0))
-        # In units of the variance: the sum of tau r^2 and of tau, with the prior's pseudo-rows.
+        # In units of the variance: the barrier, the sums of tau and tau r^2 with the prior's pseudo-rows.
+        barrier = float(prior.barrier[0] / nuisance[0] ** 2)
+        pull = float(prior.nuisance[0] * (prior.spread[0] / nuisance[0] - 1.0)) + 2.0 * barrier
         mass = max(2.0 * float(curvature[0, 0]) - pull, 1e-300)
-        squares = max(2.0 * float(gradient[0]) + mass, 1e-300)
+        squares = max(2.0 * float(gradient[0]) + mass - barrier, 1e-300)
         left = max(float(squares - step.falls + step.rises), 1e-12 * squares)
-        move = float(np.log(left / mass))
-        return ExpertStep(np.array([move]), 0.5 * (squares - mass - mass * move))
+        ratio = (left + float(np.sqrt(left**2 + 4.0 * mass * barrier))) / (2.0 * mass)
+        move = float(np.log(ratio))
+        after = mass * move + left / ratio + 0.5 * barrier / ratio**2
+        return ExpertStep(np.array([move]), 0.5 * (squares + 0.5 * barrier - after))
 
     def mean(self, eta: Array, nuisance: Array) -> Array:
         """E[y|x] = eta."""

@@ -47,6 +47,8 @@ class ResponsePrior(NamedTuple):
     # (D,): Strength of the penalty on each nuisance, and the value that it draws to.
     nuisance: FloatArray
     spread: FloatArray
+    # (D,): Where the nuisance of an expert ends that has collapsed on a value.
+    floor: FloatArray
 
 
 class NuisancePrior(Protocol):
@@ -59,6 +61,10 @@ class NuisancePrior(Protocol):
     @property
     def spread(self) -> FloatArray:
         """The values that the penalty draws to, shape (D,)."""
+
+    @property
+    def barrier(self) -> FloatArray:
+        """Weight of the rows times the squared floors, shape (D,)."""
 
 
 class Derivatives(NamedTuple):
@@ -118,8 +124,13 @@ class Family(ABC):
         """The map of the response under which rows with these moments are fitted; `Scaling.none` if none."""
 
     @abstractmethod
-    def prior(self, moments: Moments, coordinates: Coordinates) -> ResponsePrior:
-        """Weak priors of rows with these moments; a function of the moments only."""
+    def prior(
+        self, moments: Moments, coordinates: Coordinates, min_scale: float | None = None
+    ) -> ResponsePrior:
+        """Weak priors of rows with these moments; a function of the moments only.
+
+        ``min_scale`` is the caller's least standard deviation of an expert, in the response's units.
+        """
 
     def start_predictor(self, y: Array) -> Array:
         """The linear predictor that a response alone suggests, shape (C, B): what starts are fitted to."""

@@ -1,17 +1,21 @@
-"""Weak priors that keep the likelihood bounded: a penalty that does not grow with the rows.
+"""The penalties that keep the likelihood bounded: weak priors, and a floor for the experts' nuisances.
 
 With gating weights A_k, expert coefficients B_kc and nuisances nu_kd, the penalty is
 
-    (a / 2) sum_k E[(u'(A_k - mean A))^2] + (b / 2) sum_kc E[(u'B_kc - m)^2]
-        + sum_kd (c_d / 2) (log nu_kd + s_d / nu_kd)
+    (a / 2) sum_k log(1 + E[(u'(A_k - mean A))^2] / w) + (b / 2) sum_kc E[(u'B_kc - m)^2]
+        + sum_kd (c_d / 2) (log nu_kd + s_d / nu_kd) + (n / 4) sum_kd (f_d / nu_kd)^2
 
-where the expectation runs over all rows. The family gives b, m, c_d and s_d; for gaussian experts b is a
-strength over the variance of the response, m its mean, and s_d a share of the variance that one linear
-regression leaves. Each term weighs a pseudo-row or less, whatever n is. It is a function of the data's
-moments only, so affine changes of features or response change nothing, the experts' order and the gating
-reference do not matter, and partitions that add up to the same rows have the same prior. The last term keeps
-nu_kd above c s / (n_k + c), a floor relative to the data. A single expert needs no prior and has none: K = 1
-is maximum likelihood.
+where the expectation runs over all rows and n is their weight. The family gives b, m, c_d, s_d and the floor
+f_d; for gaussian experts b is a strength over the variance of the response, m its mean, and s_d a share of
+the variance that one linear regression leaves. The first three terms are priors: each weighs a pseudo-row or
+less, whatever n is. That of the gates has heavy tails, so that it stays finite where experts separate and
+leaves steep gates alone. The last term grows with the rows, as does what an expert gains by collapsing on a
+value that the response repeats: the nuisance of such an expert ends near f, however many rows there are,
+while one ten times the floor moves by a hundredth.
+
+All are functions of the data's moments only, so affine changes of features or response change nothing, the
+experts' order and the gating reference do not matter, and partitions that add up to the same rows have the
+same penalty. A single expert needs none and has none: K = 1 is maximum likelihood.
 """
 
 from __future__ import annotations
@@ -23,8 +27,8 @@ from numpy.typing import NDArray
 
 from daskmoe.numerics.base.coordinates import Coordinates
 from daskmoe.numerics.base.layout import Layout
-from daskmoe.numerics.base.parameters import FloatArray, Moments
-from daskmoe.numerics.base.policies import PRIOR
+from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
+from daskmoe.numerics.base.policies import PRIOR, Regularization
 from daskmoe.numerics.families import Family
 
 Array = NDArray[np.floating[Any]]
@@ -36,27 +40,46 @@ class Prior(NamedTuple):
     # Strengths a and b.
     gate: float
     coef: float
-    # (D,): Strengths c and values s.
+    # (D,): Strengths c, values s and floors f.
     nuisance: FloatArray
     spread: FloatArray
+    floor: FloatArray
     # (q, q): Second moment of [1, u] over all rows: the identity in the coordinates of the same rows.
     metric: FloatArray
     # m.
     location: float
+    # n.
+    weight: float
+
+    def for_weight(self, weight: float) -> Prior:
+        """The penalty of as many rows of the same data."""
+        return self._replace(weight=weight)
+
+    def floor_alone(self, weight: float) -> Prior:
+        """The part that grows with the rows, for as many of them: what every share of the rows has."""
+        nothing = np.zeros_like(self.nuisance)
+        return self._replace(gate=0.0, coef=0.0, nuisance=nothing, weight=weight)
+
+    @property
+    def barrier(self) -> FloatArray:
+        """n f^2, shape (D,)."""
+        return self.weight * self.floor**2
 
     def penalty(self, gate: Array, coef: Array, nuisance: Array) -> FloatArray:
         """The penalty of models stacked along leading axes: (..., K, q), (..., K, C, q), (..., K, D)."""
-        centered = gate - gate.mean(axis=-2, keepdims=True)
+        gates = np.sum(np.log1p(self._gate_moments(gate).second / PRIOR.gate_width), axis=-1)
         shifted = self._shifted(coef)
-        gates = np.sum((centered @ self.metric) * centered, axis=(-2, -1))
         coefs = np.sum((shifted @ self.metric) * shifted, axis=(-2, -1))
         pulls = self.nuisance * (np.log(nuisance) + self.spread / nuisance)
+        pulls += 0.5 * self.barrier / nuisance**2
         out: FloatArray = 0.5 * (self.gate * gates + self.coef * coefs + np.sum(pulls, axis=(-2, -1)))
         return out
 
     def gate_gradient(self, gate: Array) -> FloatArray:
         """Gradient of the penalty in the gating weights, shaped like ``gate``."""
-        out: FloatArray = self.gate * (gate - gate.mean(axis=-2, keepdims=True)) @ self.metric
+        known = self._gate_moments(gate)
+        pulls = self._gate_weights(known)[..., None] * known.image
+        out: FloatArray = pulls - pulls.mean(axis=-2, keepdims=True)
         return out
 
     def coef_gradient(self, coef: Array) -> FloatArray:
@@ -66,12 +89,24 @@ class Prior(NamedTuple):
 
     def nuisance_gradient(self, nuisance: Array) -> FloatArray:
         """Gradient of the penalty in the log-nuisances, shaped like ``nuisance``."""
-        return np.asarray(0.5 * self.nuisance * (1.0 - self.spread / nuisance), dtype=np.float64)
+        pulls = self.nuisance * (1.0 - self.spread / nuisance) - self.barrier / nuisance**2
+        return np.asarray(0.5 * pulls, dtype=np.float64)
 
-    def gate_hessian(self, n_experts: int) -> FloatArray:
-        """Hessian in the K - 1 free gating weights, shape (K - 1, K - 1, q, q)."""
-        free = np.eye(n_experts - 1) - 1.0 / n_experts
-        out: FloatArray = self.gate * free[:, :, None, None] * self.metric
+    def gate_majorizer(self, gate: Array) -> FloatArray:
+        """Of the Hessian in the K - 1 free gating weights, shape (..., K - 1, K - 1, q, q).
+
+        The logarithm is concave, so that the quadratic with this curvature lies above the penalty.
+        """
+        spread = _centering(gate.shape[-2])
+        weights = (spread * self._gate_weights(self._gate_moments(gate))[..., None, :]) @ spread.T
+        return np.asarray(weights[..., None, None] * self.metric)
+
+    def gate_hessian(self, gate: Array) -> FloatArray:
+        """Hessian in the K - 1 free gating weights of one model, shape (K - 1, K - 1, q, q)."""
+        known = self._gate_moments(gate)
+        falls = 2.0 * self.gate / (PRIOR.gate_width + known.second) ** 2
+        images = _centering(len(gate))[..., None] * known.image
+        out: FloatArray = self.gate_majorizer(gate) - np.einsum("j,kja,ljb->klab", falls, images, images)
         return out
 
     def coef_hessian(self, n_predictors: int) -> FloatArray:
@@ -81,18 +116,23 @@ class Prior(NamedTuple):
             return block
         return np.asarray(np.kron(np.eye(n_predictors), block), dtype=np.float64)
 
-    def hessian(self, layout: Layout, nuisance: FloatArray) -> FloatArray:
-        """Hessian in all packed parameters, shape (P, P)."""
+    def hessians(self, parameters: MoEParameters) -> tuple[FloatArray, FloatArray]:
+        """Hessian in all packed parameters, and a majorizer that is nowhere negative, shapes (P, P)."""
+        layout = Layout.of(parameters)
         out = np.zeros((layout.size, layout.size))
-        width = layout.gates.stop
-        gates = self.gate_hessian(layout.n_experts).transpose(0, 2, 1, 3)
-        out[layout.gates, layout.gates] = gates.reshape(width, width)
         own = self.coef_hessian(layout.n_predictors)
         for k in range(layout.n_experts):
             out[layout.coef(k), layout.coef(k)] = own
         diagonal = np.arange(layout.size)[layout.nuisances]
-        out[diagonal, diagonal] = (0.5 * self.nuisance * self.spread / nuisance).ravel()
-        return out
+        pulls = 0.5 * self.nuisance * self.spread / parameters.nuisance
+        pulls += self.barrier / parameters.nuisance**2
+        out[diagonal, diagonal] = pulls.ravel()
+        majorizer = out.copy()
+        width = layout.gates.stop
+        for matrix, gates in ((out, self.gate_hessian), (majorizer, self.gate_majorizer)):
+            blocks = gates(parameters.gate).transpose(0, 2, 1, 3)
+            matrix[layout.gates, layout.gates] = blocks.reshape(width, width)
+        return out, majorizer
 
     def gradient(self, layout: Layout, gate: Array, coef: Array, nuisance: Array) -> FloatArray:
         """Gradient in all packed parameters, shape (P,)."""
@@ -102,6 +142,14 @@ class Prior(NamedTuple):
         out[layout.nuisances] = self.nuisance_gradient(nuisance).ravel()
         return out
 
+    def _gate_moments(self, gate: Array) -> _GateMoments:
+        centered = gate - gate.mean(axis=-2, keepdims=True)
+        image = centered @ self.metric
+        return _GateMoments(image, np.sum(image * centered, axis=-1))
+
+    def _gate_weights(self, known: _GateMoments) -> FloatArray:
+        return np.asarray(self.gate / (PRIOR.gate_width + known.second))
+
     def _shifted(self, coef: Array) -> FloatArray:
         """The coefficients less the location, all predictors under each other: (..., K C, q)."""
         shifted = coef.reshape(*coef.shape[:-3], -1, coef.shape[-1]).astype(np.float64)
@@ -109,7 +157,25 @@ class Prior(NamedTuple):
         return shifted
 
 
-def prior_from(moments: Moments, coordinates: Coordinates, n_experts: int, family: Family) -> Prior:
+class _GateMoments(NamedTuple):
+    """Of the centred gates a_k: metric a_k (..., K, q), and a_k' metric a_k (..., K), a mean square."""
+
+    image: FloatArray
+    second: FloatArray
+
+
+def _centering(n_experts: int) -> FloatArray:
+    """Derivatives of the K centred gates in the free ones, shape (K - 1, K)."""
+    return np.eye(n_experts)[:-1] - 1.0 / n_experts
+
+
+def prior_from(
+    moments: Moments,
+    coordinates: Coordinates,
+    n_experts: int,
+    family: Family,
+    regularization: Regularization = Regularization(),
+) -> Prior:
     """The prior of K experts for all rows with these moments, expressed in ``coordinates``."""
     total = max(moments.weight, np.finfo(float).tiny)
     covariance = moments.scatter[:-1, :-1] / total
@@ -117,12 +183,15 @@ def prior_from(moments: Moments, coordinates: Coordinates, n_experts: int, famil
     metric = np.outer(shift, shift)
     metric[1:, 1:] += coordinates.transform @ covariance @ coordinates.transform.T
     on = float(n_experts > 1)
-    own = family.prior(moments, coordinates)
+    own = family.prior(moments, coordinates, regularization.min_scale)
+    strength = on * regularization.strength
     return Prior(
-        on * PRIOR.gate,
-        on * own.coef,
-        on * own.nuisance,
+        strength * PRIOR.gate,
+        strength * own.coef,
+        strength * own.nuisance,
         own.spread,
+        on * own.floor,
         metric if coordinates.size > 1 else np.ones((1, 1)),
         own.location,
+        moments.weight,
     )

@@ -108,10 +108,10 @@ def penalized(
 ) -> LikelihoodStatistics:
     """The same statistics with the prior's penalty taken off: the maximized objective."""
     layout = Layout.of(parameters)
-    curvature = prior.hessian(layout, parameters.nuisance)
+    curvature, majorizer = prior.hessians(parameters)
     return statistics._replace(
         value=statistics.value - float(prior.penalty(*parameters)),
         gradient=statistics.gradient - prior.gradient(layout, *parameters),
         information=statistics.information + curvature,
-        complete=statistics.complete + curvature,
+        complete=statistics.complete + majorizer,
     )

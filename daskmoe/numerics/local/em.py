@@ -176,7 +176,7 @@ def _gate_step(runs: Runs, statistics: EMStatistics, prior: Prior, damping: Arra
     size = (n_experts - 1) * q
     information = statistics.gate_information.astype(np.float64)
     information *= (1.0 + damping)[:, None, None, None, None]
-    information += prior.gate_hessian(n_experts)
+    information += prior.gate_majorizer(runs.gate)
     gradient = (statistics.gate_gradient - prior.gate_gradient(runs.gate))[:, :-1]
     matrix = information.transpose(0, 1, 3, 2, 4).reshape(n_runs, size, size)
     step = solve(matrix, gradient.reshape(n_runs, size), _RIDGE)

@@ -51,7 +51,7 @@ def fit_local_estimate(
     family = get_family(options.family)
     known = moments(rows) if row_moments is None else row_moments
     coordinates = coordinates_from(known, family.scaling(known))
-    prior = prior_from(known, coordinates, options.n_experts, family)
+    prior = prior_from(known, coordinates, options.n_experts, family, options.regularization)
     problem = Problem(rows, coordinates, prior, family)
     if options.n_experts == 1:
         result, starts = _single_expert(problem, options), np.empty(0)

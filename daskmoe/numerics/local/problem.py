@@ -47,4 +47,8 @@ class Problem(NamedTuple):
 
     def subsample(self, index: NDArray[np.intp]) -> Problem:
         """The same problem on some of the rows."""
-        return self._replace(rows=self.rows.take(index))
+        return self.with_rows(self.rows.take(index))
+
+    def with_rows(self, rows: Observations) -> Problem:
+        """The same problem on other rows of the same data."""
+        return self._replace(rows=rows, prior=self.prior.for_weight(rows.total_weight))

@@ -162,7 +162,7 @@ def _subsample(problem: Problem, size: int, rng: np.random.Generator) -> Problem
     index = np.searchsorted(ends, drawn, side="right").clip(max=len(ends) - 1)
     part = problem.subsample(index)
     mean = ends[-1] / np.count_nonzero(weight)
-    return part._replace(rows=part.rows._replace(weight=np.full(size, mean)))
+    return part.with_rows(part.rows._replace(weight=np.full(size, mean)))
 
 
 def _distinct(results: list[NewtonResult], close: float) -> list[NewtonResult]:

@@ -25,9 +25,11 @@ class KnownVariance(Family):
     def scaling(self, moments: Moments) -> Scaling:
         return Scaling.none(0)
 
-    def prior(self, moments: Moments, coordinates: Coordinates) -> ResponsePrior:
+    def prior(
+        self, moments: Moments, coordinates: Coordinates, min_scale: float | None = None
+    ) -> ResponsePrior:
         variance = max(float(moments.scatter[-1, -1] / moments.weight), 1e-300)
-        return ResponsePrior(0.1 / variance, float(moments.mean[-1]), np.zeros(0), np.zeros(0))
+        return ResponsePrior(0.1 / variance, float(moments.mean[-1]), *np.zeros((3, 0)))
 
     def log_density(self, y: Any, eta: Any, nuisance: Any, out: Any = None, plus: Any = None) -> Any:
         value = -0.5 * ((y - eta[..., 0, :]) / SIGMA) ** 2 - np.log(SIGMA) - 0.5 * np.log(2 * np.pi)

@@ -10,7 +10,7 @@ from hypothesis import given
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations, merge_moments, moments
 from daskmoe.numerics.base.parameters import FloatArray
-from daskmoe.numerics.base.policies import PRIOR
+from daskmoe.numerics.base.policies import PRIOR, Regularization
 from daskmoe.numerics.likelihood.priors import Prior, prior_from
 from numerics.oracles import (
     GAUSSIAN,
@@ -25,7 +25,7 @@ from numerics.oracles import (
 
 def some_prior(rng: np.random.Generator, q: int) -> Prior:
     root = rng.standard_normal((q, q))
-    return Prior(0.3, 0.7, np.array([1.1]), np.array([0.4]), root @ root.T, 0.6)
+    return Prior(0.3, 0.7, np.array([1.1]), np.array([0.4]), np.array([0.2]), root @ root.T, 0.6, 30.0)
 
 
 def linear_residual_share(rows: Observations, weight: FloatArray) -> float:
@@ -45,11 +45,13 @@ def test_penalty_is_its_definition(weighted: bool, rng: np.random.Generator) -> 
     mean = share @ rows.response
     variance = share @ (rows.response - mean) ** 2
     centered = design @ (model.gate - model.gate.mean(axis=0)).T
-    gates = np.sum(share @ centered**2)
+    gates = np.sum(np.log1p(share @ centered**2 / PRIOR.gate_width))
     coefs = np.sum(share @ (design @ model.coef[:, 0].T - mean) ** 2) / variance
     spread = PRIOR.spread_share * linear_residual_share(rows, weight) * variance
     variances = np.sum(np.log(model.nuisance[:, 0]) + spread / model.nuisance[:, 0])
-    expected = 0.5 * (PRIOR.gate * gates + PRIOR.coef * coefs + PRIOR.nuisance * variances)
+    floor = PRIOR.floor_share * variance
+    barrier = 0.25 * weight.sum() * np.sum((floor / model.nuisance) ** 2)
+    expected = 0.5 * (PRIOR.gate * gates + PRIOR.coef * coefs + PRIOR.nuisance * variances) + barrier
     found = prior_from(moments(rows), identity_coordinates(3), 3, GAUSSIAN).penalty(*model)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
@@ -81,7 +83,7 @@ def test_derivatives_are_those_of_the_penalty(n_experts: int, rng: np.random.Gen
     np.testing.assert_allclose(prior.gate_gradient(model.gate).ravel(), gate_gradient, rtol=1e-7, atol=1e-8)
     np.testing.assert_allclose(prior.coef_gradient(model.coef).ravel(), coef_gradient, rtol=1e-7, atol=1e-8)
     free = model.gate[:-1].ravel()
-    hessian = prior.gate_hessian(n_experts).transpose(0, 2, 1, 3).reshape(free.size, free.size)
+    hessian = prior.gate_hessian(model.gate).transpose(0, 2, 1, 3).reshape(free.size, free.size)
     np.testing.assert_allclose(central_gradient(gradient_of_free_gates, free), hessian, atol=1e-8)
     expected = central_gradient(lambda b: prior.coef_gradient(b[None, None])[0, 0], model.coef[0, 0])
     np.testing.assert_allclose(prior.coef_hessian(1), expected, atol=1e-8)
@@ -94,8 +96,8 @@ def test_packed_derivatives_are_those_of_the_penalty(
     n_experts: int, n_predictors: int, n_nuisances: int, rng: np.random.Generator
 ) -> None:
     layout = Layout(n_experts, 3, 3, n_predictors, n_nuisances)
-    strengths, spreads = rng.uniform(0.5, 2, (2, n_nuisances))
-    prior = some_prior(rng, 3)._replace(nuisance=strengths, spread=spreads)
+    strengths, spreads, floors = rng.uniform(0.5, 2, (3, n_nuisances))
+    prior = some_prior(rng, 3)._replace(nuisance=strengths, spread=spreads, floor=floors)
 
     def penalty(theta: FloatArray) -> float:
         return float(prior.penalty(*layout.unpack(theta)))
@@ -104,10 +106,62 @@ def test_packed_derivatives_are_those_of_the_penalty(
         return prior.gradient(layout, *layout.unpack(theta))
 
     theta = rng.standard_normal(layout.size)
+    # Of barriers that grow by e^2 a unit of a log-nuisance, differences lose digits.
     expected = central_gradient(penalty, theta, 1e-3)
-    np.testing.assert_allclose(gradient(theta), expected, rtol=0, atol=1e-8)
-    found = prior.hessian(layout, layout.unpack(theta).nuisance)
-    np.testing.assert_allclose(found, central_gradient(gradient, theta, 1e-3), rtol=0, atol=1e-8)
+    np.testing.assert_allclose(gradient(theta), expected, rtol=1e-9, atol=1e-8)
+    found, majorizer = prior.hessians(layout.unpack(theta))
+    np.testing.assert_allclose(found, central_gradient(gradient, theta, 1e-3), rtol=1e-9, atol=1e-8)
+    assert np.linalg.eigvalsh(majorizer - found)[0] >= -1e-10 * np.abs(majorizer).max()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 4), st.floats(0.01, 100.0))
+def test_majorizer_of_the_gates_lies_above_the_penalty(seed: int, n_experts: int, size: float) -> None:
+    rng = np.random.default_rng(seed)
+    model, prior = random_model(rng, n_experts, 2), some_prior(rng, 3)
+    step = np.zeros_like(model.gate)
+    step[:-1] = size * rng.standard_normal(step[:-1].shape)
+    moved = prior.penalty(model.gate + step, model.coef, model.nuisance)
+    curvature = prior.gate_majorizer(model.gate)
+    bound = prior.penalty(*model) + np.sum(prior.gate_gradient(model.gate) * step)
+    bound += 0.5 * np.einsum("ka,klab,lb", step[:-1], curvature, step[:-1])
+    assert moved <= bound * (1 + 1e-12)
+
+
+def test_gates_are_penalized_without_bound_but_slower_than_any_slope(rng: np.random.Generator) -> None:
+    model, prior = random_model(rng, 2, 2), some_prior(rng, 3)
+    steep = [float(prior.penalty(size * model.gate, model.coef, model.nuisance)) for size in (1e4, 1e8)]
+    # Two experts; log(1 + m / w) / 2 each.
+    assert steep[1] - steep[0] == pytest.approx(prior.gate * 2 * np.log(1e4), rel=1e-3)
+
+
+def test_floor_weighs_as_the_rows_do(rng: np.random.Generator) -> None:
+    model, prior = random_model(rng, 3, 2), some_prior(rng, 3)
+
+    def floor(weight: float) -> float:
+        return float(prior.floor_alone(weight).penalty(*model))
+
+    assert floor(90.0) == pytest.approx(3 * floor(30.0))
+    whole = float(prior.for_weight(90.0).penalty(*model))
+    assert whole == pytest.approx(float(prior.penalty(*model)) + 2 * floor(30.0))
+
+
+def test_least_scale_is_in_the_units_of_the_response(rng: np.random.Generator) -> None:
+    rows = random_rows(rng, 40, 2)
+    known = moments(rows)
+    coordinates = coordinates_of(known)
+    prior = prior_from(known, coordinates, 2, GAUSSIAN, Regularization(min_scale=0.03))
+    assert np.sqrt(prior.floor[0]) * coordinates.response.scale == pytest.approx(0.03)
+
+
+def test_strength_multiplies_the_priors_and_not_the_floor(rng: np.random.Generator) -> None:
+    rows, model = random_rows(rng, 40, 2), random_model(rng, 3, 2)
+    known = moments(rows)
+
+    def penalty(strength: float) -> float:
+        prior = prior_from(known, identity_coordinates(2), 3, GAUSSIAN, Regularization(strength))
+        return float(prior.penalty(*model) - prior.floor_alone(known.weight).penalty(*model))
+
+    assert penalty(0.25) == pytest.approx(0.25 * penalty(1.0))
 
 
 def test_models_side_by_side(rng: np.random.Generator) -> None:

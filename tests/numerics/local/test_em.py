@@ -57,7 +57,7 @@ class Case(NamedTuple):
 
 def make_case(seed: int, n: int, n_experts: int, p: int, weighted: bool) -> Case:
     rng = np.random.default_rng(seed)
-    prior = Prior(0.2, 0.1, np.array([1.0]), np.array([0.05]), np.eye(p + 1), 0.3)
+    prior = Prior(0.2, 0.1, np.array([1.0]), np.array([0.05]), np.array([0.02]), np.eye(p + 1), 0.3, n)
     return Case(random_model(rng, n_experts, p), random_rows(rng, n, p, weighted=weighted), prior)
 
 
@@ -244,7 +244,9 @@ def test_experts_maximize_the_expected_objective(n_experts: int, weighted: bool)
 
 
 def test_gate_step_is_newton_on_the_expected_objective() -> None:
+    """But for the penalty, whose quadratic majorizer it goes by: without one it is Newton's."""
     case = make_case(9, 120, 3, 2, True)
+    case = case._replace(prior=case.prior._replace(gate=0.0))
     runs, shape = runs_of(case.model), (2, 3)
     statistics = em_statistics(runs, case.blocks(), GAUSSIAN)
     tau = responsibilities(case.model, GAUSSIAN, case.rows.features, case.rows.response)
@@ -326,6 +328,7 @@ def test_em_gets_to_a_stationary_point() -> None:
 
 def test_an_expert_without_support_goes_to_its_prior() -> None:
     case = make_case(12, 50, 2, 1, False)
+    case = case._replace(prior=case.prior.for_weight(0.0))
     lost = case.model._replace(gate=np.array([[-1e4, 0.0], [0.0, 0.0]]))
     runs = runs_of(lost)
     found = m_step(runs, em_statistics(runs, case.blocks(), GAUSSIAN), case.prior, np.zeros(1), GAUSSIAN)

@@ -76,20 +76,18 @@ class AtLeast(NamedTuple):
 
 
 class Number(NamedTuple):
-    """The check of a finite number above zero, or of zero too; None passes where it is the default."""
+    """The check of a finite number above zero; None passes where it is the default."""
 
     optional: bool = False
-    zero: bool = False
 
     def __call__(self, name: str, value: Any) -> float | None:
         """The value as a float."""
         if value is None and self.optional:
             return None
-        real = isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(value)
-        if not real or value < 0 or (value == 0 and not self.zero):
-            least = "of at least 0" if self.zero else "above 0"
-            raise InvalidOptionError(f"{name}: expected a finite number {least}, got {value!r}.")
-        return float(value)
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else np.nan
+        if not np.isfinite(number) or number <= 0:
+            raise InvalidOptionError(f"{name}: expected a finite number above 0, got {value!r}.")
+        return number
 
 
 class OneOf(NamedTuple):

@@ -64,15 +64,16 @@ def label_aggregate(aggregate: Aggregate, sizes: Sequence[int], labels: Sequence
         variables["plan_mass"] = (dims, _plan_mass(aggregate.flow, sizes), text)
     coords = {"partition": np.array(labels, dtype=np.str_)}
     if aggregate.candidates:
-        scores = np.array(list(aggregate.candidates.values()))
-        text = {
-            "long_name": "log-likelihood a row on the support, labelled or with drawn responses",
-            "units": "nats",
-        }
-        variables["candidate_log_likelihood"] = ("candidate", scores, text)
+        for field, name in (
+            ("log_likelihood", "log-likelihood a row of all rows"),
+            ("objective", "penalized log-likelihood a row of all rows: the best one is taken"),
+        ):
+            scores = np.array([getattr(score, field) for score in aggregate.candidates.values()])
+            attrs = {"long_name": name, "units": "nats"}
+            variables[f"candidate_{field}"] = ("candidate", scores, attrs)
         coords["candidate"] = np.array(list(aggregate.candidates), dtype=np.str_)
-    attrs = {"converged": int(aggregate.converged), "aggregation": aggregate.chosen}
-    return xr.Dataset(variables, coords, attrs)
+    story: dict[str, Any] = {"converged": int(aggregate.converged), "aggregation": aggregate.chosen}
+    return xr.Dataset(variables, coords, story)
 
 
 def _diagnostics(result: FitResult) -> xr.Dataset:

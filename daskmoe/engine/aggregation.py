@@ -1,22 +1,28 @@
-"""The aggregate task: one model from what the partitions sent."""
+"""From what the partitions sent to one model: candidates, their scores on all rows, the choice."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from daskmoe.engine.outcomes import Outcome
-from daskmoe.engine.results import FitResult, PartitionResult
+from daskmoe.engine.results import FitResult, PartitionResult, Proposed
 from daskmoe.engine.seeds import Seed, generator
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import PartitionError
-from daskmoe.numerics.base.parameters import SupportSample
+from daskmoe.numerics.base.parameters import FloatArray, SupportSample
 from daskmoe.numerics.base.policies import Regularization
-from daskmoe.numerics.combine.choice import Sent, best_estimator
+from daskmoe.numerics.combine.candidates import Ballot
+from daskmoe.numerics.combine.choice import (
+    Proposal,
+    Sent,
+    propose_estimator,
+    propose_independent,
+    propose_one_shot,
+    settle,
+)
 from daskmoe.numerics.combine.expansion import Pilot
-from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
 from daskmoe.numerics.combine.supports import pool_support, synthetic_support
 from daskmoe.numerics.families import get_family
 
@@ -36,55 +42,71 @@ class AggregationPlan(NamedTuple):
     regularization: Regularization
 
 
-def aggregate_partitions(
-    plan: AggregationPlan, results: list[PartitionResult], pilot: Pilot | None, given: SupportSample | None
-) -> FitResult:
-    """One model from what the partitions sent, in their order; `PartitionError` if all were left out."""
+def propose(
+    plan: AggregationPlan,
+    results: list[PartitionResult],
+    pilots: list[Pilot] | None,
+    given: SupportSample | None,
+) -> Proposed:
+    """Candidates from what the partitions sent, in their order; `PartitionError` if all were left out."""
     fitted = [r for r in results if r.ending.outcome is not Outcome.LEFT_OUT]
     if not fitted:
         reasons = "; ".join(sorted({r.ending.status for r in results})[:3])
         raise PartitionError(f"Expected at least one partition that can be fitted, got none: {reasons}")
     with single_threaded_blas():
-        support, origin = _support(plan, results, given)
-        return FitResult(_aggregate(plan, fitted, pilot, support, origin), results)
+        support = _support(plan, results, given)
+        return Proposed(results, _proposal(plan, fitted, pilots, support))
+
+
+def ballot_of(proposed: Proposed) -> Ballot:
+    """What partitions need to score the candidates."""
+    return proposed.proposal.ballot
+
+
+def aggregate_partitions(plan: AggregationPlan, proposed: Proposed, totals: FloatArray | None) -> FitResult:
+    """One model: of the candidates the best on all rows, or the one that was asked for."""
+    with single_threaded_blas():
+        aggregate, start = settle(proposed.proposal, totals, choose=plan.method == "auto")
+    return FitResult(aggregate, [result.from_start(start) for result in proposed.partitions])
 
 
 def _support(
     plan: AggregationPlan, results: list[PartitionResult], given: SupportSample | None
-) -> tuple[SupportSample, NDArray[np.intp] | None]:
-    """The support, and the position of the fitted partition that each row is of, where it is of one."""
+) -> SupportSample:
     if given is not None:
-        return given, None
+        return given
     fitted = [(r, share) for r, share in zip(results, plan.shares, strict=True) if r.moments is not None]
     if plan.synthetic:
         known = [r.moments for r, _ in fitted if r.moments is not None]
         sizes = [share for _, share in fitted]
-        support = synthetic_support(known, sizes, generator(plan.seed, Seed.SYNTHETIC_SUPPORT))
-    else:
-        sizes = [len(r.support.features) if r.estimate.weight > 0 else 0 for r, _ in fitted]
-        weights = np.array([r.estimate.weight for r, _ in fitted])
-        support = pool_support([r.support for r, _ in fitted], weights)
-    return support, np.repeat(np.arange(len(sizes)), sizes)
+        return synthetic_support(known, sizes, generator(plan.seed, Seed.SYNTHETIC_SUPPORT))
+    weights = np.array([r.estimate.weight for r, _ in fitted])
+    return pool_support([r.support for r, _ in fitted], weights)
 
 
-def _aggregate(
+def _proposal(
     plan: AggregationPlan,
     fitted: list[PartitionResult],
-    pilot: Pilot | None,
+    pilots: list[Pilot] | None,
     support: SupportSample,
-    origin: NDArray[np.intp] | None,
-) -> Aggregate:
-    sent = Sent(
+) -> Proposal:
+    starts = range(len(pilots) if pilots else 1)
+    sent = [_sent([r.from_start(start) for r in fitted], support) for start in starts]
+    family = get_family(plan.family)
+    if plan.method != "auto":
+        return propose_estimator(plan.method, sent[0], plan.n_experts, family, plan.regularization)
+    if pilots:
+        return propose_one_shot(sent, pilots, family, plan.regularization)
+    if sent[0].expansions:
+        return propose_independent(sent[0], plan.n_experts, family, plan.regularization)
+    return propose_estimator("reduction", sent[0], plan.n_experts, family, plan.regularization)
+
+
+def _sent(fitted: list[PartitionResult], support: SupportSample) -> Sent:
+    return Sent(
         [p for r in fitted if (p := r.estimate.parameters) is not None],
         np.array([r.estimate.weight for r in fitted]),
         [r.moments for r in fitted if r.moments is not None],
         [r.expansion for r in fitted if r.expansion is not None],
         support,
-        origin,
     )
-    family = get_family(plan.family)
-    if plan.method == "auto":
-        # The same draws whatever the seed: the choice is no part of what it makes random.
-        rng = generator(0, Seed.DRAWN_RESPONSES)
-        return best_estimator(sent, pilot, plan.n_experts, family, rng, plan.regularization)
-    return aggregate_estimates(plan.method, sent.estimates, sent.weights, support, plan.n_experts, family)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from daskmoe.engine.outcomes import Ending, Outcome
-from daskmoe.engine.results import PartitionResult
+from daskmoe.engine.results import Answer, PartitionResult
 from daskmoe.numerics.base.parameters import LocalEstimate, MoEParameters, Moments, SupportSample
 from daskmoe.numerics.combine.expansion import Expansion
 
@@ -57,47 +57,65 @@ def load_result(path: Path) -> PartitionResult | None:
 
 
 def _to_arrays(result: PartitionResult) -> dict[str, Any]:
-    estimate = result.estimate
-    others = ("parameters", *_ESTIMATE_ARRAYS)
-    scalars = {name: value for name, value in estimate._asdict().items() if name not in others}
-    scalars |= {"label": result.label, "data_bytes": result.data_bytes}
-    scalars |= {"outcome": result.ending.outcome, "reason": result.ending.reason}
-    arrays: dict[str, Any] = {name: getattr(estimate, name) for name in _ESTIMATE_ARRAYS}
-    groups = {
-        "parameters": estimate.parameters,
-        "support": result.support,
-        "moments": result.moments,
-        "expansion": result.expansion,
-    }
-    for group, values in groups.items():
-        if values is not None:
-            fields = values._asdict().items()
-            arrays |= {f"{group}.{name}": np.asarray(value) for name, value in fields if value is not None}
+    arrays: dict[str, Any] = {}
+    scalars: dict[str, Any] = {"label": result.label, "data_bytes": result.data_bytes}
+    scalars["answers"] = [_add_answer(arrays, f"{i}.", each) for i, each in enumerate(result.answers)]
+    _add_group(arrays, "support", result.support)
+    _add_group(arrays, "moments", result.moments)
     # An archive's directory has no checksum: the names say whether it lost an entry.
     arrays["scalars"] = np.array(json.dumps({**scalars, "arrays": sorted(arrays)}))
     return arrays
 
 
-def _from_arrays(arrays: dict[str, Any]) -> PartitionResult:
-    def group(name: str) -> dict[str, Any]:
-        start = f"{name}."
-        return {key.removeprefix(start): value for key, value in arrays.items() if key.startswith(start)}
+def _add_answer(arrays: dict[str, Any], start: str, answer: Answer) -> dict[str, Any]:
+    """Add the arrays of an answer, their names beginning with ``start``; its scalars."""
+    estimate, ending, expansion = answer
+    arrays |= {f"{start}{name}": getattr(estimate, name) for name in _ESTIMATE_ARRAYS}
+    _add_group(arrays, f"{start}parameters", estimate.parameters)
+    _add_group(arrays, f"{start}expansion", expansion)
+    others = ("parameters", *_ESTIMATE_ARRAYS)
+    scalars = {name: value for name, value in estimate._asdict().items() if name not in others}
+    return {"estimate": scalars, "outcome": ending.outcome, "reason": ending.reason}
 
+
+def _add_group(arrays: dict[str, Any], group: str, values: Any) -> None:
+    """Add the fields of a NamedTuple that are there."""
+    if values is not None:
+        fields = values._asdict().items()
+        arrays |= {f"{group}.{name}": np.asarray(value) for name, value in fields if value is not None}
+
+
+def _from_arrays(arrays: dict[str, Any]) -> PartitionResult:
     scalars = json.loads(str(arrays.pop("scalars")))
     if scalars.pop("arrays") != sorted(arrays):
         raise ValueError(f"entries are missing, there are only {sorted(arrays)}")
-    label, data_bytes = scalars.pop("label"), scalars.pop("data_bytes")
-    ending = Ending(Outcome(scalars.pop("outcome")), scalars.pop("reason"), kept=True)
-    parameters = MoEParameters(**group("parameters")) if group("parameters") else None
-    moments = group("moments")
-    own = {name: arrays[name] for name in _ESTIMATE_ARRAYS}
-    estimate = LocalEstimate(parameters=parameters, **own, **scalars)
+    answers = [_answer(arrays, f"{i}.", known) for i, known in enumerate(scalars["answers"])]
+    moments = _group(arrays, "moments")
+    (estimate, ending, expansion), *rivals = answers
     return PartitionResult(
-        label,
+        scalars["label"],
         estimate,
         ending,
-        SupportSample(**{"response": None, **group("support")}),
+        SupportSample(**{"response": None, **_group(arrays, "support")}),
         Moments(float(moments["weight"]), moments["mean"], moments["scatter"]) if moments else None,
-        data_bytes,
-        Expansion(**group("expansion")) if group("expansion") else None,
+        scalars["data_bytes"],
+        expansion,
+        tuple(rivals),
     )
+
+
+def _answer(arrays: dict[str, Any], start: str, scalars: dict[str, Any]) -> Answer:
+    parameters, expansion = _group(arrays, f"{start}parameters"), _group(arrays, f"{start}expansion")
+    own = {name: arrays[f"{start}{name}"] for name in _ESTIMATE_ARRAYS}
+    known = MoEParameters(**parameters) if parameters else None
+    return Answer(
+        LocalEstimate(parameters=known, **own, **scalars["estimate"]),
+        Ending(Outcome(scalars["outcome"]), scalars["reason"], kept=True),
+        Expansion(**expansion) if expansion else None,
+    )
+
+
+def _group(arrays: dict[str, Any], name: str) -> dict[str, Any]:
+    """The arrays that `_add_group` added, by field."""
+    start = f"{name}."
+    return {key.removeprefix(start): value for key, value in arrays.items() if key.startswith(start)}

@@ -1,4 +1,4 @@
-"""The graph of a fit: M local tasks, one aggregate task, and a constant number of others.
+"""The graph of a fit: M local tasks, M that score candidates, one aggregate task, and a few others.
 
 Building computes nothing. With a store, tasks open their own row ranges and the graph holds no data; with a
 dataset, each task depends on its own piece of it.
@@ -7,16 +7,18 @@ dataset, each task depends on its own piece of it.
 from __future__ import annotations
 
 import math
+import operator
+from functools import reduce
 from typing import cast
 
 from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
-from daskmoe.engine.aggregation import aggregate_partitions
+from daskmoe.engine.aggregation import aggregate_partitions, ballot_of, propose
 from daskmoe.engine.given_support import read_support, support_pieces
 from daskmoe.engine.identity import content_of, nonce_of
-from daskmoe.engine.passes import partition_tasks, shared_plan
-from daskmoe.engine.pilot import fit_pilot, read_sample
+from daskmoe.engine.passes import partition_tasks, score_partition, shared_plan, sum_tree
+from daskmoe.engine.pilot import fit_sample, read_sample
 from daskmoe.engine.request import FitRequest, GivenSupport, piece_of, support_shares, task_plan
 from daskmoe.engine.results import FitResult
 from daskmoe.engine.tasks import fit_partition
@@ -36,10 +38,19 @@ def build_fit(request: FitRequest) -> Delayed:
     pilot = _build_pilot(request, shared) if request.sample else None
     shares = support_shares(request)
     results = partition_tasks(request, f"moe-local-fit-{token}", fit_partition, shared, pilot, own=shares)
-    aggregate = delayed(aggregate_partitions, pure=False)
     given, plan = _build_support(request), request.aggregation
-    key = f"moe-aggregate-{tokenize(token, plan, given)}"
-    return cast(Delayed, aggregate(plan, results, pilot, given, dask_key_name=key))
+    name = tokenize(token, plan, given)
+    proposed = delayed(propose, pure=False)(plan, results, pilot, given, dask_key_name=f"moe-propose-{name}")
+    totals = _build_scores(request, shared, proposed, name) if request.compares else None
+    aggregate = delayed(aggregate_partitions, pure=False)
+    return cast(Delayed, aggregate(plan, proposed, totals, dask_key_name=f"moe-aggregate-{name}"))
+
+
+def _build_scores(request: FitRequest, plan: Delayed, proposed: Delayed, name: str) -> Delayed:
+    """The sums over all partitions of what each says of the candidates: numbers."""
+    ballot = delayed(ballot_of, pure=False)(proposed, dask_key_name=f"moe-candidates-{name}")
+    parts = partition_tasks(request, f"moe-score-{name}", score_partition, plan, ballot)
+    return sum_tree(f"moe-combine-{name}", operator.add, parts)
 
 
 def _build_support(request: FitRequest) -> Delayed | None:
@@ -66,7 +77,7 @@ def _build_pilot(request: FitRequest, shared: Delayed) -> Delayed:
         )
         for index, windows in enumerate(_sample_groups(request))
     ]  # fmt: skip
-    fit = delayed(fit_pilot, pure=False)
+    fit = delayed(fit_sample, pure=False)
     return cast(Delayed, fit(shared, samples, dask_key_name=f"moe-pilot-{request.token}"))
 
 
@@ -78,12 +89,18 @@ def fit_directly(request: FitRequest) -> FitResult:
         read_sample(plan, parts, [piece_of(request, p.window) for p in parts], share)
         for parts in _sample_groups(request)
     ]
-    pilot = fit_pilot(plan, samples) if samples else None
+    pilots = fit_sample(plan, samples) if samples else None
     results = [
-        fit_partition(plan, partition, piece_of(request, partition), pilot, share)
+        fit_partition(plan, partition, piece_of(request, partition), pilots, share)
         for partition, share in zip(request.partitions, support_shares(request), strict=True)
     ]
-    return aggregate_partitions(request.aggregation, results, pilot, None)
+    proposed = propose(request.aggregation, results, pilots, None)
+    totals = None
+    if request.compares:
+        ballot = ballot_of(proposed)
+        scores = [score_partition(plan, part, piece_of(request, part), ballot) for part in request.partitions]
+        totals = reduce(operator.add, [each for each in scores if each is not None])
+    return aggregate_partitions(request.aggregation, proposed, totals)
 
 
 def _sample_groups(request: FitRequest) -> list[tuple[SampleWindow, ...]]:

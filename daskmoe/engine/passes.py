@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import xarray as xr
@@ -13,6 +14,8 @@ from daskmoe.engine.request import FitRequest, piece_of, task_plan
 from daskmoe.engine.tasks import TaskPlan, attempt, read_rows
 from daskmoe.errors import DaskMoEError, PartitionError
 from daskmoe.numerics.base.observations import Observations
+from daskmoe.numerics.base.parameters import FloatArray
+from daskmoe.numerics.combine.candidates import Ballot, score_rows
 from daskmoe.rows import Partition
 
 _FAN_IN = 16
@@ -61,15 +64,27 @@ def build_sum(
     token = tokenize(request.token, name, function)
     point = delayed(function, name=f"{name}-point-{token}", traverse=False, pure=False)
     parts = partition_tasks(request, f"{name}-{token}", _evaluate, shared_plan(request, token), point)
+    return sum_tree(f"{name}-sum-{token}", add, parts)
+
+
+def sum_tree(key: str, add: Callable[[Any, Any], Any], parts: list[Delayed]) -> Delayed:
+    """The sum of ``parts`` in their order, a few in a task."""
     combine = delayed(_sum, pure=False)
     level = 0
     while len(parts) > 1 or level == 0:
         parts = [
-            combine(add, parts[i : i + _FAN_IN], dask_key_name=f"{name}-sum-{token}-{level}-{i // _FAN_IN}")
+            combine(add, parts[i : i + _FAN_IN], dask_key_name=f"{key}-{level}-{i // _FAN_IN}")
             for i in range(0, len(parts), _FAN_IN)
         ]
         level += 1
     return parts[0]
+
+
+def score_partition(
+    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, ballot: Ballot
+) -> FloatArray | None:
+    """A partition's part of the candidates' scores; None for a partition that is left out."""
+    return cast(FloatArray | None, _evaluate(plan, partition, piece, partial(score_rows, ballot=ballot)))
 
 
 def _evaluate(

@@ -15,9 +15,8 @@ from daskmoe.engine.tasks import TaskPlan, attempt, load_rows, observations
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import DaskMoEError, InvalidDataError
 from daskmoe.numerics.base.observations import Observations
-from daskmoe.numerics.combine.expansion import Pilot, make_pilot
-from daskmoe.numerics.families import get_family
-from daskmoe.numerics.local.fit import fit_local_estimate
+from daskmoe.numerics.combine.expansion import Pilot
+from daskmoe.numerics.combine.pilots import fit_pilots
 from daskmoe.rows import SampleWindow
 
 
@@ -93,18 +92,15 @@ def _concatenate(parts: Sequence[Observations]) -> Observations:
     )
 
 
-def fit_pilot(plan: TaskPlan, samples: Sequence[Sampled]) -> Pilot:
-    """Fit the sample: the shared start of all partitions; `InvalidDataError` for too few complete rows."""
+def fit_sample(plan: TaskPlan, samples: Sequence[Sampled]) -> list[Pilot]:
+    """Fit the sample: the shared starts of all partitions; `InvalidDataError` for too few complete rows."""
     rng = generator(plan.options.seed, Seed.PILOT)
     sample = _thinned(merge_samples(samples), plan.sample_rows, rng)
     least = max(2, plan.options.n_experts)
     if sample.rows is None or sample.rows.n_rows < least:
         raise InvalidDataError(_too_few(sample, least))
     with single_threaded_blas():
-        estimate = fit_local_estimate(sample.rows, plan.options.local, rng)
-        assert estimate.parameters is not None
-        family, local = get_family(plan.options.family), plan.options.local
-        return make_pilot(estimate.parameters, sample.rows, family, local.regularization)
+        return fit_pilots(sample.rows, plan.options.local, rng)
 
 
 def _too_few(sample: Sampled, least: int) -> str:

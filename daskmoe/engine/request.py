@@ -51,6 +51,11 @@ class FitRequest:
         rows = self.support in ("labelled", "features")
         return Sends(rows, rows and bool(self.sample), alone)
 
+    @property
+    def compares(self) -> bool:
+        """Whether there is a choice between candidates, or something to hold the result to."""
+        return len(self.partitions) > 1 and self.options.n_experts > 1
+
     @cached_property
     def token(self) -> str:
         """Names the tasks: the same for the same data, options and seed, unless the data are behind a URL."""

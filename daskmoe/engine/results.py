@@ -8,8 +8,17 @@ from typing import NamedTuple
 from daskmoe.engine.outcomes import Ending
 from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.parameters import LocalEstimate, Moments, SupportSample
+from daskmoe.numerics.combine.choice import Proposal
 from daskmoe.numerics.combine.expansion import Expansion
 from daskmoe.numerics.combine.registry import Aggregate
+
+
+class Answer(NamedTuple):
+    """Where a partition's steps from a shared start led, or its own fit."""
+
+    estimate: LocalEstimate
+    ending: Ending
+    expansion: Expansion | None
 
 
 class PartitionResult(NamedTuple):
@@ -27,13 +36,33 @@ class PartitionResult(NamedTuple):
     data_bytes: int
     # Of its log-likelihood, around the pilot or around its own estimate; None where neither is asked for.
     expansion: Expansion | None = None
+    # What the other shared starts led to.
+    rivals: tuple[Answer, ...] = ()
+
+    @property
+    def answers(self) -> list[Answer]:
+        """What every shared start led to; the one answer where there is none or one."""
+        return [Answer(self.estimate, self.ending, self.expansion), *self.rivals]
+
+    def from_start(self, start: int) -> PartitionResult:
+        """The result with the answer to one of the shared starts as its own, and no others."""
+        estimate, ending, expansion = self.answers[start if self.rivals else 0]
+        return self._replace(estimate=estimate, ending=ending, expansion=expansion, rivals=())
 
     @property
     def sent_bytes(self) -> int:
         """Size of the arrays that travel to the aggregation, in bytes."""
         own = (self.estimate.start_log_likelihoods, self.estimate.expert_weights)
-        groups = (self.estimate.parameters, self.support, self.moments, own, self.expansion)
+        groups = [self.estimate.parameters, self.support, self.moments, own, self.expansion]
+        groups += [group for rival in self.rivals for group in (rival.estimate.parameters, rival.expansion)]
         return sum(int(getattr(a, "nbytes", 8)) for g in groups if g is not None for a in g if a is not None)
+
+
+class Proposed(NamedTuple):
+    """Every partition's result, in partition order, and what they propose."""
+
+    partitions: list[PartitionResult]
+    proposal: Proposal
 
 
 class FitResult(NamedTuple):

@@ -17,7 +17,6 @@ class Seed(Enum):
     PARTITION = "a partition's starts and its share of the support", ()
     PILOT_ROWS = "where the runs of the pilot's sample are", ()
     GIVEN_ROWS = "which complete rows of a caller's support are used", ()
-    DRAWN_RESPONSES = "responses by which candidates from independent fits are compared", ()
     PILOT = "which rows of the sample that was read are used, and the pilot's starts", (2**31,)
     SYNTHETIC_SUPPORT = "a support made of the partitions' moments", (2**31 + 1,)
     GIVEN_SUPPORT = "where the runs of a caller's support are", (2**31 + 2,)

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from daskmoe.engine.checkpoint import checkpoint_path, load_result, save_result
 from daskmoe.engine.outcomes import Ending, Outcome, ending_of
-from daskmoe.engine.results import PartitionResult
+from daskmoe.engine.results import Answer, PartitionResult
 from daskmoe.engine.seeds import Seed, sequence
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import DaskMoEError, InvalidDataError, PartitionError
 from daskmoe.numerics.base.observations import Observations, moments
-from daskmoe.numerics.base.parameters import LocalEstimate, SupportSample
-from daskmoe.numerics.combine.expansion import Pilot, expand_at, expand_estimate
+from daskmoe.numerics.base.parameters import LocalEstimate, Moments, SupportSample
+from daskmoe.numerics.combine.expansion import Expansion, Pilot, expand_at, expand_estimate
 from daskmoe.numerics.families import get_family
 from daskmoe.numerics.local.fit import fit_local_estimate
 from daskmoe.options import FitOptions
@@ -58,9 +58,13 @@ class TaskPlan(NamedTuple):
 
 
 def fit_partition(
-    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, pilot: Pilot | None, support_rows: int
+    plan: TaskPlan,
+    partition: Partition,
+    piece: xr.Dataset | None,
+    pilots: list[Pilot] | None,
+    support_rows: int,
 ) -> PartitionResult:
-    """Read one partition, fit it (from the pilot, if there is one) and draw its share of the support.
+    """Read one partition, fit it (from each pilot, if there are any) and draw its share of the support.
 
     A failure is a `DaskMoEError` that names the partition; with ``on_error="skip"`` the result says why it
     was left out.
@@ -71,7 +75,7 @@ def fit_partition(
         if (kept := load_result(path)) is not None:
             logger.info("partition %s: taken from checkpoint %s", partition.label, path)
             return kept
-    result = attempt(plan, partition, lambda: _fit(plan, partition, piece, pilot, support_rows))
+    result = attempt(plan, partition, lambda: _fit(plan, partition, piece, pilots, support_rows))
     if isinstance(result, DaskMoEError):
         return _left_out(partition, plan, str(result))
     if path is not None:
@@ -96,33 +100,56 @@ def attempt(plan: TaskPlan, partition: Partition, work: Callable[[], T]) -> T | 
 
 
 def _fit(
-    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, pilot: Pilot | None, support_rows: int
+    plan: TaskPlan,
+    partition: Partition,
+    piece: xr.Dataset | None,
+    pilots: list[Pilot] | None,
+    support_rows: int,
 ) -> PartitionResult:
     fit_seed, support_seed = sequence(plan.options.seed, Seed.PARTITION, partition.index).spawn(2)
     data = read_rows(plan, partition, piece, plan.options.on_error)
     # From a shared start, whose prior holds what few rows leave open, one row is enough.
-    _check_rows(data, partition, plan, max(2, plan.options.n_experts) if pilot is None else 1)
+    _check_rows(data, partition, plan, 1 if pilots else max(2, plan.options.n_experts))
     known = moments(data)
-    family = get_family(plan.options.family)
-    if pilot is None:
-        estimate = fit_local_estimate(data, plan.options.local, np.random.default_rng(fit_seed), known)
-        assert estimate.parameters is not None
-        expansion = expand_at(data, estimate.parameters, known, family) if plan.sends.information else None
-        _tell_empty_experts(estimate, partition)
+    if pilots:
+        family, dropped = get_family(plan.options.family), partition.n_rows - data.n_rows
+        answers = [_answer(*expand_estimate(data, pilot, family), dropped) for pilot in pilots]
     else:
-        estimate, expansion = expand_estimate(data, pilot, family)
+        answers = [_own_fit(plan, partition, data, known, np.random.default_rng(fit_seed))]
+    (estimate, ending, expansion), *rivals = answers
     logger.info(
         "partition %s: %d rows fitted in %.2f s, %.4f nats a row",
         partition.label, estimate.rows, estimate.seconds, estimate.log_likelihood / estimate.weight,
     )  # fmt: skip
-    ending = ending_of(estimate, from_pilot=pilot is not None)
     if ending.outcome is Outcome.OUT_OF_PASSES:
         logger.info("partition %s: expanded after %s, short of its optimum", partition.label, ending.reason)
     drawn = support_rows if plan.sends.rows else 0
     support = draw_support(data, drawn, np.random.default_rng(support_seed), plan.sends.responses)
-    estimate = estimate._replace(dropped_rows=partition.n_rows - data.n_rows)
     data_bytes = sum(a.nbytes for a in data if a is not None)
-    return PartitionResult(partition.label, estimate, ending, support, known, data_bytes, expansion)
+    return PartitionResult(
+        partition.label, estimate, ending, support, known, data_bytes, expansion, tuple(rivals)
+    )
+
+
+def _answer(estimate: LocalEstimate, expansion: Expansion, dropped_rows: int) -> Answer:
+    """What a shared start led to."""
+    return Answer(
+        estimate._replace(dropped_rows=dropped_rows), ending_of(estimate, from_pilot=True), expansion
+    )
+
+
+def _own_fit(
+    plan: TaskPlan, partition: Partition, data: Observations, known: Moments, rng: np.random.Generator
+) -> Answer:
+    """What a partition finds by itself."""
+    estimate = fit_local_estimate(data, plan.options.local, rng, known)
+    assert estimate.parameters is not None
+    expansion = None
+    if plan.sends.information:
+        expansion = expand_at(data, estimate.parameters, known, get_family(plan.options.family))
+    _tell_empty_experts(estimate, partition)
+    estimate = estimate._replace(dropped_rows=partition.n_rows - data.n_rows)
+    return Answer(estimate, ending_of(estimate, from_pilot=False), expansion)
 
 
 def _tell_empty_experts(estimate: LocalEstimate, partition: Partition) -> None:

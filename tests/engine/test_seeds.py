@@ -15,7 +15,6 @@ KEYS = {
     Seed.PARTITION: (),
     Seed.PILOT_ROWS: (),
     Seed.GIVEN_ROWS: (),
-    Seed.DRAWN_RESPONSES: (),
     Seed.PILOT: (2**31,),
     Seed.SYNTHETIC_SUPPORT: (2**31 + 1,),
     Seed.GIVEN_SUPPORT: (2**31 + 2,),

@@ -36,6 +36,8 @@ class LocalFit:
     max_passes: int = 100
     # Converged when the predicted gain in log-likelihood a row falls under it, in nats.
     tolerance: float = 1e-9
+    # Optima of a subsample that go on to all rows.
+    finalists: int = 2
     regularization: Regularization = Regularization()
 
 
@@ -142,17 +144,16 @@ class SearchPolicy:
     tolerance: float = 2e-4
     passes: int = 24
     first: RacePolicy = RacePolicy((8, 8), 4, last=16)
-    # How many go on beyond a stage.
-    finalists: int = 2
-    # Race, more starts (in units of n_init) and jumps where the likelihood is rugged.
+    # Race and more starts (in units of n_init) where the likelihood is rugged.
     rugged: RacePolicy = RacePolicy((8, 8), 12, last=16)
     rugged_starts: int = 2
-    rugged_jumps: int = 1
     # On more rows than these times the first subsample, a whole search is too much work (at least ``growth``:
     # the second subsample is to have one).
     rugged_rows: int = 16
-    # One optimum less than another by so many nats a row on the first subsample is no rival.
-    rival: float = 0.05
+    # Standard errors of the difference to the best within which an optimum of a subsample stays in the
+    # running, and the factor of what an ascent on more rows may add.
+    deviations: float = 4.0
+    reach: float = 1.0
     # The same where all rows are few and passes cheap. Their optima may be close: no run is dropped for
     # another that it has not met.
     small: RacePolicy = RacePolicy((32, 32), 16, close=1e-9)
@@ -212,16 +213,14 @@ class AveragingPolicy:
 
 @dataclass(frozen=True)
 class ChoicePolicy:
-    """The choice between estimators of one communication step (decisions: Aggregation)."""
+    """Candidates for the estimator of one communication step (decisions: Aggregation)."""
 
-    # Standard errors of the difference by which another candidate must be better.
-    deviations: float = 2.0
-    # Local estimates from which the matching starts.
+    # Local estimates from which the matching of independent fits starts.
     references: int = 5
-    # Responses drawn a support row where there are none.
-    draws: int = 5
-    # In nats a row: drawn responses carry the errors of the local estimates.
-    drawn_margin: float = 0.01
+    # Shared starts that the partitions answer from: optima of the pilot's sample that may be the best one.
+    starts: int = 4
+    # Standard errors of the difference to the best up to which they may be.
+    deviations: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -276,6 +275,7 @@ class GatingPolicy:
     damping: DampingPolicy = DampingPolicy(1e-4, 1e-12 / 8, 8.0, good=1 / 8, poor_share=-inf, good_share=-inf)
 
 
+DEFAULTS = Regularization()
 PRIOR = PriorPolicy()
 NEWTON = NewtonPolicy()
 SEARCH = SearchPolicy()

@@ -1,6 +1,7 @@
-"""The best estimators of one communication step: from a shared start, or from independent fits alone.
+"""The best estimators of one communication step: from shared starts, or from independent fits alone.
 
-Pure NumPy. Both average by information; see `expansion` and `information`.
+Pure NumPy. Both average by information (`expansion`, `information`); what else the partitions' answers could
+mean are candidates beside it, and the objective on all rows decides (`candidates`).
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
+from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.linalg import spread_evenly
 from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.parameters import (
     FloatArray,
     LargeMoE,
+    Mixture,
     MoEParameters,
     Moments,
     SupportSample,
@@ -24,15 +25,16 @@ from daskmoe.numerics.base.parameters import (
     canonical_order,
 )
 from daskmoe.numerics.base.policies import CHOICE, Regularization
+from daskmoe.numerics.combine.candidates import Ballot, Candidate, best_of, equal_experts, scores_of
 from daskmoe.numerics.combine.expansion import Expansion, Pilot, combine_expansions
 from daskmoe.numerics.combine.information import information_average
 from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.priors import prior_from
-from daskmoe.numerics.predictive.draws import sample_response
-from daskmoe.numerics.predictive.mixture import log_density
 from daskmoe.numerics.transport.plan import Experts, pointwise_plan
 from daskmoe.numerics.transport.reduction import reduce_mixture, reduction_problem
+
+LEAST_SQUARES = "least squares"
 
 
 class Sent(NamedTuple):
@@ -45,120 +47,168 @@ class Sent(NamedTuple):
     # Of all of them or of none.
     expansions: list[Expansion]
     support: SupportSample
-    # (S,),: Position of the partition that a row of the support is of, where that is known.
-    origin: NDArray[np.intp] | None
 
 
-def best_estimator(
-    sent: Sent,
-    pilot: Pilot | None,
-    n_experts: int,
-    family: Family,
-    rng: np.random.Generator,
-    regularization: Regularization = Regularization(),
-) -> Aggregate:
-    """The best estimator that what was sent allows: from a shared start, by information, or the reduction."""
-    if pilot is not None:
-        return one_shot_estimator(sent, pilot, family, regularization)
-    if sent.expansions:
-        return independent_estimator(sent, n_experts, family, rng, regularization)
-    return aggregate_estimates("reduction", sent.estimates, sent.weights, sent.support, n_experts, family)
+class Proposal(NamedTuple):
+    """Candidates, the first of them the estimator that was asked for, and how each came about."""
+
+    candidates: list[Candidate]
+    # By name of a candidate; of those of other shared starts it is made for the one that is chosen.
+    aggregates: dict[str, Aggregate]
+    # What was sent from each shared start, or once without one.
+    sent: list[Sent]
+    # Of all rows.
+    coordinates: Coordinates
+    family: Family
+
+    @property
+    def ballot(self) -> Ballot:
+        """What partitions need to score the candidates."""
+        return Ballot([c.parameters for c in self.candidates], self.coordinates, self.family)
 
 
-def one_shot_estimator(
-    sent: Sent, pilot: Pilot, family: Family, regularization: Regularization = Regularization()
-) -> Aggregate:
-    """The best estimator of one communication step: information-weighted, from a shared start.
+class _Penalized(NamedTuple):
+    """Makes candidates, which the penalty of all rows is known of."""
 
-    The maximum of the summed expansions, unless another candidate (the reduction of the local estimates, the
-    pilot itself) is better on the labelled support by more than twice the standard error of the difference.
-    The moments of all rows make the prior.
+    pooled: Moments
+    coordinates: Coordinates
+    family: Family
+    regularization: Regularization
+
+    @classmethod
+    def of(cls, sent: Sent, family: Family, regularization: Regularization) -> _Penalized:
+        pooled = reduce(merge_moments, sent.moments)
+        return cls(pooled, coordinates_from(pooled, family.scaling(pooled)), family, regularization)
+
+    def candidate(self, name: str, parameters: Mixture, start: int = 0) -> Candidate:
+        """The candidate, named by its shared start where that is not the first."""
+        penalty = 0.0
+        if isinstance(parameters, MoEParameters):
+            n_experts = parameters.n_experts
+            prior = prior_from(self.pooled, self.coordinates, n_experts, self.family, self.regularization)
+            penalty = float(prior.penalty(*self.coordinates.from_data(parameters)))
+        return Candidate(f"{name} {start + 1}" if start else name, parameters, penalty, start)
+
+    def least_squares(self, n_experts: int) -> list[Candidate]:
+        """The model of one expert, which every fit knows exactly, where the family has it in closed form."""
+        single = self.family.from_moments(self.pooled)
+        known = [] if single is None else [equal_experts(single, n_experts)]
+        return [self.candidate(LEAST_SQUARES, parameters) for parameters in known]
+
+
+def propose_estimator(
+    method: str, sent: Sent, n_experts: int, family: Family, regularization: Regularization
+) -> Proposal:
+    """An estimator by name, and least squares to hold it to."""
+    found = aggregate_estimates(method, sent.estimates, sent.weights, sent.support, n_experts, family)
+    known = _Penalized.of(sent, family, regularization)
+    first = known.candidate(found.chosen, found.parameters)
+    candidates = [first, *known.least_squares(n_experts)]
+    return Proposal(candidates, {first.name: found}, [sent], known.coordinates, family)
+
+
+def propose_one_shot(
+    sent: Sequence[Sent], pilots: Sequence[Pilot], family: Family, regularization: Regularization
+) -> Proposal:
+    """From shared starts: the maximum of each one's summed expansions, and what is to be had without a step.
+
+    That is half the way to it, the start itself, the reduction of the partitions' estimates and least
+    squares. The moments of all rows make the prior.
     """
-    pooled = reduce(merge_moments, sent.moments)
-    n_experts = pilot.parameters.n_experts
-    prior = prior_from(pooled, pilot.coordinates, n_experts, family, regularization)
-    one_shot = family.from_moments(pooled) if n_experts == 1 else None
-    if one_shot is None:
-        one_shot = combine_expansions(sent.expansions, pilot, prior)
-    start = pilot.parameters if one_shot is None else one_shot
-    large = LargeMoE.from_estimates(sent.estimates, sent.weights)
-    reduced = reduce_mixture(large, sent.support, [start], family)
-    candidates = {"one-shot": one_shot, "reduction": reduced.parameters, "pilot": pilot.parameters}
-    known = {name: p for name, p in candidates.items() if p is not None}
-    chosen, scores = _choose(known, sent.support, family)
-    order = canonical_indices(known[chosen])
-    return Aggregate(
-        known[chosen].take(order),
+    known = _Penalized.of(sent[0], family, regularization)
+    n_experts = pilots[0].parameters.n_experts
+    single = family.from_moments(known.pooled) if n_experts == 1 else None
+    if single is not None:
+        found = _explained(single, "one-shot", sent[0], family)
+        candidates = [known.candidate("one-shot", single)]
+        return Proposal(candidates, {"one-shot": found}, list(sent), known.coordinates, family)
+    candidates = []
+    for start, (pilot, own) in enumerate(zip(pilots, sent, strict=True)):
+        prior = prior_from(known.pooled, pilot.coordinates, n_experts, family, regularization)
+        whole = combine_expansions(own.expansions, pilot, prior)
+        if whole is not None:
+            candidates.append(known.candidate("one-shot", whole, start))
+            candidates.append(known.candidate("half step", _halfway(pilot, whole), start))
+        candidates.append(known.candidate("pilot", pilot.parameters, start))
+    first = candidates[0].parameters
+    assert isinstance(first, MoEParameters)
+    large = LargeMoE.from_estimates(sent[0].estimates, sent[0].weights)
+    reduced = reduce_mixture(large, sent[0].support, [first], family)
+    aggregate = Aggregate(
+        reduced.parameters,
         reduced.objectives,
         reduced.start_objectives,
-        reduced.flow[:, order],
+        reduced.flow,
         reduced.converged,
-        scores,
-        chosen,
+        {},
+        "reduction",
+    )
+    candidates.append(known.candidate("reduction", reduced.parameters))
+    candidates += known.least_squares(n_experts)
+    return Proposal(candidates, {"reduction": aggregate}, list(sent), known.coordinates, family)
+
+
+def _halfway(pilot: Pilot, whole: MoEParameters) -> MoEParameters:
+    """The middle of the way from a start to where its expansions lead."""
+    start, end = pilot.coordinates.from_data(pilot.parameters), pilot.coordinates.from_data(whole)
+    layout = Layout.of(start)
+    middle = 0.5 * (layout.pack(start) + layout.pack(end))
+    return pilot.coordinates.to_data(layout.unpack(middle))
+
+
+def _explained(parameters: MoEParameters, name: str, sent: Sent, family: Family) -> Aggregate:
+    """A model from a shared start, with the reduction that goes on from there to tell of the transport."""
+    large = LargeMoE.from_estimates(sent.estimates, sent.weights)
+    reduced = reduce_mixture(large, sent.support, [parameters], family)
+    return Aggregate(
+        parameters,
+        reduced.objectives,
+        reduced.start_objectives,
+        reduced.flow,
+        reduced.converged,
+        {},
+        name,
     )
 
 
-def _choose(
-    candidates: dict[str, MoEParameters], support: SupportSample, family: Family, margin: float = 0.0
-) -> tuple[str, dict[str, float]]:
-    """The first candidate, unless another is significantly, and by more than ``margin``, better."""
-    assert support.response is not None
-    values = {
-        name: log_density(parameters, family, support.features, support.response)
-        for name, parameters in candidates.items()
-    }
-    scores = {name: float(support.weight @ value) for name, value in values.items()}
-    chosen = next(iter(candidates))
-    for name, value in values.items():
-        difference = value - values[chosen]
-        gain = float(support.weight @ difference)
-        deviation = float(np.sqrt(support.weight**2 @ (difference - gain) ** 2))
-        if gain > max(CHOICE.deviations * deviation, margin) or not np.isfinite(scores[chosen]):
-            chosen = name
-    return chosen, scores
+def propose_independent(
+    sent: Sent, n_experts: int, family: Family, regularization: Regularization
+) -> Proposal:
+    """From independent local fits, where no response may leave a partition.
 
-
-def independent_estimator(
-    sent: Sent,
-    n_experts: int,
-    family: Family,
-    rng: np.random.Generator,
-    regularization: Regularization = Regularization(),
-) -> Aggregate:
-    """The best estimator from independent local fits where no response may leave a partition.
-
-    The local estimates averaged by their information, their experts matched by transport; unless another
-    candidate (the reduction with the plan that moves experts whole, the middle estimator) is significantly
-    better on responses drawn from the partitions' own estimates at their own rows.
+    The local estimates averaged by their information, their experts matched by transport; the reduction with
+    the plan that moves experts whole; the middle estimator; least squares.
     """
     locals_, weights, support = sent.estimates, sent.weights, sent.support
     whole = aggregate_estimates("whole", locals_, weights, support, n_experts, family)
-    if whole.chosen == "local" or max(p.n_experts for p in locals_) > n_experts:
-        return whole
-    candidates = [whole]
+    found = [whole]
+    if whole.chosen != "local" and max(p.n_experts for p in locals_) <= n_experts:
+        found = _independent(sent, whole, n_experts, family, regularization)
+    known = _Penalized.of(sent, family, regularization)
+    candidates = [known.candidate(each.chosen, each.parameters) for each in found]
+    candidates += known.least_squares(n_experts)
+    return Proposal(candidates, {a.chosen: a for a in found}, [sent], known.coordinates, family)
+
+
+def _independent(
+    sent: Sent, whole: Aggregate, n_experts: int, family: Family, regularization: Regularization
+) -> list[Aggregate]:
+    """The estimators of `propose_independent`, the average first where there is one."""
+    locals_, weights, support = sent.estimates, sent.weights, sent.support
+    found = [whole]
     fitting = sorted(
         (p for p in locals_ if p.n_experts == n_experts), key=lambda p: p.coef[0].ravel().tolist()
     )
     if fitting:
-        candidates.append(aggregate_estimates("middle", locals_, weights, support, n_experts, family))
-    references = [_plain(candidate) for candidate in candidates]
+        found.append(aggregate_estimates("middle", locals_, weights, support, n_experts, family))
+    references = [p for each in found if isinstance(p := each.parameters, MoEParameters)]
     references += [fitting[m] for m in spread_evenly(len(fitting), CHOICE.references) if fitting]
     averaged = information_average(
         locals_, sent.moments, sent.expansions, references, support, family, regularization
     )
     if averaged is not None:
-        candidates.insert(0, _as_aggregate(averaged, whole, locals_, weights, support, family))
-    if sent.origin is None:
-        return candidates[0]
-    labelled = _with_drawn_responses(support, sent.origin, locals_, family, rng)
-    known = {candidate.chosen: _plain(candidate) for candidate in candidates}
-    chosen, scores = _choose(known, labelled, family, CHOICE.drawn_margin)
-    return next(c for c in candidates if c.chosen == chosen)._replace(candidates=scores)
-
-
-def _plain(aggregate: Aggregate) -> MoEParameters:
-    assert isinstance(aggregate.parameters, MoEParameters)
-    return aggregate.parameters
+        found.insert(0, _as_aggregate(averaged, whole, locals_, weights, support, family))
+    return found
 
 
 def _as_aggregate(
@@ -178,18 +228,25 @@ def _as_aggregate(
     return whole._replace(parameters=parameters, flow=plan.flow, chosen="information")
 
 
-def _with_drawn_responses(
-    support: SupportSample,
-    origin: NDArray[np.intp],
-    locals_: Sequence[MoEParameters],
-    family: Family,
-    rng: np.random.Generator,
-) -> SupportSample:
-    """The support, some times over, with responses drawn from the estimate of each row's own partition."""
-    features = np.tile(support.features, (CHOICE.draws, 1))
-    response = np.empty(len(features))
-    own = np.tile(origin, CHOICE.draws)
-    for m in np.unique(origin):
-        rows = np.flatnonzero(own == m)
-        response[rows] = sample_response(locals_[m], family, features[rows], rng)
-    return SupportSample(features, response, np.tile(support.weight / CHOICE.draws, CHOICE.draws))
+def settle(proposal: Proposal, totals: FloatArray | None, *, choose: bool) -> tuple[Aggregate, int]:
+    """The model, and the number of the shared start that it is from.
+
+    Parameters
+    ----------
+    proposal : Proposal
+    totals : ndarray of shape (C + 1,), optional
+        Sums of `score_rows` over the partitions; None where the candidates were not scored.
+    choose : bool
+        Whether the best candidate is taken, or the first, which was asked for, only scored.
+    """
+    candidates = proposal.candidates
+    scores = {} if totals is None else scores_of(candidates, totals)
+    winner = best_of(candidates, scores) if choose and scores else candidates[0]
+    found = proposal.aggregates.get(winner.name)
+    if found is None:
+        assert isinstance(winner.parameters, MoEParameters)
+        found = _explained(winner.parameters, winner.name, proposal.sent[winner.start], proposal.family)
+    if isinstance(found.parameters, MoEParameters):
+        order = canonical_indices(found.parameters)
+        found = found._replace(parameters=found.parameters.take(order), flow=found.flow[:, order])
+    return found._replace(candidates=scores), winner.start

@@ -28,7 +28,7 @@ from daskmoe.numerics.base.linalg import diagonal_scale
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParameters, Moments
-from daskmoe.numerics.base.policies import EXPANSION, NEWTON, Regularization
+from daskmoe.numerics.base.policies import DEFAULTS, EXPANSION, NEWTON, Regularization
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.priors import Prior, prior_from
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics, penalized
@@ -63,7 +63,7 @@ def make_pilot(
     parameters: MoEParameters,
     sample: Observations,
     family: Family,
-    regularization: Regularization = Regularization(),
+    regularization: Regularization = DEFAULTS,
 ) -> Pilot:
     """The shared start from a model fitted to ``sample``."""
     known = moments(sample)

@@ -28,7 +28,7 @@ from daskmoe.numerics.base.linalg import spread_evenly
 from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments, SupportSample
-from daskmoe.numerics.base.policies import AVERAGING, Regularization
+from daskmoe.numerics.base.policies import AVERAGING, DEFAULTS, Regularization
 from daskmoe.numerics.combine.expansion import Expansion
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.priors import Prior, prior_from
@@ -61,7 +61,7 @@ def information_average(
     references: Sequence[MoEParameters],
     support: SupportSample,
     family: Family,
-    regularization: Regularization = Regularization(),
+    regularization: Regularization = DEFAULTS,
 ) -> MoEParameters | None:
     """The average of local estimates by their information, whatever the order of their experts.
 

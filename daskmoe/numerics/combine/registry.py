@@ -24,6 +24,7 @@ from daskmoe.numerics.base.parameters import (
     canonical_indices,
 )
 from daskmoe.numerics.base.policies import REDUCTION
+from daskmoe.numerics.combine.candidates import Score
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.transport.alignment import match_experts
 from daskmoe.numerics.transport.merging import clustered_experts, greedy_experts
@@ -50,8 +51,8 @@ class Aggregate(NamedTuple):
     # average.
     flow: FloatArray
     converged: bool
-    # Log-likelihood a row of every candidate on the labelled support; empty where there was no choice.
-    candidates: dict[str, float]
+    # Of every candidate, on all rows; empty where there was no choice.
+    candidates: dict[str, Score]
     # The method that gave ``parameters``.
     chosen: str
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from daskmoe.numerics.base.coordinates import Coordinates
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
-from daskmoe.numerics.base.policies import PRIOR, Regularization
+from daskmoe.numerics.base.policies import DEFAULTS, PRIOR, Regularization
 from daskmoe.numerics.families import Family
 
 Array = NDArray[np.floating[Any]]
@@ -174,7 +174,7 @@ def prior_from(
     coordinates: Coordinates,
     n_experts: int,
     family: Family,
-    regularization: Regularization = Regularization(),
+    regularization: Regularization = DEFAULTS,
 ) -> Prior:
     """The prior of K experts for all rows with these moments, expressed in ``coordinates``."""
     total = max(moments.weight, np.finfo(float).tiny)

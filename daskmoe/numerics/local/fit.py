@@ -12,7 +12,13 @@ import numpy as np
 
 from daskmoe.numerics.base.coordinates import coordinates_from
 from daskmoe.numerics.base.observations import Observations, moments
-from daskmoe.numerics.base.parameters import LocalEstimate, MoEParameters, Moments, canonical_indices
+from daskmoe.numerics.base.parameters import (
+    FloatArray,
+    LocalEstimate,
+    MoEParameters,
+    Moments,
+    canonical_indices,
+)
 from daskmoe.numerics.base.policies import LocalFit
 from daskmoe.numerics.families import get_family
 from daskmoe.numerics.families.protocol import Change
@@ -30,7 +36,17 @@ def fit_local_estimate(
     rng: np.random.Generator,
     row_moments: Moments | None = None,
 ) -> LocalEstimate:
-    """Fit one partition.
+    """Fit one partition: the best of `fit_local_optima`, whose parameters these are."""
+    return fit_local_optima(rows, options, rng, row_moments)[0]
+
+
+def fit_local_optima(
+    rows: Observations,
+    options: LocalFit,
+    rng: np.random.Generator,
+    row_moments: Moments | None = None,
+) -> list[LocalEstimate]:
+    """The optima of one partition that the search followed to their end, the best first.
 
     Parameters
     ----------
@@ -44,7 +60,7 @@ def fit_local_estimate(
 
     Returns
     -------
-    LocalEstimate
+    list of LocalEstimate
         ``log_likelihood`` is the plain one, ``objective`` the maximized penalized one (see `priors`).
     """
     began = time.perf_counter()
@@ -54,9 +70,18 @@ def fit_local_estimate(
     prior = prior_from(known, coordinates, options.n_experts, family, options.regularization)
     problem = Problem(rows, coordinates, prior, family)
     if options.n_experts == 1:
-        result, starts = _single_expert(problem, options), np.empty(0)
+        results, starts = [_single_expert(problem, options)], np.empty(0)
     else:
-        result, starts = search(problem, options, rng)
+        results, starts = search(problem, options, rng)
+    seconds = time.perf_counter() - began
+    return [_estimate(problem, known, result, starts, seconds) for result in results]
+
+
+def _estimate(
+    problem: Problem, known: Moments, result: NewtonResult, starts: FloatArray, seconds: float
+) -> LocalEstimate:
+    """An optimum in the data's units, its experts in canonical order."""
+    rows, coordinates, prior = problem.rows, problem.coordinates, problem.prior
     offset = known.weight * coordinates.log_jacobian
     objective = result.objective - offset
     parameters = coordinates.to_data(result.parameters)
@@ -74,7 +99,7 @@ def fit_local_estimate(
         converged=result.converged,
         start_log_likelihoods=starts - coordinates.log_jacobian,
         expert_weights=mass[order],
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 
 from daskmoe.numerics.base.coordinates import Coordinates
 from daskmoe.numerics.base.observations import Observations
-from daskmoe.numerics.base.parameters import MoEParameters
+from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.families import Family
+from daskmoe.numerics.likelihood.e_step import EStep, Runs
 from daskmoe.numerics.likelihood.priors import Prior
 from daskmoe.numerics.likelihood.statistics import (
     LikelihoodStatistics,
@@ -44,6 +46,13 @@ class Problem(NamedTuple):
         """Penalized log-likelihood alone."""
         value = log_likelihood_of(parameters, self.rows.blocks(self.coordinates), self.family)
         return value - float(self.prior.penalty(*parameters))
+
+    def log_densities(self, models: Sequence[MoEParameters]) -> FloatArray:
+        """log f(v|u) of all rows under each of several models of one size, shape (len(models), n)."""
+        runs = Runs(*(np.stack(arrays) for arrays in zip(*models, strict=True)))
+        e_step = EStep(runs, self.family)
+        blocks = self.rows.blocks(self.coordinates)
+        return np.concatenate([e_step(block).log_density for block in blocks], axis=1)
 
     def subsample(self, index: NDArray[np.intp]) -> Problem:
         """The same problem on some of the rows."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Block
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.base.policies import SEARCH, LocalFit, RacePolicy
@@ -34,45 +35,53 @@ class Candidate(NamedTuple):
     objective: float = -math.inf
 
 
-def search(problem: Problem, options: LocalFit, rng: np.random.Generator) -> tuple[NewtonResult, FloatArray]:
-    """The best optimum that was found, and the log-likelihood a row that each start reached in its race."""
+def search(
+    problem: Problem, options: LocalFit, rng: np.random.Generator
+) -> tuple[list[NewtonResult], FloatArray]:
+    """The optima that were followed to all rows, the best first, and what each start reached in its race.
+
+    That is its log-likelihood a row.
+    """
     weight = problem.rows.weight
     n_weighted = problem.rows.n_rows if weight is None else int(np.count_nonzero(weight))
     sizes = sample_sizes(n_weighted, options.start_rows)
     if len(sizes) > 1:
-        best, reached = _search_many(problem, options, rng, sizes)
+        found, reached = _search_many(problem, options, rng, sizes)
     else:
         # Rows without weight are left out, unless fewer rows than experts would be left to start from.
         if weight is not None and options.n_experts <= n_weighted < len(weight):
             problem = problem.subsample(np.flatnonzero(weight))
-        best, reached = _search_few(problem, options, rng)
+        found, reached = _search_few(problem, options, rng)
+    best = found[0]
     if not best.converged:
         # Rivals were dropped early, so the winner may take as many passes again.
         more = polish(problem, [Candidate(best.parameters)], options.tolerance, options.max_passes)[0]
         best = more._replace(passes=best.passes + more.passes)
-    return best, reached
+    close = SEARCH.tolerance * problem.rows.total_weight
+    return [best, *_distinct(found, close)[1:]], reached
 
 
 def _search_few(
     problem: Problem, options: LocalFit, rng: np.random.Generator
-) -> tuple[NewtonResult, FloatArray]:
+) -> tuple[list[NewtonResult], FloatArray]:
     """All rows race themselves."""
     times = min(max(round(2 * options.start_rows / problem.rows.n_rows), 1), SEARCH.small_starts)
     candidates, reached = _run_race(problem, options.n_experts, times * options.n_init, SEARCH.small, rng)
-    best = polish(problem, candidates, options.tolerance, options.max_passes)[0]
-    return _explore(problem, best, options.tolerance, SEARCH.small_jumps * options.n_init, rng), reached
+    found = polish(problem, candidates, options.tolerance, options.max_passes)
+    jumps = SEARCH.small_jumps * options.n_init
+    return _with_best_explored(problem, found, options.tolerance, jumps, rng), reached
 
 
 def _search_many(
     problem: Problem, options: LocalFit, rng: np.random.Generator, sizes: list[int]
-) -> tuple[NewtonResult, FloatArray]:
+) -> tuple[list[NewtonResult], FloatArray]:
     """Subsamples of growing ``sizes`` race and polish; `search` says how."""
     n_init = options.n_init
     first = _subsample(problem, sizes[0], rng)
     candidates, reached = _run_race(first, options.n_experts, n_init, SEARCH.first, rng)
     candidates = _advance(first, candidates, SEARCH.first.polished)
-    rugged = len(candidates) > 1 and candidates[1].objective > candidates[0].objective - SEARCH.rival
-    kept, last = SEARCH.finalists, 0
+    rugged = len(candidates) > 1
+    kept, last = options.finalists, 0
     if rugged:
         kept, last = (
             SEARCH.rugged.polished,
@@ -85,31 +94,63 @@ def _search_many(
         stage = _subsample(problem, size, rng)
         candidates = _advance(stage, candidates, kept)
         if level == last:
-            candidates, kept = _with_explored(stage, candidates, n_init, rng), SEARCH.finalists
-    best = polish(problem, candidates, options.tolerance, options.max_passes)[0]
-    if last == len(sizes) - 1:
-        best = _explore(problem, best, options.tolerance, SEARCH.rugged_jumps * n_init, rng)
-    return best, reached
+            kept = options.finalists
+            candidates = candidates[:kept]
+    candidates = _in_reach(problem, candidates, sizes[-2] * problem.rows.total_weight / sizes[-1])
+    return polish(problem, candidates, options.tolerance, options.max_passes), reached
+
+
+def _with_best_explored(
+    problem: Problem, found: list[NewtonResult], tolerance: float, jumps: int, rng: np.random.Generator
+) -> list[NewtonResult]:
+    """The results with what random jumps from the first make of it, if that is better, before it."""
+    best = _explore(problem, found[0], tolerance, jumps, rng)
+    return found if best is found[0] else [best, *found]
 
 
 def _most_rows(options: LocalFit) -> int:
     return SEARCH.rugged_rows * options.start_rows
 
 
-def _with_explored(
-    stage: Problem, candidates: list[Candidate], n_init: int, rng: np.random.Generator
-) -> list[Candidate]:
-    """The finalists of a rugged stage, the first of them after random jumps."""
-    best = polish(stage, candidates[:1], SEARCH.tolerance, SEARCH.passes)[0]
-    best = _explore(stage, best, SEARCH.tolerance, SEARCH.rugged_jumps * n_init, rng)
-    return [_candidate(best, stage), *candidates[1 : SEARCH.finalists]]
-
-
 def _advance(stage: Problem, candidates: list[Candidate], kept: int) -> list[Candidate]:
-    """The best ``kept`` distinct candidates after a few Newton passes on the rows of ``stage``."""
+    """At most ``kept`` candidates after a few Newton passes on the rows of ``stage``, all in the running."""
     results = polish(stage, candidates, SEARCH.tolerance, SEARCH.passes)
     close = SEARCH.tolerance * stage.rows.total_weight
-    return [_candidate(result, stage) for result in _distinct(results, close)[:kept]]
+    running = _in_the_running(stage, _distinct(results, close)[:kept])
+    return [_candidate(result, stage) for result in running]
+
+
+def _in_the_running(stage: Problem, results: list[NewtonResult]) -> list[NewtonResult]:
+    """The best result and those that the rows of ``stage`` do not tell apart from it.
+
+    The rows' differences in log-likelihood say how far the sum of them can be off (Vuong, 1989, section 4).
+    """
+    if len(results) == 1:
+        return results
+    best, *others = stage.log_densities([result.parameters for result in results])
+    weight = np.ones(len(best)) if stage.rows.weight is None else stage.rows.weight.astype(np.float64)
+    kept = results[:1]
+    for result, own in zip(results[1:], others, strict=True):
+        difference = best - own
+        mean = float(weight @ difference) / float(weight.sum())
+        deviation = float(np.sqrt(weight**2 @ (difference - mean) ** 2))
+        if results[0].objective - result.objective <= SEARCH.deviations * deviation:
+            kept.append(result)
+    return kept
+
+
+def _in_reach(problem: Problem, candidates: list[Candidate], rows: float) -> list[Candidate]:
+    """Candidates that may still win on all rows, by what they are there and how much steps may add.
+
+    An optimum of a subsample of ``rows`` is half a parameter's worth a parameter short, times how many more
+    rows there are (Wilks' theorem, of both): what lies farther behind another stays there.
+    """
+    if len(candidates) == 1:
+        return candidates
+    reached = [problem.objective(candidate.parameters) for candidate in candidates]
+    size = Layout.of(candidates[0].parameters).size
+    margin = SEARCH.reach * size * problem.rows.total_weight / rows
+    return [c for c, value in zip(candidates, reached, strict=True) if value >= max(reached) - margin]
 
 
 def _candidate(result: NewtonResult, stage: Problem) -> Candidate:

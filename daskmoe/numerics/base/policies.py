@@ -150,15 +150,21 @@ class SearchPolicy:
     # On more rows than these times the first subsample, a whole search is too much work (at least ``growth``:
     # the second subsample is to have one).
     rugged_rows: int = 16
+    # Nats a row on the first subsample within which a second optimum makes a likelihood rugged.
+    rival: float = 0.05
     # Standard errors of the difference to the best within which an optimum of a subsample stays in the
     # running, and the factor of what an ascent on more rows may add.
-    deviations: float = 4.0
+    deviations: float = 3.0
     reach: float = 1.0
+    # How many go on from the first subsample where the likelihood is rugged.
+    rugged_kept: int = 5
     # The same where all rows are few and passes cheap. Their optima may be close: no run is dropped for
     # another that it has not met.
-    small: RacePolicy = RacePolicy((32, 32), 16, close=1e-9)
+    small: RacePolicy = RacePolicy((12, 12, 24), 12, close=1e-9)
     small_starts: int = 4
+    # Most jumps (in units of n_init), and how many that find nothing end them.
     small_jumps: int = 2
+    patience: int = 6
     jump_passes: int = 60
     # Subsamples are copies: together with their share of the rows this bounds the memory of a fit.
     growth: int = 8

@@ -80,7 +80,7 @@ def _search_many(
     first = _subsample(problem, sizes[0], rng)
     candidates, reached = _run_race(first, options.n_experts, n_init, SEARCH.first, rng)
     candidates = _advance(first, candidates, SEARCH.first.polished)
-    rugged = len(candidates) > 1
+    rugged = len(candidates) > 1 and candidates[1].objective > candidates[0].objective - SEARCH.rival
     kept, last = options.finalists, 0
     if rugged:
         kept, last = (
@@ -88,15 +88,15 @@ def _search_many(
             max(k for k, size in enumerate(sizes) if size <= _most_rows(options)),
         )
         more, also = _run_race(first, options.n_experts, SEARCH.rugged_starts * n_init, SEARCH.rugged, rng)
-        candidates = _advance(first, [*candidates, *more], kept)
+        candidates = _advance(first, [*candidates, *more], kept)[: SEARCH.rugged_kept]
         reached = np.concatenate([reached, also])
     for level, size in enumerate(sizes[1:-1], start=1):
         stage = _subsample(problem, size, rng)
-        candidates = _advance(stage, candidates, kept)
+        candidates = _advance(stage, _in_reach(stage, candidates, sizes[level - 1]), kept)
         if level == last:
             kept = options.finalists
             candidates = candidates[:kept]
-    candidates = _in_reach(problem, candidates, sizes[-2] * problem.rows.total_weight / sizes[-1])
+    candidates = _in_reach(problem, candidates, sizes[-2])
     return polish(problem, candidates, options.tolerance, options.max_passes), reached
 
 
@@ -139,7 +139,7 @@ def _in_the_running(stage: Problem, results: list[NewtonResult]) -> list[NewtonR
     return kept
 
 
-def _in_reach(problem: Problem, candidates: list[Candidate], rows: float) -> list[Candidate]:
+def _in_reach(problem: Problem, candidates: list[Candidate], rows: int) -> list[Candidate]:
     """Candidates that may still win on all rows, by what they are there and how much steps may add.
 
     An optimum of a subsample of ``rows`` is half a parameter's worth a parameter short, times how many more
@@ -149,6 +149,7 @@ def _in_reach(problem: Problem, candidates: list[Candidate], rows: float) -> lis
         return candidates
     reached = [problem.objective(candidate.parameters) for candidate in candidates]
     size = Layout.of(candidates[0].parameters).size
+    # In units of a row's weight, as in `_subsample`.
     margin = SEARCH.reach * size * problem.rows.total_weight / rows
     return [c for c, value in zip(candidates, reached, strict=True) if value >= max(reached) - margin]
 
@@ -165,12 +166,15 @@ def _explore(
     The optima of a rugged likelihood lie in clusters, and starts seldom tell the members of one apart.
     """
     scale = standard_deviations(problem.statistics(best.parameters))
+    in_vain = 0
     for _ in range(jumps):
-        if scale is None:
+        if scale is None or in_vain == SEARCH.patience:
             break
         start = jump(best.parameters, scale, rng)
         found = polish(problem, [Candidate(start)], tolerance, SEARCH.jump_passes)[0]
-        if found.objective > best.objective:
+        in_vain += 1
+        if found.objective > best.objective + tolerance * problem.rows.total_weight:
+            in_vain = 0
             scale = standard_deviations(problem.statistics(found.parameters))
             best = found
     return best

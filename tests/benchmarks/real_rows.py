@@ -42,7 +42,7 @@ def metro(folder: Path) -> Table:
 
     rows = pd.read_csv(folder / "Metro_Interstate_Traffic_Volume.csv.gz", keep_default_na=False)
     when = pd.to_datetime(rows.pop("date_time")).dt
-    rows = rows.assign(hour=when.hour, weekday=when.weekday, month=when.month)
+    rows = rows.assign(hour=when.hour, weekday=when.day_of_week, month=when.month)
     return table_of(rows, rows.pop("traffic_volume"))
 
 

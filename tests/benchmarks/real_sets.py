@@ -86,8 +86,8 @@ class Figures(NamedTuple):
     def line(self) -> str:
         """For those who watch."""
         return (
-            f"{self.data} K={self.n_experts} seed {self.seed} {self.way}: {self.training:.5f} nats a row, held "
-            f"out {self.held_out:.4f}, {self.passes:.0f} EM passes, {len(self.said)} warnings"
+            f"{self.data} K={self.n_experts} seed {self.seed} {self.way}: {self.training:.5f} nats a row, "
+            f"held out {self.held_out:.4f}, {self.passes:.0f} EM passes, {len(self.said)} warnings"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import subprocess
@@ -163,6 +164,7 @@ def test_ways_to_fit_a_set() -> None:
 def test_a_fit_that_fails_is_a_row_of_the_table() -> None:
     def fails() -> daskmoe.MixtureOfExperts:
         warnings.warn("more than one line\nof text", RuntimeWarning, stacklevel=1)
+        logging.getLogger("daskmoe.api").warning("%d of 4 partitions were left out", 1)
         raise daskmoe.InvalidDataError("no rows")
 
     data = simulated_set(300)
@@ -174,10 +176,11 @@ def test_a_fit_that_fails_is_a_row_of_the_table() -> None:
     table = real_sets.format_table(found)
     least, failed = cells(table)
     assert least["nats below best"] == "0.0e+00"
-    assert (failed["nats below best"], failed["RMSE / LS"], failed["warnings"]) == ("", "", "2")
-    assert table.splitlines()[-2:] == [
+    assert (failed["nats below best"], failed["RMSE / LS"], failed["warnings"]) == ("", "", "3")
+    assert table.splitlines()[-3:] == [
         "- simulated, K = 2, auto: InvalidDataError: no rows ... (1)",
         "- simulated, K = 2, auto: RuntimeWarning: more than one line of text ... (1)",
+        "- simulated, K = 2, auto: logged: 1 of 4 partitions were left out ... (1)",
     ]
 
 

@@ -8,7 +8,8 @@ convergence (their times have the fit in them). For each set and number of exper
   penalized objective, which is one function of the training rows for all ways,
 - held-out nats a row above least squares, and held-out RMSE over that of least squares,
 - the share of held-out targets inside their 90 % interval of prediction,
-- rounds, the share of fits that converged, warnings, and processor time over that of one EM pass of all rows.
+- rounds, how many fits converged, warnings (raised or logged), and processor time over that of one EM pass of
+  all training rows.
 
 A set of which the file is absent is left out with a note. `real_rows.LOADERS` has the layout of the folder.
 
@@ -21,11 +22,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,21 +94,43 @@ class Figures(NamedTuple):
         )
 
 
+class Notes(logging.Handler):
+    """Collects what is logged as a warning or worse."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(f"logged: {record.getMessage()}")
+
+
+@contextmanager
+def all_that_is_said() -> Iterator[list[str]]:
+    """A list that holds, afterwards, the warnings and logged warnings of the package."""
+    said: list[str] = []
+    logger, notes = logging.getLogger("daskmoe"), Notes()
+    logger.addHandler(notes)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield said
+    finally:
+        logger.removeHandler(notes)
+        said += [f"{entry.category.__name__}: {entry.message}" for entry in caught] + notes.texts
+
+
 def attempt(fit: Callable[[], MixtureOfExperts]) -> Attempt:
-    """Run a fit, with its processor time and its warnings."""
+    """Run a fit, with its processor time and all that it says."""
     model = None
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with all_that_is_said() as said:
         began = time.process_time()
         try:
             model = fit()
         # Whatever ends one fit is a row of the table and not the end of a study of hours.
         except Exception as error:
-            failure = [f"{type(error).__name__}: {error}"]
-        else:
-            failure = []
+            said.append(f"{type(error).__name__}: {error}")
         spent = time.process_time() - began
-    said = failure + [f"{entry.category.__name__}: {entry.message}" for entry in caught]
     return Attempt(model, spent, [" ".join(text.split())[:FIRST_WORDS] for text in said])
 
 

@@ -2,7 +2,8 @@
 
 Rows stay in their order and go to partitions as they come; a fifth of them, drawn once, is held out. Ways are
 a fit to all rows at once, `fit` by default, its reduction, and the default refined by three rounds and to
-convergence (their times and warnings have the fit's in them). For each set and number of experts the table has, over seeds,
+convergence (their times and warnings have the fit's in them). For each set and number of experts the table
+has, over seeds,
 
 - nats a row below the best log-likelihood of training rows that any seed and way found, and the same of the
   penalized objective, which is one function of the training rows for all ways,

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import subprocess
+import warnings
 from argparse import Namespace
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
-from benchmarks import aggregation, beijing_hits, compare, golden, local_fit, reduction, refinement
+from benchmarks import (
+    aggregation,
+    beijing_hits,
+    compare,
+    golden,
+    local_fit,
+    real_rows,
+    real_sets,
+    reduction,
+    refinement,
+)
+
+import daskmoe
 
 ROOT = Path(__file__).resolve().parent.parent
 # A wrong answer that is as small as may be.
@@ -111,6 +127,79 @@ def test_wall_time_of_refinement(capsys: pytest.CaptureFixture[str]) -> None:
     refinement.main(["wall", "--rows", "6400", "--repeats", "1"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines[1:]] == ["refine=0", "refine=3", "refine=converged"]
+
+
+def cells(table: str) -> list[dict[str, str]]:
+    """The rows of a Markdown table by the names of its columns."""
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
+    header, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def simulated_set(n_rows: int) -> real_rows.Split:
+    data, _ = daskmoe.simulate(n_rows, n_features=2, n_experts=2, design="paper", random_state=0)
+    names = [str(name) for name in data["feature"].values]
+    return real_rows.split("simulated", real_rows.Table(names, data["X"].values, data["y"].values))
+
+
+def test_ways_to_fit_a_set() -> None:
+    data = simulated_set(1_000)
+    assert data.training.sizes["row"] == 800
+    assert data.held_out.sizes["row"] == 200
+    with dask.config.set(scheduler="synchronous"):
+        found = list(real_sets.study(data, [2], 1, 2, real_sets.WAYS))
+    rows = cells(real_sets.format_table(found))
+    assert [row["way"] for row in rows] == [real_sets.LEAST_SQUARES, *real_sets.WAYS]
+    by_way = {row["way"]: row for row in rows}
+    assert by_way[real_sets.LEAST_SQUARES]["RMSE / LS"] == "1.0000"
+    assert float(by_way[real_sets.LEAST_SQUARES]["nats below best"]) > 0.1
+    assert min(float(row["nats below best"]) for row in rows) == 0
+    assert float(by_way["converged"]["objective below best"]) <= local_fit.HIT
+    assert by_way["converged"]["converged"] == "1 of 1"
+    assert int(by_way["refine3"]["rounds"]) <= 3
+    assert all(float(row["EM passes"]) > 0 for row in rows)
+    assert all(0.8 < float(row["inside 90%"]) < 1 for row in rows)
+
+
+def test_a_fit_that_fails_is_a_row_of_the_table() -> None:
+    def fails() -> daskmoe.MixtureOfExperts:
+        warnings.warn("more than one line\nof text", RuntimeWarning, stacklevel=1)
+        logging.getLogger("daskmoe.api").warning("%d of 4 partitions were left out", 1)
+        raise daskmoe.InvalidDataError("no rows")
+
+    data = simulated_set(300)
+    ended = real_sets.attempt(partial(daskmoe.fit_local, data.training, "y", n_experts=1))
+    found = [
+        real_sets.judge(data, 2, real_sets.LEAST_SQUARES, 0, ended, 1.0),
+        real_sets.judge(data, 2, "auto", 0, real_sets.attempt(fails), 1.0),
+    ]
+    table = real_sets.format_table(found)
+    least, failed = cells(table)
+    assert least["nats below best"] == "0.0e+00"
+    assert (failed["nats below best"], failed["RMSE / LS"], failed["warnings"]) == ("", "", "3")
+    assert table.splitlines()[-3:] == [
+        "- simulated, K = 2, auto: InvalidDataError: no rows ... (1)",
+        "- simulated, K = 2, auto: RuntimeWarning: more than one line of text ... (1)",
+        "- simulated, K = 2, auto: logged: 1 of 4 partitions were left out ... (1)",
+    ]
+
+
+def test_sets_that_are_absent_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    real_sets.main([str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:4] for line in lines[: len(real_rows.LOADERS)]] == [
+        [name, "is", "left", "out:"] for name in real_rows.LOADERS
+    ]
+
+
+@pytest.mark.parametrize(("name", "shape"), [("metro", (48_204, 65)), ("diamonds", (53_940, 23))])
+def test_rows_of_real_sets(name: str, shape: tuple[int, int], data_path: Callable[[str], Path]) -> None:
+    pytest.importorskip("pyarrow")
+    found = real_rows.LOADERS[name][1](data_path(name))
+    assert found.features.shape == shape
+    assert len(found.names) == shape[1]
+    some = real_rows.split(name, found, 1_000)
+    assert (some.training.sizes["row"], some.held_out.sizes["row"]) == (800, 200)
 
 
 @pytest.mark.slow

@@ -237,11 +237,13 @@ def _em_step(state: NewtonState, prior: Prior, damping: float, family: Family) -
         rows, own = layout.coef(k), layout.nuisance(k)
         move = step[rows] = solve(complete[rows, rows], gradient[rows], *_RIDGE)
         gram = complete[rows, rows] - stiffness
-        falls = np.asarray(2.0 * move @ (gradient[rows] + shrinkage[k].ravel()))
+        pull = shrinkage[k].ravel()
+        falls = np.asarray(2.0 * move @ (gradient[rows] + pull))
         change = Change(falls, np.asarray(move @ gram @ move))
         found = family.expert_step(gradient[own], complete[own, own], change, parameters.nuisance[k], prior)
         step[own] = found.nuisance
-        gain += found.gain
+        # The family's gain is that of the rows and of the nuisances' prior.
+        gain += found.gain - float(pull @ move + 0.5 * move @ stiffness @ move)
     return step, gain
 
 

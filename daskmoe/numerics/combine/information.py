@@ -36,7 +36,7 @@ from daskmoe.numerics.likelihood.statistics import (
     LikelihoodStatistics,
     penalized,
 )
-from daskmoe.numerics.transport.alignment import divergence_matrix
+from daskmoe.numerics.transport.alignment import match_experts
 
 
 class LocalInformation(NamedTuple):
@@ -165,12 +165,9 @@ def _some_rows(support: SupportSample) -> SupportSample:
 
 def _matches(problem: _Problem, current: MoEParameters) -> list[NDArray[np.intp]]:
     """For every partition, which expert each of its own is."""
-    out = []
-    for part in problem.parts:
-        cost = divergence_matrix(part.parameters, current, problem.support, problem.family)
-        # Divergences span orders of magnitude: unscaled, one hopeless expert decides the whole assignment.
-        out.append(np.asarray(scipy.optimize.linear_sum_assignment(np.log1p(cost))[1], dtype=np.intp))
-    return out
+    return [
+        match_experts(part.parameters, current, problem.support, problem.family) for part in problem.parts
+    ]
 
 
 def _distances(problem: _Problem, matches: list[NDArray[np.intp]], theta: FloatArray) -> FloatArray:

@@ -76,9 +76,14 @@ def one_shot_estimator(sent: Sent, pilot: Pilot, family: Family) -> Aggregate:
     start = pilot.parameters if one_shot is None else one_shot
     large = LargeMoE.from_estimates(sent.estimates, sent.weights)
     reduced = reduce_mixture(large, sent.support, [start], family)
+    assert sent.support.response is not None
     candidates = {"one-shot": one_shot, "reduction": reduced.parameters, "pilot": pilot.parameters}
     known = {name: p for name, p in candidates.items() if p is not None}
-    chosen, scores = _choose(known, sent.support, family)
+    values = {
+        name: log_density(p, family, sent.support.features, sent.support.response)
+        for name, p in known.items()
+    }
+    chosen, scores = _choose(values, sent.support.weight)
     order = canonical_indices(known[chosen])
     return Aggregate(
         known[chosen].take(order),
@@ -92,23 +97,26 @@ def one_shot_estimator(sent: Sent, pilot: Pilot, family: Family) -> Aggregate:
 
 
 def _choose(
-    candidates: dict[str, MoEParameters], support: SupportSample, family: Family, margin: float = 0.0
+    values: dict[str, FloatArray], weight: FloatArray, margin: float = 0.0
 ) -> tuple[str, dict[str, float]]:
-    """The first candidate, unless another is significantly, and by more than ``margin``, better."""
-    assert support.response is not None
-    values = {
-        name: log_density(parameters, family, support.features, support.response)
-        for name, parameters in candidates.items()
-    }
-    scores = {name: float(support.weight @ value) for name, value in values.items()}
-    chosen = next(iter(candidates))
-    for name, value in values.items():
-        difference = value - values[chosen]
-        gain = float(support.weight @ difference)
-        deviation = float(np.sqrt(support.weight**2 @ (difference - gain) ** 2))
-        if gain > max(CHOICE.deviations * deviation, margin) or not np.isfinite(scores[chosen]):
-            chosen = name
-    return chosen, scores
+    """The first candidate, or the best of those significantly, and by more than ``margin``, better than it.
+
+    ``values`` are log-densities of rows with these weights. Each candidate is held to the first alone, so
+    that the order of the others does not matter.
+    """
+    scores = {name: float(weight @ value) for name, value in values.items()}
+    first = next(iter(values))
+    finite = [name for name in values if np.isfinite(scores[name])]
+    better = finite
+    if first in finite:
+        better = [name for name in finite if _is_better(values[name] - values[first], weight, margin)]
+    return max(better, key=lambda name: (scores[name], name), default=first), scores
+
+
+def _is_better(difference: FloatArray, weight: FloatArray, margin: float) -> bool:
+    gain = float(weight @ difference)
+    deviation = float(np.sqrt(weight**2 @ (difference - gain) ** 2))
+    return gain > max(CHOICE.deviations * deviation, margin)
 
 
 def independent_estimator(sent: Sent, n_experts: int, family: Family, rng: np.random.Generator) -> Aggregate:
@@ -135,9 +143,9 @@ def independent_estimator(sent: Sent, n_experts: int, family: Family, rng: np.ra
         candidates.insert(0, _as_aggregate(averaged, whole, locals_, weights, support, family))
     if sent.origin is None:
         return candidates[0]
-    labelled = _with_drawn_responses(support, sent.origin, locals_, family, rng)
     known = {candidate.chosen: _plain(candidate) for candidate in candidates}
-    chosen, scores = _choose(known, labelled, family, CHOICE.drawn_margin)
+    values = _drawn_log_densities(known, support, sent.origin, locals_, family, rng)
+    chosen, scores = _choose(values, support.weight, CHOICE.drawn_margin)
     return next(c for c in candidates if c.chosen == chosen)._replace(candidates=scores)
 
 
@@ -163,18 +171,25 @@ def _as_aggregate(
     return whole._replace(parameters=parameters, flow=plan.flow, chosen="information")
 
 
-def _with_drawn_responses(
+def _drawn_log_densities(
+    candidates: dict[str, MoEParameters],
     support: SupportSample,
     origin: NDArray[np.intp],
     locals_: Sequence[MoEParameters],
     family: Family,
     rng: np.random.Generator,
-) -> SupportSample:
-    """The support, some times over, with responses drawn from the estimate of each row's own partition."""
-    features = np.tile(support.features, (CHOICE.draws, 1))
-    response = np.empty(len(features))
-    own = np.tile(origin, CHOICE.draws)
+) -> dict[str, FloatArray]:
+    """Mean log-density a row (S,) of responses drawn from the estimate of the row's own partition.
+
+    Draws of a row are no rows of their own: what the row is, is the same in all of them.
+    """
+    response = np.empty((CHOICE.draws, len(origin)))
     for m in np.unique(origin):
-        rows = np.flatnonzero(own == m)
-        response[rows] = sample_response(locals_[m], family, features[rows], rng)
-    return SupportSample(features, response, np.tile(support.weight / CHOICE.draws, CHOICE.draws))
+        rows = np.flatnonzero(origin == m)
+        repeated = np.tile(support.features[rows], (CHOICE.draws, 1))
+        drawn = sample_response(locals_[m], family, repeated, rng)
+        response[:, rows] = drawn.reshape(CHOICE.draws, rows.size)
+    return {
+        name: np.mean([log_density(p, family, support.features, y) for y in response], axis=0)
+        for name, p in candidates.items()
+    }

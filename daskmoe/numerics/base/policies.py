@@ -253,6 +253,9 @@ class ReductionPolicy:
 class GatingPolicy:
     """The fit of a gating network to soft targets (aggregation: Majorization-minimization at scale)."""
 
+    # Of the mean square of logits, in an objective of unit mass: slopes in standard deviations that are far
+    # under 1e3 do not feel it, separable targets end at a few of these.
+    penalty: float = 1e-10
     # Relative to the mean curvature; gain of an objective of unit mass; Newton steps.
     ridge: float = 1e-10
     tolerance: float = 1e-13

@@ -188,10 +188,11 @@ class AveragingPolicy:
     matching_rows: int = 500
     # Of more partitions, references race on so many.
     racing_partitions: int = 128
-    # Partitions farther from the others are left out: in medians, and in deviations of chi^2.
-    medians: float = 3.0
+    # Partitions farther from the others are left out: in units of what their parameters and rows let expect,
+    # and in deviations of chi^2.
+    units: float = 3.0
     deviations: float = 6.0
-    # In units of P: what a partition that does not fit at all can cost.
+    # In those units: what a partition that does not fit at all can cost.
     cap: float = 10.0
 
 

@@ -96,6 +96,10 @@ class NewtonPolicy:
     negligible: float = 1e-3
     # Standard errors of a random jump.
     jump: float = 3.0
+    # At a saddle: the step along the most negative curvature, and what counts as negative, both in the scale
+    # in which the complete data's information of a row has a unit diagonal.
+    saddle_step: float = 0.5
+    saddle_curvature: float = 1e-6
 
 
 @dataclass(frozen=True)
@@ -217,10 +221,6 @@ class RefinementPolicy:
     # Converged when the next step would gain less: nats a row, and in all (0.014 standard errors).
     gain_per_row: float = 1e-9
     gain: float = 1e-4
-    # At a saddle: the step along the most negative curvature, and what counts as negative, both in the scale
-    # in which the complete data's information of a row has a unit diagonal.
-    saddle_step: float = 0.5
-    saddle_curvature: float = 1e-6
     # Of the complete data's, the least that a step trusts where the objective is not concave.
     least_curvature: float = 0.03
     # In nats a row: where more is to be gained, the eigenvalues' signs say little about the way.

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import partial
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
@@ -44,6 +44,13 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise InvalidOptionError(f"{name}: expected one of {list(choices)}, got {value!r}.")
     return str(value)
+
+
+def check_share(name: str, value: Any) -> float:
+    """``value`` as a number between 0 and 1; `InvalidOptionError` names the option otherwise."""
+    if not isinstance(value, Real) or not 0 < float(value) < 1:
+        raise InvalidOptionError(f"{name}: expected a number strictly between 0 and 1, got {value!r}.")
+    return float(value)
 
 
 def check_rounds(name: str, value: Any, minimum: int) -> Rounds:

@@ -46,6 +46,13 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     return str(value)
 
 
+def check_share(name: str, value: Any) -> float:
+    """``value`` as a number between 0 and 1; `InvalidOptionError` names the option otherwise."""
+    if not isinstance(value, Real) or not 0 < float(value) < 1:
+        raise InvalidOptionError(f"{name}: expected a number strictly between 0 and 1, got {value!r}.")
+    return float(value)
+
+
 def check_rounds(name: str, value: Any, minimum: int) -> Rounds:
     """``value`` as a number of rounds or ``"converged"``; `InvalidOptionError` for anything else."""
     if isinstance(value, str) and value != "converged":

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from daskmoe.api.comparable import check_models, opened_model, support_sample
+from daskmoe.api.comparable import check_models, support_sample
 from daskmoe.api.labelling import label_aggregate
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import InvalidDataError
-from daskmoe.model import MixtureOfExperts
+from daskmoe.model import MixtureOfExperts, model_at
 from daskmoe.model.labels import label_local_estimates
 from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, MoEParameters
 from daskmoe.numerics.combine.registry import aggregate_estimates
@@ -79,7 +79,7 @@ def aggregate(
     check_choice("method", method, METHODS)
     if isinstance(models, MixtureOfExperts | str | os.PathLike):
         raise InvalidDataError(f"models: expected a sequence of models, got one {type(models).__name__}.")
-    opened = [opened_model(model) for model in models]
+    opened = [model_at(model, f"models[{m}]") for m, model in enumerate(models)]
     check_models(opened)
     locals_, weights, labels = _local_estimators(opened)
     size = _common_size(locals_) if n_experts is None else check_integer("n_experts", n_experts, 1)

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import xarray as xr
 
 from daskmoe.engine.given_support import load_support
 from daskmoe.errors import InvalidDataError
-from daskmoe.model import MixtureOfExperts, open_model
+from daskmoe.model import MixtureOfExperts
 from daskmoe.numerics.base.parameters import SupportSample
 from daskmoe.rows import match_schema, source_of
-
-
-def opened_model(model: Any) -> MixtureOfExperts:
-    """The model itself, or the one saved at a path."""
-    if not isinstance(model, MixtureOfExperts | str | os.PathLike):
-        raise InvalidDataError(f"models: expected fitted models or paths of saved ones, got {model!r}.")
-    return model if isinstance(model, MixtureOfExperts) else open_model(model)
 
 
 def check_models(models: Sequence[MixtureOfExperts]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 from daskmoe.api.comparable import check_models, support_sample
-from daskmoe.model import MixtureOfExperts, open_model
+from daskmoe.model import MixtureOfExperts, model_at
 from daskmoe.numerics.families import get_family
 from daskmoe.numerics.transport.cost import exact_divergence, relaxed_divergence
 from daskmoe.options import RandomState, check_choice, entropy_of
@@ -71,7 +71,7 @@ def transportation_divergence(
     True
     """
     check_choice("kind", kind, tuple(_KINDS))
-    first, second = (m if isinstance(m, MixtureOfExperts) else open_model(m) for m in (model_a, model_b))
+    first, second = model_at(model_a, "model_a"), model_at(model_b, "model_b")
     check_models([first, second])
     sample = support_sample(support, first, entropy_of(random_state))
     family: Any = get_family(first.family)

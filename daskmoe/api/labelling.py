@@ -65,8 +65,11 @@ def label_aggregate(aggregate: Aggregate, sizes: Sequence[int], labels: Sequence
     coords = {"partition": np.array(labels, dtype=np.str_)}
     if aggregate.candidates:
         for field, name in (
-            ("log_likelihood", "log-likelihood a row of all rows"),
-            ("objective", "penalized log-likelihood a row of all rows: the best one is taken"),
+            (
+                "log_likelihood",
+                "log-likelihood a row: of all rows where there is a choice, or of the support",
+            ),
+            ("objective", "penalized log-likelihood a row, by which the best one is taken"),
         ):
             scores = np.array([getattr(score, field) for score in aggregate.candidates.values()])
             attrs = {"long_name": name, "units": "nats"}

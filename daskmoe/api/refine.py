@@ -6,7 +6,7 @@ import os
 
 from daskmoe.api.hooks import HOOKS
 from daskmoe.engine import plan_passes, run_rounds
-from daskmoe.model import MixtureOfExperts, open_model
+from daskmoe.model import MixtureOfExperts, model_at
 from daskmoe.options import FitOptions, OnError, Rounds, check_rounds
 from daskmoe.rows import Data
 
@@ -76,8 +76,7 @@ def refine(
     True
     """
     rounds = check_rounds("rounds", rounds, 1)
-    if isinstance(model, str | os.PathLike):
-        model = open_model(model)
+    model = model_at(model, "model")
     options = FitOptions(
         n_experts=model.n_experts,
         family=model.family,

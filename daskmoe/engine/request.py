@@ -49,12 +49,12 @@ class FitRequest:
         """What a partition sends: rows if the support is made of them, responses if there is a pilot."""
         alone = self.options.aggregation == "auto" and not self.sample and len(self.partitions) > 1
         rows = self.support in ("labelled", "features")
-        return Sends(rows, rows and bool(self.sample), alone)
+        return Sends(rows, self.support == "labelled", alone)
 
     @property
     def compares(self) -> bool:
-        """Whether there is a choice between candidates, or something to hold the result to."""
-        return len(self.partitions) > 1 and self.options.n_experts > 1
+        """Whether there is a choice between candidates, which takes another look at all rows."""
+        return self.options.aggregation == "auto" and len(self.partitions) > 1 and self.options.n_experts > 1
 
     @cached_property
     def token(self) -> str:

@@ -113,7 +113,7 @@ def _fit(
     known = moments(data)
     if pilots:
         family, dropped = get_family(plan.options.family), partition.n_rows - data.n_rows
-        answers = [_answer(*expand_estimate(data, pilot, family), dropped) for pilot in pilots]
+        answers = [_answer(*expand_estimate(data, pilot, family, known), dropped) for pilot in pilots]
     else:
         answers = [_own_fit(plan, partition, data, known, np.random.default_rng(fit_seed))]
     (estimate, ending, expansion), *rivals = answers

@@ -1,6 +1,6 @@
 """The fitted model: labelled parameters that predict, score, summarize and save themselves."""
 
 from daskmoe.model.moe import MixtureOfExperts
-from daskmoe.model.opening import open_model
+from daskmoe.model.opening import model_at, open_model
 
-__all__ = ["MixtureOfExperts", "open_model"]
+__all__ = ["MixtureOfExperts", "model_at", "open_model"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
+from daskmoe.errors import InvalidDataError
 from daskmoe.model import store as storage
 from daskmoe.model.moe import MixtureOfExperts
 
@@ -37,4 +39,15 @@ def open_model(path: str | os.PathLike[str]) -> MixtureOfExperts:
         rows=parts.rows,
         options=parts.options,
         weight=parts.weight,
+    )
+
+
+def model_at(model: Any, name: str) -> MixtureOfExperts:
+    """The model itself, or the one saved at a path; `InvalidDataError` names the argument otherwise."""
+    if isinstance(model, MixtureOfExperts):
+        return model
+    if isinstance(model, str | os.PathLike):
+        return open_model(model)
+    raise InvalidDataError(
+        f"{name}: expected a fitted model or the path of a saved one, got {type(model).__name__}."
     )

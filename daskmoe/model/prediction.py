@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskmoe.errors import InvalidDataError, InvalidOptionError
+from daskmoe.errors import InvalidDataError
 from daskmoe.model.blockwise import (
     RowFunction,
     apply_to_rows,
@@ -33,7 +32,7 @@ from daskmoe.numerics.predictive.mixture import (
 )
 from daskmoe.numerics.predictive.mixture import responsibilities as posterior
 from daskmoe.numerics.predictive.quantiles import mixture_quantiles
-from daskmoe.options import RandomState, entropy_of
+from daskmoe.options import RandomState, check_share, entropy_of
 from daskmoe.rows import Data, RowSchema, match_schema, source_of
 from daskmoe.rows.names import BOUND, EXPERT, LOWER, UPPER
 
@@ -111,8 +110,7 @@ def log_densities(parameters: Mixture, family: Family, data: Data, rows: RowSche
 
 def interval(parameters: Mixture, family: Family, data: Data, rows: RowSchema, level: float) -> xr.Dataset:
     """The central predictive interval of probability ``level``, as variables ``lower`` and ``upper``."""
-    if not isinstance(level, Real) or not 0 < level < 1:
-        raise InvalidOptionError(f"level: expected a number strictly between 0 and 1, got {level!r}.")
+    level = check_share("level", level)
     dataset, _ = match_data(data, rows)
     if taken := [name for name in (LOWER, UPPER, BOUND) if name in dataset.coords]:
         raise InvalidDataError(

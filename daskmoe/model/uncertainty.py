@@ -6,9 +6,9 @@ import numpy as np
 import scipy
 import xarray as xr
 
-from daskmoe.errors import InvalidOptionError, NotAtOptimumError
+from daskmoe.errors import NotAtOptimumError
 from daskmoe.numerics.families import Family
-from daskmoe.options import check_choice
+from daskmoe.options import check_choice, check_share
 
 KINDS = ("model", "robust")
 
@@ -40,8 +40,7 @@ def standard_errors(params: xr.Dataset, diagnostics: xr.Dataset | None, kind: st
 
 def confidence_interval(params: xr.Dataset, errors: xr.Dataset, level: float, family: Family) -> xr.Dataset:
     """Normal intervals of the parameters; see `MixtureOfExperts.confidence_interval`."""
-    if not 0 < level < 1:
-        raise InvalidOptionError(f"level: expected a number in (0, 1), got {level!r}.")
+    level = check_share("level", level)
     width = float(scipy.special.ndtri(0.5 + level / 2)) * errors
     lower, upper = params - width, params + width
     # On the log scale a nuisance stays positive and its estimator is closer to normal.

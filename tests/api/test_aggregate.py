@@ -241,7 +241,7 @@ def test_one_model_is_no_sequence(models: list[MixtureOfExperts], data: xr.Datas
 
 
 def test_a_model_that_is_none(models: list[MixtureOfExperts], data: xr.Dataset) -> None:
-    with pytest.raises(InvalidDataError, match=r"models: expected fitted models or paths.*got 3"):
+    with pytest.raises(InvalidDataError, match=r"models\[1\]: expected a fitted model .*got int\."):
         daskmoe.aggregate([models[0], 3], data)  # type: ignore[list-item]
 
 

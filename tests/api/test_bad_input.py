@@ -610,3 +610,18 @@ def test_every_error_is_one_of_ours() -> None:
         InvalidDataError, InvalidOptionError, OutputExistsError, PartitionError, SchemaError, StoreError,
     ):  # fmt: skip
         assert issubclass(error, DaskMoEError)
+
+
+@pytest.mark.parametrize("bad", [3, None, b"model.zarr", rows(10)])
+def test_what_is_no_model_is_named(model: MixtureOfExperts, bad: Any) -> None:
+    calls: dict[str, Callable[[], Any]] = {
+        "model": lambda: daskmoe.refine(bad, lazy()),
+        "model_a": lambda: daskmoe.transportation_divergence(bad, model, rows()),
+        "model_b": lambda: daskmoe.transportation_divergence(model, bad, rows()),
+        "models[1]": lambda: daskmoe.aggregate([model, bad], rows()),
+    }
+    for name, call in calls.items():
+        with pytest.raises(InvalidDataError) as found:
+            call()
+        expected = f"{name}: expected a fitted model or the path of a saved one, got {type(bad).__name__}"
+        assert_says(found.value, expected)

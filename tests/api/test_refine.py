@@ -473,6 +473,12 @@ def test_errors_are_shaped_like_the_parameters(optimum: MixtureOfExperts) -> Non
     assert bool((interval["variance"] > 0).all())
 
 
+@pytest.mark.parametrize("level", [0, 1, float("nan"), "a", None])
+def test_a_level_that_is_no_share_is_refused(optimum: MixtureOfExperts, level: Any) -> None:
+    with pytest.raises(InvalidOptionError, match=r"level: expected a number strictly between 0 and 1, got"):
+        optimum.confidence_interval(level)
+
+
 def test_a_saved_model_is_refined(data: xr.Dataset, truth: MixtureOfExperts, tmp_path: Path) -> None:
     truth.to_zarr(tmp_path / "model.zarr")
     refined = daskmoe.refine(tmp_path / "model.zarr", data, rounds=1)

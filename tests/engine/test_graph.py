@@ -65,7 +65,7 @@ def thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def kinds(keys: list[str]) -> Counter[str]:
     """How many keys there are of the tasks that the contract names, and of others."""
-    starts = ("moe-local-fit", "moe-aggregate", "moe-sample", "moe-pilot")
+    starts = ("moe-local-fit", "moe-aggregate", "moe-sample", "moe-pilot", "moe-score", "moe-combine")
     return Counter(next((start for start in starts if key.startswith(start)), "other") for key in keys)
 
 
@@ -83,11 +83,14 @@ def test_one_local_fit_a_partition_one_aggregate_few_others(thousand: Path, aggr
         assert found["moe-aggregate"] == 1
         # A shared start: some tasks that sample and one pilot, or neither.
         assert found["moe-pilot"] == (1 if found["moe-sample"] else 0)
+        # Where there is a choice, numbers of every partition, added up in a tree.
+        assert found["moe-score"] == (expected if aggregation == "auto" else 0)
+        assert found["moe-combine"] <= found["moe-score"] // 15 + 1
         if aggregation == "reduction":
             assert found["moe-sample"] == 0
         others.add(found["other"])
     assert len(others) == 1
-    assert others.pop() <= 3
+    assert others.pop() <= 5
 
 
 def test_no_task_of_a_lazy_dataset_is_handed_more_than_a_chunk_of_the_sample() -> None:

@@ -285,9 +285,9 @@ def test_wrong_data_are_refused() -> None:
         model.responsibilities(data.drop_vars("y"))
     with pytest.raises(InvalidDataError, match="got ndarray"):
         model.predict(data["X"].values)  # type: ignore[arg-type]
-    for level in (0, 1, -0.5, float("nan")):
+    for level in (0, 1, -0.5, float("nan"), "a", None):
         with pytest.raises(InvalidOptionError, match="level"):
-            model.predict_interval(data, level)
+            model.predict_interval(data, level)  # type: ignore[arg-type]
 
 
 def test_missing_values_give_nan_and_no_sum() -> None:

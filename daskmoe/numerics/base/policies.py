@@ -113,6 +113,10 @@ class NewtonPolicy:
     negligible: float = 1e-3
     # Standard errors of a random jump.
     jump: float = 3.0
+    # At a saddle: the step along the most negative curvature, and what counts as negative, both in the scale
+    # in which the complete data's information of a row has a unit diagonal.
+    saddle_step: float = 0.5
+    saddle_curvature: float = 1e-6
 
 
 @dataclass(frozen=True)
@@ -210,10 +214,11 @@ class AveragingPolicy:
     matching_rows: int = 500
     # Of more partitions, references race on so many.
     racing_partitions: int = 128
-    # Partitions farther from the others are left out: in medians, and in deviations of chi^2.
-    medians: float = 3.0
+    # Partitions farther from the others are left out: in units of what their parameters and rows let expect,
+    # and in deviations of chi^2.
+    units: float = 3.0
     deviations: float = 6.0
-    # In units of P: what a partition that does not fit at all can cost.
+    # In those units: what a partition that does not fit at all can cost.
     cap: float = 10.0
 
 
@@ -236,10 +241,6 @@ class RefinementPolicy:
     # Converged when the next step would gain less: nats a row, and in all (0.014 standard errors).
     gain_per_row: float = 1e-9
     gain: float = 1e-4
-    # At a saddle: the step along the most negative curvature, and what counts as negative, both in the scale
-    # in which the complete data's information of a row has a unit diagonal.
-    saddle_step: float = 0.5
-    saddle_curvature: float = 1e-6
     # Of the complete data's, the least that a step trusts where the objective is not concave.
     least_curvature: float = 0.03
     # In nats a row: where more is to be gained, the eigenvalues' signs say little about the way.
@@ -273,6 +274,9 @@ class ReductionPolicy:
 class GatingPolicy:
     """The fit of a gating network to soft targets (aggregation: Majorization-minimization at scale)."""
 
+    # Of the mean square of logits, in an objective of unit mass: slopes in standard deviations that are far
+    # under 1e3 do not feel it, separable targets end at a few of these.
+    penalty: float = 1e-10
     # Relative to the mean curvature; gain of an objective of unit mass; Newton steps.
     ridge: float = 1e-10
     tolerance: float = 1e-13

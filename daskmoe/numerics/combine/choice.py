@@ -13,7 +13,7 @@ from typing import NamedTuple
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.linalg import spread_evenly
-from daskmoe.numerics.base.observations import merge_moments
+from daskmoe.numerics.base.observations import Observations, merge_moments
 from daskmoe.numerics.base.parameters import (
     FloatArray,
     LargeMoE,
@@ -25,7 +25,14 @@ from daskmoe.numerics.base.parameters import (
     canonical_order,
 )
 from daskmoe.numerics.base.policies import CHOICE, Regularization
-from daskmoe.numerics.combine.candidates import Ballot, Candidate, best_of, equal_experts, scores_of
+from daskmoe.numerics.combine.candidates import (
+    Ballot,
+    Candidate,
+    best_of,
+    equal_experts,
+    score_rows,
+    scores_of,
+)
 from daskmoe.numerics.combine.expansion import Expansion, Pilot, combine_expansions
 from daskmoe.numerics.combine.information import information_average
 from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
@@ -228,6 +235,16 @@ def _as_aggregate(
     return whole._replace(parameters=parameters, flow=plan.flow, chosen="information")
 
 
+def _on_support(proposal: Proposal) -> FloatArray | None:
+    """The scores of all rows, as the support has them."""
+    sent = proposal.sent[0]
+    features, response, weight = sent.support
+    if response is None or len(proposal.candidates) == 1:
+        return None
+    rows = Observations(features, response, weight * sent.weights.sum())
+    return score_rows(rows, proposal.ballot)
+
+
 def settle(proposal: Proposal, totals: FloatArray | None, *, choose: bool) -> tuple[Aggregate, int]:
     """The model, and the number of the shared start that it is from.
 
@@ -235,11 +252,14 @@ def settle(proposal: Proposal, totals: FloatArray | None, *, choose: bool) -> tu
     ----------
     proposal : Proposal
     totals : ndarray of shape (C + 1,), optional
-        Sums of `score_rows` over the partitions; None where the candidates were not scored.
+        Sums of `score_rows` over the partitions; None where these were not asked.
     choose : bool
         Whether the best candidate is taken, or the first, which was asked for, only scored.
     """
     candidates = proposal.candidates
+    if totals is None and not choose:
+        # One that was asked for is held to the others on the labelled support, if there is one.
+        totals = _on_support(proposal)
     scores = {} if totals is None else scores_of(candidates, totals)
     winner = best_of(candidates, scores) if choose and scores else candidates[0]
     found = proposal.aggregates.get(winner.name)

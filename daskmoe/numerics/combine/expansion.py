@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -84,14 +85,18 @@ def _semidefinite(matrix: FloatArray) -> FloatArray:
     return np.asarray((vectors * values.clip(0.0)) @ vectors.T * outer)
 
 
-def expand_estimate(rows: Observations, pilot: Pilot, family: Family) -> tuple[LocalEstimate, Expansion]:
+def expand_estimate(
+    rows: Observations, pilot: Pilot, family: Family, row_moments: Moments | None = None
+) -> tuple[LocalEstimate, Expansion]:
     """A partition's estimate from the shared start, and its expansion there.
 
     The estimate's objective is the log-likelihood less the quadratic prior around the start and the floor.
+    ``row_moments`` are those of ``rows``, where they are known already.
     """
     began = time.perf_counter()
     coordinates = pilot.coordinates
-    raw, state, passes, converged = _ascend(rows, pilot, family)
+    own = _OwnRows.of(rows, coordinates, moments(rows) if row_moments is None else row_moments, family)
+    raw, state, passes, converged = _ascend(own, pilot)
     assert raw.mass is not None
     offset = raw.weight * coordinates.log_jacobian
     estimate = LocalEstimate(
@@ -117,19 +122,55 @@ def _expansion(raw: LikelihoodStatistics, parameters: MoEParameters) -> Expansio
     return Expansion(packed, unpack(packed).astype(np.float64) @ layout.pack(parameters) + raw.gradient)
 
 
-def _ascend(
-    rows: Observations, pilot: Pilot, family: Family
-) -> tuple[LikelihoodStatistics, NewtonState, int, bool]:
+class _OwnRows(NamedTuple):
+    """A partition whose sums are formed in whitened coordinates of its own.
+
+    In single precision, what varies within a narrow piece of sorted rows would be lost in coordinates in
+    which all rows have unit variance: next to its place, and to the features that vary there as elsewhere.
+    """
+
+    rows: Observations
+    # Those in which sums are formed, with the shared map of the response.
+    own: Coordinates
+    # (q_own, q): Weights of [1, u_own] from those of the shared [1, u].
+    linear: FloatArray
+    family: Family
+
+    @classmethod
+    def of(cls, rows: Observations, shared: Coordinates, known: Moments, family: Family) -> _OwnRows:
+        """The rows with these moments."""
+        own = coordinates_from(known, shared.response)
+        linear = own.linear_from_data(shared.linear_to_data(np.eye(shared.size))).T
+        return cls(rows, own, linear, family)
+
+    def statistics(self, parameters: MoEParameters) -> LikelihoodStatistics:
+        """Value, gradient and information at, and in, parameters of the shared coordinates."""
+        gate, coef, nuisance = parameters
+        inner = MoEParameters(gate @ self.linear.T, coef @ self.linear.T, nuisance)
+        found = likelihood_statistics(inner, self.rows.blocks(self.own), self.family, precision=np.float32)
+        n_vectors = Layout.of(parameters).vectors
+        back = partial(_pulled_back, linear=self.linear, n_vectors=n_vectors)
+        return found._replace(
+            gradient=back(found.gradient[:, None])[:, 0],
+            information=back(back(found.information).T),
+            complete=back(back(found.complete).T),
+        )
+
+
+def _pulled_back(derivatives: FloatArray, linear: FloatArray, n_vectors: int) -> FloatArray:
+    """Derivatives (P_own, n) in the shared parameters, (P, n): those in nuisances, the last, stay."""
+    end = n_vectors * len(linear)
+    vectors = derivatives[:end].reshape(n_vectors, len(linear), -1)
+    moved = (linear.T @ vectors).reshape(-1, derivatives.shape[1])
+    return np.concatenate([moved, derivatives[end:]])
+
+
+def _ascend(rows: _OwnRows, pilot: Pilot) -> tuple[LikelihoodStatistics, NewtonState, int, bool]:
     """Plain statistics and the state where the steps end, their passes, and whether they converged."""
-    coordinates = pilot.coordinates
-    start = coordinates.from_data(pilot.parameters)
+    start = pilot.coordinates.from_data(pilot.parameters)
     layout = Layout.of(start)
     origin = layout.pack(start)
-
-    def evaluate(parameters: MoEParameters) -> LikelihoodStatistics:
-        return likelihood_statistics(parameters, rows.blocks(coordinates), family, precision=np.float32)
-
-    raw = evaluate(start)
+    raw = rows.statistics(start)
     floor = pilot.prior.floor_alone(raw.weight)
     first = penalized(_with_prior(raw, origin, start, pilot.information), start, floor)
     state = NewtonState(start, first, 0.0)
@@ -141,7 +182,7 @@ def _ascend(
             # Damping shortens a step too: only an undamped one with little to gain means a maximum.
             return raw, state, passes, ends and damping == 0.0
         trial = layout.shift(state.parameters, step)
-        trial_raw = evaluate(trial)
+        trial_raw = rows.statistics(trial)
         passes += 1
         statistics = penalized(_with_prior(trial_raw, origin, trial, pilot.information), trial, floor)
         actual = statistics.value - state.statistics.value

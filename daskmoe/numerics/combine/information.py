@@ -8,8 +8,10 @@ reference), the result maximizes the sum of the partitions' quadratic expansions
     -1/2 sum_m (T_m theta + t_m - theta_m)' I_m (T_m theta + t_m - theta_m) + gradient terms.
 
 A partition weighs by what it knows, an expert that it does not hold is no column of T_m, and a fit in a bad
-optimum gives itself away by its distance d_m^2 from the others in its own metric, which follows chi^2_P
-otherwise: it is left out. Experts are matched by optimal assignment (`alignment`).
+optimum gives itself away by its distance d_m^2 from the others in its own metric: it is left out. Otherwise
+that follows chi^2_P, or grows with the rows n_m where optima differ from partition to partition, as they do
+under any model that is not the truth: its unit is P or, if more, n_m times the middle partition's d^2 / n.
+Experts are matched by optimal assignment (`alignment`).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
 from daskmoe.numerics.base.layout import Layout
-from daskmoe.numerics.base.linalg import spread_evenly
+from daskmoe.numerics.base.linalg import diagonal_scale, spread_evenly
 from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments, SupportSample
@@ -36,7 +38,7 @@ from daskmoe.numerics.likelihood.statistics import (
     LikelihoodStatistics,
     penalized,
 )
-from daskmoe.numerics.transport.alignment import divergence_matrix
+from daskmoe.numerics.transport.alignment import match_experts
 
 
 class LocalInformation(NamedTuple):
@@ -48,10 +50,10 @@ class LocalInformation(NamedTuple):
 
 
 class _State(NamedTuple):
-    """An estimate in the common coordinates and how far the partitions are from it."""
+    """An estimate in the common coordinates and the distances d_m^2 of the partitions from it."""
 
     theta: FloatArray
-    loss: float
+    distance: FloatArray
 
 
 def information_average(
@@ -90,6 +92,8 @@ def information_average(
             LocalInformation(p, coordinates_from(m, family.scaling(m)), e)
             for p, m, e in zip(locals_, moments, expansions, strict=True)
         ],
+        [definite(e.information) for e in expansions],
+        np.array([m.weight for m in moments]),
         common,
         _some_rows(support),
         family,
@@ -99,7 +103,7 @@ def information_average(
     starts = list(references)
     if len(locals_) > AVERAGING.racing_partitions:
         kept = spread_evenly(len(locals_), AVERAGING.racing_partitions)
-        raced = _best(problem._replace(parts=[problem.parts[m] for m in kept]), starts, prior)
+        raced = _best(problem.take(kept), starts, prior)
         starts = starts if raced is None else [problem.to_data(raced.theta)]
     best = _best(problem, starts, prior)
     return None if best is None else problem.to_data(best.theta)
@@ -109,10 +113,22 @@ class _Problem(NamedTuple):
     """The partitions, the common coordinates, and where experts are compared."""
 
     parts: Sequence[LocalInformation]
+    # Of each, the packed metric in which its distance is taken.
+    metrics: Sequence[NDArray[np.float32]]
+    # (M,): Rows of each, by their weights.
+    rows: FloatArray
     common: Coordinates
     support: SupportSample
     family: Family
     layout: Layout
+
+    def take(self, index: NDArray[np.intp]) -> _Problem:
+        """The same with some of the partitions."""
+        return self._replace(
+            parts=[self.parts[m] for m in index],
+            metrics=[self.metrics[m] for m in index],
+            rows=self.rows[index],
+        )
 
     def to_data(self, theta: FloatArray) -> MoEParameters:
         """Parameters in the data's coordinates."""
@@ -123,18 +139,21 @@ def _best(problem: _Problem, references: Sequence[MoEParameters], prior: Prior) 
     """The average from the reference that leaves the least distance, each partition's capped."""
     states = [_iterate(problem, reference, prior) for reference in references]
     known = [state for state in states if state is not None]
-    return min(known, key=lambda state: state.loss) if known else None
+    if not known:
+        return None
+    # One for all: that of the average on which partitions agree best.
+    units = np.min([_units(state.distance, problem) for state in known], axis=0)
+    return min(known, key=lambda state: np.minimum(state.distance / units, AVERAGING.cap).sum())
 
 
 def _iterate(problem: _Problem, reference: MoEParameters, prior: Prior) -> _State | None:
     """Match, leave out what is far, average; until neither changes."""
     theta = problem.layout.pack(problem.common.from_data(reference))
-    best: _State | None = None
+    state: _State | None = None
     last: tuple[bytes, ...] = ()
     for _ in range(AVERAGING.rounds):
         matches = _matches(problem, problem.to_data(theta))
-        distance = _distances(problem, matches, theta)
-        kept = distance <= _limit(distance, len(theta), first=not last)
+        kept = _near(_distances(problem, matches, theta), problem, first=not last)
         seen = (kept.tobytes(), *(match.tobytes() for match in matches))
         if seen == last:
             break
@@ -143,20 +162,22 @@ def _iterate(problem: _Problem, reference: MoEParameters, prior: Prior) -> _Stat
         if solved is None:
             break
         theta = solved
-        loss = float(np.minimum(_distances(problem, matches, theta), AVERAGING.cap * len(theta)).sum())
-        if best is None or loss < best.loss:
-            best = _State(theta, loss)
-    return best
+        state = _State(theta, _distances(problem, matches, theta))
+    return state
 
 
-def _limit(distance: FloatArray, n_parameters: int, *, first: bool) -> float:
-    """The distance up to which partitions count; a reference says nothing but which are the nearer half."""
-    median = float(np.median(distance))
+def _near(distance: FloatArray, problem: _Problem, *, first: bool) -> NDArray[np.bool_]:
+    """Which partitions count; a reference says nothing but which are the nearer half."""
     if first:
-        return median
-    return max(
-        AVERAGING.medians * median, n_parameters + AVERAGING.deviations * float(np.sqrt(2.0 * n_parameters))
-    )
+        each = distance / problem.rows
+        return np.asarray(each <= np.median(each))
+    limit = max(AVERAGING.units, 1.0 + AVERAGING.deviations * np.sqrt(2.0 / problem.layout.size))
+    return np.asarray(distance <= limit * _units(distance, problem))
+
+
+def _units(distance: FloatArray, problem: _Problem) -> FloatArray:
+    """The distance of every partition that its parameters and its rows let expect."""
+    return np.maximum(problem.layout.size, problem.rows * np.median(distance / problem.rows))
 
 
 def _some_rows(support: SupportSample) -> SupportSample:
@@ -167,12 +188,26 @@ def _some_rows(support: SupportSample) -> SupportSample:
 
 def _matches(problem: _Problem, current: MoEParameters) -> list[NDArray[np.intp]]:
     """For every partition, which expert each of its own is."""
-    out = []
-    for part in problem.parts:
-        cost = divergence_matrix(part.parameters, current, problem.support, problem.family)
-        # Divergences span orders of magnitude: unscaled, one hopeless expert decides the whole assignment.
-        out.append(np.asarray(scipy.optimize.linear_sum_assignment(np.log1p(cost))[1], dtype=np.intp))
-    return out
+    return [
+        match_experts(part.parameters, current, problem.support, problem.family) for part in problem.parts
+    ]
+
+
+def definite(information: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Packed information with the absolute values of its eigenvalues, in the scale of its diagonal.
+
+    Observed information is indefinite where a fit is no maximum, and a form of which the signs cancel calls
+    near what is far.
+    """
+    matrix = unpack(information).astype(np.float64)
+    try:
+        np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        scale = diagonal_scale(matrix)
+        values, vectors = np.linalg.eigh(matrix / np.outer(scale, scale))
+        matrix = (vectors * np.abs(values)) @ vectors.T * np.outer(scale, scale)
+        return np.asarray(matrix[np.triu_indices(len(matrix))], dtype=np.float32)
+    return information
 
 
 def _distances(problem: _Problem, matches: list[NDArray[np.intp]], theta: FloatArray) -> FloatArray:
@@ -183,9 +218,8 @@ def _distances(problem: _Problem, matches: list[NDArray[np.intp]], theta: FloatA
         inner = part.coordinates.from_data(part.parameters)
         own = Layout.of(inner).pack(inner)
         difference = matrix @ theta + offset - own
-        out[m] = difference @ unpack(part.expansion.information) @ difference
-    # Observed information is indefinite where a fit is no maximum; a large negative form is far off too.
-    return np.abs(out)
+        out[m] = difference @ unpack(problem.metrics[m]) @ difference
+    return out
 
 
 def _average(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from daskmoe.numerics.base.coordinates import Coordinates
 from daskmoe.numerics.base.layout import Layout
-from daskmoe.numerics.base.linalg import diagonal_scale, ridged, solve
+from daskmoe.numerics.base.linalg import ridged, solve
 from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.base.policies import NEWTON, REFINEMENT
@@ -23,7 +23,7 @@ from daskmoe.numerics.families import Family
 from daskmoe.numerics.families.protocol import Change
 from daskmoe.numerics.likelihood.priors import Prior
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics, penalized
-from daskmoe.numerics.local.newton import NewtonState, damped_step
+from daskmoe.numerics.local.newton import NewtonState, damped_step, escape
 
 # Shares of the largest and of each entry's own: gates, coefficients and nuisances stand side by side.
 _RIDGE = (1e-14, 1e-10)
@@ -190,7 +190,7 @@ def advance(
         step, predicted = _em_step(current, prior, used, family)
     converged = predicted <= limit and used == 0.0
     if predicted <= limit and not converged:
-        step, predicted = _escape(current, step, predicted)
+        step, predicted = escape(current) or (step, predicted)
     if not free_of_saddles:
         floor = 0.0
     info = RoundInfo(raw.value, statistics.value, used, float(np.abs(step).max()), accepted)
@@ -237,25 +237,11 @@ def _em_step(state: NewtonState, prior: Prior, damping: float, family: Family) -
         rows, own = layout.coef(k), layout.nuisance(k)
         move = step[rows] = solve(complete[rows, rows], gradient[rows], *_RIDGE)
         gram = complete[rows, rows] - stiffness
-        falls = np.asarray(2.0 * move @ (gradient[rows] + shrinkage[k].ravel()))
+        pull = shrinkage[k].ravel()
+        falls = np.asarray(2.0 * move @ (gradient[rows] + pull))
         change = Change(falls, np.asarray(move @ gram @ move))
         found = family.expert_step(gradient[own], complete[own, own], change, parameters.nuisance[k], prior)
         step[own] = found.nuisance
-        gain += found.gain
+        # The family's gain is that of the rows and of the nuisances' prior.
+        gain += found.gain - float(pull @ move + 0.5 * move @ stiffness @ move)
     return step, gain
-
-
-def _escape(state: NewtonState, step: FloatArray, predicted: float) -> tuple[FloatArray, float]:
-    """A step off a saddle with the gain it predicts; the ``step`` as it is where none is found.
-
-    The gradient vanishes there, as it does where experts are equal, so that neither Newton nor EM moves.
-    """
-    gradient, observed = state.statistics.gradient, state.statistics.information
-    scale = diagonal_scale(state.statistics.complete)
-    values, vectors = np.linalg.eigh(observed / np.outer(scale, scale))
-    if values[0] >= -REFINEMENT.saddle_curvature:
-        return step, predicted
-    direction = vectors[:, 0] / scale
-    size = REFINEMENT.saddle_step * np.sqrt(state.statistics.weight) / (1.0 + 10.0 * state.damping)
-    away = size * (direction if gradient @ direction >= 0 else -direction)
-    return away, float(gradient @ away - 0.5 * away @ observed @ away)

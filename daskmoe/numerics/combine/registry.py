@@ -175,7 +175,8 @@ def _aligned(known: _Locals, n_experts: int) -> Aggregate:
     reference = _middle_of(known, known.parameters)
     total = MoEParameters(*(np.zeros_like(array) for array in reference))
     for parameters, weight in zip(known.parameters, known.large.weights, strict=True):
-        matched = parameters.take(match_experts(parameters, reference, known.support, known.family))
+        match = match_experts(parameters, reference, known.support, known.family)
+        matched = parameters.take(np.argsort(match))
         total = MoEParameters(*(s + weight * array for s, array in zip(total, matched, strict=True)))
     return _moved_to(known, total, "aligned")
 

@@ -14,7 +14,7 @@ of the next step, so an accepted step costs one pass.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy
@@ -74,6 +74,22 @@ def damped_step(state: NewtonState) -> tuple[FloatArray, float, float]:
     return step, predicted, damping
 
 
+def escape(state: NewtonState) -> tuple[FloatArray, float] | None:
+    """A step off a saddle with the gain that it predicts; None where no curvature is negative.
+
+    The gradient vanishes there, as it does where experts are equal, so that neither Newton nor EM moves.
+    """
+    gradient, observed = state.statistics.gradient, state.statistics.information
+    scale = diagonal_scale(state.statistics.complete)
+    values, vectors = np.linalg.eigh(observed / np.outer(scale, scale))
+    if not values[0] < -NEWTON.saddle_curvature:
+        return None
+    direction = vectors[:, 0] / scale
+    size = NEWTON.saddle_step * np.sqrt(state.statistics.weight) / (1.0 + 10.0 * state.damping)
+    away = size * (direction if gradient @ direction >= 0 else -direction)
+    return away, float(gradient @ away - 0.5 * away @ observed @ away)
+
+
 def standard_deviations(statistics: LikelihoodStatistics) -> FloatArray | None:
     """Root (P, P) of the inverse information; None where that is not positive definite."""
     try:
@@ -120,7 +136,12 @@ def maximize(
     passes = 1
     while passes < max_passes:
         state = point.state
-        step, predicted, damping = _telling_step(state, tolerance)
+        step, predicted, damping, kind = _telling_step(point, tolerance)
+        if kind == "unknown":
+            own = state._replace(statistics=evaluate(state.parameters))
+            point, passes = _Point(own, True, point.before), passes + 1
+            continue
+        leaves = kind == "escape"
         # The share of the gain that a step leaves to the next: none if its information is that of its start.
         share = 0.0 if point.exact else predicted / max(point.before, 1e-300)
         certain = damping == 0.0 and (point.exact or point.before < np.inf)
@@ -129,8 +150,8 @@ def maximize(
         if damping >= 1.0 and 0 <= damping * predicted <= NEWTON.negligible * tolerance:
             return _ended(state, passes, True)
         near = not point.exact or predicted <= NEWTON.near * state.statistics.weight
-        keep = damping == 0.0 and near and share <= NEWTON.contraction
-        fully = damping == 0.0 and not keep and share <= NEWTON.uncertain
+        keep = damping == 0.0 and near and share <= NEWTON.contraction and not leaves
+        fully = leaves or (damping == 0.0 and not keep and share <= NEWTON.uncertain)
         most = min(NEWTON.line_points, max_passes - passes)
         found, used = _search_line(state, step, evaluate, slope, fully, most)
         passes += used
@@ -164,13 +185,30 @@ def _first_point(
     return _Point(NewtonState(parameters, known, 0.0), False, np.inf)
 
 
-def _telling_step(state: NewtonState, tolerance: float) -> tuple[FloatArray, float, float]:
-    """`damped_step`, of which a small predicted gain says that the state is at a maximum."""
+class _Step(NamedTuple):
+    """A step, the gain it predicts, the damping that made it, and what it is for."""
+
+    vector: FloatArray
+    predicted: float
+    damping: float
+    # "unknown" where the point may be a saddle: the information that is known is not its own.
+    kind: Literal["ascent", "escape", "unknown"]
+
+
+def _telling_step(point: _Point, tolerance: float) -> _Step:
+    """`damped_step`, of which a small predicted gain says that the point is at a maximum; or off a saddle."""
+    state = point.state
     step, predicted, damping = damped_step(state)
     if damping > 0.0 and predicted <= tolerance:
         # Damping makes predicted gains small: only an undamped step tells whether this is a maximum.
-        return damped_step(state._replace(damping=0.0))
-    return step, predicted, damping
+        step, predicted, damping = damped_step(state._replace(damping=0.0))
+    rise = float(state.statistics.gradient @ step)
+    if damping > 0.0 and max(damping, 1.0) * rise <= tolerance:
+        way = escape(state) if point.exact else None
+        if way is not None and way[1] > tolerance:
+            return _Step(*way, state.damping, "escape")
+        return _Step(step, predicted, damping, "ascent" if point.exact else "unknown")
+    return _Step(step, predicted, damping, "ascent")
 
 
 class _Found(NamedTuple):

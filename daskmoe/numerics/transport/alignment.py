@@ -1,7 +1,8 @@
 """Matching the experts of two models.
 
 Pure NumPy/SciPy. Expert labels of independent fits mean nothing; where they must be matched, the cost is the
-expected KL divergence between expert densities over a support, and the matching the optimal assignment.
+logarithm of one and the expected KL divergence between expert densities over a support, and the matching the
+optimal assignment.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ def divergence_matrix(
 def match_experts(
     model: MoEParameters, reference: MoEParameters, support: SupportSample, family: Family
 ) -> NDArray[np.intp]:
-    """The order in which ``model.take(order)`` fits ``reference`` best, expert by expert (K the same)."""
+    """Which expert of ``reference`` each of ``model``, which has no more of them, is.
+
+    Where K is the same, ``model.take(np.argsort(match))`` has them in the order of ``reference``.
+    """
     cost = divergence_matrix(model, reference, support, family)
-    rows, columns = scipy.optimize.linear_sum_assignment(cost)
-    return np.asarray(rows[np.argsort(columns)])
+    # Divergences span orders of magnitude: unscaled, one hopeless expert decides the whole assignment.
+    return np.asarray(scipy.optimize.linear_sum_assignment(np.log1p(cost))[1], dtype=np.intp)

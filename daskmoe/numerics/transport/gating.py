@@ -1,13 +1,18 @@
 """The softmax gating network and its fit to soft targets.
 
-Pure NumPy/SciPy. The fit is the convex problem
+Pure NumPy/SciPy. With u = [1, x], gating weights A_k and targets T that sum to one, the fit is the convex
+problem
 
-    maximize  sum_s sum_k T_k(s) log pi_k(x_s),     pi(x) = softmax(gate @ [1, x]),
+    maximize  sum_s sum_k T_k(s) log pi_k(x_s) - (c / 2) sum_k E[(u'(A_k - mean A))^2],     pi = softmax(A u),
 
-solved by damped Newton from zero: started elsewhere it can stop at once on saturated probabilities.
+solved by damped Newton from zero: started elsewhere it can stop at once on saturated probabilities. The
+penalty's expectation is over the targets' mass. It keeps the network of separable targets finite, is too weak
+for any other to feel, and knows neither units nor the order of the experts.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import scipy
@@ -58,30 +63,65 @@ def fit_partial_gating(design: FloatArray, targets: FloatArray, known: NDArray[n
     gate = np.zeros((n_experts, q))
     if n_experts == 1:
         return gate
-    targets = targets / targets.sum()
-    mass = targets.sum(axis=1)
-    value, damping = _objective(gate, design, targets, known), 0.0
+    problem = _problem(design, targets, known)
+    value, damping = problem.value(gate), 0.0
     for _ in range(GATING.max_steps):
-        gradient, information = np.zeros((n_experts, q)), np.zeros(((n_experts - 1) * q,) * 2)
-        for part, target, weight in zip(known, targets, mass, strict=True):
-            gates = np.exp(_log_gates(gate @ design, part))
-            gradient += (target - weight * gates) @ design.T
-            information += gating_information(gates * np.sqrt(weight), np.sqrt(weight), design)
-        free = gradient[:-1].ravel()
-        step, damping = _step(information, free, damping)
+        gradient, information = problem.slopes(gate)
+        step, damping = _step(information, gradient, damping)
         trial = gate.copy()
         trial[:-1] += step.reshape(n_experts - 1, q)
-        trial_value = _objective(trial, design, targets, known)
+        trial_value = problem.value(trial)
         if not trial_value >= value:
-            if free @ step < GATING.tolerance:
+            if gradient @ step < GATING.tolerance:
                 break
             damping = GATING.damping.after(damping, -1.0, 0.0)
             continue
         gain, value, gate = trial_value - value, trial_value, trial
         damping = GATING.damping.after(damping, gain, gain)
-        if gain < GATING.tolerance and free @ step < GATING.tolerance:
+        if gain < GATING.tolerance and gradient @ step < GATING.tolerance:
             break
     return gate
+
+
+class _Problem(NamedTuple):
+    """What is maximized: targets of unit mass, their rows, and the penalty's matrix."""
+
+    # (q, S)
+    design: FloatArray
+    # (G, K, S), and their sums over k (G, S).
+    targets: FloatArray
+    mass: FloatArray
+    # (G, K)
+    known: NDArray[np.bool_]
+    # (q, q): The penalty's strength times the second moment of [1, u].
+    metric: FloatArray
+
+    def value(self, gate: FloatArray) -> float:
+        """The objective."""
+        logits = gate @ self.design
+        fit = sum(
+            float(np.sum(target[part] * _log_gates(logits, part)[part]))
+            for target, part in zip(self.targets, self.known, strict=True)
+        )
+        centred = gate - gate.mean(axis=0)
+        return fit - 0.5 * float(np.sum((centred @ self.metric) * centred))
+
+    def slopes(self, gate: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Its gradient and information, of the weights of all experts but the last."""
+        free = len(gate) - 1
+        gradient = (gate.mean(axis=0) - gate) @ self.metric
+        information = np.kron(np.eye(free) - 1.0 / len(gate), self.metric)
+        for part, target, weight in zip(self.known, self.targets, self.mass, strict=True):
+            gates = np.exp(_log_gates(gate @ self.design, part))
+            gradient += (target - weight * gates) @ self.design.T
+            information += gating_information(gates * np.sqrt(weight), np.sqrt(weight), self.design)
+        return gradient[:-1].ravel(), np.asarray(information, dtype=np.float64)
+
+
+def _problem(design: FloatArray, targets: FloatArray, known: NDArray[np.bool_]) -> _Problem:
+    targets = targets / targets.sum()
+    mass = targets.sum(axis=1)
+    return _Problem(design, targets, mass, known, GATING.penalty * (design * mass.sum(axis=0)) @ design.T)
 
 
 def gating_information(root_gates: FloatArray, root_mass: FloatArray, design: FloatArray) -> FloatArray:
@@ -105,14 +145,6 @@ def gating_information(root_gates: FloatArray, root_mass: FloatArray, design: Fl
 def _log_gates(logits: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
     """Log-probabilities among the known experts, minus infinity for the others."""
     return log_softmax(np.where(known[:, None], logits, -np.inf))
-
-
-def _objective(gate: FloatArray, design: FloatArray, targets: FloatArray, known: NDArray[np.bool_]) -> float:
-    logits = gate @ design
-    return sum(
-        float(np.sum(target[part] * _log_gates(logits, part)[part]))
-        for target, part in zip(targets, known, strict=True)
-    )
 
 
 def _step(information: FloatArray, gradient: FloatArray, damping: float) -> tuple[FloatArray, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import MoEParameters
+from daskmoe.numerics.combine import expansion
 from daskmoe.numerics.combine.expansion import (
     Expansion,
     Pilot,
@@ -18,9 +21,10 @@ from daskmoe.numerics.combine.expansion import (
 )
 from daskmoe.numerics.combine.refinement import advance, first_state, round_statistics
 from daskmoe.numerics.likelihood.priors import prior_from
-from daskmoe.numerics.likelihood.statistics import likelihood_statistics
+from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics
 from daskmoe.numerics.predictive.designs import draw_design, sample_rows
-from numerics.oracles import GAUSSIAN, coordinates_of, vector_of
+from daskmoe.numerics.predictive.draws import sample_response
+from numerics.oracles import GAUSSIAN, coordinates_of, gaussian_model, vector_of
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +181,34 @@ def test_a_sum_without_maximum_leans_on_the_pilot(
     found = combine_expansions(expansions, pilot, prior)
     assert found is not None
     assert excess(rows, found, optimum) < excess(rows, pilot.parameters, optimum)
+
+
+@pytest.mark.parametrize("width", [1e-2, 1e-3, 1e-4])
+def test_narrow_sorted_chunks_in_single_precision_agree_with_double(
+    width: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of regime within narrow chunks: what is known of it is what varies around their place."""
+    rng = np.random.default_rng(0)
+    x = np.sort(np.append(rng.uniform(-1.7, 1.7, 1_000), 1 + width * rng.uniform(-1, 1, 2_000)))
+    features = np.column_stack([x, rng.standard_normal(x.size)])
+    gate = np.array([[-4.0, 4.0, 0.0], [0.0, 0.0, 0.0]]) / width
+    model = gaussian_model(gate, np.array([[2.0, 1.0, -1.0], [-1.0, -2.0, 0.5]]), np.full(2, 0.25))
+    rows = Observations(features, sample_response(model, GAUSSIAN, features, rng))
+    pilot = make_pilot(model, rows.take(np.arange(0, x.size, 4)), GAUSSIAN)
+    chunks = [rows.take(np.arange(first, first + 50)) for first in range(0, x.size, 50)]
+    prior = prior_from(moments(rows), pilot.coordinates, 2, GAUSSIAN)
+    single = [expand_estimate(chunk, pilot, GAUSSIAN) for chunk in chunks]
+
+    def in_double(*args: Any, precision: type) -> LikelihoodStatistics:
+        return likelihood_statistics(*args, precision=np.float64)
+
+    monkeypatch.setattr(expansion, "likelihood_statistics", in_double)
+    double = [expand_estimate(chunk, pilot, GAUSSIAN) for chunk in chunks]
+    assert [estimate.converged for estimate, _ in single] == [estimate.converged for estimate, _ in double]
+    found, expected = (
+        vector_of(pilot.coordinates.from_data(combine_expansions([sent for _, sent in each], pilot, prior)))
+        for each in (single, double)
+    )
+    information = sum(unpack(sent.information).astype(float) for _, sent in double)
+    # A hundredth of a standard error, in any direction.
+    assert (found - expected) @ information @ (found - expected) < 1e-4

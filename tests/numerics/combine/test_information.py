@@ -11,10 +11,10 @@ from daskmoe.numerics.base.coordinates import Scaling, coordinates_from
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations, merge_moments, moments
 from daskmoe.numerics.base.packed import unpack
-from daskmoe.numerics.base.parameters import MoEParameters, SupportSample, canonical_order
+from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, SupportSample, canonical_order
 from daskmoe.numerics.base.policies import LocalFit
 from daskmoe.numerics.combine.expansion import Expansion, expand_at
-from daskmoe.numerics.combine.information import LocalInformation, information_average, transfer
+from daskmoe.numerics.combine.information import LocalInformation, definite, information_average, transfer
 from daskmoe.numerics.local.fit import fit_local_estimate
 from daskmoe.numerics.predictive.designs import draw_design, sample_rows
 from daskmoe.numerics.predictive.mixture import log_likelihood
@@ -154,3 +154,65 @@ def test_partitions_that_know_some_experts_only(rng: np.random.Generator) -> Non
         own = np.arange(layout.size)[layout.coef(expert)]
         assert len(own) == common.size
         assert not set(own.tolist()) & set(columns.tolist())
+
+
+def own_slopes(
+    rng: np.random.Generator, sizes: list[int], spread: float, moved: dict[int, float]
+) -> list[Observations]:
+    """Partitions whose slopes vary as those of sites do, some of them moved farther."""
+    parts = []
+    for m, n_rows in enumerate(sizes):
+        x = rng.standard_normal((n_rows, 2))
+        slopes = spread * rng.standard_normal(2) + [1.0 + moved.get(m, 0.0), -1.0]
+        parts.append(Observations(x, x @ slopes + rng.standard_normal(n_rows)))
+    return parts
+
+
+def pooled_line(parts: list[Observations]) -> FloatArray:
+    x = np.concatenate([part.features for part in parts])
+    y = np.concatenate([part.response for part in parts])
+    return np.linalg.lstsq(np.column_stack([np.ones(len(y)), x]), y)[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("big", [0, 9])
+def test_the_largest_partition_counts_where_partitions_differ(seed: int, big: int) -> None:
+    """A distance grows with the rows of a partition where their optima are not the same."""
+    rng = np.random.default_rng(seed)
+    sizes = [1_000] * 10
+    sizes[big] = 50_000
+    parts = own_slopes(rng, sizes, 0.1, {})
+    estimates = [fit(part, 1) for part in parts]
+    for reference in (estimates[1], estimates[big]):
+        found = averaged(parts, estimates, reference)
+        np.testing.assert_allclose(found.coef[0, 0], pooled_line(parts), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("odd_rows", [300, 1_000, 50_000])
+@pytest.mark.parametrize("spread", [0.0, 0.1])
+def test_a_partition_of_another_regime_is_left_out(
+    odd_rows: int, spread: float, rng: np.random.Generator
+) -> None:
+    parts = own_slopes(rng, [1_000] * 9 + [odd_rows], spread, {9: 3.0})
+    estimates = [fit(part, 1) for part in parts]
+    known = [moments(part) for part in parts]
+    expansions = [expand_at(*each, GAUSSIAN) for each in zip(parts, estimates, known, strict=True)]
+    support = SupportSample(parts[0].features, None, np.full(1_000, 1e-3))
+    found = information_average(estimates, known, expansions, estimates, support, GAUSSIAN)
+    assert found is not None
+    np.testing.assert_allclose(found.coef[0, 0], pooled_line(parts[:9]), rtol=0, atol=0.01)
+
+
+def test_distances_are_of_a_definite_metric(rng: np.random.Generator) -> None:
+    """At a saddle the two signs of an observed information can cancel: what is far must not look near."""
+    root = rng.standard_normal((6, 6))
+    vectors = np.linalg.qr(root)[0]
+    indefinite = (vectors * [3.0, 2.0, 1.0, 1.0, -1.0, -3.0]) @ vectors.T
+    packed = indefinite[np.triu_indices(6)].astype(np.float32)
+    found = unpack(definite(packed)).astype(float)
+    assert np.linalg.eigvalsh(found)[0] > 0.0
+    for _ in range(20):
+        direction = rng.standard_normal(6)
+        assert direction @ found @ direction >= abs(direction @ indefinite @ direction) * (1 - 1e-5)
+    positive = (root @ root.T)[np.triu_indices(6)].astype(np.float32)
+    np.testing.assert_array_equal(definite(positive), positive)

@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
+from scipy.stats import norm
 
 from daskmoe.numerics.base.coordinates import Coordinates
 from daskmoe.numerics.base.layout import Layout
@@ -17,6 +18,7 @@ from daskmoe.numerics.base.parameters import MoEParameters
 from daskmoe.numerics.combine.refinement import (
     RefinementState,
     RoundInfo,
+    _em_step,
     _saddle_free_step,
     add_statistics,
     advance,
@@ -28,7 +30,7 @@ from daskmoe.numerics.likelihood.priors import Prior, prior_from
 from daskmoe.numerics.likelihood.statistics import likelihood_statistics, log_likelihood_of, penalized
 from daskmoe.numerics.local.newton import NewtonState, damped_step
 from daskmoe.numerics.predictive.designs import draw_design, sample_rows
-from numerics.oracles import GAUSSIAN, coordinates_of, gaussian_model, random_model, random_rows
+from numerics.oracles import GAUSSIAN, coordinates_of, gaussian_model, posterior, random_model, random_rows
 
 
 def setting(rows: Observations, n_experts: int) -> tuple[Coordinates, Prior]:
@@ -161,6 +163,29 @@ def test_a_step_free_of_saddles_ascends_where_the_objective_is_not_concave(seed:
     small = 1e-4 / max(1.0, float(np.abs(step).max()))
     moved = Layout.of(inner).shift(inner, small * step)
     assert objective_at(rows, moved, coordinates, prior) > statistics.value
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_gain_of_an_em_step_is_that_of_its_bound(weighted: bool, rng: np.random.Generator) -> None:
+    """Expected complete log-likelihood less the whole penalty, with few rows, where the prior is heard."""
+    rows, model = random_rows(rng, 12, 2, weighted=weighted), random_model(rng, 3, 2)
+    coordinates, prior = setting(rows, 3)
+    inner = coordinates.from_data(model)
+    raw = likelihood_statistics(inner, rows.blocks(coordinates), GAUSSIAN)
+    # So much damping leaves the gates where they are: their bound is no parabola.
+    step, gain = _em_step(NewtonState(inner, penalized(raw, inner, prior), 0.0), prior, 1e12, GAUSSIAN)
+    moved = Layout.of(inner).shift(inner, step)
+    block = next(iter(rows.blocks(coordinates)))
+    tau = np.stack([posterior(inner, u[1:], v) for u, v in zip(block.design.T, block.response, strict=True)])
+    weight = np.ones(12) if rows.weight is None else rows.weight
+
+    def bound(parameters: MoEParameters) -> float:
+        means, scales = parameters.coef[:, 0] @ block.design, np.sqrt(parameters.nuisance)
+        expected = np.sum(weight * tau.T * norm.logpdf(block.response, means, scales))
+        return float(expected - prior.penalty(*parameters))
+
+    assert gain > 1.0
+    assert gain == pytest.approx(bound(moved) - bound(inner), rel=1e-6)
 
 
 def hopeless_starts() -> dict[str, MoEParameters]:

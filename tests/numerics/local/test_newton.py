@@ -15,6 +15,7 @@ from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, scaled
 from daskmoe.numerics.local.newton import (
     NewtonState,
     damped_step,
+    escape,
     jump,
     maximize,
     standard_deviations,
@@ -76,6 +77,42 @@ def test_reaches_the_optimum_of_scipy(seed: int) -> None:
     np.testing.assert_allclose(theta, best.x, rtol=0, atol=1e-4)
     assert result.objective >= -best.fun - 1e-7
     np.testing.assert_allclose(problem.statistics(result.parameters).gradient, 0.0, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_experts", [2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_no_ascent_ends_at_a_saddle(seed: int, n_experts: int) -> None:
+    """From equal experts neither Newton nor EM moves them apart: the negative curvature does."""
+    rng = np.random.default_rng(seed)
+    rows = two_experts(rng, 400)
+    problem = problem_of(rows, n_experts)
+    one = GAUSSIAN.from_moments(moments(rows))
+    assert one is not None
+    line = problem.coordinates.from_data(one).take(np.zeros(n_experts, dtype=np.intp))
+    zero = gaussian_model(np.zeros((n_experts, 3)), np.zeros((n_experts, 3)), np.ones(n_experts))
+    elsewhere = problem.statistics(random_model(rng, n_experts, 2))
+    for start, nearby in ((line, None), (zero, None), (line, elsewhere)):
+        recorder = Recorder(problem)
+        result = maximize(
+            start,
+            recorder.evaluate,
+            problem.objective,
+            problem.slope,
+            tolerance=1e-7,
+            max_passes=100,
+            nearby=nearby,
+        )
+        assert result.converged
+        assert np.linalg.eigvalsh(problem.statistics(result.parameters).information)[0] > 0.0
+        assert result.objective >= max(recorder.values) - 1e-9 * abs(result.objective)
+
+
+def test_there_is_no_way_off_a_maximum(rng: np.random.Generator) -> None:
+    problem, start = problem_of(two_experts(rng, 400), 2), random_model(rng, 2, 2)
+    best = maximize(
+        start, problem.statistics, problem.objective, problem.slope, tolerance=1e-9, max_passes=200
+    )
+    assert escape(NewtonState(best.parameters, problem.statistics(best.parameters), 0.0)) is None
 
 
 def test_more_passes_never_lower_the_objective(rng: np.random.Generator) -> None:

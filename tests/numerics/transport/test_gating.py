@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from scipy.optimize import minimize
+from scipy.stats import norm
 
 from daskmoe.numerics.base.parameters import FloatArray
+from daskmoe.numerics.base.policies import GATING
 from daskmoe.numerics.predictive.mixture import log_softmax
 from daskmoe.numerics.transport.gating import fit_gating, gating_information
 from numerics.oracles import central_gradient
@@ -81,6 +83,48 @@ def test_separable_targets_give_a_finite_network_that_separates(rng: np.random.G
     found = fit_gating(design, targets)
     assert np.isfinite(found).all()
     assert (np.exp(log_softmax(found @ design))[0].round() == targets[0]).all()
+
+
+def switch(n_rows: int) -> tuple[FloatArray, FloatArray]:
+    """Normal features of which the sign is the expert: the steeper the network, the better it fits."""
+    x = norm.ppf((np.arange(n_rows) + 0.5) / n_rows)
+    return np.stack([np.ones(n_rows), x]), np.stack([x > 0, x <= 0]).astype(float)
+
+
+def test_the_slope_of_separable_targets_is_where_fit_and_penalty_balance() -> None:
+    """A slope s leaves phi(0) pi^2 / (6 s) nats of cross-entropy and costs penalty s^2 / 4."""
+    found = fit_gating(*switch(20_000))
+    expected = np.cbrt(norm.pdf(0) * np.pi**2 / 3 / GATING.penalty)
+    assert found[0, 1] == pytest.approx(expected, rel=0.02)
+    assert abs(found[0, 0]) < 1e-3 * expected
+
+
+def test_separable_targets_have_one_network_in_any_units_and_order(rng: np.random.Generator) -> None:
+    design = some_design(rng, 3, 300)
+    targets = np.eye(3)[np.argmax(rng.standard_normal((3, 3)) @ design, axis=0)].T
+    expected = log_softmax(fit_gating(design, targets) @ design)
+    change = np.array([[1.0, 0.0, 0.0], [0.3, 2.0, -1.0], [-0.4, 0.7, 0.5]])
+    order = np.array([2, 0, 1])
+    moved = log_softmax(fit_gating(change @ design, targets) @ change @ design)
+    turned = log_softmax(fit_gating(design, targets[order]) @ design)
+    scale = np.abs(expected).max()
+    assert 20.0 < scale < 1e4
+    np.testing.assert_allclose(moved, expected, rtol=0, atol=1e-3 * scale)
+    np.testing.assert_allclose(turned, expected[order], rtol=0, atol=1e-3 * scale)
+
+
+def test_ordinary_targets_do_not_feel_the_penalty(rng: np.random.Generator) -> None:
+    design = some_design(rng, 3, 400)
+    gates = np.exp(log_softmax(3 * rng.standard_normal((4, 3)) @ design))
+    targets = np.stack([rng.multinomial(20, g / g.sum()) for g in gates.T]).T / (20 * 400)
+    found = fit_gating(design, targets)
+    # What a Newton step of the fit without it moves.
+    fitted = np.exp(log_softmax(found @ design))
+    slope = ((targets - targets.sum(axis=0) * fitted) @ design.T)[:-1].ravel()
+    root = np.sqrt(targets.sum(axis=0))
+    moves = np.linalg.solve(gating_information(fitted * root, root, design), slope)
+    moved = np.append(moves.reshape(3, 3), np.zeros((1, 3)), axis=0)
+    np.testing.assert_allclose(np.exp(log_softmax((found + moved) @ design)), fitted, rtol=0, atol=1e-6)
 
 
 def test_an_expert_without_mass_gets_none(rng: np.random.Generator) -> None:

@@ -1,0 +1,76 @@
+"""The choice between candidates: by the objective on all rows, whatever their order and the partitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from daskmoe.numerics.base.observations import Observations, moments
+from daskmoe.numerics.base.parameters import LargeMoE, MoEParameters
+from daskmoe.numerics.combine.candidates import (
+    Ballot,
+    Candidate,
+    best_of,
+    equal_experts,
+    score_rows,
+    scores_of,
+)
+from daskmoe.numerics.predictive.mixture import log_likelihood
+from numerics.oracles import GAUSSIAN, coordinates_of, random_model, random_rows
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_scores_are_log_likelihoods_and_add_up_over_partitions(
+    weighted: bool, rng: np.random.Generator
+) -> None:
+    rows = random_rows(rng, 300, 3, weighted=weighted)
+    models = [random_model(rng, 3, 3) for _ in range(3)]
+    large = LargeMoE.from_estimates(models, np.array([1.0, 2.0, 1.0]))
+    ballot = Ballot([models[0], large, models[1]], coordinates_of(moments(rows)), GAUSSIAN)
+    expected = [
+        log_likelihood(p, GAUSSIAN, rows.features, rows.response, rows.weight) for p in ballot.parameters
+    ]
+    found = score_rows(rows, ballot)
+    np.testing.assert_allclose(found, [*expected, rows.total_weight], rtol=1e-12)
+    halves = [rows.take(np.arange(0, 120)), rows.take(np.arange(120, 300))]
+    np.testing.assert_allclose(sum(score_rows(half, ballot) for half in halves), found, rtol=1e-12)
+
+
+def test_what_is_maximized_decides_whatever_the_order() -> None:
+    model = MoEParameters(np.zeros((1, 1)), np.zeros((1, 1, 1)), np.ones((1, 1)))
+    # The second has the higher log-likelihood and pays for it.
+    candidates = [Candidate("first", model, 1.0), Candidate("spike", model, 500.0), Candidate("third", model)]
+    totals = np.array([-100.0, 200.0, -90.0, 10.0])
+    scores = scores_of(candidates, totals)
+    assert scores["spike"] == (20.0, -30.0)
+    for order in ([0, 1, 2], [2, 1, 0], [1, 0, 2]):
+        assert best_of([candidates[i] for i in order], scores).name == "third"
+    worse = scores_of(candidates, np.array([-100.0, np.nan, -np.inf, 10.0]))
+    assert best_of(candidates, worse).name == "first"
+
+
+def test_equal_experts_are_the_one_model(rng: np.random.Generator) -> None:
+    rows = random_rows(rng, 100, 2)
+    single = GAUSSIAN.from_moments(moments(rows))
+    assert single is not None
+    ballot = Ballot([equal_experts(single, 3)], coordinates_of(moments(rows)), GAUSSIAN)
+    expected = log_likelihood(single, GAUSSIAN, rows.features, rows.response)
+    assert score_rows(rows, ballot)[0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_wild_candidate_is_not_chosen_and_does_no_harm(rng: np.random.Generator) -> None:
+    rows = random_rows(rng, 50, 2)
+    sound = random_model(rng, 2, 2)
+    wild = sound._replace(coef=1e200 * sound.coef)
+    ballot = Ballot([wild, sound], coordinates_of(moments(rows)), GAUSSIAN)
+    candidates = [Candidate("wild", wild), Candidate("sound", sound)]
+    scores = scores_of(candidates, score_rows(rows, ballot))
+    assert best_of(candidates, scores).name == "sound"
+    assert np.isfinite(scores["sound"].objective)
+
+
+def test_rows_are_read_where_they_are(rng: np.random.Generator) -> None:
+    rows = random_rows(rng, 80, 2)
+    single = Observations(rows.features.astype(np.float32), rows.response.astype(np.float32))
+    ballot = Ballot([random_model(rng, 2, 2)], coordinates_of(moments(rows)), GAUSSIAN)
+    np.testing.assert_allclose(score_rows(single, ballot), score_rows(rows, ballot), rtol=1e-5)

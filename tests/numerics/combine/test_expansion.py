@@ -183,7 +183,7 @@ def test_a_sum_without_maximum_leans_on_the_pilot(
     assert excess(rows, found, optimum) < excess(rows, pilot.parameters, optimum)
 
 
-@pytest.mark.parametrize("width", [1e-2, 1e-3, 1e-4])
+@pytest.mark.parametrize("width", [1e-2, 1e-3])
 def test_narrow_sorted_chunks_in_single_precision_agree_with_double(
     width: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

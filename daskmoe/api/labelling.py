@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,23 @@ from daskmoe.engine import FitResult, PartitionResult
 from daskmoe.engine.rounds import Refinement
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.labels import label_local_estimates, label_parameters
-from daskmoe.numerics.base.parameters import FloatArray, canonical_indices
+from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
+from daskmoe.numerics.base.layout import count_parameters
+from daskmoe.numerics.base.observations import merge_moments
+from daskmoe.numerics.base.parameters import FloatArray, Mixture, canonical_indices
 from daskmoe.numerics.combine.registry import Aggregate
-from daskmoe.numerics.families import get_family
+from daskmoe.numerics.families import Family, get_family
 from daskmoe.numerics.likelihood.inference import jacobian, standard_errors
 from daskmoe.rows import RowSchema
-from daskmoe.rows.names import EXPERT, OUTCOME, STATUS, Outcome
+from daskmoe.rows.names import (
+    EXPERT,
+    N_PARAMETERS,
+    OUTCOME,
+    STATUS,
+    TRAINING_ENTROPY,
+    TRAINING_LOG_LIKELIHOOD,
+    Outcome,
+)
 
 
 def label_fit(
@@ -33,7 +45,7 @@ def label_fit(
         family=family,
         rows=rows,
         options=options,
-        diagnostics=_diagnostics(result),
+        diagnostics=_diagnostics(result).assign(_of_fit(result, get_family(family))),
         local=local,
         weight=float(np.sum([r.estimate.weight for r in parts])),
     )
@@ -92,6 +104,31 @@ def _diagnostics(result: FitResult) -> xr.Dataset:
         text = {"long_name": "log-likelihood a row that each start reached on the subsample", "units": "nats"}
         variables["start_log_likelihood"] = (("partition", "init"), starts, text)
     return labelled.assign(variables)
+
+
+def _of_fit(result: FitResult, family: Family) -> dict[str, Any]:
+    """What a fit knows of all its rows: of one local fit that is the model, the log-likelihood too."""
+    fitted = [r for r in result.partitions if r.moments is not None]
+    pooled = reduce(merge_moments, [r.moments for r in fitted if r.moments is not None])
+    coordinates = coordinates_from(pooled, family.scaling(pooled))
+    found = _parameter_count(result.aggregate.parameters, coordinates)
+    if result.aggregate.chosen == "local":
+        (only,) = (r.estimate for r in fitted)
+        found |= _training(only.log_likelihood, only.entropy)
+    return found
+
+
+def _parameter_count(parameters: Mixture, coordinates: Coordinates) -> dict[str, Any]:
+    text = {"long_name": "free parameters that the rows can tell apart"}
+    return {N_PARAMETERS: ((), count_parameters(parameters, coordinates.size), text)}
+
+
+def _training(log_likelihood: float, entropy: float) -> dict[str, Any]:
+    texts = {
+        TRAINING_LOG_LIKELIHOOD: (log_likelihood, "log-likelihood of the model's own rows"),
+        TRAINING_ENTROPY: (entropy, "entropy of the responsibilities, summed over the model's own rows"),
+    }
+    return {name: ((), value, {"long_name": text, "units": "nats"}) for name, (value, text) in texts.items()}
 
 
 def _per_partition(parts: Sequence[PartitionResult]) -> dict[str, Any]:
@@ -158,6 +195,9 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     weight = refinement.state.accepted.statistics.weight
     added["refined_weight"] = ((), weight, {"long_name": "sum of the row weights of the refinement"})
     added["round_seconds"] = ("round", np.array(refinement.seconds), {"long_name": "seconds of the round"})
+    reached = infos[int(np.flatnonzero([info.accepted for info in infos])[-1])]
+    added |= _training(reached.log_likelihood, refinement.state.accepted.statistics.entropy)
+    added |= _parameter_count(refinement.parameters, refinement.coordinates)
     known = xr.Dataset() if model.diagnostics is None else model.diagnostics
     # A model may be refined more than once: its last rounds are told.
     known = known.drop_dims([dim for dim in ("round", "kind") if dim in known.dims])

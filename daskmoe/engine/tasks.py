@@ -206,6 +206,7 @@ def _left_out(partition: Partition, plan: TaskPlan, reason: str) -> PartitionRes
         weight=0.0,
         log_likelihood=float("nan"),
         objective=float("nan"),
+        entropy=float("nan"),
         passes=0,
         converged=False,
         start_log_likelihoods=np.empty(0),

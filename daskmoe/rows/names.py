@@ -29,6 +29,11 @@ BOUND: Final = "bound"
 LOWER: Final = "lower"
 UPPER: Final = "upper"
 
+# Of the diagnostics, of all rows of a fit or a refinement.
+TRAINING_LOG_LIKELIHOOD: Final = "training_log_likelihood"
+TRAINING_ENTROPY: Final = "training_entropy"
+N_PARAMETERS: Final = "n_parameters"
+
 # Of the diagnostics of a fit, by partition.
 OUTCOME: Final = "outcome"
 STATUS: Final = "status"

@@ -93,6 +93,7 @@ def expand_estimate(rows: Observations, pilot: Pilot, family: Family) -> tuple[L
         weight=raw.weight,
         log_likelihood=raw.value - offset,
         objective=state.statistics.value - offset,
+        entropy=raw.entropy,
         passes=passes,
         converged=converged,
         start_log_likelihoods=np.empty(0),

@@ -34,6 +34,7 @@ class PackedStatistics(NamedTuple):
 
     value: float
     weight: float
+    entropy: float
     # (P,)
     gradient: FloatArray
     # (P (P + 1) / 2,)
@@ -92,6 +93,7 @@ def round_statistics(
     return PackedStatistics(
         full.value,
         full.weight,
+        full.entropy,
         full.gradient,
         full.information[layout.upper()],
         full.complete[layout.complete()],
@@ -119,6 +121,7 @@ def add_statistics(first: PackedStatistics, second: PackedStatistics) -> PackedS
     return PackedStatistics(
         first.value + second.value,
         first.weight + second.weight,
+        first.entropy + second.entropy,
         first.gradient + second.gradient,
         first.information + second.information,
         first.complete + second.complete,
@@ -134,6 +137,7 @@ def unpack_statistics(packed: PackedStatistics, layout: Layout) -> LikelihoodSta
         _symmetric(packed.information, layout.upper(), layout.size),
         _symmetric(packed.complete, layout.complete(), layout.size),
         packed.weight,
+        entropy=packed.entropy,
         scores=None if packed.scores is None else _symmetric(packed.scores, layout.upper(), layout.size),
     )
 

@@ -62,7 +62,7 @@ class RowSums:
         self.precision, self.second_order, self.scores = precision, second_order, scores
         self.vectors, self.q = layout.vectors, layout.q_expert
         self.n_scalars = layout.n_experts * layout.n_nuisances
-        self.value = self.weight = 0.0
+        self.value = self.weight = self.entropy = 0.0
         self.linear = np.zeros((self.vectors, self.q))
         self.scalar = np.zeros(self.n_scalars)
         self.mass = np.zeros(layout.n_experts)
@@ -91,6 +91,7 @@ class RowSums:
         self.linear += gradient[: self.vectors] @ block.design.T
         self.scalar += gradient[self.vectors :].sum(axis=1)
         self.mass += tau.sum(axis=1) if weight is None else tau @ weight
+        self.entropy += self._entropy(tau, weight)
         if not (self.second_order or self.scores):
             return
         weights = self.outer.empty_weights(block.response.size)
@@ -103,6 +104,14 @@ class RowSums:
         if weight is not None:
             weights *= self._cast(weight)
         self.outer.add(block.design, weights)
+
+    def _entropy(self, tau: Array, weight: Array | None) -> float:
+        """Sum over rows of - sum_k tau_k log tau_k; a responsibility of zero adds nothing."""
+        logs = self._buffers.get("logs", tau.shape)
+        np.log(np.maximum(tau, np.finfo(np.float64).tiny, out=logs), out=logs)
+        if weight is None:
+            return -float(np.einsum("kb,kb->", tau, logs))
+        return -float(np.einsum("kb,kb,b->", tau, logs, weight))
 
     def _scores(self, tau: Array, gates: Array, slopes: Derivatives) -> Array:
         """A row's tau_k - pi_k without the reference, tau_k s_kc and tau_k t_kd under each other."""

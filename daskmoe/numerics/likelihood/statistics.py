@@ -43,6 +43,8 @@ class LikelihoodStatistics(NamedTuple):
     weight: float
     # (K,): Sum of the responsibilities of each expert; None where no rows were summed.
     mass: FloatArray | None = None
+    # Sum over rows of the entropy of their responsibilities, in nats.
+    entropy: float = 0.0
     # (P, P): Sum of the outer products of the rows' scores; a row of weight w counts w times, as if repeated.
     scores: FloatArray | None = None
 
@@ -99,6 +101,7 @@ def likelihood_statistics(
         complete=sums.complete_information() if second_order else np.zeros((size, size)),
         weight=sums.weight,
         mass=sums.mass,
+        entropy=sums.entropy,
         scores=sums.score_products() if scores else None,
     )
 

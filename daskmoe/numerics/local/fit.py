@@ -63,6 +63,7 @@ def fit_local_estimate(
     order = canonical_indices(parameters)
     mass = np.array([known.weight]) if result.statistics is None else result.statistics.mass
     assert mass is not None
+    entropy = 0.0 if result.statistics is None else result.statistics.entropy
     return LocalEstimate(
         parameters=parameters.take(order),
         rows=rows.n_rows,
@@ -70,6 +71,7 @@ def fit_local_estimate(
         weight=known.weight,
         log_likelihood=objective + float(prior.penalty(*result.parameters)),
         objective=objective,
+        entropy=entropy,
         passes=result.passes,
         converged=result.converged,
         start_log_likelihoods=starts - coordinates.log_jacobian,

@@ -8,26 +8,39 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from daskmoe.engine import FitResult, PartitionResult
 from daskmoe.engine.rounds import Refinement
 from daskmoe.model import MixtureOfExperts
-from daskmoe.model.labels import label_local_estimates, label_parameters
+from daskmoe.model.covariances import covariance_variables, stack_arrays
+from daskmoe.model.labels import label_local_estimates
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
 from daskmoe.numerics.base.layout import count_parameters
 from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.parameters import FloatArray, Mixture, canonical_indices
 from daskmoe.numerics.combine.registry import Aggregate
 from daskmoe.numerics.families import Family, get_family
-from daskmoe.numerics.likelihood.inference import jacobian, standard_errors
+from daskmoe.numerics.likelihood.inference import (
+    Curvature,
+    covariance,
+    curvature,
+    is_near,
+    jacobian,
+    told_apart,
+    told_by_rows,
+)
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import (
     EXPERT,
+    KIND,
     N_PARAMETERS,
     OUTCOME,
+    PARAMETER,
     STATUS,
     TRAINING_ENTROPY,
     TRAINING_LOG_LIKELIHOOD,
+    Kind,
     Outcome,
 )
 
@@ -200,12 +213,13 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     added |= _parameter_count(refinement.parameters, refinement.coordinates)
     known = xr.Dataset() if model.diagnostics is None else model.diagnostics
     # A model may be refined more than once: its last rounds are told.
-    known = known.drop_dims([dim for dim in ("round", "kind") if dim in known.dims])
+    last = ("round", KIND, PARAMETER)
+    known = known.drop_dims([dim for dim in last if dim in known.dims])
     if EXPERT in known.dims:
         known = known.isel({EXPERT: order}).drop_vars(EXPERT, errors="ignore")
     diagnostics = known.assign(added).assign_attrs(refinement_converged=int(refinement.converged))
-    if refinement.converged:
-        diagnostics = diagnostics.merge(_errors(model, refinement, order), combine_attrs="override")
+    errors = _refined_covariances(refinement, order, get_family(model.family))
+    diagnostics = diagnostics.merge(errors, combine_attrs="override")
     return MixtureOfExperts.from_parameters(
         refinement.parameters.take(order),
         family=model.family,
@@ -217,21 +231,24 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     )
 
 
-def _errors(model: MixtureOfExperts, refinement: Refinement, order: np.ndarray[Any, Any]) -> xr.Dataset:
-    """Standard errors ``standard_error_...`` by ``kind``: robust ones where there are scores."""
-    assert refinement.state.accepted is not None
-    accepted = refinement.state.accepted
-    derivative = jacobian(accepted.parameters, refinement.coordinates, order)
-    kinds: dict[str, FloatArray | None] = {"model": None}
+def _refined_covariances(refinement: Refinement, order: NDArray[np.intp], family: Family) -> xr.Dataset:
+    """At the maximum, exact ones of the kinds whose scores were found; near it, approximate ones."""
+    state = refinement.state
+    assert state.accepted is not None
+    at, statistics = state.accepted.parameters, state.accepted.statistics
+    known = curvature(at, statistics.information, refinement.prior, refinement.coordinates, order)
+    if not refinement.converged:
+        near = state.damping == 0.0 and is_near(state.predicted, len(statistics.gradient))
+        return _covariances(known, {Kind.APPROXIMATE: None}, family) if near else xr.Dataset()
+    kinds: dict[Kind, FloatArray | None] = {Kind.MODEL: None}
     if refinement.scores is not None:
-        kinds["robust"] = refinement.scores
-    labelled = [
-        label_parameters(
-            standard_errors(accepted.statistics.information, scores, derivative),
-            model.rows,
-            get_family(model.family),
-        )
-        for scores in kinds.values()
-    ]
-    both = xr.concat(labelled, xr.DataArray(list(kinds), dims="kind", name="kind"))
-    return both.rename({name: f"standard_error_{name}" for name in both.data_vars})
+        kinds[Kind.ROBUST] = refinement.scores
+    return _covariances(known, kinds, family)
+
+
+def _covariances(known: Curvature, kinds: Mapping[Kind, FloatArray | None], family: Family) -> xr.Dataset:
+    """Covariances by kind, of which those with score products are sandwiches."""
+    derivatives = stack_arrays(jacobian(known.parameters, known.coordinates, known.order), family, 1)
+    found = {kind: covariance(known.information, scores, derivatives) for kind, scores in kinds.items()}
+    apart = stack_arrays(told_apart(known), family) > 0.0
+    return covariance_variables(found, apart & told_by_rows(known, derivatives))

@@ -29,7 +29,7 @@ from daskmoe.numerics.combine.refinement import (
     round_statistics,
 )
 from daskmoe.numerics.families import get_family
-from daskmoe.numerics.likelihood.priors import prior_from
+from daskmoe.numerics.likelihood.priors import Prior, prior_from
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class Refinement(NamedTuple):
     converged: bool
     state: RefinementState
     coordinates: Coordinates
+    prior: Prior
     # Sum of outer products of the rows' scores at the optimum, shape (P, P); None where it was not reached or
     # no round was left for the pass that finds them.
     scores: FloatArray | None
@@ -100,7 +101,7 @@ def refine_rounds(
             partial(partition_scores, parameters=reached, coordinates=coordinates, family=family),
             operator.add,
         )
-    return Refinement(reached, infos, seconds, state.converged, state, coordinates, scores)
+    return Refinement(reached, infos, seconds, state.converged, state, coordinates, prior, scores)
 
 
 def _may_be_last(state: RefinementState) -> bool:

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import daskmoe
-from daskmoe import InvalidDataError
+from daskmoe import InvalidDataError, NotAtOptimumError
 
 FOLDER = Path(__file__).parent / "saved_by_0_1_0"
 
@@ -66,3 +66,10 @@ def test_their_criteria(rows: xr.Dataset) -> None:
         refined.icl()
     with pytest.raises(InvalidDataError, match=r"model\.log_likelihood\(data\)"):
         daskmoe.open_model(FOLDER / "weighted.nc").bic()
+
+
+def test_their_errors_without_covariances() -> None:
+    model = daskmoe.open_model(FOLDER / "refined.nc")
+    assert model.confidence_interval().attrs["kind"] == "model"
+    with pytest.raises(NotAtOptimumError, match=r"daskmoe\.refine"):
+        model.covariance()

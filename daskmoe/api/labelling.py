@@ -32,8 +32,10 @@ from daskmoe.numerics.likelihood.inference import (
 )
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import (
+    CLUSTERS,
     EXPERT,
     KIND,
+    N_CLUSTERS,
     N_PARAMETERS,
     OUTCOME,
     PARAMETER,
@@ -219,7 +221,7 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
         known = known.isel({EXPERT: order}).drop_vars(EXPERT, errors="ignore")
     diagnostics = known.assign(added).assign_attrs(refinement_converged=int(refinement.converged))
     errors = _refined_covariances(refinement, order, get_family(model.family))
-    diagnostics = diagnostics.merge(errors, combine_attrs="override")
+    diagnostics = diagnostics.merge(errors).assign_attrs(errors.attrs)
     return MixtureOfExperts.from_parameters(
         refinement.parameters.take(order),
         family=model.family,
@@ -241,9 +243,13 @@ def _refined_covariances(refinement: Refinement, order: NDArray[np.intp], family
         near = state.damping == 0.0 and is_near(state.predicted, len(statistics.gradient))
         return _covariances(known, {Kind.APPROXIMATE: None}, family) if near else xr.Dataset()
     kinds: dict[Kind, FloatArray | None] = {Kind.MODEL: None}
-    if refinement.scores is not None:
-        kinds[Kind.ROBUST] = refinement.scores
-    return _covariances(known, kinds, family)
+    found, attrs = refinement.scores, {}
+    if found is not None:
+        kinds[Kind.ROBUST] = found.rows
+        if found.n_clusters > 1:
+            kinds[Kind.CLUSTER] = found.n_clusters / (found.n_clusters - 1) * found.clusters
+            attrs = {CLUSTERS: refinement.cluster or "partitions", N_CLUSTERS: found.n_clusters}
+    return _covariances(known, kinds, family).assign_attrs(attrs)
 
 
 def _covariances(known: Curvature, kinds: Mapping[Kind, FloatArray | None], family: Family) -> xr.Dataset:

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 import daskmoe
-from daskmoe import MixtureOfExperts
+from daskmoe import InvalidDataError, InvalidOptionError, MixtureOfExperts, NotAtOptimumError
 
 ROWS = 1_500
 
@@ -126,3 +126,114 @@ def test_covariances_are_saved(
     opened = daskmoe.open_model(tmp_path / "model")
     xr.testing.assert_identical(opened.covariance("robust"), plain.covariance("robust"))
     assert opened.summary() == plain.summary()
+
+
+# Clusters.
+
+
+def clustered(rng: np.random.Generator, n_clusters: int, size: int) -> xr.Dataset:
+    """Rows of a day share a part of their noise and of their features; ``day`` is in no order."""
+    day = np.repeat(np.arange(n_clusters), size)
+    shared = rng.standard_normal((2, n_clusters))[:, day]
+    x = 0.8 * shared[0] + 0.6 * rng.standard_normal(day.size)
+    noise = 0.8 * shared[1] + 0.6 * rng.standard_normal(day.size)
+    first = rng.random(day.size) < 0.5
+    y = np.where(first, 6.0 + x, -6.0 - x) + noise
+    order = rng.permutation(day.size)
+    rows = xr.Dataset({"x": ("row", x[order]), "y": ("row", y[order])})
+    return rows.assign_coords(day=("row", np.datetime64("2020-01-01") + day[order]))
+
+
+def test_cluster_errors_are_as_large_as_estimates_differ() -> None:
+    """Over draws; the errors of the model alone are half of that."""
+    rng = np.random.default_rng(0)
+    estimates, errors = [], {kind: [] for kind in ("model", "robust", "cluster")}
+    start: MixtureOfExperts | None = None
+    for _ in range(15):
+        data = clustered(rng, 60, 10)
+        if start is None:
+            start = daskmoe.fit_local(data, "y", n_experts=2, n_init=2, random_state=0)
+        model = daskmoe.refine(start, data, rounds="converged", partitions=2, cluster="day")
+        for kind, found in errors.items():
+            found.append(model.standard_errors(kind)["coef"].values)
+        estimates.append(model.params["coef"].values)
+    spread = np.std(estimates, axis=0)
+    size = {kind: float(np.mean(np.mean(found, axis=0) / spread)) for kind, found in errors.items()}
+    assert 0.8 < size["cluster"] < 1.2
+    assert size["model"] < 0.65
+    assert size["robust"] < 0.65
+
+
+def test_partitions_are_the_clusters_by_default(data: xr.Dataset, plain: MixtureOfExperts) -> None:
+    rows = data.assign_coords(part=("row", np.arange(ROWS) // 300))
+    by_default = daskmoe.refine(plain, rows, rounds="converged", partitions=5)
+    by_name = daskmoe.refine(plain, rows, rounds="converged", partitions=3, cluster="part")
+    assert by_default.covariance("cluster").attrs == {
+        "kind": "cluster",
+        "clusters": "partitions",
+        "n_clusters": 5,
+    }
+    assert by_name.covariance("cluster").attrs == {"kind": "cluster", "clusters": "part", "n_clusters": 5}
+    xr.testing.assert_allclose(
+        by_name.standard_errors("cluster"), by_default.standard_errors("cluster"), rtol=1e-6
+    )
+    assert "errors      model, robust, cluster (5 partitions)" in by_default.summary()
+    # Student's t with four degrees of freedom.
+    interval = by_default.confidence_interval(kind="cluster")["coef"]
+    half = 0.5 * (interval.sel(bound="upper") - interval.sel(bound="lower"))
+    np.testing.assert_allclose(half / by_default.standard_errors("cluster")["coef"], 2.7764451, rtol=1e-6)
+
+
+def test_every_row_its_own_cluster_is_robust_but_for_the_correction(
+    data: xr.Dataset, plain: MixtureOfExperts
+) -> None:
+    rows = data.assign_coords(row=np.arange(ROWS))
+    model = daskmoe.refine(plain, rows, rounds="converged", cluster="row")
+    np.testing.assert_allclose(
+        model.covariance("cluster") * (ROWS - 1) / ROWS, model.covariance("robust"), rtol=1e-4, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_clusters_of_a_grid(stored: bool, tmp_path: Path) -> None:
+    """A coordinate over one of two sample dimensions, rows left out, lazy or in a store."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 12))
+    y = np.where(rng.random((40, 12)) < 0.5, 5.0 + x, -5.0) + rng.standard_normal((40, 12))
+    y[3, 4] = np.nan
+    grid = xr.Dataset({"x": (("time", "station"), x), "y": (("time", "station"), y)})
+    grid = grid.assign_coords(region=("station", np.array(list("abcd"))[np.arange(12) % 4]))
+    flat = grid.stack(row=("time", "station"), create_index=False).dropna("row")
+    start = daskmoe.fit_local(flat, "y", features="x", n_experts=2, n_init=2, random_state=0)
+    expected = daskmoe.refine(start, flat, rounds="converged", cluster="region")
+    lazy = grid.chunk(time=10, station=5)
+    start = daskmoe.fit_local(grid, "y", n_experts=2, n_init=2, random_state=0, on_error="skip")
+    source: xr.Dataset | Path = lazy
+    if stored:
+        source = tmp_path / "grid.zarr"
+        lazy.to_zarr(source, zarr_format=2)
+    found = daskmoe.refine(start, source, rounds="converged", on_error="skip", cluster="region")
+    assert found.covariance("cluster").attrs["n_clusters"] == 4
+    xr.testing.assert_allclose(
+        found.standard_errors("cluster"), expected.standard_errors("cluster"), rtol=1e-4
+    )
+
+
+def test_unknown_cluster_errors_come_with_the_line_that_mends_it(
+    data: xr.Dataset, plain: MixtureOfExperts
+) -> None:
+    line = r"daskmoe\.refine\(model, data, rounds='converged', cluster='day'\)"
+    short = daskmoe.refine(plain, data, rounds=1)
+    for model in (plain, short):
+        with pytest.raises(NotAtOptimumError, match=line):
+            model.standard_errors("cluster")
+
+
+def test_clusters_that_cannot_be(data: xr.Dataset, plain: MixtureOfExperts) -> None:
+    rows = data.assign_coords(day=("row", np.r_[np.nan, np.ones(ROWS - 1)]))
+    with pytest.raises(InvalidOptionError, match="Expected cluster to name a coordinate over the sample"):
+        daskmoe.refine(plain, data, cluster="day")
+    with pytest.raises(InvalidOptionError, match="cluster: expected the name of a coordinate, got 3"):
+        daskmoe.refine(plain, data, cluster=3)  # type: ignore[arg-type]
+    with pytest.raises(InvalidDataError, match="'day' for every row to cluster by it, got 1 missing"):
+        daskmoe.refine(plain, rows, rounds="converged", cluster="day")

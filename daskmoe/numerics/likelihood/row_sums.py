@@ -84,7 +84,7 @@ class RowSums:
         slopes = self.family.derivatives(
             block.response, state.eta[0], self.nuisance, self._buffers, second_order=self.second_order
         )
-        rows = self._scores(tau, gates, slopes)
+        rows = row_scores(tau, gates, slopes, self._buffers)
         self.value += float(log_density.sum() if weight is None else log_density @ weight)
         self.weight += block.response.size if weight is None else float(weight.sum())
         gradient = rows if weight is None else rows * weight
@@ -112,17 +112,6 @@ class RowSums:
         if weight is None:
             return -float(np.einsum("kb,kb->", tau, logs))
         return -float(np.einsum("kb,kb,b->", tau, logs, weight))
-
-    def _scores(self, tau: Array, gates: Array, slopes: Derivatives) -> Array:
-        """A row's tau_k - pi_k without the reference, tau_k s_kc and tau_k t_kd under each other."""
-        free, width = self.layout.n_experts - 1, tau.shape[1]
-        out = self._buffers.get("scores", (self.vectors + self.n_scalars, width))
-        np.subtract(tau[:-1], gates[:-1], out=out[:free])
-        linear = out[free : self.vectors].reshape(slopes.score.shape)
-        np.multiply(tau[:, None], slopes.score, out=linear)
-        scalar = out[self.vectors :].reshape(slopes.nuisance_score.shape)
-        np.multiply(tau[:, None], slopes.nuisance_score, out=scalar)
-        return out
 
     def _add_information(
         self, block: Block, tau: Array, gates: Array, slopes: Derivatives, pieces: Array, weights: Array
@@ -264,6 +253,18 @@ class RowSums:
         out[:size, size:] = out[size:, :size].T
         out[size:, size:] = cross.corner
         return out
+
+
+def row_scores(tau: Array, gates: Array, slopes: Derivatives, buffers: Buffers) -> Array:
+    """A row's tau_k - pi_k without the reference, tau_k s_kc and tau_k t_kd under each other."""
+    n_experts, n_predictors, width = slopes.score.shape
+    free, vectors = n_experts - 1, n_experts - 1 + n_experts * n_predictors
+    out = buffers.get("scores", (vectors + n_experts * slopes.nuisance_score.shape[1], width))
+    np.subtract(tau[:-1], gates[:-1], out=out[:free])
+    np.multiply(tau[:, None], slopes.score, out=out[free:vectors].reshape(slopes.score.shape))
+    scalar = out[vectors:].reshape(slopes.nuisance_score.shape)
+    np.multiply(tau[:, None], slopes.nuisance_score, out=scalar)
+    return out
 
 
 def _place(matrix: FloatArray, packed: FloatArray, where: tuple[NDArray[np.intp], ...]) -> None:

@@ -25,6 +25,7 @@ from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.e_step import EStep, Runs
 from daskmoe.numerics.likelihood.priors import Prior
 from daskmoe.numerics.likelihood.row_sums import RowSums
+from daskmoe.numerics.likelihood.scores import ClusterScores
 
 
 class LikelihoodStatistics(NamedTuple):
@@ -47,6 +48,8 @@ class LikelihoodStatistics(NamedTuple):
     entropy: float = 0.0
     # (P, P): Sum of the outer products of the rows' scores; a row of weight w counts w times, as if repeated.
     scores: FloatArray | None = None
+    # Beside them, of clusters of rows.
+    clusters: ClusterScores | None = None
 
     @classmethod
     def none(cls, size: int) -> LikelihoodStatistics:

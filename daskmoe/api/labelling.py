@@ -55,12 +55,17 @@ def label_fit(
     local = label_local_estimates(
         [r.estimate.parameters for r in parts], [r.label for r in parts], rows, get_family(family)
     )
+    diagnostics = _diagnostics(result).assign(_of_fit(result, get_family(family)))
+    if result.aggregate.curvature is not None:
+        kinds: dict[Kind, FloatArray | None] = {Kind.APPROXIMATE: None}
+        errors = _covariances(result.aggregate.curvature, kinds, get_family(family))
+        diagnostics = diagnostics.merge(errors, combine_attrs="override")
     return MixtureOfExperts.from_parameters(
         result.aggregate.parameters,
         family=family,
         rows=rows,
         options=options,
-        diagnostics=_diagnostics(result).assign(_of_fit(result, get_family(family))),
+        diagnostics=diagnostics,
         local=local,
         weight=float(np.sum([r.estimate.weight for r in parts])),
     )

@@ -434,7 +434,8 @@ def test_options_that_do_not_go_with_refinement(
 
 def test_standard_errors_are_refused_away_from_the_optimum(data: xr.Dataset, truth: MixtureOfExperts) -> None:
     start = with_parameters(truth, truth.parameters._replace(coef=0.0 * truth.parameters.coef))
-    for model in (truth, daskmoe.fit(data, "y", partitions=3, **FAST), daskmoe.refine(start, data, rounds=1)):
+    reduced = daskmoe.fit(data, "y", partitions=3, aggregation="reduction", **FAST)
+    for model in (truth, reduced, daskmoe.refine(start, data, rounds=1)):
         for kind in ("model", "robust"):
             with pytest.raises(NotAtOptimumError, match="rounds='converged'"):
                 model.standard_errors(kind)

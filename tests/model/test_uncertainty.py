@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from numerics.oracles import GAUSSIAN
 
 import daskmoe
 from daskmoe import InvalidDataError, InvalidOptionError, MixtureOfExperts, NotAtOptimumError
+from daskmoe.numerics.base.observations import Observations, moments
+from daskmoe.numerics.combine.expansion import expand_estimate, make_pilot, summed_curvature
+from daskmoe.numerics.likelihood.priors import prior_from
 
 ROWS = 1_500
 
@@ -157,9 +161,9 @@ def test_cluster_errors_are_as_large_as_estimates_differ() -> None:
         for kind, found in errors.items():
             found.append(model.standard_errors(kind)["coef"].values)
         estimates.append(model.params["coef"].values)
-    spread = np.std(estimates, axis=0)
+    spread = np.std(estimates, axis=0, ddof=1)
     size = {kind: float(np.mean(np.mean(found, axis=0) / spread)) for kind, found in errors.items()}
-    # The spread of four coefficients over 15 draws is known to 1 / sqrt(2 * 14 * 4): 28 % is three times that.
+    # The spread of four coefficients over 15 draws is known to 1 / sqrt(2 * 14 * 4): 28 % is three times it.
     assert 1 / 1.28 < size["cluster"] < 1 / 0.72
     assert size["model"] < 1 / 1.28
     assert size["robust"] < 1 / 1.28
@@ -255,3 +259,57 @@ def test_clusters_that_cannot_be(data: xr.Dataset, plain: MixtureOfExperts) -> N
         daskmoe.refine(plain, data, cluster=3)  # type: ignore[arg-type]
     with pytest.raises(InvalidDataError, match="'day' for every row to cluster by it, got 1 missing"):
         daskmoe.refine(plain, rows, rounds="converged", cluster="day")
+
+
+# Near the maximum.
+
+
+def test_one_step_has_approximate_errors(data: xr.Dataset, plain: MixtureOfExperts) -> None:
+    model = daskmoe.fit(data, "y", n_experts=2, n_init=2, partitions=4, random_state=0)
+    assert model.diagnostics is not None
+    assert model.diagnostics.attrs["aggregation"] == "one-shot"
+    errors = model.standard_errors()
+    assert errors.attrs["kind"] == "approximate"
+    xr.testing.assert_identical(errors, model.standard_errors("approximate"))
+    # Its information is that of four pieces, each where its own few steps ended.
+    for name, exact in plain.standard_errors().items():
+        np.testing.assert_allclose(errors[name], exact, rtol=0.05, err_msg=str(name))
+    assert model.confidence_interval().attrs["kind"] == "approximate"
+    assert "errors      approximate" in model.summary()
+    for kind in ("robust", "cluster"):
+        with pytest.raises(NotAtOptimumError, match=r"near the maximum, not at it.*rounds='converged'"):
+            model.standard_errors(kind)
+    refined = daskmoe.refine(model, data, rounds="converged")
+    assert refined.standard_errors().attrs["kind"] == "model"
+    with pytest.raises(NotAtOptimumError, match="its errors are exact"):
+        refined.standard_errors("approximate")
+
+
+def test_the_pilot_has_the_errors_of_its_sample(data: xr.Dataset) -> None:
+    """They are those of so many rows, whatever the partitions know."""
+    rows = Observations(np.column_stack([data["a"], data["b"]]), data["y"].values)
+    model = daskmoe.fit_local(data, "y", n_experts=2, n_init=2, random_state=0).parameters
+    sample = rows.take(np.arange(ROWS // 3))
+    pilot = make_pilot(model, sample, GAUSSIAN)
+    known = moments(rows)
+    prior, order = prior_from(known, pilot.coordinates, 2, GAUSSIAN), np.arange(2)
+    expansions = [expand_estimate(rows, pilot, GAUSSIAN)[1]]
+    of_all = summed_curvature(expansions, pilot, prior, model, order)
+    of_sample = summed_curvature([], pilot, prior, model, order)
+    assert of_all is not None
+    assert of_sample is not None
+    ratio = np.trace(of_all.information) / np.trace(of_sample.information)
+    assert 2.5 < ratio < 3.5
+
+
+def test_a_few_rounds_have_approximate_errors_where_they_end_near(
+    data: xr.Dataset, plain: MixtureOfExperts
+) -> None:
+    coef = plain.params["coef"] + 0.1 * plain.standard_errors()["coef"]
+    near = MixtureOfExperts(
+        plain.params.assign(coef=coef), None, None, family="gaussian", rows=plain.rows, options={}
+    )
+    model = daskmoe.refine(near, data, rounds=1)
+    assert model.diagnostics is not None
+    assert not model.diagnostics.attrs["refinement_converged"]
+    assert model.standard_errors().attrs["kind"] == "approximate"

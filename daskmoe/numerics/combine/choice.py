@@ -24,7 +24,7 @@ from daskmoe.numerics.base.parameters import (
     canonical_order,
 )
 from daskmoe.numerics.base.policies import CHOICE
-from daskmoe.numerics.combine.expansion import Expansion, Pilot, combine_expansions
+from daskmoe.numerics.combine.expansion import Expansion, Pilot, combine_expansions, summed_curvature
 from daskmoe.numerics.combine.information import information_average
 from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
 from daskmoe.numerics.families import Family
@@ -80,6 +80,8 @@ def one_shot_estimator(sent: Sent, pilot: Pilot, family: Family) -> Aggregate:
     known = {name: p for name, p in candidates.items() if p is not None}
     chosen, scores = _choose(known, sent.support, family)
     order = canonical_indices(known[chosen])
+    # The pilot's errors are those of its sample, whatever the partitions know.
+    told = [] if chosen == "pilot" else sent.expansions
     return Aggregate(
         known[chosen].take(order),
         reduced.objectives,
@@ -88,6 +90,7 @@ def one_shot_estimator(sent: Sent, pilot: Pilot, family: Family) -> Aggregate:
         reduced.converged,
         scores,
         chosen,
+        summed_curvature(told, pilot, prior, known[chosen], order),
     )
 
 

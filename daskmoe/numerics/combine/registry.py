@@ -25,6 +25,7 @@ from daskmoe.numerics.base.parameters import (
 )
 from daskmoe.numerics.base.policies import REDUCTION
 from daskmoe.numerics.families import Family
+from daskmoe.numerics.likelihood.inference import Curvature
 from daskmoe.numerics.transport.alignment import match_experts
 from daskmoe.numerics.transport.merging import clustered_experts, greedy_experts
 from daskmoe.numerics.transport.plan import Experts, ReductionProblem, pointwise_plan
@@ -54,6 +55,8 @@ class Aggregate(NamedTuple):
     candidates: dict[str, float]
     # The method that gave ``parameters``.
     chosen: str
+    # Near ``parameters``, for approximate errors; None where nobody knows it.
+    curvature: Curvature | None = None
 
 
 class _Locals(NamedTuple):

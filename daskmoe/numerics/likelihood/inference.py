@@ -48,6 +48,15 @@ def curvature(
     return Curvature(parameters, information, own, coordinates, order)
 
 
+def is_definite(information: FloatArray) -> bool:
+    """Whether it has an inverse that is a covariance."""
+    try:
+        scipy.linalg.cholesky(information, lower=True)
+    except np.linalg.LinAlgError:
+        return False
+    return True
+
+
 def is_near(predicted: float, size: int) -> bool:
     """Whether a Newton step to the maximum that gains so much is short in terms of standard errors."""
     return 2.0 * predicted <= INFERENCE.near**2 * size

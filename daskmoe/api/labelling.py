@@ -25,6 +25,7 @@ from daskmoe.numerics.likelihood.inference import (
     Curvature,
     covariance,
     curvature,
+    is_definite,
     is_near,
     jacobian,
     told_apart,
@@ -243,6 +244,8 @@ def _refined_covariances(refinement: Refinement, order: NDArray[np.intp], family
     state = refinement.state
     assert state.accepted is not None
     at, statistics = state.accepted.parameters, state.accepted.statistics
+    if not is_definite(statistics.information):
+        return xr.Dataset()
     known = curvature(at, statistics.information, refinement.prior, refinement.coordinates, order)
     if not refinement.converged:
         near = state.damping == 0.0 and is_near(state.predicted, len(statistics.gradient))

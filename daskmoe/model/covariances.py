@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,8 +11,19 @@ from numpy.typing import NDArray
 
 from daskmoe.model.labels import parameter_arrays, parameter_variables
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.base.policies import INFERENCE
 from daskmoe.numerics.families import Family
-from daskmoe.rows.names import COVARIANCE, EXPERT, FEATURE, IDENTIFIED, KIND, OTHER_PARAMETER, PARAMETER, Kind
+from daskmoe.rows.names import (
+    COVARIANCE,
+    EXPERT,
+    FEATURE,
+    IDENTIFIED,
+    KIND,
+    OTHER_PARAMETER,
+    PARAMETER,
+    STANDARD_ERROR,
+    Kind,
+)
 
 
 def stack_arrays(parameters: MoEParameters, family: Family, trailing: int = 0) -> FloatArray:
@@ -21,20 +33,22 @@ def stack_arrays(parameters: MoEParameters, family: Family, trailing: int = 0) -
 
 
 def covariance_variables(covariances: Mapping[Kind, FloatArray], identified: NDArray[np.bool_]) -> xr.Dataset:
-    """What diagnostics keep of covariances between stacked parameters."""
-    text = {"long_name": "covariance of the estimates of two parameters"}
-    flags = {"long_name": "1 where the rows identify the parameter by itself"}
-    return xr.Dataset(
-        {
-            COVARIANCE: (
-                (KIND, PARAMETER, OTHER_PARAMETER),
-                np.stack(list(covariances.values())),
-                text,
-            ),
-            IDENTIFIED: (PARAMETER, identified.astype(np.int64), flags),
-        },
-        {KIND: np.array(list(covariances), dtype=np.str_)},
-    )
+    """What diagnostics keep of covariances between stacked parameters: errors alone where these are many."""
+    found = np.stack(list(covariances.values()))
+    roots = np.sqrt(np.diagonal(found, axis1=1, axis2=2).clip(0.0))
+    texts = {
+        COVARIANCE: "covariance of the estimates of two parameters",
+        IDENTIFIED: "1 where the rows identify the parameter by itself",
+        STANDARD_ERROR: "standard error of the parameter, NaN where it is not identified",
+    }
+    variables: dict[str, Any] = {
+        IDENTIFIED: (PARAMETER, identified.astype(np.int64)),
+        STANDARD_ERROR: ((KIND, PARAMETER), np.where(identified, roots, np.nan)),
+    }
+    if len(identified) <= INFERENCE.most_parameters:
+        variables[COVARIANCE] = ((KIND, PARAMETER, OTHER_PARAMETER), found)
+    described = {name: (*value, {"long_name": texts[name]}) for name, value in variables.items()}
+    return xr.Dataset(described, {KIND: np.array(list(covariances), dtype=np.str_)})
 
 
 def unstack(values: FloatArray, params: xr.Dataset, family: Family) -> xr.Dataset:

@@ -8,6 +8,7 @@ import xarray as xr
 
 from daskmoe.errors import InvalidOptionError, NotAtOptimumError
 from daskmoe.model.covariances import stacked_coordinates, unstack
+from daskmoe.numerics.base.policies import INFERENCE
 from daskmoe.numerics.families import Family
 from daskmoe.options import check_choice
 from daskmoe.rows.names import (
@@ -16,6 +17,7 @@ from daskmoe.rows.names import (
     IDENTIFIED,
     KIND,
     N_CLUSTERS,
+    OLD_STANDARD_ERROR,
     OTHER_PARAMETER,
     PARAMETER,
     STANDARD_ERROR,
@@ -37,8 +39,8 @@ def covariance(params: xr.Dataset, diagnostics: xr.Dataset | None, kind: str, fa
     found, known = _find(diagnostics, kind)
     if COVARIANCE not in known:
         raise NotAtOptimumError(
-            "Expected a model that keeps covariances, got one of daskmoe 0.1.0, which kept standard errors "
-            f"alone. {_REFINE}."
+            "Expected a model that keeps covariances, got one that has standard errors alone: of daskmoe "
+            f"0.1.0, or of more than {INFERENCE.most_parameters} parameters. {_REFINE}, with fewer features."
         )
     matrix = xr.DataArray(
         known[COVARIANCE].sel({KIND: found}).values, dims=(PARAMETER, OTHER_PARAMETER), name=COVARIANCE
@@ -53,11 +55,10 @@ def standard_errors(
 ) -> xr.Dataset:
     """Standard errors shaped like ``params``; see `MixtureOfExperts.standard_errors`."""
     found, known = _find(diagnostics, kind)
-    if COVARIANCE in known:
-        variance = np.diagonal(known[COVARIANCE].sel({KIND: found}).values)
-        errors = np.where(known[IDENTIFIED].values, np.sqrt(variance.clip(0.0)), np.nan)
+    if STANDARD_ERROR in known:
+        errors = known[STANDARD_ERROR].sel({KIND: found}).values
         return unstack(errors, params, family).assign_attrs(_attrs(known, found))
-    names = {f"{STANDARD_ERROR}{name}": str(name) for name in params.data_vars}
+    names = {f"{OLD_STANDARD_ERROR}{name}": str(name) for name in params.data_vars}
     kept = known[list(names)].rename(names).sel({KIND: found}, drop=True)
     ordered = {
         name: kept[name].transpose(*params[name].dims).assign_attrs(params[name].attrs)

@@ -43,8 +43,9 @@ OTHER_PARAMETER: Final = "other_parameter"
 # Their attributes: what a cluster is, and how many there were.
 CLUSTERS: Final = "clusters"
 N_CLUSTERS: Final = "n_clusters"
-# Before the names of the parameters: what version 0.1.0 kept, errors alone.
-STANDARD_ERROR: Final = "standard_error_"
+STANDARD_ERROR: Final = "standard_error"
+# Before the names of the parameters: what version 0.1.0 kept of them.
+OLD_STANDARD_ERROR: Final = "standard_error_"
 
 
 class Kind(StrEnum):

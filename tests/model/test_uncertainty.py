@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from numerics.oracles import GAUSSIAN
 
 import daskmoe
 from daskmoe import InvalidDataError, InvalidOptionError, MixtureOfExperts, NotAtOptimumError
+from daskmoe.model import covariances
 from daskmoe.numerics.base.observations import Observations, moments
+from daskmoe.numerics.base.policies import INFERENCE
 from daskmoe.numerics.combine.expansion import expand_estimate, make_pilot, summed_curvature
 from daskmoe.numerics.likelihood.priors import prior_from
 
@@ -130,6 +133,16 @@ def test_covariances_are_saved(
     opened = daskmoe.open_model(tmp_path / "model")
     xr.testing.assert_identical(opened.covariance("robust"), plain.covariance("robust"))
     assert opened.summary() == plain.summary()
+
+
+def test_of_many_parameters_only_errors_are_kept(
+    data: xr.Dataset, plain: MixtureOfExperts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(covariances, "INFERENCE", replace(INFERENCE, most_parameters=13))
+    model = daskmoe.refine(plain, data, rounds="converged")
+    xr.testing.assert_allclose(model.standard_errors("robust"), plain.standard_errors("robust"), rtol=1e-5)
+    with pytest.raises(NotAtOptimumError, match="standard errors alone"):
+        model.covariance()
 
 
 # Clusters.

@@ -238,6 +238,8 @@ class InferencePolicy:
     # Standard errors a parameter, in root mean square, up to which a model is near enough to its maximum for
     # the information where it stands.
     near: float = 1.0
+    # Of more parameters a model keeps standard errors, and no covariances: 32 MB of each kind.
+    most_parameters: int = 2_000
 
 
 @dataclass(frozen=True)

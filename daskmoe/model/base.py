@@ -12,10 +12,11 @@ import xarray as xr
 from daskmoe.errors import InvalidDataError
 from daskmoe.model import store as storage
 from daskmoe.model import uncertainty
-from daskmoe.model.history import weight_of
+from daskmoe.model.history import training_of, weight_of
 from daskmoe.model.labels import check_params, label_parameters, parameters_from
 from daskmoe.model.store import ModelParts
 from daskmoe.model.summary import summarize
+from daskmoe.numerics.base.layout import count_parameters
 from daskmoe.numerics.base.parameters import LargeMoE, Mixture, MoEParameters
 from daskmoe.numerics.families import get_family
 from daskmoe.rows import RowSchema
@@ -124,6 +125,12 @@ class LabelledModel:
         return int(self.params.sizes[EXPERT])
 
     @property
+    def n_parameters(self) -> int:
+        """Number of free parameters: (K - 1) q + K C q + K D, with q the rank of the features, and one."""
+        known, found = training_of(self.diagnostics).n_parameters, self.mixture
+        return count_parameters(found, found.n_features + 1) if known is None else known
+
+    @property
     def feature_names(self) -> tuple[str, ...]:
         """Labels of the features, in column order."""
         return self.rows.feature_labels
@@ -212,7 +219,8 @@ class LabelledModel:
     def confidence_interval(self, level: float = 0.95, kind: str = "model") -> xr.Dataset:
         """Confidence intervals of the parameters; of positive ones, on the scale of their logarithms.
 
-        They are normal, and Student's t with G - 1 degrees of freedom for G clusters.
+        They are normal. Those of G clusters are Student's t with G - 1 degrees of freedom, wider by the root
+        of (G - 1) / (G - P), with P the number of parameters but at most half of G.
 
         Parameters
         ----------
@@ -242,7 +250,7 @@ class LabelledModel:
         True
         """
         return uncertainty.confidence_interval(
-            self.params, self.standard_errors(kind), level, get_family(self.family)
+            self.params, self.standard_errors(kind), level, get_family(self.family), self.n_parameters
         )
 
     def to_dataset(self) -> xr.Dataset:

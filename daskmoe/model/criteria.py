@@ -11,7 +11,6 @@ from daskmoe.errors import InvalidDataError
 from daskmoe.model import prediction
 from daskmoe.model.history import training_of
 from daskmoe.model.store import ModelParts
-from daskmoe.numerics.base.layout import count_parameters
 from daskmoe.numerics.base.parameters import Mixture
 from daskmoe.numerics.families import get_family
 from daskmoe.rows import Data
@@ -24,12 +23,6 @@ class Likelihood(NamedTuple):
     value: float
     # How many rows, or the sum of their weights.
     rows: float
-
-
-def n_parameters(parts: ModelParts, parameters: Mixture) -> int:
-    """Free parameters that the rows of the fit can tell apart; all where nothing says which."""
-    known = training_of(parts.diagnostics).n_parameters
-    return count_parameters(parameters, parameters.n_features + 1) if known is None else known
 
 
 def likelihood(parts: ModelParts, parameters: Mixture, data: Data | None, *, skipna: bool) -> Likelihood:

@@ -264,11 +264,6 @@ class MixtureOfExperts(LabelledModel):
         """
         return criteria.likelihood(self._parts, self.mixture, data, skipna=skipna).value
 
-    @property
-    def n_parameters(self) -> int:
-        """Number of free parameters: (K - 1) q + K C q + K D, with q the rank of the features, and one."""
-        return criteria.n_parameters(self._parts, self.mixture)
-
     def aic(self, data: Data | None = None, *, skipna: bool = False) -> float:
         """Akaike's criterion 2 P - 2 log L, with P = `n_parameters`; the less the better.
 

@@ -67,15 +67,16 @@ def standard_errors(
     return xr.Dataset(ordered, params.coords, _attrs(known, found))
 
 
-def confidence_interval(params: xr.Dataset, errors: xr.Dataset, level: float, family: Family) -> xr.Dataset:
+def confidence_interval(
+    params: xr.Dataset, errors: xr.Dataset, level: float, family: Family, n_parameters: int
+) -> xr.Dataset:
     """Intervals of the parameters; see `MixtureOfExperts.confidence_interval`."""
     if not 0 < level < 1:
         raise InvalidOptionError(f"level: expected a number in (0, 1), got {level!r}.")
-    quantile = float(scipy.special.ndtri(0.5 + level / 2))
     if errors.attrs[KIND] == Kind.CLUSTER:
-        # Few clusters estimate their own spread, as Student's t allows for.
-        quantile = float(scipy.special.stdtrit(errors.attrs[N_CLUSTERS] - 1, 0.5 + level / 2))
-    width = quantile * errors
+        width = _cluster_quantile(errors.attrs[N_CLUSTERS], n_parameters, level) * errors
+    else:
+        width = float(scipy.special.ndtri(0.5 + level / 2)) * errors
     lower, upper = params - width, params + width
     # On the log scale a nuisance stays positive and its estimator is closer to normal.
     for name in (label.name for label in family.nuisances):
@@ -84,6 +85,18 @@ def confidence_interval(params: xr.Dataset, errors: xr.Dataset, level: float, fa
     bound = xr.DataArray(["lower", "upper"], dims="bound", name="bound")
     both: xr.Dataset = xr.concat([lower, upper], bound)
     return both.assign_attrs({"level": level, **errors.attrs})
+
+
+def _cluster_quantile(n_clusters: int, n_parameters: int, level: float) -> float:
+    """What cluster errors are multiplied with, which come out too small where clusters are few.
+
+    Fitted parameters take a part of the clusters' scores away: as MacKinnon and White (1985) do for rows, G -
+    P stands for G - 1, or half of G where P is more. The spread of so many scores is not known either:
+    Student's t.
+    """
+    left = n_clusters - min(n_parameters, n_clusters / 2)
+    student = float(scipy.special.stdtrit(n_clusters - 1, 0.5 + level / 2))
+    return student * max(1.0, (n_clusters - 1) / left) ** 0.5
 
 
 def not_identified(params: xr.Dataset, diagnostics: xr.Dataset, family: Family) -> list[str]:

@@ -213,10 +213,12 @@ def test_partitions_are_the_clusters_by_default(data: xr.Dataset, plain: Mixture
         by_name.standard_errors("cluster"), by_default.standard_errors("cluster"), rtol=1e-6
     )
     assert "errors      model, robust, cluster (5 partitions)" in by_default.summary()
-    # Student's t with four degrees of freedom.
+    # Student's t with four degrees of freedom, and half of five clusters left.
     interval = by_default.confidence_interval(kind="cluster")["coef"]
     half = 0.5 * (interval.sel(bound="upper") - interval.sel(bound="lower"))
-    np.testing.assert_allclose(half / by_default.standard_errors("cluster")["coef"], 2.7764451, rtol=1e-6)
+    np.testing.assert_allclose(
+        half / by_default.standard_errors("cluster")["coef"], 2.7764451 * np.sqrt(4 / 2.5), rtol=1e-6
+    )
 
 
 def test_every_row_its_own_cluster_is_robust_but_for_the_correction(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import scipy
 import xarray as xr
@@ -96,7 +98,7 @@ def _cluster_quantile(n_clusters: int, n_parameters: int, level: float) -> float
     """
     left = n_clusters - min(n_parameters, n_clusters / 2)
     student = float(scipy.special.stdtrit(n_clusters - 1, 0.5 + level / 2))
-    return student * max(1.0, (n_clusters - 1) / left) ** 0.5
+    return student * math.sqrt(max(1.0, (n_clusters - 1) / left))
 
 
 def not_identified(params: xr.Dataset, diagnostics: xr.Dataset, family: Family) -> list[str]:

@@ -57,8 +57,8 @@ def test_what_the_fit_kept_is_what_the_data_say(way: str, data: xr.Dataset) -> N
     assert model.log_likelihood() == pytest.approx(model.log_likelihood(data), rel=1e-9)
     assert model.aic() == pytest.approx(model.aic(data), rel=1e-9)
     assert model.bic() == pytest.approx(model.bic(data), rel=1e-9)
-    # A local fit has the responsibilities of the point before its last step, whose gain is negligible.
-    assert model.icl() == pytest.approx(model.icl(data), rel=1e-6)
+    # Logarithms of kept entropies are in single precision.
+    assert model.icl() == pytest.approx(model.icl(data), rel=1e-7)
 
 
 @pytest.mark.parametrize("refine", [0, 2])

@@ -94,7 +94,7 @@ def expand_estimate(rows: Observations, pilot: Pilot, family: Family) -> tuple[L
         weight=raw.weight,
         log_likelihood=raw.value - offset,
         objective=state.statistics.value - offset,
-        entropy=raw.entropy,
+        entropy=float("nan"),
         passes=passes,
         converged=converged,
         start_log_likelihoods=np.empty(0),

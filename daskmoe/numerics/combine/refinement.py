@@ -116,7 +116,7 @@ def round_statistics(
     inner = coordinates.from_data(parameters)
     # The information only scales steps and, to a relative 1e-5, standard errors, not the optimum.
     blocks = rows.blocks(coordinates)
-    full = likelihood_statistics(inner, blocks, family, precision=np.float32, scores=scores)
+    full = likelihood_statistics(inner, blocks, family, precision=np.float32, scores=scores, entropy=True)
     layout = Layout.of(inner)
     return PackedStatistics(
         full.value,

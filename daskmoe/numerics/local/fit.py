@@ -18,6 +18,7 @@ from daskmoe.numerics.families import get_family
 from daskmoe.numerics.families.protocol import Change
 from daskmoe.numerics.likelihood.e_step import Runs
 from daskmoe.numerics.likelihood.priors import prior_from
+from daskmoe.numerics.likelihood.statistics import entropy_of
 from daskmoe.numerics.local.em import em_statistics, m_step
 from daskmoe.numerics.local.newton import NewtonResult
 from daskmoe.numerics.local.problem import Problem
@@ -63,7 +64,6 @@ def fit_local_estimate(
     order = canonical_indices(parameters)
     mass = np.array([known.weight]) if result.statistics is None else result.statistics.mass
     assert mass is not None
-    entropy = 0.0 if result.statistics is None else result.statistics.entropy
     return LocalEstimate(
         parameters=parameters.take(order),
         rows=rows.n_rows,
@@ -71,7 +71,7 @@ def fit_local_estimate(
         weight=known.weight,
         log_likelihood=objective + float(prior.penalty(*result.parameters)),
         objective=objective,
-        entropy=entropy,
+        entropy=entropy_of(result.parameters, rows.blocks(coordinates), family),
         passes=result.passes,
         converged=result.converged,
         start_log_likelihoods=starts - coordinates.log_jacobian,

@@ -29,6 +29,8 @@ MAX_FEATURES = 30
 MAX_EXPERTS = 12
 _WIDTH = 12
 _REASON = 100
+# Parameters without errors that are named one by one.
+_NAMED = 12
 _NOT_OK = (Outcome.NOT_CONVERGED, Outcome.LEFT_OUT)
 
 
@@ -92,7 +94,10 @@ def _error_lines(parts: ModelParts) -> list[str]:
         ]
         lines = [f"errors      {', '.join(names)}"]
     if none := not_identified(parts.params, parts.diagnostics, get_family(parts.family)):
-        text = textwrap.shorten(", ".join(none), _REASON, placeholder=" ...")
+        # Of many, the features; of those that have none, the variables.
+        inside = [label.removesuffix("]").partition(", ")[2] or label.partition("[")[0] for label in none]
+        named = none if len(none) <= _NAMED else list(dict.fromkeys(inside))
+        text = textwrap.shorten(", ".join(named), _REASON, placeholder=" ...")
         lines.append(f"no errors   of {len(none)} parameters that the rows do not identify: {text}")
     return lines
 

@@ -3,21 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from daskmoe.engine import FitResult, PartitionResult
 from daskmoe.engine.rounds import Refinement
 from daskmoe.model import MixtureOfExperts
-from daskmoe.model.labels import label_local_estimates, label_parameters
-from daskmoe.numerics.base.parameters import FloatArray, canonical_indices
+from daskmoe.model.covariances import covariance_variables, stack_arrays
+from daskmoe.model.labels import label_local_estimates
+from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
+from daskmoe.numerics.base.layout import count_parameters
+from daskmoe.numerics.base.observations import merge_moments
+from daskmoe.numerics.base.parameters import FloatArray, Mixture, canonical_indices
 from daskmoe.numerics.combine.registry import Aggregate
-from daskmoe.numerics.families import get_family
-from daskmoe.numerics.likelihood.inference import jacobian, standard_errors
+from daskmoe.numerics.families import Family, get_family
+from daskmoe.numerics.likelihood.inference import (
+    Curvature,
+    covariance,
+    curvature,
+    is_definite,
+    is_near,
+    jacobian,
+    told_apart,
+    told_by_rows,
+)
 from daskmoe.rows import RowSchema
-from daskmoe.rows.names import EXPERT, OUTCOME, STATUS, Outcome
+from daskmoe.rows.names import (
+    CLUSTERS,
+    EXPERT,
+    KIND,
+    N_CLUSTERS,
+    N_PARAMETERS,
+    OUTCOME,
+    PARAMETER,
+    STATUS,
+    TRAINING_ENTROPY,
+    TRAINING_LOG_LIKELIHOOD,
+    Kind,
+    Outcome,
+)
 
 
 def label_fit(
@@ -28,12 +56,17 @@ def label_fit(
     local = label_local_estimates(
         [r.estimate.parameters for r in parts], [r.label for r in parts], rows, get_family(family)
     )
+    diagnostics = _diagnostics(result).assign(_of_fit(result, get_family(family)))
+    if result.aggregate.curvature is not None:
+        kinds: dict[Kind, FloatArray | None] = {Kind.APPROXIMATE: None}
+        errors = _covariances(result.aggregate.curvature, kinds, get_family(family))
+        diagnostics = diagnostics.merge(errors, combine_attrs="override")
     return MixtureOfExperts.from_parameters(
         result.aggregate.parameters,
         family=family,
         rows=rows,
         options=options,
-        diagnostics=_diagnostics(result),
+        diagnostics=diagnostics,
         local=local,
         weight=float(np.sum([r.estimate.weight for r in parts])),
     )
@@ -96,6 +129,37 @@ def _diagnostics(result: FitResult) -> xr.Dataset:
         text = {"long_name": "log-likelihood a row that each start reached on the subsample", "units": "nats"}
         variables["start_log_likelihood"] = (("partition", "init"), starts, text)
     return labelled.assign(variables)
+
+
+def _of_fit(result: FitResult, family: Family) -> dict[str, Any]:
+    """What a fit knows of all its rows: of one local fit that is the model, the log-likelihood too."""
+    fitted = [r for r in result.partitions if r.moments is not None]
+    pooled = reduce(merge_moments, [r.moments for r in fitted if r.moments is not None])
+    coordinates = coordinates_from(pooled, family.scaling(pooled))
+    found = _parameter_count(result.aggregate.parameters, coordinates)
+    if result.aggregate.chosen == "local":
+        (only,) = (r.estimate for r in fitted)
+        found |= _training(only.log_likelihood, only.entropy)
+    elif result.aggregate.log_likelihood is not None:
+        found |= _training(result.aggregate.log_likelihood)
+    return found
+
+
+def _parameter_count(parameters: Mixture, coordinates: Coordinates) -> dict[str, Any]:
+    text = {"long_name": "free parameters that the rows can tell apart"}
+    return {N_PARAMETERS: ((), count_parameters(parameters, coordinates.size), text)}
+
+
+def _training(log_likelihood: float, entropy: float | None = None) -> dict[str, Any]:
+    texts = {
+        TRAINING_LOG_LIKELIHOOD: (log_likelihood, "log-likelihood of the model's own rows"),
+        TRAINING_ENTROPY: (entropy, "entropy of the responsibilities, summed over the model's own rows"),
+    }
+    return {
+        name: ((), value, {"long_name": text, "units": "nats"})
+        for name, (value, text) in texts.items()
+        if value is not None
+    }
 
 
 def _per_partition(parts: Sequence[PartitionResult]) -> dict[str, Any]:
@@ -162,14 +226,18 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     weight = refinement.state.accepted.statistics.weight
     added["refined_weight"] = ((), weight, {"long_name": "sum of the row weights of the refinement"})
     added["round_seconds"] = ("round", np.array(refinement.seconds), {"long_name": "seconds of the round"})
+    reached = infos[int(np.flatnonzero([info.accepted for info in infos])[-1])]
+    added |= _training(reached.log_likelihood, refinement.state.accepted.statistics.entropy)
+    added |= _parameter_count(refinement.parameters, refinement.coordinates)
     known = xr.Dataset() if model.diagnostics is None else model.diagnostics
     # A model may be refined more than once: its last rounds are told.
-    known = known.drop_dims([dim for dim in ("round", "kind") if dim in known.dims])
+    last = ("round", KIND, PARAMETER)
+    known = known.drop_dims([dim for dim in last if dim in known.dims])
     if EXPERT in known.dims:
         known = known.isel({EXPERT: order}).drop_vars(EXPERT, errors="ignore")
     diagnostics = known.assign(added).assign_attrs(refinement_converged=int(refinement.converged))
-    if refinement.converged:
-        diagnostics = diagnostics.merge(_errors(model, refinement, order), combine_attrs="override")
+    errors = _refined_covariances(refinement, order, get_family(model.family))
+    diagnostics = diagnostics.merge(errors).assign_attrs(errors.attrs)
     return MixtureOfExperts.from_parameters(
         refinement.parameters.take(order),
         family=model.family,
@@ -181,21 +249,30 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     )
 
 
-def _errors(model: MixtureOfExperts, refinement: Refinement, order: np.ndarray[Any, Any]) -> xr.Dataset:
-    """Standard errors ``standard_error_...`` by ``kind``: robust ones where there are scores."""
-    assert refinement.state.accepted is not None
-    accepted = refinement.state.accepted
-    derivative = jacobian(accepted.parameters, refinement.coordinates, order)
-    kinds: dict[str, FloatArray | None] = {"model": None}
-    if refinement.scores is not None:
-        kinds["robust"] = refinement.scores
-    labelled = [
-        label_parameters(
-            standard_errors(accepted.statistics.information, scores, derivative),
-            model.rows,
-            get_family(model.family),
-        )
-        for scores in kinds.values()
-    ]
-    both = xr.concat(labelled, xr.DataArray(list(kinds), dims="kind", name="kind"))
-    return both.rename({name: f"standard_error_{name}" for name in both.data_vars})
+def _refined_covariances(refinement: Refinement, order: NDArray[np.intp], family: Family) -> xr.Dataset:
+    """At the maximum, exact ones of the kinds whose scores were found; near it, approximate ones."""
+    state = refinement.state
+    assert state.accepted is not None
+    at, statistics = state.accepted.parameters, state.accepted.statistics
+    if not is_definite(statistics.information):
+        return xr.Dataset()
+    known = curvature(at, statistics.information, refinement.prior, refinement.coordinates, order)
+    if not refinement.converged:
+        near = state.damping == 0.0 and is_near(state.predicted, len(statistics.gradient))
+        return _covariances(known, {Kind.APPROXIMATE: None}, family) if near else xr.Dataset()
+    kinds: dict[Kind, FloatArray | None] = {Kind.MODEL: None}
+    found, attrs = refinement.scores, {}
+    if found is not None:
+        kinds[Kind.ROBUST] = found.rows
+        if found.n_clusters > 1:
+            kinds[Kind.CLUSTER] = found.n_clusters / (found.n_clusters - 1) * found.clusters
+            attrs = {CLUSTERS: refinement.cluster or "partitions", N_CLUSTERS: found.n_clusters}
+    return _covariances(known, kinds, family).assign_attrs(attrs)
+
+
+def _covariances(known: Curvature, kinds: Mapping[Kind, FloatArray | None], family: Family) -> xr.Dataset:
+    """Covariances by kind, of which those with score products are sandwiches."""
+    derivatives = stack_arrays(jacobian(known.parameters, known.coordinates, known.order), family, 1)
+    found = {kind: covariance(known.information, scores, derivatives) for kind, scores in kinds.items()}
+    apart = stack_arrays(told_apart(known), family) > 0.0
+    return covariance_variables(found, apart & told_by_rows(known, derivatives))

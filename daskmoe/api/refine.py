@@ -18,6 +18,7 @@ def refine(
     rounds: Rounds = 3,
     partitions: int | str | None = None,
     on_error: OnError = "raise",
+    cluster: str | None = None,
 ) -> MixtureOfExperts:
     """Maximize the penalized log-likelihood of all rows from a model that is at hand.
 
@@ -42,13 +43,18 @@ def refine(
         As in `fit`.
     on_error : {"raise", "skip"}
         As in `fit`.
+    cluster : str, optional
+        A variable over the sample dimensions, such as a day or a station: rows of a value may depend on each
+        other, which ``standard_errors("cluster")`` then allow for. None takes the partitions as the clusters.
+        A cluster's rows may lie in several partitions; one task holds a score, P numbers, of each cluster.
 
     Returns
     -------
     MixtureOfExperts
         ``diagnostics`` has ``round_log_likelihood``, ``round_objective``, ``round_damping``, ``round_step``
         and ``round_seconds``, and says in ``refinement_converged`` whether the maximum was reached. If it
-        was, there are `standard_errors`; robust ones come with the last round, or take a round to spare.
+        was, there are `standard_errors`; robust and cluster ones come with the last round, or take a round
+        to spare. Near it there are approximate ones.
 
     Raises
     ------
@@ -87,4 +93,4 @@ def refine(
         random_state=0,
         on_error=on_error,
     )
-    return run_rounds(plan_passes(data, model.rows, options), HOOKS, model)
+    return run_rounds(plan_passes(data, model.rows, options, cluster), HOOKS, model)

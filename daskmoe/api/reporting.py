@@ -97,7 +97,7 @@ def report_refinement(model: MixtureOfExperts, rounds: int | str) -> None:
     count = found.sizes["round"]
     _warn(
         f"The refinement did not converge in {count} round{'s' if count > 1 else ''}: the model is not at a "
-        "maximum of the likelihood and has no standard errors. Go on with daskmoe.refine, or use fewer "
+        "maximum of the likelihood and has no exact standard errors. Go on with daskmoe.refine, or use fewer "
         "experts; diagnostics['round_objective'] shows how far it came."
     )
 

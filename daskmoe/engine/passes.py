@@ -21,9 +21,12 @@ from daskmoe.rows import Partition
 _FAN_IN = 16
 
 
-def shared_plan(request: FitRequest, token: str) -> Delayed:
+def shared_plan(request: FitRequest, token: str, *, clusters: bool = False) -> Delayed:
     """What all tasks of a request share, as a task of its own."""
-    return cast(Delayed, delayed(task_plan(request), name=f"moe-plan-{token}", traverse=False))
+    plan = task_plan(request)
+    if clusters:
+        plan = plan._replace(cluster=request.cluster)
+    return cast(Delayed, delayed(plan, name=f"moe-plan-{token}", traverse=False))
 
 
 def partition_tasks(
@@ -33,37 +36,60 @@ def partition_tasks(
     plan: Delayed,
     *shared: Delayed | None,
     own: Sequence[Any] | None = None,
+    clusters: bool = False,
 ) -> list[Delayed]:
     """One task a partition, which opens its rows or is handed its piece of a dataset.
 
     ``task`` is called with the plan, the partition, its piece, what is ``shared`` and, where each is handed
-    something of its ``own``, that. Keys are ``key`` with the partition's number behind.
+    something of its ``own``, that; a piece has the labels of ``clusters`` where they are asked for. Keys are
+    ``key`` with the partition's number behind.
     """
     call = delayed(task, pure=False, traverse=False)
     last = [()] * len(request.partitions) if own is None else [(value,) for value in own]
     return [
-        call(plan, part, piece_of(request, part), *shared, *more, dask_key_name=f"{key}-{part.index}")
+        call(
+            plan,
+            part,
+            piece_of(request, part, clusters=clusters),
+            *shared,
+            *more,
+            dask_key_name=f"{key}-{part.index}",
+        )
         for part, more in zip(request.partitions, last, strict=True)
     ]
 
 
 def run_sum(
-    request: FitRequest, name: str, function: Callable[[Observations], Any], add: Callable[[Any, Any], Any]
+    request: FitRequest,
+    name: str,
+    function: Callable[[Observations], Any],
+    add: Callable[[Any, Any], Any],
+    *,
+    clusters: bool = False,
 ) -> Any:
-    """The sum of ``function`` over all partitions, computed; `PartitionError` if none could be read."""
-    total = build_sum(request, name, function, add).compute()
+    """The sum of ``function`` over all partitions, computed; `PartitionError` if none could be read.
+
+    Rows have the labels of their ``clusters`` where these are asked for and the request names them.
+    """
+    total = build_sum(request, name, function, add, clusters=clusters).compute()
     if total is None:
         raise PartitionError("Expected at least one partition with complete rows, got none.")
     return total
 
 
 def build_sum(
-    request: FitRequest, name: str, function: Callable[[Observations], Any], add: Callable[[Any, Any], Any]
+    request: FitRequest,
+    name: str,
+    function: Callable[[Observations], Any],
+    add: Callable[[Any, Any], Any],
+    *,
+    clusters: bool = False,
 ) -> Delayed:
     """The graph of one pass; building it computes nothing."""
-    token = tokenize(request.token, name, function)
+    token = tokenize(request.token, name, function, clusters)
     point = delayed(function, name=f"{name}-point-{token}", traverse=False, pure=False)
-    parts = partition_tasks(request, f"{name}-{token}", _evaluate, shared_plan(request, token), point)
+    plan = shared_plan(request, token, clusters=clusters)
+    parts = partition_tasks(request, f"{name}-{token}", _evaluate, plan, point, clusters=clusters)
     return sum_tree(f"{name}-sum-{token}", add, parts)
 
 

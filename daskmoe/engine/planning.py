@@ -24,6 +24,7 @@ from daskmoe.rows import (
     plan_sample,
     source_of,
 )
+from daskmoe.rows.partitions import cluster_variable
 
 _PILOT_ROWS = 10_000
 _LARGEST_PILOT_ROWS = 30_000
@@ -51,10 +52,14 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
     return request
 
 
-def plan_passes(data: Data, rows: RowSchema, options: FitOptions) -> FitRequest:
+def plan_passes(data: Data, rows: RowSchema, options: FitOptions, cluster: str | None = None) -> FitRequest:
     """A request to pass over the data of a model that is at hand, its rows matched by label."""
     dataset, source = source_of(data)
-    return _request(dataset, source, match_schema(dataset, rows, need_target=True), options)
+    schema = match_schema(dataset, rows, need_target=True)
+    request = _request(dataset, source, schema, options)
+    return (
+        request if cluster is None else replace(request, cluster=cluster_variable(dataset, schema, cluster))
+    )
 
 
 def _request(

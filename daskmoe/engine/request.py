@@ -43,6 +43,8 @@ class FitRequest:
     sample_rows: int = 0
     # One of `daskmoe.options.SUPPORTS`, or the caller's own rows.
     support: str | GivenSupport = "labelled"
+    # The variable that tells the clusters of a pass for scores; None where they are the partitions.
+    cluster: str | None = None
 
     @property
     def sends(self) -> Sends:
@@ -65,7 +67,12 @@ class FitRequest:
     @cached_property
     def kept_token(self) -> str:
         """Names the checkpoints, which go on even where a change of the data cannot be seen."""
-        used = {*(v.name for v in self.schema.variables), self.schema.target, self.schema.weight}
+        used = {
+            *(v.name for v in self.schema.variables),
+            self.schema.target,
+            self.schema.weight,
+            self.cluster,
+        }
         used |= {part.where[0] for part in self.partitions if part.where is not None}
         source = content_of(self.source, {name for name in used if name is not None})
         seen = self.options.in_tasks()
@@ -120,8 +127,8 @@ def support_shares(request: FitRequest) -> list[int]:
     return [int(share) for share in np.maximum(np.diff(bounds), 1)]
 
 
-def piece_of(request: FitRequest, partition: Partition) -> xr.Dataset | None:
+def piece_of(request: FitRequest, partition: Partition, *, clusters: bool = False) -> xr.Dataset | None:
     """A partition's piece of a dataset; None where tasks open a store."""
     if isinstance(request.source, str):
         return None
-    return read_box(request.source, request.schema, partition)
+    return read_box(request.source, request.schema, partition, cluster=request.cluster if clusters else None)

@@ -7,7 +7,6 @@ Every round reads the partitions once and sends kilobytes: M tasks ``moe-refine`
 from __future__ import annotations
 
 import logging
-import operator
 import time
 from functools import partial
 from typing import NamedTuple
@@ -16,20 +15,25 @@ from daskmoe.engine.passes import run_sum
 from daskmoe.engine.request import FitRequest
 from daskmoe.errors import PartitionError
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
+from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import merge_moments, moments
-from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
+from daskmoe.numerics.base.parameters import MoEParameters, Moments
 from daskmoe.numerics.combine.refinement import (
     PackedStatistics,
     RefinementState,
     RoundInfo,
+    ScoreProducts,
+    add_scores,
     add_statistics,
     advance,
     first_state,
     partition_scores,
     round_statistics,
+    scores_of,
+    unpack_scores,
 )
-from daskmoe.numerics.families import get_family
-from daskmoe.numerics.likelihood.priors import prior_from
+from daskmoe.numerics.families import Family, get_family
+from daskmoe.numerics.likelihood.priors import Prior, prior_from
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +53,12 @@ class Refinement(NamedTuple):
     converged: bool
     state: RefinementState
     coordinates: Coordinates
-    # Sum of outer products of the rows' scores at the optimum, shape (P, P); None where it was not reached or
-    # no round was left for the pass that finds them.
-    scores: FloatArray | None
+    prior: Prior
+    # Products of scores at the optimum; None where it was not reached or no round was left for the pass that
+    # finds them.
+    scores: ScoreProducts | None
+    # What a cluster is: a coordinate, or a partition where it is None.
+    cluster: str | None
 
 
 def refine_rounds(
@@ -73,14 +80,17 @@ def refine_rounds(
     most = _MOST_ROUNDS if rounds is None else rounds
     while len(infos) < most and not state.stopped:
         began = time.perf_counter()
+        with_scores = _may_be_last(state)
         evaluate = partial(
             round_statistics,
             parameters=coordinates.to_data(state.trial),
             coordinates=coordinates,
             family=family,
-            scores=_may_be_last(state),
+            scores=with_scores,
         )
-        packed: PackedStatistics = run_sum(request, "moe-refine", evaluate, add_statistics)
+        packed: PackedStatistics = run_sum(
+            request, "moe-refine", evaluate, add_statistics, clusters=with_scores
+        )
         _check_weight(packed.weight, pooled.weight)
         state, info = advance(state, packed, prior, family)
         offset = packed.weight * coordinates.log_jacobian
@@ -93,15 +103,21 @@ def refine_rounds(
         )
     assert state.accepted is not None
     reached = coordinates.to_data(state.accepted.parameters)
-    scores = state.accepted.statistics.scores if state.converged else None
+    scores = scores_of(state.accepted.statistics) if state.converged else None
     if state.converged and scores is None and (rounds is None or len(infos) < rounds):
-        scores = run_sum(
-            request,
-            "moe-scores",
-            partial(partition_scores, parameters=reached, coordinates=coordinates, family=family),
-            operator.add,
-        )
-    return Refinement(reached, infos, seconds, state.converged, state, coordinates, scores)
+        scores = _scores_at(request, reached, coordinates, family)
+    return Refinement(
+        reached, infos, seconds, state.converged, state, coordinates, prior, scores, request.cluster
+    )
+
+
+def _scores_at(
+    request: FitRequest, parameters: MoEParameters, coordinates: Coordinates, family: Family
+) -> ScoreProducts:
+    """Products of scores by a pass of their own, at parameters in the data's units."""
+    evaluate = partial(partition_scores, parameters=parameters, coordinates=coordinates, family=family)
+    sums = run_sum(request, "moe-scores", evaluate, add_scores, clusters=True)
+    return unpack_scores(sums, Layout.of(coordinates.from_data(parameters)))
 
 
 def _may_be_last(state: RefinementState) -> bool:

@@ -55,6 +55,8 @@ class TaskPlan(NamedTuple):
     sends: Sends
     # Size of the pilot's sample.
     sample_rows: int
+    # The variable of the rows' clusters, in a pass that asks for them.
+    cluster: str | None = None
 
 
 def fit_partition(
@@ -178,15 +180,19 @@ def load_rows(
     positions: NDArray[np.intp] | None = None,
 ) -> Rows:
     """A partition's rows, or those at some positions, from the store or from its piece of a dataset."""
-    box = read_box(plan.source, plan.schema, partition) if plan.source is not None else piece
+    box = piece
+    if plan.source is not None:
+        box = read_box(plan.source, plan.schema, partition, cluster=plan.cluster)
     assert box is not None
-    return extract_rows(box, plan.schema, partition, on_error=on_error, positions=positions)
+    return extract_rows(
+        box, plan.schema, partition, on_error=on_error, positions=positions, cluster=plan.cluster
+    )
 
 
 def observations(rows: Rows) -> Observations:
     """What a fit is made of: the rows that weigh something."""
     assert rows.response is not None
-    data = Observations(rows.features, rows.response, rows.weight)
+    data = Observations(rows.features, rows.response, rows.weight, rows.cluster)
     if rows.weight is None or rows.weight.all():
         return data
     # Rows of weight zero add nothing, may hold fill values, and could be all of a subsample.
@@ -233,6 +239,7 @@ def _left_out(partition: Partition, plan: TaskPlan, reason: str) -> PartitionRes
         weight=0.0,
         log_likelihood=float("nan"),
         objective=float("nan"),
+        entropy=float("nan"),
         passes=0,
         converged=False,
         start_log_likelihoods=np.empty(0),

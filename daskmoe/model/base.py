@@ -12,10 +12,11 @@ import xarray as xr
 from daskmoe.errors import InvalidDataError
 from daskmoe.model import store as storage
 from daskmoe.model import uncertainty
-from daskmoe.model.history import weight_of
+from daskmoe.model.history import training_of, weight_of
 from daskmoe.model.labels import check_params, label_parameters, parameters_from
 from daskmoe.model.store import ModelParts
 from daskmoe.model.summary import summarize
+from daskmoe.numerics.base.layout import count_parameters
 from daskmoe.numerics.base.parameters import LargeMoE, Mixture, MoEParameters
 from daskmoe.numerics.families import get_family
 from daskmoe.rows import RowSchema
@@ -124,6 +125,12 @@ class LabelledModel:
         return int(self.params.sizes[EXPERT])
 
     @property
+    def n_parameters(self) -> int:
+        """Number of free parameters: (K - 1) q + K C q + K D, with q the rank of the features, and one."""
+        known, found = training_of(self.diagnostics).n_parameters, self.mixture
+        return count_parameters(found, found.n_features + 1) if known is None else known
+
+    @property
     def feature_names(self) -> tuple[str, ...]:
         """Labels of the features, in column order."""
         return self.rows.feature_labels
@@ -131,31 +138,25 @@ class LabelledModel:
     def standard_errors(self, kind: str = "model") -> xr.Dataset:
         """Standard errors of the parameters, at the maximum of the likelihood of all rows.
 
-        The root of the diagonal of I^-1, with I the observed information (``"model"``), or of I^-1 J I^-1,
-        with J the sum of the outer products of the rows' scores (``"robust"``), which holds if the density is
-        misspecified.
+        The roots of the diagonal of `covariance`, NaN for a parameter that the rows do not identify by
+        itself: of a column that is constant, repeated or a combination of others, or one of which the weak
+        priors say more than the rows do, as of an expert without rows.
 
         Parameters
         ----------
-        kind : {"model", "robust"}
+        kind : {"model", "robust", "cluster", "approximate"}
+            As in `covariance`.
 
         Returns
         -------
         xr.Dataset
-            Shaped like ``params``. Gating weights are relative to the last expert, whose own are zero.
+            Shaped like ``params``; the attribute ``kind`` says what the errors are. Gating weights are
+            relative to the last expert, whose own are zero.
 
         Raises
         ------
-        NotAtOptimumError
-            Unless `daskmoe.refine` reached the maximum.
-        InvalidOptionError
-            If ``kind`` is unknown.
-
-        References
-        ----------
-        T. A. Louis, Finding the observed information matrix when using the EM algorithm, JRSS B 44 (1982),
-        equation 3.2. H. White, Maximum likelihood estimation of misspecified models, Econometrica 50 (1982),
-        theorem 3.2.
+        NotAtOptimumError, InvalidOptionError
+            As `covariance`.
 
         Examples
         --------
@@ -165,23 +166,74 @@ class LabelledModel:
         >>> model.standard_errors("robust")["coef"].dims
         ('expert', 'feature')
         """
-        return uncertainty.standard_errors(self.params, self.diagnostics, kind)
+        return uncertainty.standard_errors(self.params, self.diagnostics, kind, get_family(self.family))
+
+    def covariance(self, kind: str = "model") -> xr.DataArray:
+        """Covariances of the estimates of all pairs of parameters, for the errors of contrasts.
+
+        I^-1, with I the observed information (``"model"``), or I^-1 J I^-1, with J the sum of the outer
+        products of the scores of rows (``"robust"``), which holds if the density is misspecified, or G / (G -
+        1) times that of G clusters (``"cluster"``), which holds if the rows of a cluster depend on each
+        other. ``"approximate"`` is I^-1 near the maximum, as a fit in one step has it from the information
+        that its partitions sent; it is given for ``"model"`` too where there is nothing better.
+
+        Parameters
+        ----------
+        kind : {"model", "robust", "cluster", "approximate"}
+
+        Returns
+        -------
+        xr.DataArray
+            With dimensions ``parameter`` and ``other_parameter``, labelled as ``"intercept[0]"`` and
+            ``"coef[0, x1]"``: of expert 0, and feature x1. Coordinates of ``parameter`` say its ``variable``,
+            ``expert`` and ``feature``, and whether it is ``identified`` by itself. Of collinear columns a
+            contrast has an error if it is the same for all coefficients that predict alike, as a sum of
+            those of two equal columns; any other has none, whatever these numbers say of it.
+
+        Raises
+        ------
+        NotAtOptimumError
+            If the model is not near the maximum, or `daskmoe.refine` did not find the scores of this kind.
+        InvalidOptionError
+            If ``kind`` is unknown.
+
+        References
+        ----------
+        T. A. Louis, Finding the observed information matrix when using the EM algorithm, JRSS B 44 (1982),
+        equation 3.2. H. White, Maximum likelihood estimation of misspecified models, Econometrica 50 (1982),
+        theorem 3.2. K.-Y. Liang and S. L. Zeger, Longitudinal data analysis using generalized linear models,
+        Biometrika 73 (1986), section 2.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, truth = daskmoe.simulate(1000, n_features=2, n_experts=2, random_state=0)
+        >>> model = daskmoe.refine(truth, data, rounds="converged")
+        >>> pair = ["coef[0, x0]", "coef[1, x0]"]
+        >>> between = model.covariance().sel(parameter=pair, other_parameter=pair).values
+        >>> float(between[0, 0] + between[1, 1] - 2 * between[0, 1]) > 0  # the variance of their difference
+        True
+        """
+        return uncertainty.covariance(self.params, self.diagnostics, kind, get_family(self.family))
 
     def confidence_interval(self, level: float = 0.95, kind: str = "model") -> xr.Dataset:
-        """Normal confidence intervals of the parameters; of positive ones, on the scale of their logarithms.
+        """Confidence intervals of the parameters; of positive ones, on the scale of their logarithms.
+
+        They are normal. Those of G clusters are Student's t with G - 1 degrees of freedom, wider by the root
+        of (G - 1) / (G - P), with P the number of parameters but at most half of G.
 
         Parameters
         ----------
         level : float
             Strictly between 0 and 1.
-        kind : {"model", "robust"}
-            As in `standard_errors`.
+        kind : {"model", "robust", "cluster", "approximate"}
+            As in `covariance`.
 
         Returns
         -------
         xr.Dataset
-            Shaped like ``params`` with a dimension ``bound``, ``lower`` and ``upper``; the attribute
-            ``level``.
+            Shaped like ``params`` with a dimension ``bound``, ``lower`` and ``upper``, NaN where a standard
+            error is; the attributes ``level`` and ``kind``.
 
         Raises
         ------
@@ -198,7 +250,7 @@ class LabelledModel:
         True
         """
         return uncertainty.confidence_interval(
-            self.params, self.standard_errors(kind), level, get_family(self.family)
+            self.params, self.standard_errors(kind), level, get_family(self.family), self.n_parameters
         )
 
     def to_dataset(self) -> xr.Dataset:

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import xarray as xr
 
-from daskmoe.rows.names import OUTCOME, STATUS, Outcome
+from daskmoe.rows.names import (
+    N_PARAMETERS,
+    OUTCOME,
+    STATUS,
+    TRAINING_ENTROPY,
+    TRAINING_LOG_LIKELIHOOD,
+    Outcome,
+)
+
+
+class Training(NamedTuple):
+    """What a model knows of the rows it was fitted to; None for what it does not."""
+
+    # At the model's own parameters, rows weighted as in the fit.
+    log_likelihood: float | None
+    # Sum over rows of the entropy of their responsibilities, in nats.
+    entropy: float | None
+    # Free parameters that the rows can tell apart.
+    n_parameters: int | None
 
 
 def outcomes_of(diagnostics: xr.Dataset | None) -> list[Outcome]:
@@ -24,3 +44,24 @@ def weight_of(diagnostics: xr.Dataset | None) -> float | None:
     """The sum of the row weights of the last fit, where a model does not hold it itself."""
     found = xr.Dataset() if diagnostics is None else diagnostics
     return next((float(found[name].sum()) for name in ("refined_weight", "weight") if name in found), None)
+
+
+def training_of(diagnostics: xr.Dataset | None) -> Training:
+    """What the last fit or refinement left of its rows."""
+    found = xr.Dataset() if diagnostics is None else diagnostics
+    value, entropy, size = (
+        float(found[name]) if name in found else None
+        for name in (TRAINING_LOG_LIKELIHOOD, TRAINING_ENTROPY, N_PARAMETERS)
+    )
+    if value is None:
+        value = _told_by_0_1_0(found)
+    return Training(value, entropy, None if size is None else int(size))
+
+
+def _told_by_0_1_0(found: xr.Dataset) -> float | None:
+    """The training log-likelihood where it is that of the last accepted round, or of the only local fit."""
+    if "round_log_likelihood" in found:
+        return float(found["round_log_likelihood"].values[found["round_accepted"].values == 1][-1])
+    if found.attrs.get("aggregation") == "local" and "log_likelihood" in found:
+        return float(found["log_likelihood"].sum())
+    return None

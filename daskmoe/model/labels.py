@@ -69,7 +69,7 @@ def label_parameters(parameters: Mixture, rows: RowSchema, family: Family) -> xr
     """
     _check_features(parameters, rows)
     coords = {EXPERT: np.arange(parameters.n_experts), FEATURE: _labels(rows.feature_labels)}
-    labelled = _dataset(_arrays(parameters, family), (EXPERT,), coords, rows, family)
+    labelled = _dataset(parameter_arrays(parameters, family), (EXPERT,), coords, rows, family)
     if not isinstance(parameters, LargeMoE):
         return labelled
     weights = parameters.weights[parameters.partition]
@@ -123,7 +123,7 @@ def label_local_estimates(
         if local is None:
             continue
         _check_features(local, rows)
-        for name, values in _arrays(local, family).items():
+        for name, values in parameter_arrays(local, family).items():
             arrays[name][m, : local.n_experts] = values
     coords = {
         PARTITION: _labels(labels),
@@ -193,7 +193,8 @@ def _values(params: xr.Dataset, name: str) -> FloatArray:
     return np.asarray(params[name].transpose(*dims).values, dtype=np.float64)
 
 
-def _arrays(parameters: Mixture, family: Family) -> dict[str, FloatArray]:
+def parameter_arrays(parameters: Mixture, family: Family) -> dict[str, FloatArray]:
+    """The arrays of the parameters by the names of their variables."""
     # The one linear predictor that families have so far needs no dimension.
     coef = parameters.coef[:, 0]
     nuisances = {label.name: parameters.nuisance[:, d] for d, label in enumerate(family.nuisances)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
-from daskmoe.model import prediction
+from daskmoe.model import criteria, prediction
 from daskmoe.model.base import LabelledModel
 from daskmoe.numerics.families import Family, get_family
 from daskmoe.options import RandomState
@@ -230,12 +230,15 @@ class MixtureOfExperts(LabelledModel):
         """
         return prediction.draw(self.mixture, self._family, data, self.rows, random_state)
 
-    def log_likelihood(self, data: Data, *, skipna: bool = False) -> float:
+    def log_likelihood(self, data: Data | None = None, *, skipna: bool = False) -> float:
         """Sum of log f(y|x) over all rows of ``data``, each counted once; one computation, chunk by chunk.
+
+        Without data, that of the rows of the fit, weighted as there. `fit_local`, a fit of one partition and
+        `refine` keep it; one step over several partitions does not find it.
 
         Parameters
         ----------
-        data : xr.Dataset, str or path
+        data : xr.Dataset, str or path, optional
             With the target. Row weights are not used.
         skipna : bool
             Whether to leave out rows with a missing or infinite value, such as the masked cells of a grid.
@@ -249,7 +252,7 @@ class MixtureOfExperts(LabelledModel):
         ------
         InvalidDataError
             If the target or a feature is missing; if a row holds a missing or infinite value, or with
-            ``skipna`` all do.
+            ``skipna`` all do; without data, if the model does not know.
 
         Examples
         --------
@@ -259,7 +262,101 @@ class MixtureOfExperts(LabelledModel):
         >>> truth.log_likelihood(masked, skipna=True) < 0
         True
         """
-        return prediction.total_log_density(self.mixture, self._family, data, self.rows, skipna=skipna)
+        return criteria.likelihood(self._parts, self.mixture, data, skipna=skipna).value
+
+    def aic(self, data: Data | None = None, *, skipna: bool = False) -> float:
+        """Akaike's criterion 2 P - 2 log L, with P = `n_parameters`; the less the better.
+
+        Parameters
+        ----------
+        data, skipna
+            As in `log_likelihood`: without data, of the rows of the fit.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        InvalidDataError
+            As `log_likelihood`.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, _ = daskmoe.simulate(1000, n_features=2, n_experts=2, random_state=0)
+        >>> model = daskmoe.fit_local(data, "y", n_experts=2, random_state=0)
+        >>> abs(model.aic() - model.aic(data)) < 1e-6
+        True
+        """
+        return criteria.aic(self._likelihood(data, skipna), self.n_parameters)
+
+    def bic(self, data: Data | None = None, *, skipna: bool = False) -> float:
+        """Schwarz' criterion P log n - 2 log L, with n the rows or the sum of their weights.
+
+        Parameters
+        ----------
+        data, skipna
+            As in `aic`.
+
+        Returns
+        -------
+        float
+            The less the better.
+
+        Raises
+        ------
+        InvalidDataError
+            As `log_likelihood`.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, _ = daskmoe.simulate(1000, n_features=2, n_experts=2, random_state=0)
+        >>> one, two = (daskmoe.fit_local(data, "y", n_experts=k, random_state=0) for k in (1, 2))
+        >>> two.bic() < one.bic()
+        True
+        """
+        return criteria.bic(self._likelihood(data, skipna), self.n_parameters)
+
+    def icl(self, data: Data | None = None, *, skipna: bool = False) -> float:
+        """The integrated completed likelihood, as BIC + 2 E, with E the entropy of all responsibilities.
+
+        It asks more than BIC: that rows belong to one expert each.
+
+        Parameters
+        ----------
+        data, skipna
+            As in `aic`.
+
+        Returns
+        -------
+        float
+            The less the better.
+
+        Raises
+        ------
+        InvalidDataError
+            As `log_likelihood`.
+
+        References
+        ----------
+        C. Biernacki, G. Celeux and G. Govaert, Assessing a mixture model for clustering with the integrated
+        completed likelihood, IEEE Transactions on Pattern Analysis and Machine Intelligence 22 (2000).
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, _ = daskmoe.simulate(1000, n_features=2, n_experts=2, random_state=0)
+        >>> model = daskmoe.fit_local(data, "y", n_experts=2, random_state=0)
+        >>> model.icl() > model.bic()
+        True
+        """
+        entropy = criteria.entropy(self._parts, self.mixture, data, skipna=skipna)
+        return criteria.icl(self._likelihood(data, skipna), self.n_parameters, entropy)
+
+    def _likelihood(self, data: Data | None, skipna: bool) -> criteria.Likelihood:
+        return criteria.likelihood(self._parts, self.mixture, data, skipna=skipna)
 
     def score(self, data: Data, *, skipna: bool = False) -> float:
         """R² = 1 - sum (y - E[y|x])² / sum (y - mean y)² over all rows of ``data``; one computation.

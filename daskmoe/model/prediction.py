@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import scipy
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -146,9 +147,16 @@ def draw(
 
 def total_log_density(
     parameters: Mixture, family: Family, data: Data, rows: RowSchema, *, skipna: bool
-) -> float:
-    """Sum of log f(y|x) over all rows, or over the complete ones."""
+) -> tuple[float, float]:
+    """Sum of log f(y|x) over all rows, or over the complete ones, and how many these are."""
     function = partial(log_density, parameters, family)
+    totals = _totals(function, data, rows, block_rows(parameters.n_experts), skipna=skipna)
+    return totals["sum"], totals["count"]
+
+
+def total_entropy(parameters: Mixture, family: Family, data: Data, rows: RowSchema, *, skipna: bool) -> float:
+    """Sum over the same rows of the entropy of their responsibilities."""
+    function = partial(_entropy, parameters, family)
     return _totals(function, data, rows, block_rows(parameters.n_experts), skipna=skipna)["sum"]
 
 
@@ -170,6 +178,10 @@ def _squared_error(
     parameters: Mixture, family: Family, features: Features, response: NDArray[Any]
 ) -> FloatArray:
     return (response - mixture_mean(parameters, family, features)) ** 2
+
+
+def _entropy(parameters: Mixture, family: Family, features: Features, response: NDArray[Any]) -> FloatArray:
+    return np.asarray(scipy.special.entr(posterior(parameters, family, features, response)).sum(axis=0))
 
 
 def _draw_rows(
@@ -198,6 +210,7 @@ def _totals(
     count = complete.sum()
     sums = {
         "sum": values.sum(skipna=True),
+        "count": count,
         "spread": used.var(skipna=True) * count,
         "missing": response.size - count,
     }

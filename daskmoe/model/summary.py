@@ -8,16 +8,20 @@ import xarray as xr
 
 from daskmoe.model.history import outcomes_of
 from daskmoe.model.store import ModelParts
+from daskmoe.model.uncertainty import kinds_of, not_identified
 from daskmoe.numerics.families import get_family
 from daskmoe.rows.names import (
+    CLUSTERS,
     COEF,
     EXPERT,
     FEATURE,
     GATE_COEF,
     GATE_INTERCEPT,
     INTERCEPT,
+    N_CLUSTERS,
     PARTITION,
     STATUS,
+    Kind,
     Outcome,
 )
 
@@ -25,6 +29,8 @@ MAX_FEATURES = 30
 MAX_EXPERTS = 12
 _WIDTH = 12
 _REASON = 100
+# Parameters without errors that are named one by one.
+_NAMED = 12
 _NOT_OK = (Outcome.NOT_CONVERGED, Outcome.LEFT_OUT)
 
 
@@ -41,7 +47,7 @@ def summarize(parts: ModelParts) -> str:
     own = [label.name for label in get_family(parts.family).nuisances]
     scalars = {name: shown[name] for name in (INTERCEPT, *own, GATE_INTERCEPT)}
     sections = [
-        head + _fit_lines(parts.diagnostics),
+        head + _fit_lines(parts.diagnostics) + _error_lines(parts),
         _table("experts", {name: values.values.tolist() for name, values in scalars.items()}),
         _table("coefficients of the experts (coef)", _by_feature(shown[COEF])),
         _table("coefficients of the gating network (gate_coef)", _by_feature(shown[GATE_COEF])),
@@ -69,6 +75,30 @@ def _fit_lines(diagnostics: xr.Dataset | None) -> list[str]:
         lines.append(f"aggregation {diagnostics.attrs['aggregation']}")
     if "refinement_converged" in diagnostics.attrs:
         lines.append(f"refinement  {_refinement(diagnostics)}")
+    return lines
+
+
+def _error_lines(parts: ModelParts) -> list[str]:
+    """Which kinds of standard errors there are, and which parameters have none."""
+    kinds = kinds_of(parts.diagnostics)
+    if parts.diagnostics is None or not kinds:
+        return []
+    if kinds == [Kind.APPROXIMATE]:
+        lines = ["errors      approximate, from the information near the maximum; refine for exact ones"]
+    else:
+        names = [
+            f"{kind} ({parts.diagnostics.attrs[N_CLUSTERS]} {parts.diagnostics.attrs[CLUSTERS]})"
+            if kind is Kind.CLUSTER
+            else str(kind)
+            for kind in kinds
+        ]
+        lines = [f"errors      {', '.join(names)}"]
+    if none := not_identified(parts.params, parts.diagnostics, get_family(parts.family)):
+        # Of many, the features; of those that have none, the variables.
+        inside = [label.removesuffix("]").partition(", ")[2] or label.partition("[")[0] for label in none]
+        named = none if len(none) <= _NAMED else list(dict.fromkeys(inside))
+        text = textwrap.shorten(", ".join(named), _REASON, placeholder=" ...")
+        lines.append(f"no errors   of {len(none)} parameters that the rows do not identify: {text}")
     return lines
 
 

@@ -29,6 +29,37 @@ BOUND: Final = "bound"
 LOWER: Final = "lower"
 UPPER: Final = "upper"
 
+# Of the diagnostics, of all rows of a fit or a refinement.
+TRAINING_LOG_LIKELIHOOD: Final = "training_log_likelihood"
+TRAINING_ENTROPY: Final = "training_entropy"
+N_PARAMETERS: Final = "n_parameters"
+
+# Of the diagnostics, by pairs of parameters: covariances of a `Kind` each, and which parameters have errors.
+COVARIANCE: Final = "covariance"
+IDENTIFIED: Final = "identified"
+KIND: Final = "kind"
+PARAMETER: Final = "parameter"
+OTHER_PARAMETER: Final = "other_parameter"
+# Their attributes: what a cluster is, and how many there were.
+CLUSTERS: Final = "clusters"
+N_CLUSTERS: Final = "n_clusters"
+STANDARD_ERROR: Final = "standard_error"
+# Before the names of the parameters: what version 0.1.0 kept of them.
+OLD_STANDARD_ERROR: Final = "standard_error_"
+
+
+class Kind(StrEnum):
+    """What standard errors are made of."""
+
+    # The information at the maximum.
+    MODEL = "model"
+    # The scores of rows, or of clusters of rows, too.
+    ROBUST = "robust"
+    CLUSTER = "cluster"
+    # The information near the maximum.
+    APPROXIMATE = "approximate"
+
+
 # Of the diagnostics of a fit, by partition.
 OUTCOME: Final = "outcome"
 STATUS: Final = "status"

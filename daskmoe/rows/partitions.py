@@ -111,14 +111,14 @@ def plan_partitions(
     return tuple(_by_range(dims, shape, int(partitions)))
 
 
-def comparable(values: NDArray[Any], name: str) -> NDArray[Any]:
+def comparable(values: NDArray[Any], name: str, use: str = "partition") -> NDArray[Any]:
     """Partition values in a form that sorts and compares: any kind of text becomes NumPy text."""
     # NumPy's text of variable length casts to that of fixed length by way of objects only.
     values = values.astype(object) if values.dtype.kind == "T" else values
     kind = values.dtype.kind
     if kind == "O" and not all(isinstance(value, str) for value in values.flat):
         raise InvalidDataError(
-            f"Expected text, numbers or dates in {name!r} to partition by, got missing values or objects; "
+            f"Expected text, numbers or dates in {name!r} to {use} by, got missing values or objects; "
             "fill them or drop these rows."
         )
     if kind == "S":
@@ -171,7 +171,7 @@ def _smallest_box(shape: tuple[int, ...], start: int, stop: int) -> tuple[tuple[
 
 def _by_value(ds: xr.Dataset, schema: RowSchema, name: str) -> Iterator[Partition]:
     dims = schema.sample_dims
-    coordinate = _partition_variable(ds, schema, name)
+    coordinate = _variable_of_rows(ds, schema, name, "partitions")
     values, codes = _coded(comparable(np.asarray(coordinate.values), name), name)
     counts = np.bincount(codes.ravel())
     repeats = math.prod(ds.sizes[dim] for dim in dims if dim not in coordinate.dims)
@@ -187,13 +187,21 @@ def _by_value(ds: xr.Dataset, schema: RowSchema, name: str) -> Iterator[Partitio
         yield Partition(index, str(plain), _box(dims, ranges), None, where, n_rows)
 
 
-def _partition_variable(ds: xr.Dataset, schema: RowSchema, name: str) -> xr.Variable:
+def cluster_variable(ds: xr.Dataset, schema: RowSchema, name: str) -> str:
+    """The name of a variable of clusters, which lies over sample dimensions."""
+    if not isinstance(name, str):
+        raise InvalidOptionError(f"cluster: expected the name of a coordinate, got {name!r}.")
+    _variable_of_rows(ds, schema, name, "cluster")
+    return name
+
+
+def _variable_of_rows(ds: xr.Dataset, schema: RowSchema, name: str, option: str) -> xr.Variable:
     dims = set(schema.sample_dims)
     variable = ds.variables.get(name)
     if variable is None or not variable.dims or not set(variable.dims) <= dims:
         usable = [key for key, found in ds.variables.items() if found.dims and set(found.dims) <= dims]
         raise InvalidOptionError(
-            f"Expected partitions to name a coordinate over the sample dimensions {schema.sample_dims}, "
+            f"Expected {option} to name a coordinate over the sample dimensions {schema.sample_dims}, "
             f"got {name!r}; the dataset has {listed(usable)}."
         )
     return variable
@@ -202,7 +210,7 @@ def _partition_variable(ds: xr.Dataset, schema: RowSchema, name: str) -> xr.Vari
 def _coded(values: NDArray[Any], name: str) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """The sorted unique values, and for every element which of them it has."""
     flat = values.ravel()
-    if missing := _count_missing(flat):
+    if missing := count_missing(flat):
         raise InvalidDataError(
             f"Expected a value of {name!r} for every row to partition by it, got {missing} missing of "
             f"{flat.size}; fill them or drop these rows."
@@ -214,7 +222,8 @@ def _coded(values: NDArray[Any], name: str) -> tuple[NDArray[Any], NDArray[np.in
     return unique, codes.reshape(values.shape)
 
 
-def _count_missing(flat: NDArray[Any]) -> int:
+def count_missing(flat: NDArray[Any]) -> int:
+    """How many of the values, as `comparable` gives them, are no value."""
     kind = flat.dtype.kind
     if kind == "U":
         return int(np.count_nonzero(flat == ""))

@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError
-from daskmoe.rows.partitions import Partition, comparable
+from daskmoe.rows.partitions import Partition, comparable, count_missing
 from daskmoe.rows.variables import FeatureVariable, RowSchema
 
 FloatArray = NDArray[np.float64]
@@ -40,6 +40,8 @@ class Rows(NamedTuple):
     dropped: int
     # (name, count): in how many of these rows it was this variable.
     reasons: tuple[tuple[str, int], ...] = ()
+    # (n,): Labels of their clusters, where these are asked for.
+    cluster: NDArray[Any] | None = None
 
 
 def extract_rows(
@@ -50,6 +52,7 @@ def extract_rows(
     on_error: OnError = "raise",
     need_target: bool = True,
     positions: NDArray[np.intp] | None = None,
+    cluster: str | None = None,
 ) -> Rows:
     """Stack the rows of a partition, loading them if they are lazy.
 
@@ -68,6 +71,8 @@ def extract_rows(
         Whether to give the response.
     positions : ndarray of int, optional
         Only these of the partition's rows, which is a range of rows then.
+    cluster : str, optional
+        The variable of the labels of clusters.
 
     Returns
     -------
@@ -78,7 +83,7 @@ def extract_rows(
     ------
     InvalidDataError
         If a weight is negative or not finite, unless `on_error` is "drop"; if another value is not finite and
-        `on_error` is "raise".
+        `on_error` is "raise"; if the cluster of a row is missing.
 
     Examples
     --------
@@ -108,19 +113,39 @@ def extract_rows(
     if bad is not None and weight is not None:
         # A row of weight zero is masked, and may hold anything.
         bad &= weight != 0
+    labels = None if cluster is None else _labels(box, cluster, schema, shape)[selection]
     if bad is None or not bad.any():
-        return Rows(features, response, weight, 0)
+        return _with_clusters(Rows(features, response, weight, 0), labels, cluster, partition)
     reasons = _reasons(features, response, wrong, bad, schema)
     if on_error == "raise":
         raise InvalidDataError(_bad_text(reasons, bad, partition, selection))
     good = ~bad
-    return Rows(
+    kept = Rows(
         features[good],
         None if response is None else response[good],
         None if weight is None else weight[good],
         int(np.count_nonzero(bad)),
         reasons,
     )
+    return _with_clusters(kept, None if labels is None else labels[good], cluster, partition)
+
+
+def _labels(box: xr.Dataset, name: str, schema: RowSchema, shape: tuple[int, ...]) -> NDArray[Any]:
+    """The labels of the clusters of all rows of a box."""
+    values = comparable(_aligned(box.variables[name], schema.sample_dims, None), name, "cluster")
+    return np.broadcast_to(values, shape).reshape(-1)
+
+
+def _with_clusters(rows: Rows, labels: NDArray[Any] | None, name: str | None, partition: Partition) -> Rows:
+    """The rows with these labels, none of which may be missing."""
+    if labels is None:
+        return rows
+    if missing := count_missing(labels):
+        raise InvalidDataError(
+            f"Expected a value of {name!r} for every row to cluster by it, got {missing} missing of "
+            f"{labels.size} in {partition.name}; fill them or drop these rows."
+        )
+    return rows._replace(cluster=labels)
 
 
 def _aligned(variable: xr.Variable, sample_dims: tuple[str, ...], feature_dim: str | None) -> NDArray[Any]:

@@ -49,6 +49,7 @@ def read_box(
     partition: Partition,
     *,
     need_target: bool = True,
+    cluster: str | None = None,
 ) -> xr.Dataset:
     """The piece of the data that holds a partition, with only the variables that its rows are made of.
 
@@ -62,6 +63,8 @@ def read_box(
         The partition; its box is cut out.
     need_target : bool
         Whether the response is read too.
+    cluster : str, optional
+        A variable that tells rows apart which depend on each other.
 
     Returns
     -------
@@ -78,6 +81,7 @@ def read_box(
     names = {variable.name for variable in schema.variables}
     names |= {schema.target} if need_target else set()
     names |= {schema.weight} if schema.weight is not None else set()
+    names |= {cluster} if cluster is not None else set()
     names |= {partition.where[0]} if partition.where is not None else set()
     ds = source if isinstance(source, xr.Dataset) else _open(source, names)
     if missing := sorted(name for name in names if name not in ds.variables):

@@ -14,12 +14,13 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import dask
 import numpy as np
+import scipy
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
 
@@ -92,13 +93,15 @@ class Coverage(NamedTuple):
     def empty(cls) -> Coverage:
         return cls({}, {})
 
-    def add(self, model: MixtureOfExperts, truth: MoEParameters) -> None:
+    def add(
+        self, model: MixtureOfExperts, truth: MoEParameters, kinds: Sequence[str] = ("model", "robust")
+    ) -> None:
         """Count which intervals hold the truth, experts matched by their coefficients."""
         distance = np.square(model.parameters.coef - truth.coef[:, 0]).sum(axis=2)
         expected = MixtureOfExperts.from_parameters(
             truth.take(linear_sum_assignment(distance)[1]), family="gaussian", rows=model.rows
         ).params
-        for kind in ("model", "robust"):
+        for kind in kinds:
             interval = model.confidence_interval(0.95, kind)
             lower, upper = interval.sel(bound="lower"), interval.sel(bound="upper")
             inside = (lower <= expected) & (expected <= upper)
@@ -157,6 +160,40 @@ def misspecified_study(
         data, _ = uneven_data(n_rows, n_features, n_experts, seed)
         found.add(daskmoe.refine(pseudo, data, rounds="converged"), pseudo.parameters)
     return found
+
+
+def clustered_data(n_days: int, per_day: int, seed: int) -> tuple[xr.Dataset, MixtureOfExperts]:
+    """Two experts; rows of a day share three quarters of the variance of features, noise and choice.
+
+    Every row by itself is of the model, so that the truth is the target. Rows are shuffled.
+    """
+    gate, coef = np.array([[0.3, 0.8, 0.0], [0.0, 0.0, 0.0]]), np.array([[5.0, 1.0, 2.0], [-5.0, -1.0, 0.5]])
+    rng = np.random.default_rng(seed)
+    day = np.repeat(np.arange(n_days), per_day)
+    shared, own = rng.standard_normal((4, n_days))[:, day], rng.standard_normal((4, day.size))
+    *columns, noise, choice = np.sqrt(0.75) * shared + np.sqrt(0.25) * own
+    features = np.column_stack(columns)
+    design = np.column_stack([np.ones(day.size), features])
+    expert = (scipy.special.ndtr(choice) > scipy.special.expit(design @ gate[0])).astype(int)
+    response = np.einsum("ij,ij->i", design, coef[expert]) + noise
+    order = rng.permutation(day.size)
+    data = xr.Dataset({"X": (("row", "feature"), features[order]), "y": ("row", response[order])})
+    data = data.assign_coords(feature=["x0", "x1"], day=("row", day[order]))
+    model = daskmoe.fit_local(data.isel(row=slice(200)), "y", features="X", n_experts=1)
+    truth = MoEParameters(gate, coef[:, None], np.ones((2, 1)))
+    return data, MixtureOfExperts.from_parameters(truth, family="gaussian", rows=model.rows)
+
+
+def clusters(options: argparse.Namespace) -> None:
+    """Coverage where rows of a day depend on each other, and days lie in several partitions."""
+    found, kinds = Coverage.empty(), ("model", "robust", "cluster")
+    for seed in range(options.datasets):
+        data, truth = clustered_data(options.days, options.rows_a_day, seed)
+        model = daskmoe.refine(truth, data, rounds="converged", partitions=4, cluster="day")
+        found.add(model, truth.parameters, kinds)
+    for kind in kinds:
+        shares = "  ".join(f"{group} {found.share(kind, group):.4f}" for group in GROUPS)
+        say(f"{options.days} days of {options.rows_a_day} rows  {kind:8}{shares}")
 
 
 def coverage(options: argparse.Namespace) -> None:
@@ -319,6 +356,10 @@ def main(arguments: list[str] | None = None) -> None:
     study = studies.add_parser("coverage")
     study.set_defaults(run=coverage)
     for name, value in (("datasets", 300), ("rows", 20_000), ("features", 4), ("experts", 3)):
+        study.add_argument(f"--{name}", type=int, default=value)
+    study = studies.add_parser("clusters")
+    study.set_defaults(run=clusters)
+    for name, value in (("datasets", 300), ("days", 200), ("rows-a-day", 24)):
         study.add_argument(f"--{name}", type=int, default=value)
     for function, rows in ((cost, 100_000), (wall, 1_000_000)):
         study = studies.add_parser(function.__name__)

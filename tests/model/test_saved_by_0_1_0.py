@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 import daskmoe
+from daskmoe import InvalidDataError, NotAtOptimumError
 
 FOLDER = Path(__file__).parent / "saved_by_0_1_0"
 
@@ -55,3 +56,20 @@ def test_they_are_refined_on(rows: xr.Dataset) -> None:
     data = rows.assign(y=rows["y"].assign_attrs(units="K"))
     model = daskmoe.refine(FOLDER / "skipped.nc", data, rounds="converged")
     assert model.log_likelihood(rows) == pytest.approx(-1015.4915278006131, abs=1e-4)
+
+
+def test_their_criteria(rows: xr.Dataset) -> None:
+    refined = daskmoe.open_model(FOLDER / "refined.nc")
+    assert refined.n_parameters == 11
+    assert refined.bic() == pytest.approx(refined.bic(rows), rel=1e-9)
+    with pytest.raises(InvalidDataError, match=r"model\.icl\(data\)"):
+        refined.icl()
+    with pytest.raises(InvalidDataError, match=r"model\.log_likelihood\(data\)"):
+        daskmoe.open_model(FOLDER / "weighted.nc").bic()
+
+
+def test_their_errors_without_covariances() -> None:
+    model = daskmoe.open_model(FOLDER / "refined.nc")
+    assert model.confidence_interval().attrs["kind"] == "model"
+    with pytest.raises(NotAtOptimumError, match=r"daskmoe\.refine"):
+        model.covariance()

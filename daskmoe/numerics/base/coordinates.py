@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
+from daskmoe.numerics.base.policies import INFERENCE
 
 Array = NDArray[np.floating[Any]]
 
@@ -58,6 +59,22 @@ class Coordinates(NamedTuple):
     def log_jacobian(self) -> float:
         """What log f(v|u) is above log f(y|x), in nats a row."""
         return float(np.log(self.response.scale))
+
+    def told_apart(self) -> NDArray[np.bool_]:
+        """Whether the rows tell each weight of [1, x] from those of the other columns: (p + 1,).
+
+        A weight is told apart where its unit vector is orthogonal to all combinations of columns that do not
+        vary. A constant column counts as left out, not as another intercept.
+        """
+        varies = self.transform.any(axis=0)
+        own = np.einsum("rp,pr->p", self.transform, self.inverse)
+        slopes = varies & (1.0 - own <= INFERENCE.collinear_share)
+        # In deviations: the part of the origin that lies outside the plane of the rows.
+        deviation = np.where(varies, np.sqrt(np.sum(self.inverse**2, axis=1)), 1.0)
+        origin = np.where(varies, self.center, 0.0)
+        outside = np.sum(((origin - self.inverse @ (self.transform @ origin)) / deviation) ** 2)
+        least = INFERENCE.collinear_share * max(1.0, float(np.sum((origin / deviation) ** 2)))
+        return np.append(outside <= least, slopes)
 
     def to_data(self, parameters: MoEParameters) -> MoEParameters:
         """Parameters for (x, y) from those for (u, v)."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
+from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, Mixture, MoEParameters
 from daskmoe.numerics.base.policies import NEWTON
 
 
@@ -117,6 +117,14 @@ class Layout(NamedTuple):
         of each other.
         """
         return _complete(self)
+
+
+def count_parameters(parameters: Mixture, q: int) -> int:
+    """Free parameters of a model whose rows [1, u] have length q; with the weights of a weighted average."""
+    if isinstance(parameters, LargeMoE):
+        locals_ = parameters.local_parameters()
+        return sum(count_parameters(local, q) for local in locals_) + len(locals_) - 1
+    return Layout.of(parameters)._replace(q_gate=q, q_expert=q).size
 
 
 @lru_cache(maxsize=32)

@@ -32,12 +32,14 @@ class Block(NamedTuple):
 class Observations(NamedTuple):
     """All rows of a partition: ``features`` (n, p), ``response`` (n,), ``weight`` (n,) or None.
 
-    The arrays are used where they are: any float dtype, any memory order.
+    ``cluster`` (n,) are labels, equal for rows that may depend on each other; None where nobody asks. The
+    arrays are used where they are: any float dtype, any memory order.
     """
 
     features: Array
     response: Array
     weight: Array | None = None
+    cluster: NDArray[Any] | None = None
 
     @property
     def n_rows(self) -> int:
@@ -52,7 +54,8 @@ class Observations(NamedTuple):
     def take(self, index: NDArray[np.intp]) -> Observations:
         """The rows at ``index``, copied."""
         weight = None if self.weight is None else self.weight[index]
-        return Observations(self.features[index], self.response[index], weight)
+        cluster = None if self.cluster is None else self.cluster[index]
+        return Observations(self.features[index], self.response[index], weight, cluster)
 
     def blocks(self, coordinates: Coordinates) -> Iterator[Block]:
         """Blocks of at most `BLOCK_ROWS` rows in the optimizers' coordinates; buffers are reused."""

@@ -77,6 +77,8 @@ class LocalEstimate(NamedTuple):
     log_likelihood: float
     # The maximized penalized log-likelihood.
     objective: float
+    # Sum over rows of the (weighted) entropy of their responsibilities; NaN from a shared start.
+    entropy: float
     # Passes over all rows of the partition that the kept ascent took.
     passes: int
     converged: bool

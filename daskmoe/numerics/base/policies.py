@@ -248,6 +248,22 @@ class RefinementPolicy:
 
 
 @dataclass(frozen=True)
+class InferencePolicy:
+    """What has a standard error (refinement: Standard errors)."""
+
+    # Of a parameter's variance, the share that the priors' own information may make up: beyond it they say
+    # more of the parameter than the rows do.
+    prior_share: float = 0.5
+    # Of a squared length, what collinear columns may share before they count as such.
+    collinear_share: float = 1e-10
+    # Standard errors a parameter, in root mean square, up to which a model is near enough to its maximum for
+    # the information where it stands.
+    near: float = 1.0
+    # Of more parameters a model keeps standard errors, and no covariances: 32 MB of each kind.
+    most_parameters: int = 2_000
+
+
+@dataclass(frozen=True)
 class ReductionPolicy:
     """The reduction and its starts (aggregation: Majorization-minimization at scale)."""
 
@@ -294,5 +310,6 @@ EXPANSION = ExpansionPolicy()
 AVERAGING = AveragingPolicy()
 CHOICE = ChoicePolicy()
 REFINEMENT = RefinementPolicy()
+INFERENCE = InferencePolicy()
 REDUCTION = ReductionPolicy()
 GATING = GatingPolicy()

@@ -22,13 +22,18 @@ from daskmoe.numerics.predictive.mixture import log_likelihood
 class Candidate(NamedTuple):
     """A model that may be the result."""
 
-    # What it is called in diagnostics.
-    name: str
+    # What it is.
+    kind: str
     parameters: Mixture
     # That of the prior of all rows; zero for the weighted average, which has none.
     penalty: float = 0.0
     # Number of the shared start that it comes from.
     start: int = 0
+
+    @property
+    def name(self) -> str:
+        """What it is called in diagnostics: by the shared start too, where that is not the first."""
+        return f"{self.kind} {self.start + 1}" if self.start else self.kind
 
 
 class Score(NamedTuple):

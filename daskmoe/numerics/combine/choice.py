@@ -33,15 +33,17 @@ from daskmoe.numerics.combine.candidates import (
     score_rows,
     scores_of,
 )
-from daskmoe.numerics.combine.expansion import Expansion, Pilot, combine_expansions
+from daskmoe.numerics.combine.expansion import Expansion, Pilot, combine_expansions, summed_curvature
 from daskmoe.numerics.combine.information import information_average
 from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
 from daskmoe.numerics.families import Family
+from daskmoe.numerics.likelihood.inference import Curvature
 from daskmoe.numerics.likelihood.priors import prior_from
 from daskmoe.numerics.transport.plan import Experts, pointwise_plan
 from daskmoe.numerics.transport.reduction import reduce_mixture, reduction_problem
 
 LEAST_SQUARES = "least squares"
+PILOT = "pilot"
 
 
 class Sent(NamedTuple):
@@ -65,13 +67,26 @@ class Proposal(NamedTuple):
     # What was sent from each shared start, or once without one.
     sent: list[Sent]
     # Of all rows.
-    coordinates: Coordinates
-    family: Family
+    known: _Penalized
+    # The shared starts, if there are any.
+    pilots: Sequence[Pilot] = ()
 
     @property
     def ballot(self) -> Ballot:
         """What partitions need to score the candidates."""
-        return Ballot([c.parameters for c in self.candidates], self.coordinates, self.family)
+        return Ballot([c.parameters for c in self.candidates], self.known.coordinates, self.known.family)
+
+    def curvature(self, winner: Candidate) -> Curvature | None:
+        """What the partitions know near a candidate from a shared start, or of the start its sample."""
+        if not self.pilots or winner.kind == LEAST_SQUARES:
+            return None
+        assert isinstance(winner.parameters, MoEParameters)
+        pilot, known = self.pilots[winner.start], self.known
+        n_experts = pilot.parameters.n_experts
+        prior = prior_from(known.pooled, pilot.coordinates, n_experts, known.family, known.regularization)
+        told = [] if winner.kind == PILOT else self.sent[winner.start].expansions
+        order = canonical_indices(winner.parameters)
+        return summed_curvature(told, pilot, prior, winner.parameters, order)
 
 
 class _Penalized(NamedTuple):
@@ -87,14 +102,14 @@ class _Penalized(NamedTuple):
         pooled = reduce(merge_moments, sent.moments)
         return cls(pooled, coordinates_from(pooled, family.scaling(pooled)), family, regularization)
 
-    def candidate(self, name: str, parameters: Mixture, start: int = 0) -> Candidate:
-        """The candidate, named by its shared start where that is not the first."""
+    def candidate(self, kind: str, parameters: Mixture, start: int = 0) -> Candidate:
+        """The candidate with its penalty."""
         penalty = 0.0
         if isinstance(parameters, MoEParameters):
             n_experts = parameters.n_experts
             prior = prior_from(self.pooled, self.coordinates, n_experts, self.family, self.regularization)
             penalty = float(prior.penalty(*self.coordinates.from_data(parameters)))
-        return Candidate(f"{name} {start + 1}" if start else name, parameters, penalty, start)
+        return Candidate(kind, parameters, penalty, start)
 
     def least_squares(self, n_experts: int) -> list[Candidate]:
         """The model of one expert, which every fit knows exactly, where the family has it in closed form."""
@@ -111,7 +126,7 @@ def propose_estimator(
     known = _Penalized.of(sent, family, regularization)
     first = known.candidate(found.chosen, found.parameters)
     candidates = [first, *known.least_squares(n_experts)]
-    return Proposal(candidates, {first.name: found}, [sent], known.coordinates, family)
+    return Proposal(candidates, {first.name: found}, [sent], known)
 
 
 def propose_one_shot(
@@ -128,7 +143,7 @@ def propose_one_shot(
     if single is not None:
         found = _explained(single, "one-shot", sent[0], family)
         candidates = [known.candidate("one-shot", single)]
-        return Proposal(candidates, {"one-shot": found}, list(sent), known.coordinates, family)
+        return Proposal(candidates, {"one-shot": found}, list(sent), known, pilots)
     candidates = []
     for start, (pilot, own) in enumerate(zip(pilots, sent, strict=True)):
         prior = prior_from(known.pooled, pilot.coordinates, n_experts, family, regularization)
@@ -136,7 +151,7 @@ def propose_one_shot(
         if whole is not None:
             candidates.append(known.candidate("one-shot", whole, start))
             candidates.append(known.candidate("half step", _halfway(pilot, whole), start))
-        candidates.append(known.candidate("pilot", pilot.parameters, start))
+        candidates.append(known.candidate(PILOT, pilot.parameters, start))
     first = candidates[0].parameters
     assert isinstance(first, MoEParameters)
     large = LargeMoE.from_estimates(sent[0].estimates, sent[0].weights)
@@ -152,7 +167,7 @@ def propose_one_shot(
     )
     candidates.append(known.candidate("reduction", reduced.parameters))
     candidates += known.least_squares(n_experts)
-    return Proposal(candidates, {"reduction": aggregate}, list(sent), known.coordinates, family)
+    return Proposal(candidates, {"reduction": aggregate}, list(sent), known, pilots)
 
 
 def _halfway(pilot: Pilot, whole: MoEParameters) -> MoEParameters:
@@ -194,7 +209,7 @@ def propose_independent(
     known = _Penalized.of(sent, family, regularization)
     candidates = [known.candidate(each.chosen, each.parameters) for each in found]
     candidates += known.least_squares(n_experts)
-    return Proposal(candidates, {a.chosen: a for a in found}, [sent], known.coordinates, family)
+    return Proposal(candidates, {a.chosen: a for a in found}, [sent], known)
 
 
 def _independent(
@@ -256,7 +271,7 @@ def settle(proposal: Proposal, totals: FloatArray | None, *, choose: bool) -> tu
     choose : bool
         Whether the best candidate is taken, or the first, which was asked for, only scored.
     """
-    candidates = proposal.candidates
+    candidates, everywhere = proposal.candidates, totals
     if totals is None and not choose:
         # One that was asked for is held to the others on the labelled support, if there is one.
         totals = _on_support(proposal)
@@ -265,8 +280,11 @@ def settle(proposal: Proposal, totals: FloatArray | None, *, choose: bool) -> tu
     found = proposal.aggregates.get(winner.name)
     if found is None:
         assert isinstance(winner.parameters, MoEParameters)
-        found = _explained(winner.parameters, winner.name, proposal.sent[winner.start], proposal.family)
+        found = _explained(winner.parameters, winner.name, proposal.sent[winner.start], proposal.known.family)
     if isinstance(found.parameters, MoEParameters):
         order = canonical_indices(found.parameters)
         found = found._replace(parameters=found.parameters.take(order), flow=found.flow[:, order])
-    return found._replace(candidates=scores), winner.start
+    if everywhere is not None:
+        place = [candidate.name for candidate in candidates].index(winner.name)
+        found = found._replace(log_likelihood=float(everywhere[place]))
+    return found._replace(candidates=scores, curvature=proposal.curvature(winner)), winner.start

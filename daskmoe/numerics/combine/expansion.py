@@ -15,7 +15,7 @@ A partition that says nothing about an expert carries no weight for it, however 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParameters, Moments
 from daskmoe.numerics.base.policies import DEFAULTS, EXPANSION, NEWTON, Regularization
 from daskmoe.numerics.families import Family
+from daskmoe.numerics.likelihood.inference import Curvature, curvature, is_definite
 from daskmoe.numerics.likelihood.priors import Prior, prior_from
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics, penalized
 from daskmoe.numerics.local.newton import NewtonState, damped_step
@@ -106,6 +107,7 @@ def expand_estimate(
         weight=raw.weight,
         log_likelihood=raw.value - offset,
         objective=state.statistics.value - offset,
+        entropy=float("nan"),
         passes=passes,
         converged=converged,
         start_log_likelihoods=np.empty(0),
@@ -212,10 +214,7 @@ def combine_expansions(expansions: Iterable[Expansion], pilot: Pilot, prior: Pri
     start = pilot.coordinates.from_data(pilot.parameters)
     layout = Layout.of(start)
     origin = layout.pack(start)
-    information, vector = np.zeros((layout.size, layout.size)), np.zeros(layout.size)
-    for expansion in expansions:
-        information += unpack(expansion.information)
-        vector += expansion.vector
+    information, vector = _summed(expansions, layout)
     penalty = penalized(LikelihoodStatistics.none(layout.size), start, prior)
     information += penalty.information
     vector += penalty.gradient + penalty.information @ origin
@@ -230,6 +229,38 @@ def combine_expansions(expansions: Iterable[Expansion], pilot: Pilot, prior: Pri
         if layout.is_model(found):
             return pilot.coordinates.to_data(layout.unpack(found))
     return None
+
+
+def summed_curvature(
+    expansions: Sequence[Expansion],
+    pilot: Pilot,
+    prior: Prior,
+    parameters: MoEParameters,
+    order: NDArray[np.intp],
+) -> Curvature | None:
+    """The information of all expansions and the prior, for a model that is made of them.
+
+    Without any, that of the pilot's sample. ``parameters`` are in the data's units with the pilot's experts,
+    which are taken in an ``order`` later. As in `combine_expansions` the pilot's sample joins a sum that has
+    no maximum; None if that does not help.
+    """
+    inner = pilot.coordinates.from_data(parameters)
+    information, _ = _summed(expansions, Layout.of(inner))
+    own = curvature(inner, information, prior, pilot.coordinates, order)
+    for times in EXPANSION.pilot_weights if expansions else (1.0,):
+        total = information + own.prior + times * pilot.information
+        if is_definite(total):
+            return own._replace(information=total)
+    return None
+
+
+def _summed(expansions: Iterable[Expansion], layout: Layout) -> tuple[FloatArray, FloatArray]:
+    """Information (P, P) and vector (P,) of all expansions."""
+    information, vector = np.zeros((layout.size, layout.size)), np.zeros(layout.size)
+    for expansion in expansions:
+        information += unpack(expansion.information)
+        vector += expansion.vector
+    return information, vector
 
 
 def _with_prior(

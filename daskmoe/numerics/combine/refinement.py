@@ -22,6 +22,13 @@ from daskmoe.numerics.base.policies import NEWTON, REFINEMENT
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.families.protocol import Change
 from daskmoe.numerics.likelihood.priors import Prior
+from daskmoe.numerics.likelihood.scores import (
+    ClusterScores,
+    add_clusters,
+    of_labels,
+    of_partition,
+    products_of,
+)
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics, penalized
 from daskmoe.numerics.local.newton import NewtonState, damped_step, escape
 
@@ -34,6 +41,7 @@ class PackedStatistics(NamedTuple):
 
     value: float
     weight: float
+    entropy: float
     # (P,)
     gradient: FloatArray
     # (P (P + 1) / 2,)
@@ -42,6 +50,27 @@ class PackedStatistics(NamedTuple):
     complete: FloatArray
     # (P (P + 1) / 2,): Of the score products; in single precision from a partition, as their terms are.
     scores: NDArray[np.floating[Any]] | None
+    # Beside them; None from a partition that is a cluster, of which the gradient tells.
+    clusters: ClusterScores | None = None
+
+
+class ScoreSums(NamedTuple):
+    """What a pass for scores alone gives, at the maximum."""
+
+    # (P,)
+    gradient: FloatArray
+    # (P (P + 1) / 2,): Products of the rows' scores.
+    scores: NDArray[np.floating[Any]]
+    # As of `PackedStatistics`.
+    clusters: ClusterScores | None
+
+
+class ScoreProducts(NamedTuple):
+    """Sums of outer products of scores over all rows, and over all clusters of them; (P, P) each."""
+
+    rows: FloatArray
+    clusters: FloatArray
+    n_clusters: int
 
 
 class RoundInfo(NamedTuple):
@@ -87,42 +116,75 @@ def round_statistics(
     inner = coordinates.from_data(parameters)
     # The information only scales steps and, to a relative 1e-5, standard errors, not the optimum.
     blocks = rows.blocks(coordinates)
-    full = likelihood_statistics(inner, blocks, family, precision=np.float32, scores=scores)
+    full = likelihood_statistics(inner, blocks, family, precision=np.float32, scores=scores, entropy=True)
     layout = Layout.of(inner)
     return PackedStatistics(
         full.value,
         full.weight,
+        full.entropy,
         full.gradient,
         full.information[layout.upper()],
         full.complete[layout.complete()],
         None if full.scores is None else full.scores[layout.upper()].astype(np.float32),
+        of_labels(rows, inner, coordinates, family) if scores and rows.cluster is not None else None,
     )
 
 
 def partition_scores(
     rows: Observations, parameters: MoEParameters, coordinates: Coordinates, family: Family
-) -> FloatArray:
+) -> ScoreSums:
     """A partition's part of the score products alone, at parameters in the data's units."""
     inner = coordinates.from_data(parameters)
     sums = likelihood_statistics(
         inner, rows.blocks(coordinates), family, precision=np.float32, second_order=False, scores=True
     )
     assert sums.scores is not None
-    return sums.scores
+    clusters = None if rows.cluster is None else of_labels(rows, inner, coordinates, family)
+    packed = sums.scores[Layout.of(inner).upper()].astype(np.float32)
+    return ScoreSums(sums.gradient, packed, clusters)
+
+
+def add_scores(first: ScoreSums, second: ScoreSums) -> ScoreSums:
+    """Scores of the union of two sets of rows."""
+    return ScoreSums(
+        first.gradient + second.gradient,
+        np.add(first.scores, second.scores, dtype=np.float64),
+        add_clusters(_clusters(first), _clusters(second)),
+    )
+
+
+def _clusters(sums: ScoreSums | PackedStatistics) -> ClusterScores:
+    return of_partition(sums.gradient) if sums.clusters is None else sums.clusters
+
+
+def unpack_scores(sums: ScoreSums, layout: Layout) -> ScoreProducts:
+    """The matrices of a pass over all rows."""
+    rows = _symmetric(sums.scores, layout.upper(), layout.size)
+    return ScoreProducts(rows, *products_of(_clusters(sums)))
+
+
+def scores_of(statistics: LikelihoodStatistics) -> ScoreProducts | None:
+    """The matrices of a round over all rows; None where it did not look for scores."""
+    if statistics.scores is None or statistics.clusters is None:
+        return None
+    return ScoreProducts(statistics.scores, *products_of(statistics.clusters))
 
 
 def add_statistics(first: PackedStatistics, second: PackedStatistics) -> PackedStatistics:
     """Statistics of the union of two sets of rows."""
-    scores = None
+    scores = clusters = None
     if first.scores is not None and second.scores is not None:
         scores = np.add(first.scores, second.scores, dtype=np.float64)
+        clusters = add_clusters(_clusters(first), _clusters(second))
     return PackedStatistics(
         first.value + second.value,
         first.weight + second.weight,
+        first.entropy + second.entropy,
         first.gradient + second.gradient,
         first.information + second.information,
         first.complete + second.complete,
         scores,
+        clusters,
     )
 
 
@@ -134,7 +196,9 @@ def unpack_statistics(packed: PackedStatistics, layout: Layout) -> LikelihoodSta
         _symmetric(packed.information, layout.upper(), layout.size),
         _symmetric(packed.complete, layout.complete(), layout.size),
         packed.weight,
+        entropy=packed.entropy,
         scores=None if packed.scores is None else _symmetric(packed.scores, layout.upper(), layout.size),
+        clusters=None if packed.scores is None else _clusters(packed),
     )
 
 

@@ -26,6 +26,7 @@ from daskmoe.numerics.base.parameters import (
 from daskmoe.numerics.base.policies import REDUCTION
 from daskmoe.numerics.combine.candidates import Score
 from daskmoe.numerics.families import Family
+from daskmoe.numerics.likelihood.inference import Curvature
 from daskmoe.numerics.transport.alignment import match_experts
 from daskmoe.numerics.transport.merging import clustered_experts, greedy_experts
 from daskmoe.numerics.transport.plan import Experts, ReductionProblem, pointwise_plan
@@ -55,6 +56,10 @@ class Aggregate(NamedTuple):
     candidates: dict[str, Score]
     # The method that gave ``parameters``.
     chosen: str
+    # Near ``parameters``, for approximate errors; None where nobody knows it.
+    curvature: Curvature | None = None
+    # Of all rows, where these were asked.
+    log_likelihood: float | None = None
 
 
 class _Locals(NamedTuple):

@@ -18,13 +18,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from daskmoe.numerics.base.buffers import Buffers
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Block
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.e_step import EStep, Runs
 from daskmoe.numerics.likelihood.priors import Prior
-from daskmoe.numerics.likelihood.row_sums import RowSums
+from daskmoe.numerics.likelihood.row_sums import RowSums, entropy_of_rows
+from daskmoe.numerics.likelihood.scores import ClusterScores
 
 
 class LikelihoodStatistics(NamedTuple):
@@ -43,8 +45,12 @@ class LikelihoodStatistics(NamedTuple):
     weight: float
     # (K,): Sum of the responsibilities of each expert; None where no rows were summed.
     mass: FloatArray | None = None
+    # Sum over rows of the entropy of their responsibilities, in nats; 0 where nobody asks.
+    entropy: float = 0.0
     # (P, P): Sum of the outer products of the rows' scores; a row of weight w counts w times, as if repeated.
     scores: FloatArray | None = None
+    # Beside them, of clusters of rows.
+    clusters: ClusterScores | None = None
 
     @classmethod
     def none(cls, size: int) -> LikelihoodStatistics:
@@ -71,6 +77,14 @@ def log_likelihood_of(parameters: MoEParameters, blocks: Iterable[Block], family
     return total
 
 
+def entropy_of(parameters: MoEParameters, blocks: Iterable[Block], family: Family) -> float:
+    """The entropy of the responsibilities alone, summed over rows."""
+    total, e_step, buffers = 0.0, EStep(Runs.one(parameters), family), Buffers()
+    for block in blocks:
+        total += entropy_of_rows(e_step(block).responsibilities[0], block.weight, buffers)
+    return total
+
+
 # What overflows at a wild trial step falls, and is not taken.
 @np.errstate(over="ignore", invalid="ignore")
 def likelihood_statistics(
@@ -81,14 +95,15 @@ def likelihood_statistics(
     precision: type = np.float64,
     second_order: bool = True,
     scores: bool = False,
+    entropy: bool = False,
 ) -> LikelihoodStatistics:
     """Value, gradient and observed information; ``precision`` is that of the matrices' products.
 
     Single precision is enough where the information only scales a step: it does not move the optimum, and
     standard errors are not known to seven digits. Without ``second_order`` the information is zero and a pass
-    takes a quarter of the time; ``scores`` asks for their products.
+    takes a quarter of the time; ``scores`` asks for their products, ``entropy`` for that of responsibilities.
     """
-    sums = RowSums(parameters, family, precision, second_order=second_order, scores=scores)
+    sums = RowSums(parameters, family, precision, second_order=second_order, scores=scores, entropy=entropy)
     for block in blocks:
         sums.add(block)
     size = Layout.of(parameters).size
@@ -99,6 +114,7 @@ def likelihood_statistics(
         complete=sums.complete_information() if second_order else np.zeros((size, size)),
         weight=sums.weight,
         mass=sums.mass,
+        entropy=sums.entropy,
         scores=sums.score_products() if scores else None,
     )
 

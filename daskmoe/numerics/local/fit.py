@@ -24,6 +24,7 @@ from daskmoe.numerics.families import get_family
 from daskmoe.numerics.families.protocol import Change
 from daskmoe.numerics.likelihood.e_step import Runs
 from daskmoe.numerics.likelihood.priors import prior_from
+from daskmoe.numerics.likelihood.statistics import entropy_of
 from daskmoe.numerics.local.em import em_statistics, m_step
 from daskmoe.numerics.local.newton import NewtonResult
 from daskmoe.numerics.local.problem import Problem
@@ -95,6 +96,7 @@ def _estimate(
         weight=known.weight,
         log_likelihood=objective + float(prior.penalty(*result.parameters)),
         objective=objective,
+        entropy=entropy_of(result.parameters, rows.blocks(coordinates), problem.family),
         passes=result.passes,
         converged=result.converged,
         start_log_likelihoods=starts - coordinates.log_jacobian,

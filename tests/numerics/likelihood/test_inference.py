@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy.linalg import LinAlgError
 
-from daskmoe.numerics.base.coordinates import Scaling, coordinates_from
+from daskmoe.numerics.base.coordinates import Coordinates, Scaling, coordinates_from
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
-from daskmoe.numerics.combine.refinement import partition_scores, round_statistics
-from daskmoe.numerics.likelihood.inference import jacobian, standard_errors
-from daskmoe.numerics.likelihood.statistics import likelihood_statistics, log_likelihood_of
+from daskmoe.numerics.combine.refinement import partition_scores, round_statistics, unpack_scores
+from daskmoe.numerics.likelihood.inference import covariance, curvature, jacobian, told_apart, told_by_rows
+from daskmoe.numerics.likelihood.priors import prior_from
+from daskmoe.numerics.likelihood.statistics import likelihood_statistics, log_likelihood_of, penalized
 from numerics.oracles import (
     GAUSSIAN,
     central_gradient,
@@ -39,6 +42,12 @@ def row_scores(model: MoEParameters, rows: Observations) -> FloatArray:
     return central_gradient(values, vector_of(model), 1e-4)
 
 
+def products_at(rows: Observations, model: MoEParameters, coordinates: Coordinates) -> FloatArray:
+    """The score products of a pass over these rows alone."""
+    sums = partition_scores(rows, model, coordinates, GAUSSIAN)
+    return unpack_scores(sums, Layout.of(coordinates.from_data(model))).rows
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("n_experts", "p"), [(1, 0), (1, 2), (2, 0), (3, 2), (4, 1)])
 def test_score_products_are_those_of_the_rows(
@@ -58,10 +67,10 @@ def test_a_weight_counts_as_repeated_rows_and_partitions_add_up(rng: np.random.G
     model, rows = random_model(rng, 3, 2), random_rows(rng, 30, 2)
     times = rng.integers(0, 4, 30)
     coordinates = coordinates_of(moments(rows))
-    weighted = partition_scores(rows._replace(weight=times.astype(float)), model, coordinates, GAUSSIAN)
+    weighted = products_at(rows._replace(weight=times.astype(float)), model, coordinates)
     repeated = rows.take(np.repeat(np.arange(30), times))
     halves = [repeated.take(np.arange(0, 10)), repeated.take(np.arange(10, repeated.n_rows))]
-    total = sum(partition_scores(half, model, coordinates, GAUSSIAN) for half in halves)
+    total = sum(products_at(half, model, coordinates) for half in halves)
     np.testing.assert_allclose(weighted, total, rtol=0, atol=1e-5 * np.abs(total).max())
 
 
@@ -72,10 +81,8 @@ def test_scores_of_a_round_are_those_of_a_pass_of_their_own(rng: np.random.Gener
     assert alone.scores is not None
     assert without.scores is None
     np.testing.assert_array_equal(alone.information, without.information)
-    expected = partition_scores(rows, model, coordinates, GAUSSIAN)
-    np.testing.assert_allclose(
-        alone.scores, expected[np.triu_indices(len(expected))], rtol=0, atol=1e-6 * np.abs(expected).max()
-    )
+    expected = partition_scores(rows, model, coordinates, GAUSSIAN).scores
+    np.testing.assert_allclose(alone.scores, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("n_experts", [1, 2, 4])
@@ -121,13 +128,26 @@ def test_jacobian_of_any_predictors_and_nuisances(
     np.testing.assert_allclose(np.concatenate(found), expected, rtol=0, atol=1e-8)
 
 
+def stacked(derivatives: MoEParameters) -> FloatArray:
+    return np.concatenate([array.reshape(-1, array.shape[-1]) for array in derivatives])
+
+
+def arranged(values: FloatArray, derivatives: MoEParameters) -> MoEParameters:
+    """Values of the stacked parameters, arranged as they are."""
+    shapes = [array.shape[:-1] for array in derivatives]
+    stops = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+    parts = np.split(values, stops)
+    return MoEParameters(*(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
+
+
 def errors_of(rows: Observations, model: MoEParameters, kind: str) -> MoEParameters:
     coordinates = coordinates_of(moments(rows))
     inner = coordinates.from_data(model)
     information = likelihood_statistics(inner, rows.blocks(coordinates), GAUSSIAN).information
-    scores = partition_scores(rows, model, coordinates, GAUSSIAN) if kind == "robust" else None
-    order = np.arange(model.n_experts)
-    return standard_errors(information, scores, jacobian(inner, coordinates, order))
+    scores = products_at(rows, model, coordinates) if kind == "robust" else None
+    derivatives = jacobian(inner, coordinates, np.arange(model.n_experts))
+    found = np.sqrt(np.diag(covariance(information, scores, stacked(derivatives))))
+    return arranged(found, derivatives)
 
 
 def test_one_expert_has_the_errors_of_least_squares(rng: np.random.Generator) -> None:
@@ -168,6 +188,65 @@ def test_the_reference_has_no_gating_errors_and_units_scale_the_others(rng: np.r
 
 
 def test_no_errors_where_the_information_is_not_definite() -> None:
-    derivatives = MoEParameters(np.zeros((1, 1, 2)), np.eye(2)[None, None, :1], np.eye(2)[None, 1:])
     with pytest.raises(LinAlgError):
-        standard_errors(np.diag([1.0, -1.0]), None, derivatives)
+        covariance(np.diag([1.0, -1.0]), None, np.eye(2))
+
+
+# What has none.
+
+
+def test_columns_that_are_combinations_are_not_told_apart(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((60, 2)) * [1.0, 1e4] + [3.0, 2e6]
+    columns = {
+        "told": x,
+        "constant": np.full((60, 1), 7.0),
+        "twice": rng.standard_normal((60, 1)) @ np.ones((1, 2)),
+    }
+    features = np.column_stack(list(columns.values()))
+    rows = Observations(features, rng.standard_normal(60))
+    apart = coordinates_of(moments(rows)).told_apart()
+    np.testing.assert_array_equal(apart, [True, True, True, False, False, False])
+    # x2 = x0 - x1 takes all three, and leaves the intercept, as the origin fulfils it too.
+    rows = rows._replace(features=np.column_stack([x, x[:, 0] - x[:, 1], rng.standard_normal(60)]))
+    np.testing.assert_array_equal(
+        coordinates_of(moments(rows)).told_apart(), [True, False, False, False, True]
+    )
+
+
+def test_indicators_of_all_levels_take_the_intercept(rng: np.random.Generator) -> None:
+    indicators = np.eye(3)[rng.integers(0, 3, 90)]
+    rows = Observations(np.column_stack([indicators, rng.standard_normal(90)]), rng.standard_normal(90))
+    np.testing.assert_array_equal(
+        coordinates_of(moments(rows)).told_apart(), [False, False, False, False, True]
+    )
+
+
+def test_nearly_collinear_columns_are_told_apart(rng: np.random.Generator) -> None:
+    x = rng.standard_normal(500)
+    features = np.column_stack([x, x + 1e-4 * rng.standard_normal(500)])
+    assert coordinates_of(moments(Observations(features, x))).told_apart().all()
+
+
+def test_what_only_the_priors_say_has_no_errors(rng: np.random.Generator) -> None:
+    """An expert without rows, and a column that does not vary among the rows of one."""
+    n = 600
+    features = np.column_stack([np.repeat([-1.0, 1.0], n // 2), rng.standard_normal((n, 2))])
+    features[: n // 2, 2] = 0.5
+    response = 20.0 * features[:, 0] + features[:, 1] + rng.standard_normal(n)
+    gate = np.array([[0.0, -40.0, 0, 0], [-90.0, 0, 0, 0], [0, 0, 0, 0]])
+    coef = np.array([[-20.0, 0, 1, 0], [900.0, 0, 0, 0], [20.0, 0, 1, 0]])
+    model, rows = gaussian_model(gate, coef, np.ones(3)), Observations(features, response)
+    known = moments(rows)
+    coordinates = coordinates_of(known)
+    prior, inner = prior_from(known, coordinates, 3, GAUSSIAN), coordinates.from_data(model)
+    statistics = penalized(likelihood_statistics(inner, rows.blocks(coordinates), GAUSSIAN), inner, prior)
+    curved = curvature(inner, statistics.information, prior, coordinates, np.arange(3))
+    derivatives = jacobian(inner, coordinates, curved.order)
+    told = arranged(told_by_rows(curved, stacked(derivatives)), derivatives)
+    # Column 0 is constant among the rows of either expert, so their intercepts at 0 are not known either.
+    np.testing.assert_array_equal(told.coef[0, 0], [False, False, True, False])
+    np.testing.assert_array_equal(told.coef[1, 0], [False] * 4)
+    np.testing.assert_array_equal(told.coef[2, 0], [False, False, True, True])
+    np.testing.assert_array_equal(told.nuisance[:, 0], [True, False, True])
+    np.testing.assert_array_equal(told.gate[2], [True] * 4)
+    assert all(array.all() for array in told_apart(curved))

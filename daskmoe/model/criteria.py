@@ -1,0 +1,69 @@
+"""AIC, BIC and ICL of a model, on the rows of its fit or on others; the less the better."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from daskmoe.errors import InvalidDataError
+from daskmoe.model import prediction
+from daskmoe.model.history import training_of
+from daskmoe.model.store import ModelParts
+from daskmoe.numerics.base.parameters import Mixture
+from daskmoe.numerics.families import get_family
+from daskmoe.rows import Data
+
+
+class Likelihood(NamedTuple):
+    """How well a model describes some rows."""
+
+    # In nats.
+    value: float
+    # How many rows, or the sum of their weights.
+    rows: float
+
+
+def likelihood(parts: ModelParts, parameters: Mixture, data: Data | None, *, skipna: bool) -> Likelihood:
+    """Of ``data``, or without any of the rows of the fit."""
+    if data is not None:
+        family = get_family(parts.family)
+        return Likelihood(*prediction.total_log_density(parameters, family, data, parts.rows, skipna=skipna))
+    value = training_of(parts.diagnostics).log_likelihood
+    if value is None or parts.weight is None:
+        raise InvalidDataError(_unknown("log-likelihood", "log_likelihood", parts.diagnostics))
+    return Likelihood(value, parts.weight)
+
+
+def entropy(parts: ModelParts, parameters: Mixture, data: Data | None, *, skipna: bool) -> float:
+    """Sum over the same rows of the entropy of their responsibilities."""
+    if data is not None:
+        return prediction.total_entropy(parameters, get_family(parts.family), data, parts.rows, skipna=skipna)
+    value = training_of(parts.diagnostics).entropy
+    if value is None:
+        raise InvalidDataError(_unknown("entropy of the responsibilities", "icl", parts.diagnostics))
+    return value
+
+
+def aic(found: Likelihood, size: int) -> float:
+    """Akaike (1974)."""
+    return 2.0 * size - 2.0 * found.value
+
+
+def bic(found: Likelihood, size: int) -> float:
+    """Schwarz (1978)."""
+    return float(size * np.log(found.rows)) - 2.0 * found.value
+
+
+def icl(found: Likelihood, size: int, entropy: float) -> float:
+    """Biernacki, Celeux and Govaert (2000), by the approximation of BIC."""
+    return bic(found, size) + 2.0 * entropy
+
+
+def _unknown(what: str, method: str, diagnostics: xr.Dataset | None) -> str:
+    fitted = "one step over several partitions does not find" if diagnostics is not None else "no fit found"
+    return (
+        f"{method}: expected data, or a model that knows the {what} of its own rows, got neither: {fitted} "
+        f"it. Use model.{method}(data), or daskmoe.refine(model, data, rounds=1), which keeps it."
+    )

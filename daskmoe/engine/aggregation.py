@@ -15,7 +15,7 @@ from daskmoe.errors import PartitionError
 from daskmoe.numerics.base.parameters import SupportSample
 from daskmoe.numerics.combine.choice import Sent, best_estimator
 from daskmoe.numerics.combine.expansion import Pilot
-from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
+from daskmoe.numerics.combine.registry import Aggregate
 from daskmoe.numerics.combine.supports import pool_support, synthetic_support
 from daskmoe.numerics.families import get_family
 
@@ -85,4 +85,4 @@ def _aggregate(
         # The same draws whatever the seed: the choice is no part of what it makes random.
         rng = generator(0, Seed.DRAWN_RESPONSES)
         return best_estimator(sent, pilot, plan.n_experts, family, rng)
-    return aggregate_estimates(plan.method, sent.estimates, sent.weights, support, plan.n_experts, family)
+    return sent.aggregate(plan.method, plan.n_experts, family)

@@ -227,6 +227,18 @@ class RefinementPolicy:
 
 
 @dataclass(frozen=True)
+class IdentificationPolicy:
+    """What the rows of a partition identify (aggregation: What a partition does not know)."""
+
+    # Of the variance of all rows in a direction, the share up to which rows do not vary in it.
+    varies: float = 1e-10
+    # In standard deviations of all rows: how near a row is to a hull that holds it.
+    inside: float = 1e-3
+    # A feature is named where its share of an unknown direction is more than this of the largest.
+    named: float = 1e-3
+
+
+@dataclass(frozen=True)
 class ReductionPolicy:
     """The reduction and its starts (aggregation: Majorization-minimization at scale)."""
 
@@ -269,5 +281,6 @@ EXPANSION = ExpansionPolicy()
 AVERAGING = AveragingPolicy()
 CHOICE = ChoicePolicy()
 REFINEMENT = RefinementPolicy()
+IDENTIFICATION = IdentificationPolicy()
 REDUCTION = ReductionPolicy()
 GATING = GatingPolicy()

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from daskmoe.numerics.base.hulls import affine_hulls
 from daskmoe.numerics.base.linalg import spread_evenly
 from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.parameters import (
@@ -48,6 +49,12 @@ class Sent(NamedTuple):
     # (S,),: Position of the partition that a row of the support is of, where that is known.
     origin: NDArray[np.intp] | None
 
+    def aggregate(self, method: str, n_experts: int, family: Family) -> Aggregate:
+        """One model from the estimates alone, by a method of `registry.AGGREGATORS`."""
+        return aggregate_estimates(
+            method, self.estimates, self.weights, self.support, n_experts, family, self.moments
+        )
+
 
 def best_estimator(
     sent: Sent, pilot: Pilot | None, n_experts: int, family: Family, rng: np.random.Generator
@@ -57,7 +64,7 @@ def best_estimator(
         return one_shot_estimator(sent, pilot, family)
     if sent.expansions:
         return independent_estimator(sent, n_experts, family, rng)
-    return aggregate_estimates("reduction", sent.estimates, sent.weights, sent.support, n_experts, family)
+    return sent.aggregate("reduction", n_experts, family)
 
 
 def one_shot_estimator(sent: Sent, pilot: Pilot, family: Family) -> Aggregate:
@@ -118,8 +125,8 @@ def independent_estimator(sent: Sent, n_experts: int, family: Family, rng: np.ra
     candidate (the reduction with the plan that moves experts whole, the middle estimator) is significantly
     better on responses drawn from the partitions' own estimates at their own rows.
     """
-    locals_, weights, support = sent.estimates, sent.weights, sent.support
-    whole = aggregate_estimates("whole", locals_, weights, support, n_experts, family)
+    locals_, support = sent.estimates, sent.support
+    whole = sent.aggregate("whole", n_experts, family)
     if whole.chosen == "local" or max(p.n_experts for p in locals_) > n_experts:
         return whole
     candidates = [whole]
@@ -127,12 +134,12 @@ def independent_estimator(sent: Sent, n_experts: int, family: Family, rng: np.ra
         (p for p in locals_ if p.n_experts == n_experts), key=lambda p: p.coef[0].ravel().tolist()
     )
     if fitting:
-        candidates.append(aggregate_estimates("middle", locals_, weights, support, n_experts, family))
+        candidates.append(sent.aggregate("middle", n_experts, family))
     references = [_plain(candidate) for candidate in candidates]
     references += [fitting[m] for m in spread_evenly(len(fitting), CHOICE.references) if fitting]
     averaged = information_average(locals_, sent.moments, sent.expansions, references, support, family)
     if averaged is not None:
-        candidates.insert(0, _as_aggregate(averaged, whole, locals_, weights, support, family))
+        candidates.insert(0, _as_aggregate(averaged, whole, sent, family))
     if sent.origin is None:
         return candidates[0]
     labelled = _with_drawn_responses(support, sent.origin, locals_, family, rng)
@@ -146,18 +153,12 @@ def _plain(aggregate: Aggregate) -> MoEParameters:
     return aggregate.parameters
 
 
-def _as_aggregate(
-    averaged: MoEParameters,
-    whole: Aggregate,
-    locals_: Sequence[MoEParameters],
-    weights: FloatArray,
-    support: SupportSample,
-    family: Family,
-) -> Aggregate:
+def _as_aggregate(averaged: MoEParameters, whole: Aggregate, sent: Sent, family: Family) -> Aggregate:
     """The average by information, with the plan that moves the large MoE to it."""
     parameters = canonical_order(averaged)
-    large = LargeMoE.from_estimates(list(locals_), weights)
-    coordinates, problem = reduction_problem(large, support, family)
+    large = LargeMoE.from_estimates(sent.estimates, sent.weights)
+    hulls = affine_hulls(sent.moments, sent.support)
+    coordinates, problem = reduction_problem(large, sent.support, family, hulls)
     inner = coordinates.from_data(parameters)
     plan = pointwise_plan(problem, Experts(inner.coef, inner.nuisance))
     return whole._replace(parameters=parameters, flow=plan.flow, chosen="information")

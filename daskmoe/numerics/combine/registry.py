@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidOptionError
 from daskmoe.numerics.base.coordinates import Coordinates
+from daskmoe.numerics.base.hulls import Hulls, affine_hulls
 from daskmoe.numerics.base.linalg import spread_evenly
 from daskmoe.numerics.base.parameters import (
     FloatArray,
     LargeMoE,
     MoEParameters,
+    Moments,
     SupportSample,
     canonical_indices,
 )
@@ -54,6 +56,8 @@ class Aggregate(NamedTuple):
     candidates: dict[str, float]
     # The method that gave ``parameters``.
     chosen: str
+    # Positions of the local estimators that were taken as they are, zeros for what they do not know included.
+    taken_whole: tuple[int, ...] = ()
 
 
 class _Locals(NamedTuple):
@@ -63,8 +67,14 @@ class _Locals(NamedTuple):
     large: LargeMoE
     support: SupportSample
     family: Family
+    # What each of them knows; None where each knows everything.
+    hulls: Hulls | None
     coordinates: Coordinates
     problem: ReductionProblem
+
+    def knowing_less(self) -> list[int]:
+        """Positions of those that do not know everything."""
+        return [] if self.hulls is None else [m for m, h in enumerate(self.hulls.parts) if h.null.shape[1]]
 
     def with_experts(self, n_experts: int) -> list[MoEParameters]:
         """Those with as many experts; `InvalidOptionError` where there is none."""
@@ -89,6 +99,7 @@ def aggregate_estimates(
     support: SupportSample,
     n_experts: int,
     family: Family,
+    moments: Sequence[Moments | None] = (),
 ) -> Aggregate:
     """One model from local estimators.
 
@@ -107,6 +118,9 @@ def aggregate_estimates(
     n_experts : int
         K of the result; of no meaning for the weighted average.
     family : Family
+    moments : sequence of Moments or None
+        Of the rows that each was fitted to: beside their affine hull it knows nothing. Without them each is
+        taken to know everything.
 
     Raises
     ------
@@ -120,7 +134,8 @@ def aggregate_estimates(
     ordered = [locals_[m] for m in used]
     large = LargeMoE.from_estimates(ordered, weights[used])
     _check_size(large, n_experts)
-    known = _Locals(ordered, large, support, family, *reduction_problem(large, support, family))
+    hulls = affine_hulls([moments[m] for m in used], support) if moments else None
+    known = _Locals(ordered, large, support, family, hulls, *reduction_problem(large, support, family, hulls))
     found = AGGREGATORS[method].estimate(known, n_experts)
     return _in_order(found, [p.n_experts for p in locals_], used)
 
@@ -136,7 +151,7 @@ def _check_size(large: LargeMoE, n_experts: int) -> None:
 def _reduction(known: _Locals, n_experts: int, plan: PlanKind = "pointwise") -> Aggregate:
     result = minimize_from(known.coordinates, known.problem, _starts(known, n_experts), plan)
     name = "reduction" if plan == "pointwise" else "whole"
-    parameters = with_unseen(result.parameters, result.flow, known.large, known.coordinates)
+    parameters = with_unseen(result.parameters, result.flow, known.large, known.coordinates, known.hulls)
     return Aggregate(
         parameters, result.objectives, result.start_objectives, result.flow, result.converged, {}, name
     )
@@ -150,18 +165,21 @@ def _greedy(known: _Locals, n_experts: int) -> Aggregate:
     experts = greedy_experts(known.problem, n_experts)
     gate, statistics = fit_to_plan(known.problem, experts, "whole")
     parameters = known.coordinates.to_data(MoEParameters(gate, experts.coef, experts.nuisance))
-    parameters = with_unseen(parameters, statistics.flow, known.large, known.coordinates)
+    parameters = with_unseen(parameters, statistics.flow, known.large, known.coordinates, known.hulls)
     objective = np.array([statistics.objective])
     return Aggregate(parameters, objective, objective, statistics.flow, True, {}, "greedy")
 
 
 def _weighted(known: _Locals, n_experts: int) -> Aggregate:
     flow = np.zeros((known.large.n_experts, 0))
-    return Aggregate(known.large, np.zeros(1), np.zeros(1), flow, True, {}, "weighted")
+    taken = tuple(known.knowing_less())
+    return Aggregate(known.large, np.zeros(1), np.zeros(1), flow, True, {}, "weighted", taken)
 
 
 def _middle(known: _Locals, n_experts: int) -> Aggregate:
-    return _moved_to(known, _middle_of(known, known.with_experts(n_experts)), "middle")
+    middle = _middle_of(known, known.with_experts(n_experts))
+    taken = tuple(m for m in known.knowing_less() if known.parameters[m] is middle)
+    return _moved_to(known, middle, "middle")._replace(taken_whole=taken)
 
 
 def _aligned(known: _Locals, n_experts: int) -> Aggregate:
@@ -171,12 +189,32 @@ def _aligned(known: _Locals, n_experts: int) -> Aggregate:
             f"n_experts: expected {n_experts} experts in every local estimator to average them, got sizes "
             f"{sizes}. Use the method 'reduction' or 'greedy'."
         )
+    if known.hulls is not None:
+        return _moved_to(known, _aligned_as_known(known, known.hulls), "aligned")
     reference = _middle_of(known, known.parameters)
     total = MoEParameters(*(np.zeros_like(array) for array in reference))
     for parameters, weight in zip(known.parameters, known.large.weights, strict=True):
         matched = parameters.take(match_experts(parameters, reference, known.support, known.family))
         total = MoEParameters(*(s + weight * array for s, array in zip(total, matched, strict=True)))
     return _moved_to(known, total, "aligned")
+
+
+def _aligned_as_known(known: _Locals, hulls: Hulls) -> MoEParameters:
+    """The average of the local estimators as far as each knows them, its experts matched where it does.
+
+    No local estimator need know the rows of another: the reference is the reduction of all.
+    """
+    reference = _whole(known, known.parameters[0].n_experts).parameters
+    assert isinstance(reference, MoEParameters)
+    matched = []
+    for parameters, holds in zip(known.parameters, hulls.holding(known.support.features), strict=True):
+        rows = known.support.where(holds)
+        matched.append(parameters.take(match_experts(parameters, reference, rows, known.family)))
+    weights, partition = known.large.weights, np.arange(len(matched))
+    gate = hulls.average(np.stack([m.gate for m in matched]), weights, partition)
+    coef = hulls.average(np.stack([m.coef for m in matched]), weights, partition)
+    nuisance = np.tensordot(weights, np.stack([m.nuisance for m in matched]), (0, 0))
+    return MoEParameters(gate - gate[-1], coef, nuisance)
 
 
 class Aggregator(NamedTuple):
@@ -205,15 +243,10 @@ AGGREGATORS: dict[str, Aggregator] = {
 def _middle_of(known: _Locals, candidates: Sequence[MoEParameters]) -> MoEParameters:
     """The candidate at the least weighted divergence from all local estimators."""
     compared = spread_evenly(len(candidates), REDUCTION.candidates)
-    problem = known.problem
-    n_rows = problem.design.shape[1]
+    n_rows = known.problem.design.shape[1]
     cells = len(compared) * known.large.n_experts * candidates[0].n_experts
     kept = min(n_rows, max(REDUCTION.fewest_rows, int(REDUCTION.compared_cells / cells)))
-    rows = spread_evenly(n_rows, kept)
-    weight = problem.weight[rows]
-    fewer = problem._replace(
-        design=np.ascontiguousarray(problem.design[:, rows]), weight=weight / weight.sum()
-    )
+    fewer = known.problem.at_rows(spread_evenly(n_rows, kept))
     divergences = [
         pointwise_plan(fewer, known.experts(candidates[m]), with_flow=False).objective for m in compared
     ]
@@ -245,6 +278,7 @@ def _in_order(found: Aggregate, sizes: list[int], used: list[int]) -> Aggregate:
     stops = np.cumsum(sizes)
     rows = np.concatenate([np.arange(stops[m] - sizes[m], stops[m]) for m in used])
     flow[rows] = found.flow
+    found = found._replace(taken_whole=tuple(used[m] for m in found.taken_whole))
     if isinstance(found.parameters, LargeMoE):
         back: NDArray[np.intp] = np.argsort(used)
         return found._replace(parameters=found.parameters.take(back), flow=flow)

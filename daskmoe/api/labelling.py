@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from daskmoe.engine import FitResult, PartitionResult
 from daskmoe.engine.rounds import Refinement
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.labels import label_local_estimates, label_parameters
+from daskmoe.model.moments import label_moments
+from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.parameters import FloatArray, canonical_indices
+from daskmoe.numerics.combine.gaps import Gaps
 from daskmoe.numerics.combine.registry import Aggregate
 from daskmoe.numerics.families import get_family
 from daskmoe.numerics.likelihood.inference import jacobian, standard_errors
 from daskmoe.rows import RowSchema
-from daskmoe.rows.names import EXPERT, OUTCOME, STATUS, Outcome
+from daskmoe.rows.names import (
+    COLUMN,
+    EXPERT,
+    FEATURE,
+    OUTCOME,
+    PARTITION,
+    ROW_WEIGHT,
+    STATUS,
+    TAKEN_WHOLE,
+    UNIDENTIFIED,
+    UNKNOWN_SUPPORT,
+    Outcome,
+)
 
 
 def label_fit(
@@ -25,6 +42,10 @@ def label_fit(
 ) -> MixtureOfExperts:
     """The model of a fit, with ``diagnostics`` and ``local_estimates``."""
     parts = result.partitions
+    known = [r.moments for r in parts if r.moments is not None]
+    diagnostics = _diagnostics(result, rows).merge(
+        label_moments(reduce(merge_moments, known), rows), combine_attrs="override"
+    )
     local = label_local_estimates(
         [r.estimate.parameters for r in parts], [r.label for r in parts], rows, get_family(family)
     )
@@ -33,13 +54,15 @@ def label_fit(
         family=family,
         rows=rows,
         options=options,
-        diagnostics=_diagnostics(result),
+        diagnostics=diagnostics,
         local=local,
         weight=float(np.sum([r.estimate.weight for r in parts])),
     )
 
 
-def label_aggregate(aggregate: Aggregate, sizes: Sequence[int], labels: Sequence[str]) -> xr.Dataset:
+def label_aggregate(
+    aggregate: Aggregate, sizes: Sequence[int], labels: Sequence[str], rows: RowSchema
+) -> xr.Dataset:
     """How an aggregate came about, with the plan's mass by (partition, local expert, expert).
 
     Parameters
@@ -49,6 +72,8 @@ def label_aggregate(aggregate: Aggregate, sizes: Sequence[int], labels: Sequence
         Experts of every partition's estimate, 0 where it was left out.
     labels : sequence of str
         Of the partitions.
+    rows : RowSchema
+        Names the features.
     """
     variables: dict[str, Any] = {
         "objective": ("iteration", aggregate.objectives, {"long_name": "transportation divergence"}),
@@ -72,13 +97,35 @@ def label_aggregate(aggregate: Aggregate, sizes: Sequence[int], labels: Sequence
         variables["candidate_log_likelihood"] = ("candidate", scores, text)
         coords["candidate"] = np.array(list(aggregate.candidates), dtype=np.str_)
     attrs = {"converged": int(aggregate.converged), "aggregation": aggregate.chosen}
-    return xr.Dataset(variables, coords, attrs)
+    labelled = xr.Dataset(variables, coords, attrs)
+    if aggregate.gaps is None:
+        return labelled
+    return labelled.assign(_label_gaps(aggregate.gaps, np.array(sizes) > 0)).assign_coords(
+        {FEATURE: np.array(rows.feature_labels, dtype=np.str_)}
+    )
 
 
-def _diagnostics(result: FitResult) -> xr.Dataset:
+def _label_gaps(gaps: Gaps, fitted: NDArray[np.bool_]) -> dict[str, Any]:
+    """What the local estimators do not know, by partition; those that were left out say nothing of it."""
+    features = np.zeros((len(fitted), gaps.features.shape[1]), dtype=np.int64)
+    taken = np.zeros(len(fitted), dtype=np.int64)
+    features[fitted], taken[fitted] = gaps.features, gaps.taken_whole
+    texts = {
+        UNIDENTIFIED: "1 where a partition's rows say nothing of a feature's slope, alone or beside others",
+        TAKEN_WHOLE: "1 where a local estimate is taken as it is, with zeros for what it does not know",
+        UNKNOWN_SUPPORT: "share of the support that no local estimate knows",
+    }
+    return {
+        UNIDENTIFIED: ((PARTITION, FEATURE), features, {"long_name": texts[UNIDENTIFIED]}),
+        TAKEN_WHOLE: (PARTITION, taken, {"long_name": texts[TAKEN_WHOLE]}),
+        UNKNOWN_SUPPORT: ((), gaps.unknown_support, {"long_name": texts[UNKNOWN_SUPPORT]}),
+    }
+
+
+def _diagnostics(result: FitResult, rows: RowSchema) -> xr.Dataset:
     parts = result.partitions
     sizes = [0 if (p := r.estimate.parameters) is None else p.n_experts for r in parts]
-    labelled = label_aggregate(result.aggregate, sizes, [r.label for r in parts])
+    labelled = label_aggregate(result.aggregate, sizes, [r.label for r in parts], rows)
     if len(parts) == 1:
         # The local fit is the model, and its ascent the only one.
         labelled.attrs["converged"] *= int(parts[0].ending.outcome is not Outcome.NOT_CONVERGED)
@@ -160,10 +207,12 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     added["round_seconds"] = ("round", np.array(refinement.seconds), {"long_name": "seconds of the round"})
     known = xr.Dataset() if model.diagnostics is None else model.diagnostics
     # A model may be refined more than once: its last rounds are told.
-    known = known.drop_dims([dim for dim in ("round", "kind") if dim in known.dims])
+    known = known.drop_dims([dim for dim in ("round", "kind", COLUMN) if dim in known.dims])
+    known = known.drop_vars(ROW_WEIGHT, errors="ignore")
     if EXPERT in known.dims:
         known = known.isel({EXPERT: order}).drop_vars(EXPERT, errors="ignore")
     diagnostics = known.assign(added).assign_attrs(refinement_converged=int(refinement.converged))
+    diagnostics = diagnostics.merge(label_moments(refinement.moments, model.rows), combine_attrs="override")
     if refinement.converged:
         diagnostics = diagnostics.merge(_errors(model, refinement, order), combine_attrs="override")
     return MixtureOfExperts.from_parameters(

@@ -52,6 +52,8 @@ class Refinement(NamedTuple):
     # Sum of outer products of the rows' scores at the optimum, shape (P, P); None where it was not reached or
     # no round was left for the pass that finds them.
     scores: FloatArray | None
+    # Of all rows.
+    moments: Moments
 
 
 def refine_rounds(
@@ -100,7 +102,7 @@ def refine_rounds(
             partial(partition_scores, parameters=reached, coordinates=coordinates, family=family),
             operator.add,
         )
-    return Refinement(reached, infos, seconds, state.converged, state, coordinates, scores)
+    return Refinement(reached, infos, seconds, state.converged, state, coordinates, scores, pooled)
 
 
 def _may_be_last(state: RefinementState) -> bool:

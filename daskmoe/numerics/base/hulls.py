@@ -116,3 +116,11 @@ def _hull(part: Moments, common: Coordinates, whole: FloatArray) -> Hull:
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(covariance)
         return Hull(center, vectors[:, values <= IDENTIFICATION.varies])
+
+
+def unidentified(known: Moments) -> NDArray[np.bool_]:
+    """Features whose slopes rows with these moments do not identify, alone or beside others', shape (p,)."""
+    own = coordinates_from(known, Scaling.none(0))
+    # Of a feature's own slope, what the kept directions leave of it.
+    lost = 1.0 - np.sum(own.transform * own.inverse.T, axis=0)
+    return np.asarray(lost > IDENTIFICATION.named)

@@ -26,6 +26,7 @@ from daskmoe.numerics.base.parameters import (
     canonical_indices,
 )
 from daskmoe.numerics.base.policies import REDUCTION
+from daskmoe.numerics.combine.gaps import Gaps, gaps_of
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.transport.alignment import match_experts
 from daskmoe.numerics.transport.merging import clustered_experts, greedy_experts
@@ -56,8 +57,8 @@ class Aggregate(NamedTuple):
     candidates: dict[str, float]
     # The method that gave ``parameters``.
     chosen: str
-    # Positions of the local estimators that were taken as they are, zeros for what they do not know included.
-    taken_whole: tuple[int, ...] = ()
+    # What the local estimators do not know; None where each knows everything.
+    gaps: Gaps | None = None
 
 
 class _Locals(NamedTuple):
@@ -71,10 +72,6 @@ class _Locals(NamedTuple):
     hulls: Hulls | None
     coordinates: Coordinates
     problem: ReductionProblem
-
-    def knowing_less(self) -> list[int]:
-        """Positions of those that do not know everything."""
-        return [] if self.hulls is None else [m for m, h in enumerate(self.hulls.parts) if h.null.shape[1]]
 
     def with_experts(self, n_experts: int) -> list[MoEParameters]:
         """Those with as many experts; `InvalidOptionError` where there is none."""
@@ -137,6 +134,9 @@ def aggregate_estimates(
     hulls = affine_hulls([moments[m] for m in used], support) if moments else None
     known = _Locals(ordered, large, support, family, hulls, *reduction_problem(large, support, family, hulls))
     found = AGGREGATORS[method].estimate(known, n_experts)
+    if hulls is not None:
+        taken = [found.parameters is large or found.parameters is local for local in ordered]
+        found = found._replace(gaps=gaps_of(hulls, support, taken).of_all(used, len(locals_)))
     return _in_order(found, [p.n_experts for p in locals_], used)
 
 
@@ -172,14 +172,11 @@ def _greedy(known: _Locals, n_experts: int) -> Aggregate:
 
 def _weighted(known: _Locals, n_experts: int) -> Aggregate:
     flow = np.zeros((known.large.n_experts, 0))
-    taken = tuple(known.knowing_less())
-    return Aggregate(known.large, np.zeros(1), np.zeros(1), flow, True, {}, "weighted", taken)
+    return Aggregate(known.large, np.zeros(1), np.zeros(1), flow, True, {}, "weighted")
 
 
 def _middle(known: _Locals, n_experts: int) -> Aggregate:
-    middle = _middle_of(known, known.with_experts(n_experts))
-    taken = tuple(m for m in known.knowing_less() if known.parameters[m] is middle)
-    return _moved_to(known, middle, "middle")._replace(taken_whole=taken)
+    return _moved_to(known, _middle_of(known, known.with_experts(n_experts)), "middle")
 
 
 def _aligned(known: _Locals, n_experts: int) -> Aggregate:
@@ -278,7 +275,6 @@ def _in_order(found: Aggregate, sizes: list[int], used: list[int]) -> Aggregate:
     stops = np.cumsum(sizes)
     rows = np.concatenate([np.arange(stops[m] - sizes[m], stops[m]) for m in used])
     flow[rows] = found.flow
-    found = found._replace(taken_whole=tuple(used[m] for m in found.taken_whole))
     if isinstance(found.parameters, LargeMoE):
         back: NDArray[np.intp] = np.argsort(used)
         return found._replace(parameters=found.parameters.take(back), flow=flow)

@@ -16,6 +16,7 @@ from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import DaskMoEError, InvalidDataError
 from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.combine.expansion import Pilot, make_pilot
+from daskmoe.numerics.combine.frames import without_rare_levels
 from daskmoe.numerics.families import get_family
 from daskmoe.numerics.local.fit import fit_local_estimate
 from daskmoe.rows import SampleWindow
@@ -101,9 +102,10 @@ def fit_pilot(plan: TaskPlan, samples: Sequence[Sampled]) -> Pilot:
     if sample.rows is None or sample.rows.n_rows < least:
         raise InvalidDataError(_too_few(sample, least))
     with single_threaded_blas():
-        estimate = fit_local_estimate(sample.rows, plan.options.local, rng)
+        rows = without_rare_levels(sample.rows)
+        estimate = fit_local_estimate(rows, plan.options.local, rng)
         assert estimate.parameters is not None
-        return make_pilot(estimate.parameters, sample.rows, get_family(plan.options.family))
+        return make_pilot(estimate.parameters, rows, get_family(plan.options.family))
 
 
 def _too_few(sample: Sampled, least: int) -> str:

@@ -110,7 +110,7 @@ def _fit(
         expansion = expand_at(data, estimate.parameters, known, family) if plan.sends.information else None
         _tell_empty_experts(estimate, partition)
     else:
-        estimate, expansion = expand_estimate(data, pilot, family)
+        estimate, expansion = expand_estimate(data, pilot, family, known)
     logger.info(
         "partition %s: %d rows fitted in %.2f s, %.4f nats a row",
         partition.label, estimate.rows, estimate.seconds, estimate.log_likelihood / estimate.weight,

@@ -176,6 +176,10 @@ class ExpansionPolicy:
     tolerance: float = 1e-4
     # How many times the pilot's sample joins a sum that has no maximum, tried in turn.
     pilot_weights: tuple[float, ...] = (0.0, 1.0, 4.0, 16.0)
+    # Of a pilot's sample, the share of rows with another value than the usual up to which it does not see a
+    # feature vary; and the share of rows that it may do without for that.
+    rare_level: float = 0.002
+    most_rare_rows: float = 0.05
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,10 @@ from daskmoe.numerics.base.parameters import (
     canonical_order,
 )
 from daskmoe.numerics.base.policies import CHOICE
-from daskmoe.numerics.combine.expansion import Expansion, Pilot, combine_expansions
+from daskmoe.numerics.combine.expansion import Expansion, Pilot, one_shot
 from daskmoe.numerics.combine.information import information_average
 from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
 from daskmoe.numerics.families import Family
-from daskmoe.numerics.likelihood.priors import prior_from
 from daskmoe.numerics.predictive.draws import sample_response
 from daskmoe.numerics.predictive.mixture import log_density
 from daskmoe.numerics.transport.plan import Experts, pointwise_plan
@@ -76,14 +75,13 @@ def one_shot_estimator(sent: Sent, pilot: Pilot, family: Family) -> Aggregate:
     """
     pooled = reduce(merge_moments, sent.moments)
     n_experts = pilot.parameters.n_experts
-    prior = prior_from(pooled, pilot.coordinates, n_experts, family)
-    one_shot = family.from_moments(pooled) if n_experts == 1 else None
-    if one_shot is None:
-        one_shot = combine_expansions(sent.expansions, pilot, prior)
-    start = pilot.parameters if one_shot is None else one_shot
+    averaged = family.from_moments(pooled) if n_experts == 1 else None
+    if averaged is None:
+        averaged = one_shot(sent.expansions, pilot, pooled, family)
+    start = pilot.parameters if averaged is None else averaged
     large = LargeMoE.from_estimates(sent.estimates, sent.weights)
     reduced = reduce_mixture(large, sent.support, [start], family)
-    candidates = {"one-shot": one_shot, "reduction": reduced.parameters, "pilot": pilot.parameters}
+    candidates = {"one-shot": averaged, "reduction": reduced.parameters, "pilot": pilot.parameters}
     known = {name: p for name, p in candidates.items() if p is not None}
     chosen, scores = _choose(known, sent.support, family)
     order = canonical_indices(known[chosen])

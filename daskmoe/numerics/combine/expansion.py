@@ -10,28 +10,36 @@ solving
 
 one Newton step of the global penalized log-likelihood, expanded where each partition is near its optimum.
 A partition that says nothing about an expert carries no weight for it, however the rows were partitioned.
+Directions that the pilot's sample did not see vary are added for the rows that do (`frames`); the sample's
+information says nothing of them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
+from daskmoe.numerics.base.coordinates import Coordinates, Directions, coordinates_from, unseen_directions
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.linalg import diagonal_scale
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParameters, Moments
 from daskmoe.numerics.base.policies import EXPANSION, NEWTON
+from daskmoe.numerics.combine.frames import Frame, frame_of, no_frame, with_shift
 from daskmoe.numerics.families import Family
-from daskmoe.numerics.likelihood.priors import Prior
-from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics, penalized
+from daskmoe.numerics.likelihood.priors import Prior, prior_from
+from daskmoe.numerics.likelihood.statistics import (
+    LikelihoodStatistics,
+    likelihood_statistics,
+    log_likelihood_of,
+    penalized,
+)
 from daskmoe.numerics.local.newton import NewtonState, damped_step
 
 
@@ -46,10 +54,12 @@ class Pilot(NamedTuple):
     information: FloatArray
     # Size of that sample.
     rows: int
+    # Those that the sample did not see vary.
+    unseen: Directions
 
 
 class Expansion(NamedTuple):
-    """A partition's log-likelihood to second order."""
+    """A partition's log-likelihood to second order, in whole parameters, with all directions of features."""
 
     # (P (P + 1) / 2,): Packed I_m. It only weighs ``vector``, which is formed from the same rounded numbers.
     information: NDArray[np.float32]
@@ -63,7 +73,8 @@ def make_pilot(parameters: MoEParameters, sample: Observations, family: Family) 
     coordinates = coordinates_from(known, family.scaling(known))
     inner = coordinates.from_data(parameters)
     information = likelihood_statistics(inner, sample.blocks(coordinates), family).information
-    return Pilot(parameters, coordinates, _semidefinite(information), sample.n_rows)
+    unseen = unseen_directions(known, coordinates)
+    return Pilot(parameters, coordinates, _semidefinite(information), sample.n_rows, unseen)
 
 
 def _semidefinite(matrix: FloatArray) -> FloatArray:
@@ -76,14 +87,26 @@ def _semidefinite(matrix: FloatArray) -> FloatArray:
     return np.asarray((vectors * values.clip(0.0)) @ vectors.T * outer)
 
 
-def expand_estimate(rows: Observations, pilot: Pilot, family: Family) -> tuple[LocalEstimate, Expansion]:
+class _Start(NamedTuple):
+    """Where a partition starts, and the quadratic prior around it."""
+
+    parameters: MoEParameters
+    frame: Frame
+    # (P, P): Information of the prior.
+    weight: FloatArray
+
+
+def expand_estimate(
+    rows: Observations, pilot: Pilot, family: Family, row_moments: Moments | None = None
+) -> tuple[LocalEstimate, Expansion]:
     """A partition's estimate from the shared start, and its expansion there.
 
     The estimate's objective is the log-likelihood less the quadratic prior around the start.
     """
     began = time.perf_counter()
-    coordinates = pilot.coordinates
-    raw, state, passes, converged = _ascend(rows, pilot, family)
+    start = _start(rows, pilot, family, row_moments)
+    coordinates = start.frame.coordinates
+    raw, state, passes, converged = _ascend(rows, start, family)
     assert raw.mass is not None
     offset = raw.weight * coordinates.log_jacobian
     estimate = LocalEstimate(
@@ -99,30 +122,80 @@ def expand_estimate(rows: Observations, pilot: Pilot, family: Family) -> tuple[L
         expert_weights=raw.mass,
         seconds=time.perf_counter() - began,
     )
-    return estimate, _expansion(raw, state.parameters)
+    return estimate, _expansion(raw, state.parameters, start.frame)
 
 
-def _expansion(raw: LikelihoodStatistics, parameters: MoEParameters) -> Expansion:
-    """The expansion around parameters with these statistics."""
+def _expansion(raw: LikelihoodStatistics, parameters: MoEParameters, frame: Frame | None = None) -> Expansion:
+    """The expansion around parameters with these statistics; of a frame, in whole parameters."""
     layout = Layout.of(parameters)
-    packed = raw.information[layout.upper()].astype(np.float32)
-    return Expansion(packed, unpack(packed).astype(np.float64) @ layout.pack(parameters) + raw.gradient)
+    theta, information, gradient = layout.pack(parameters), raw.information, raw.gradient
+    if frame is not None and len(frame.lift):
+        back = frame.from_whole(layout)
+        theta, gradient = frame.to_whole(layout) @ theta, back.T @ gradient
+        information, layout = back.T @ information @ back, frame.whole(layout)
+    packed = information[layout.upper()].astype(np.float32)
+    return Expansion(packed, unpack(packed).astype(np.float64) @ theta + gradient)
+
+
+def _start(rows: Observations, pilot: Pilot, family: Family, row_moments: Moments | None) -> _Start:
+    """The pilot, in the frame of a partition's rows."""
+    if not len(pilot.unseen.transform):
+        frame = no_frame(pilot.coordinates)
+        return _Start(pilot.coordinates.from_data(pilot.parameters), frame, pilot.information)
+    known = moments(rows) if row_moments is None else row_moments
+    frame = frame_of(pilot.coordinates, pilot.unseen, known)
+    parameters = frame.coordinates.from_data(pilot.parameters)
+    if frame.added == 0:
+        return _Start(parameters, frame, pilot.information)
+    layout = Layout.of(parameters)
+    weight = frame.from_pilot(pilot.information, layout)
+    # The sample says nothing of these directions, and few rows may leave them open: a pseudo-row holds them.
+    added = frame.is_added(layout)
+    prior = prior_from(known, frame.coordinates, layout.n_experts, family)
+    weight += np.where(np.outer(added, added), prior.hessian(layout, parameters.nuisance), 0.0)
+    shifted = with_shift(parameters, _residual_slopes(rows, parameters, frame, family))
+    return _Start(_better(rows, [parameters, shifted], frame, family), frame, weight)
+
+
+def _residual_slopes(
+    rows: Observations, parameters: MoEParameters, frame: Frame, family: Family
+) -> FloatArray:
+    """The regression of what the mixture's means leave on the directions that a frame adds, shape (r,).
+
+    Experts that rows are far from all by the effect of a direction share it: their own density is no guide to
+    whose such rows are. The directions have second moments of one, so that the regression needs no solve.
+    """
+    total, weight = np.zeros(frame.added), 0.0
+    for block in rows.blocks(frame.coordinates):
+        eta = np.tensordot(parameters.coef, block.design, (-1, 0))
+        means = np.asarray(family.mean(eta, parameters.nuisance))
+        logits = parameters.gate @ block.design
+        gates = np.exp(logits - scipy.special.logsumexp(logits, axis=0))
+        own = np.ones(len(block.response)) if block.weight is None else block.weight
+        total += block.design[-frame.added :] @ (own * (block.response - np.sum(gates * means, axis=0)))
+        weight += float(own.sum())
+    return total / max(weight, np.finfo(float).tiny)
+
+
+def _better(rows: Observations, starts: list[MoEParameters], frame: Frame, family: Family) -> MoEParameters:
+    """The start with the larger likelihood."""
+    values = [log_likelihood_of(start, rows.blocks(frame.coordinates), family) for start in starts]
+    return starts[int(np.argmax(values))]
 
 
 def _ascend(
-    rows: Observations, pilot: Pilot, family: Family
+    rows: Observations, start: _Start, family: Family
 ) -> tuple[LikelihoodStatistics, NewtonState, int, bool]:
     """Plain statistics and the state where the steps end, their passes, and whether they converged."""
-    coordinates = pilot.coordinates
-    start = coordinates.from_data(pilot.parameters)
-    layout = Layout.of(start)
-    origin = layout.pack(start)
+    layout = Layout.of(start.parameters)
+    origin = layout.pack(start.parameters)
 
     def evaluate(parameters: MoEParameters) -> LikelihoodStatistics:
-        return likelihood_statistics(parameters, rows.blocks(coordinates), family, precision=np.float32)
+        blocks = rows.blocks(start.frame.coordinates)
+        return likelihood_statistics(parameters, blocks, family, precision=np.float32)
 
-    raw = evaluate(start)
-    state = NewtonState(start, _with_prior(raw, origin, start, pilot.information), 0.0)
+    raw = evaluate(start.parameters)
+    state = NewtonState(start.parameters, _with_prior(raw, origin, start.parameters, start.weight), 0.0)
     passes = 1
     while True:
         step, predicted, damping = damped_step(state)
@@ -133,7 +206,7 @@ def _ascend(
         trial = layout.shift(state.parameters, step)
         trial_raw = evaluate(trial)
         passes += 1
-        statistics = _with_prior(trial_raw, origin, trial, pilot.information)
+        statistics = _with_prior(trial_raw, origin, trial, start.weight)
         actual = statistics.value - state.statistics.value
         damping = NEWTON.damping.after(damping, actual, predicted)
         if actual >= 0:
@@ -152,33 +225,71 @@ def expand_at(
     return _expansion(likelihood_statistics(inner, blocks, family, precision=np.float32), inner)
 
 
-def combine_expansions(expansions: Iterable[Expansion], pilot: Pilot, prior: Prior) -> MoEParameters | None:
-    """The maximum of the summed expansions and the prior.
+def one_shot(
+    expansions: Sequence[Expansion], pilot: Pilot, pooled: Moments, family: Family
+) -> MoEParameters | None:
+    """The maximum of the summed expansions and the prior of all rows, whose moments are ``pooled``.
+
+    With all directions that any rows see; where that sum has no maximum, with those of the pilot's sample.
+    """
+    for frame in _frames(pilot, pooled):
+        prior = prior_from(pooled, frame.coordinates, pilot.parameters.n_experts, family)
+        found = combine_expansions(expansions, pilot, prior, frame)
+        if found is not None:
+            return found
+    return None
+
+
+def _frames(pilot: Pilot, pooled: Moments) -> list[Frame]:
+    """That of all rows, and that of the pilot alone."""
+    alone = no_frame(pilot.coordinates, len(pilot.unseen.transform))
+    if not len(pilot.unseen.transform):
+        return [alone]
+    whole = frame_of(pilot.coordinates, pilot.unseen, pooled)
+    return [whole, alone] if whole.added else [alone]
+
+
+def combine_expansions(
+    expansions: Iterable[Expansion], pilot: Pilot, prior: Prior, frame: Frame | None = None
+) -> MoEParameters | None:
+    """The maximum of the summed expansions and the prior, in a frame; by default that of the pilot alone.
 
     Where the sum has no maximum, as if the pilot's sample came with it, once or a few times; None if that
     does not help.
     """
-    start = pilot.coordinates.from_data(pilot.parameters)
+    frame = no_frame(pilot.coordinates, len(pilot.unseen.transform)) if frame is None else frame
+    start = frame.coordinates.from_data(pilot.parameters)
     layout = Layout.of(start)
     origin = layout.pack(start)
-    information, vector = np.zeros((layout.size, layout.size)), np.zeros(layout.size)
-    for expansion in expansions:
-        information += unpack(expansion.information)
-        vector += expansion.vector
+    information, vector = _summed(expansions, layout, frame)
     penalty = penalized(LikelihoodStatistics.none(layout.size), start, prior)
     information += penalty.information
     vector += penalty.gradient + penalty.information @ origin
+    held = frame.from_pilot(pilot.information, layout)
     for times in EXPANSION.pilot_weights:
         try:
-            factor = scipy.linalg.cho_factor(information + times * pilot.information, lower=True)
+            factor = scipy.linalg.cho_factor(information + times * held, lower=True)
         except np.linalg.LinAlgError:
             continue
-        theta = scipy.linalg.cho_solve(factor, vector + times * (pilot.information @ origin))
+        theta = scipy.linalg.cho_solve(factor, vector + times * (held @ origin))
         # A quadratic says nothing of a nuisance that changes by orders of magnitude, as beside an outlier.
         found = origin + layout.bounded(theta - origin)
         if layout.is_model(found):
-            return pilot.coordinates.to_data(layout.unpack(found))
+            return frame.coordinates.to_data(layout.unpack(found))
     return None
+
+
+def _summed(expansions: Iterable[Expansion], layout: Layout, frame: Frame) -> tuple[FloatArray, FloatArray]:
+    """Information and vector of all partitions, in a frame."""
+    size = frame.whole(layout).size
+    information, vector = np.zeros((size, size)), np.zeros(size)
+    for expansion in expansions:
+        information += unpack(expansion.information)
+        vector += expansion.vector
+    if not len(frame.lift):
+        return information, vector
+    whole = frame.to_whole(layout)
+    return np.asarray(whole.T @ information @ whole), np.asarray(whole.T @ vector)
 
 
 def _with_prior(

@@ -18,8 +18,21 @@ from daskmoe.model import MixtureOfExperts
 from daskmoe.model.history import outcomes_of
 from daskmoe.model.moments import moments_from
 from daskmoe.numerics.base.hulls import unidentified
+from daskmoe.numerics.base.parameters import Moments
+from daskmoe.numerics.combine.choice import FROM_PILOT
 from daskmoe.numerics.combine.registry import AGGREGATORS
-from daskmoe.rows.names import FEATURE, PARTITION, STATUS, TAKEN_WHOLE, UNIDENTIFIED, UNKNOWN_SUPPORT, Outcome
+from daskmoe.rows.names import (
+    COEF,
+    EXPERT,
+    FEATURE,
+    GATE_COEF,
+    PARTITION,
+    STATUS,
+    TAKEN_WHOLE,
+    UNIDENTIFIED,
+    UNKNOWN_SUPPORT,
+    Outcome,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +114,13 @@ def report_identification(model: MixtureOfExperts) -> None:
             "constant, and no estimates of their own; leave out features until none is left to name",
             _listed(np.array(model.feature_names)[unidentified(moments)]),
         )
+    if silent := _silent(model, moments):
+        _warn(
+            f"{_listed(np.array(silent))}: the coefficients are zero and no estimates. The sample that all "
+            "partitions start from has too few rows that vary there, and what the partitions say of it has "
+            "no maximum. Go on with daskmoe.refine (refine=, --refine).",
+            IdentificationWarning,
+        )
     if found is None or UNIDENTIFIED not in found:
         return
     whole = found[UNIDENTIFIED].isel({PARTITION: found[TAKEN_WHOLE].values > 0})
@@ -121,6 +141,19 @@ def report_identification(model: MixtureOfExperts) -> None:
             "like the rows of the partitions, or add the rows that are missing.",
             IdentificationWarning,
         )
+
+
+def _silent(model: MixtureOfExperts, moments: Moments | None) -> list[str]:
+    """Features that vary and have no slope at all in a model that was made from a shared start."""
+    found = model.diagnostics
+    if found is None or moments is None or found.attrs.get("aggregation") not in FROM_PILOT:
+        return []
+    if model.options.get("refine"):
+        return []
+    zero = (model.params[[COEF, GATE_COEF]] == 0).to_array().all(["variable", EXPERT]).values
+    silent = zero & ~unidentified(moments)
+    # Experts that depend on nothing at all are those of a constant target.
+    return [] if zero.all() else np.array(model.feature_names)[silent].tolist()
 
 
 def _listed(names: NDArray[np.str_]) -> str:

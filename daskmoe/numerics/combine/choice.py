@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daskmoe.numerics.base.hulls import affine_hulls
+from daskmoe.numerics.base.hulls import Hulls, affine_hulls
 from daskmoe.numerics.base.linalg import spread_evenly
 from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.parameters import (
@@ -33,6 +33,9 @@ from daskmoe.numerics.predictive.draws import sample_response
 from daskmoe.numerics.predictive.mixture import log_density
 from daskmoe.numerics.transport.plan import Experts, pointwise_plan
 from daskmoe.numerics.transport.reduction import reduce_mixture, reduction_problem
+
+# What the best estimator from a shared start may be.
+FROM_PILOT = ("one-shot", "pilot")
 
 
 class Sent(NamedTuple):
@@ -80,7 +83,7 @@ def one_shot_estimator(sent: Sent, pilot: Pilot, family: Family) -> Aggregate:
         averaged = one_shot(sent.expansions, pilot, pooled, family)
     start = pilot.parameters if averaged is None else averaged
     large = LargeMoE.from_estimates(sent.estimates, sent.weights)
-    reduced = reduce_mixture(large, sent.support, [start], family)
+    reduced = reduce_mixture(large, sent.support, [start], family, hulls=_hulls_with(pilot, sent))
     candidates = {"one-shot": averaged, "reduction": reduced.parameters, "pilot": pilot.parameters}
     known = {name: p for name, p in candidates.items() if p is not None}
     chosen, scores = _choose(known, sent.support, family)
@@ -94,6 +97,13 @@ def one_shot_estimator(sent: Sent, pilot: Pilot, family: Family) -> Aggregate:
         scores,
         chosen,
     )
+
+
+def _hulls_with(pilot: Pilot, sent: Sent) -> Hulls | None:
+    """What estimates from a shared start know: what its sample or their own rows identify."""
+    if not len(pilot.unseen.transform):
+        return None
+    return affine_hulls([merge_moments(pilot.moments, own) for own in sent.moments], sent.support)
 
 
 def _choose(

@@ -31,13 +31,12 @@ from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParameters, Moments
 from daskmoe.numerics.base.policies import EXPANSION, NEWTON
-from daskmoe.numerics.combine.frames import Frame, frame_of, no_frame, with_shift
+from daskmoe.numerics.combine.frames import Frame, frame_of, no_frame, shifted_to_residuals
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.priors import Prior, prior_from
 from daskmoe.numerics.likelihood.statistics import (
     LikelihoodStatistics,
     likelihood_statistics,
-    log_likelihood_of,
     penalized,
 )
 from daskmoe.numerics.local.newton import NewtonState, damped_step
@@ -56,6 +55,8 @@ class Pilot(NamedTuple):
     rows: int
     # Those that the sample did not see vary.
     unseen: Directions
+    # Of the sample.
+    moments: Moments
 
 
 class Expansion(NamedTuple):
@@ -74,7 +75,7 @@ def make_pilot(parameters: MoEParameters, sample: Observations, family: Family) 
     inner = coordinates.from_data(parameters)
     information = likelihood_statistics(inner, sample.blocks(coordinates), family).information
     unseen = unseen_directions(known, coordinates)
-    return Pilot(parameters, coordinates, _semidefinite(information), sample.n_rows, unseen)
+    return Pilot(parameters, coordinates, _semidefinite(information), sample.n_rows, unseen, known)
 
 
 def _semidefinite(matrix: FloatArray) -> FloatArray:
@@ -153,34 +154,7 @@ def _start(rows: Observations, pilot: Pilot, family: Family, row_moments: Moment
     added = frame.is_added(layout)
     prior = prior_from(known, frame.coordinates, layout.n_experts, family)
     weight += np.where(np.outer(added, added), prior.hessian(layout, parameters.nuisance), 0.0)
-    shifted = with_shift(parameters, _residual_slopes(rows, parameters, frame, family))
-    return _Start(_better(rows, [parameters, shifted], frame, family), frame, weight)
-
-
-def _residual_slopes(
-    rows: Observations, parameters: MoEParameters, frame: Frame, family: Family
-) -> FloatArray:
-    """The regression of what the mixture's means leave on the directions that a frame adds, shape (r,).
-
-    Experts that rows are far from all by the effect of a direction share it: their own density is no guide to
-    whose such rows are. The directions have second moments of one, so that the regression needs no solve.
-    """
-    total, weight = np.zeros(frame.added), 0.0
-    for block in rows.blocks(frame.coordinates):
-        eta = np.tensordot(parameters.coef, block.design, (-1, 0))
-        means = np.asarray(family.mean(eta, parameters.nuisance))
-        logits = parameters.gate @ block.design
-        gates = np.exp(logits - scipy.special.logsumexp(logits, axis=0))
-        own = np.ones(len(block.response)) if block.weight is None else block.weight
-        total += block.design[-frame.added :] @ (own * (block.response - np.sum(gates * means, axis=0)))
-        weight += float(own.sum())
-    return total / max(weight, np.finfo(float).tiny)
-
-
-def _better(rows: Observations, starts: list[MoEParameters], frame: Frame, family: Family) -> MoEParameters:
-    """The start with the larger likelihood."""
-    values = [log_likelihood_of(start, rows.blocks(frame.coordinates), family) for start in starts]
-    return starts[int(np.argmax(values))]
+    return _Start(shifted_to_residuals(rows, parameters, frame, family), frame, weight)
 
 
 def _ascend(

@@ -20,6 +20,8 @@ from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
 from daskmoe.numerics.base.policies import EXPANSION, IDENTIFICATION
+from daskmoe.numerics.families import Family
+from daskmoe.numerics.likelihood.statistics import log_likelihood_of
 
 
 class Frame(NamedTuple):
@@ -103,11 +105,38 @@ def no_frame(coordinates: Coordinates, n_unseen: int = 0) -> Frame:
     return Frame(coordinates, np.zeros((n_unseen, 0)), np.zeros((n_unseen, 0)))
 
 
-def with_shift(parameters: MoEParameters, shift: FloatArray) -> MoEParameters:
-    """Parameters whose experts all have these slopes (r,) in the directions that a frame adds."""
+def shifted_to_residuals(
+    rows: Observations, parameters: MoEParameters, frame: Frame, family: Family
+) -> MoEParameters:
+    """Parameters whose experts share the slopes that the residuals have in the directions of a frame.
+
+    As they are, where that is likelier.
+    """
     coef = parameters.coef.copy()
-    coef[:, 0, coef.shape[-1] - len(shift) :] += shift
-    return parameters._replace(coef=coef)
+    coef[:, 0, -frame.added :] += _residual_slopes(rows, parameters, frame, family)
+    starts = [parameters, parameters._replace(coef=coef)]
+    values = [log_likelihood_of(start, rows.blocks(frame.coordinates), family) for start in starts]
+    return starts[int(np.argmax(values))]
+
+
+def _residual_slopes(
+    rows: Observations, parameters: MoEParameters, frame: Frame, family: Family
+) -> FloatArray:
+    """The regression of what the mixture's means leave on the directions that a frame adds, shape (r,).
+
+    Experts that rows are far from all by the effect of a direction share it: their own density is no guide to
+    whose such rows are. The directions have second moments of one, so that the regression needs no solve.
+    """
+    total, weight = np.zeros(frame.added), 0.0
+    for block in rows.blocks(frame.coordinates):
+        eta = np.tensordot(parameters.coef, block.design, (-1, 0))
+        means = np.asarray(family.mean(eta, parameters.nuisance))
+        logits = parameters.gate @ block.design
+        gates = np.exp(logits - scipy.special.logsumexp(logits, axis=0))
+        own = np.ones(len(block.response)) if block.weight is None else block.weight
+        total += block.design[-frame.added :] @ (own * (block.response - np.sum(gates * means, axis=0)))
+        weight += float(own.sum())
+    return total / max(weight, np.finfo(float).tiny)
 
 
 def _whitened(second: FloatArray, least: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -66,6 +66,7 @@ def reduce_mixture(
     starts: Sequence[MoEParameters],
     family: Family,
     plan: PlanKind = "pointwise",
+    hulls: Hulls | None = None,
 ) -> ReductionResult:
     """Reduce the large MoE to as many experts as the starts have; the best start's result is kept.
 
@@ -80,11 +81,13 @@ def reduce_mixture(
     family : Family
     plan : {"pointwise", "whole"}
         The paper's plan, or the one that moves every component whole.
+    hulls : Hulls or None
+        What the local estimators know; None where each knows everything.
     """
-    coordinates, problem = reduction_problem(large, support, family)
+    coordinates, problem = reduction_problem(large, support, family, hulls)
     inner = [coordinates.from_data(start) for start in starts]
     found = minimize_from(coordinates, problem, [Experts(s.coef, s.nuisance) for s in inner], plan)
-    return found._replace(parameters=with_unseen(found.parameters, found.flow, large, coordinates))
+    return found._replace(parameters=with_unseen(found.parameters, found.flow, large, coordinates, hulls))
 
 
 def minimize_from(

@@ -77,6 +77,17 @@ def test_a_frame_has_what_its_rows_see(pilot: Pilot, rng: np.random.Generator) -
     np.testing.assert_array_equal(np.delete(np.delete(held, [3, 7, 11], 0), [3, 7, 11], 1), pilot.information)
 
 
+@pytest.mark.parametrize(("n_predictors", "n_nuisances"), [(1, 0), (2, 0), (2, 2)])
+def test_frames_of_any_predictors_and_nuisances(
+    n_predictors: int, n_nuisances: int, pilot: Pilot, rng: np.random.Generator
+) -> None:
+    frame = frame_of(pilot.coordinates, pilot.unseen, moments(rows_with(rng, ones(300, 4))))
+    layout = Layout(3, 4, 4, n_predictors, n_nuisances)
+    both = frame.from_whole(layout) @ frame.to_whole(layout)
+    np.testing.assert_allclose(both.toarray(), np.eye(layout.size), atol=1e-12)
+    assert np.count_nonzero(frame.is_added(layout)) == layout.vectors
+
+
 def test_rows_that_all_have_another_value_see_the_direction(pilot: Pilot, rng: np.random.Generator) -> None:
     frame = frame_of(pilot.coordinates, pilot.unseen, moments(rows_with(rng, np.ones(50))))
     assert frame.added == 1

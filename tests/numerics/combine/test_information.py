@@ -156,3 +156,23 @@ def test_partitions_that_know_some_experts_only(rng: np.random.Generator) -> Non
         own = np.arange(layout.size)[layout.coef(expert)]
         assert len(own) == common.size
         assert not set(own.tolist()) & set(columns.tolist())
+
+
+def test_a_partition_says_nothing_of_a_level_that_it_lacks(rng: np.random.Generator) -> None:
+    """The average is the fit to all rows; zeros of least norm would halve the slope."""
+    parts = []
+    for m in range(4):
+        x = rng.standard_normal((900, 3))
+        x[:, 2] = (x[:, 2] > 0) & (m > 1)
+        right = rng.random(900) < 1 / (1 + np.exp(-4 * x[:, 0]))
+        y = np.where(right, 2 + 3 * x[:, 1], -2 - x[:, 1]) + 2 * x[:, 2] + 0.3 * rng.standard_normal(900)
+        parts.append(Observations(x, y))
+    locals_ = [fit(part, 2) for part in parts]
+    together = Observations(
+        np.concatenate([part.features for part in parts]), np.concatenate([part.response for part in parts])
+    )
+    best = canonical_order(fit(together, 2))
+    found = canonical_order(averaged(parts, locals_, locals_[3]))
+    # Some 450 rows of each expert are of partitions that know the level.
+    error = 0.3 / np.sqrt(900 / 4)
+    assert (np.abs(found.coef[:, 0, 3] - best.coef[:, 0, 3]) < 0.2 * error).all()

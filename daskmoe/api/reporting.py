@@ -110,8 +110,9 @@ def report_identification(model: MixtureOfExperts) -> None:
     found = model.diagnostics
     if (moments := moments_from(found)) is not None and unidentified(moments).any():
         logger.warning(
-            "%s: constant in all rows, or collinear there: coefficients are those of least norm, zero where "
-            "constant, and no estimates of their own; leave out features until none is left to name",
+            "%s: constant in all rows, or collinear there: the coefficients are those of least norm, zero "
+            "where constant, and no estimates one by one. Drop constant features, and one of each collinear "
+            "set, as one of the dummies of a category",
             _listed(np.array(model.feature_names)[unidentified(moments)]),
         )
     if silent := _silent(model, moments):

@@ -10,6 +10,7 @@ from daskmoe.api.simulate import simulate
 from daskmoe.errors import (
     ConvergenceWarning,
     DaskMoEError,
+    IdentificationWarning,
     InvalidDataError,
     InvalidOptionError,
     NotAtOptimumError,
@@ -25,6 +26,7 @@ __version__ = _version("daskmoe")
 __all__ = [
     "ConvergenceWarning",
     "DaskMoEError",
+    "IdentificationWarning",
     "InvalidDataError",
     "InvalidOptionError",
     "MixtureOfExperts",

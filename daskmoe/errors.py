@@ -39,5 +39,9 @@ class NotAtOptimumError(DaskMoEError, ValueError):
     """Inference was asked of a model that is not at a maximum of the likelihood."""
 
 
+class IdentificationWarning(UserWarning):
+    """A model holds zeros, or extrapolates, where no rows say anything."""
+
+
 class ConvergenceWarning(UserWarning):
     """An iteration stopped before it converged."""

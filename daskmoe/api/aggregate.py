@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 import xarray as xr
 
 from daskmoe.api.comparable import check_models, support_sample
 from daskmoe.api.labelling import label_aggregate
+from daskmoe.api.reporting import report_identification
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import InvalidDataError
 from daskmoe.model import MixtureOfExperts, model_at
 from daskmoe.model.labels import label_local_estimates
-from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, MoEParameters
+from daskmoe.model.moments import label_moments, moments_from
+from daskmoe.numerics.base.observations import merge_moments
+from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, MoEParameters, Moments
 from daskmoe.numerics.combine.registry import aggregate_estimates
 from daskmoe.numerics.families import get_family
 from daskmoe.options import METHODS, Method, RandomState, check_choice, check_integer, entropy_of
@@ -30,7 +34,8 @@ def aggregate(
 ) -> MixtureOfExperts:
     """Aggregate fitted models into one, from the models alone and a sample of features.
 
-    The large MoE is the average of the models weighted by their row counts. The reduction minimizes
+    The large MoE is the average of the models weighted by their row counts: at each row of those models that
+    know it, as one fitted to rows without a level does not know rows that have it. The reduction minimizes
     E_x sum_lk P_lk(x) KL(phi_l(.|x), phi_k(.|x)) over K-expert models, where P is the optimal transport plan.
 
     Parameters
@@ -52,6 +57,12 @@ def aggregate(
     Returns
     -------
     MixtureOfExperts
+
+    Warns
+    -----
+    IdentificationWarning
+        If a model is taken as it is with zeros for what its rows do not identify (methods "middle" and
+        "weighted"), or if no model knows some rows of the support.
 
     Raises
     ------
@@ -81,32 +92,42 @@ def aggregate(
         raise InvalidDataError(f"models: expected a sequence of models, got one {type(models).__name__}.")
     opened = [model_at(model, f"models[{m}]") for m, model in enumerate(models)]
     check_models(opened)
-    locals_, weights, labels = _local_estimators(opened)
+    locals_, weights, labels, moments = _local_estimators(opened)
     size = _common_size(locals_) if n_experts is None else check_integer("n_experts", n_experts, 1)
     first = opened[0]
     sample = support_sample(support, first, entropy_of(random_state))
     with single_threaded_blas():
-        result = aggregate_estimates(method, locals_, weights, sample, size, get_family(first.family))
-    return MixtureOfExperts.from_parameters(
+        result = aggregate_estimates(
+            method, locals_, weights, sample, size, get_family(first.family), moments
+        )
+    diagnostics = label_aggregate(result, [p.n_experts for p in locals_], labels, first.rows).assign(
+        weight=("partition", weights, {"long_name": "sum of the row weights"})
+    )
+    known = [part for part in moments if part is not None]
+    if len(known) == len(moments):
+        pooled = label_moments(reduce(merge_moments, known), first.rows)
+        diagnostics = diagnostics.merge(pooled, combine_attrs="override")
+    model = MixtureOfExperts.from_parameters(
         result.parameters,
         family=first.family,
         rows=first.rows,
         options={"aggregation": method, "models": len(opened), "n_experts": size},
-        diagnostics=label_aggregate(result, [p.n_experts for p in locals_], labels).assign(
-            weight=("partition", weights, {"long_name": "sum of the row weights"})
-        ),
+        diagnostics=diagnostics,
         local=label_local_estimates(locals_, labels, first.rows, get_family(first.family)),
         weight=float(weights.sum()),
     )
+    report_identification(model)
+    return model
 
 
 def _local_estimators(
     models: Sequence[MixtureOfExperts],
-) -> tuple[list[MoEParameters], FloatArray, list[str]]:
-    """The models' parameters, weights and labels, weighted averages taken apart."""
+) -> tuple[list[MoEParameters], FloatArray, list[str], list[Moments | None]]:
+    """The models' parameters, weights, labels and moments of their rows, weighted averages taken apart."""
     parameters: list[MoEParameters] = []
     weights: list[float] = []
     labels: list[str] = []
+    moments: list[Moments | None] = []
     for m, (model, weight) in enumerate(zip(models, _row_weights(models), strict=True)):
         mixture = model.mixture
         if isinstance(mixture, LargeMoE):
@@ -114,11 +135,14 @@ def _local_estimators(
             parameters += parts
             weights += list(weight * mixture.weights)
             labels += [f"{m}.{part}" for part in range(len(parts))]
+            # A weighted average keeps the moments of all its rows together.
+            moments += [None] * len(parts)
         else:
             parameters.append(mixture)
             weights.append(weight)
             labels.append(str(m))
-    return parameters, np.array(weights), labels
+            moments.append(moments_from(model.diagnostics))
+    return parameters, np.array(weights), labels, moments
 
 
 def _common_size(locals_: Sequence[MoEParameters]) -> int:

@@ -15,10 +15,12 @@ from daskmoe.engine.rounds import Refinement
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.covariances import covariance_variables, stack_arrays
 from daskmoe.model.labels import label_local_estimates
+from daskmoe.model.moments import label_moments
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
 from daskmoe.numerics.base.layout import count_parameters
 from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.parameters import FloatArray, Mixture, canonical_indices
+from daskmoe.numerics.combine.gaps import Gaps
 from daskmoe.numerics.combine.registry import Aggregate
 from daskmoe.numerics.families import Family, get_family
 from daskmoe.numerics.likelihood.inference import (
@@ -34,15 +36,22 @@ from daskmoe.numerics.likelihood.inference import (
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import (
     CLUSTERS,
+    COLUMN,
     EXPERT,
+    FEATURE,
     KIND,
     N_CLUSTERS,
     N_PARAMETERS,
     OUTCOME,
     PARAMETER,
+    PARTITION,
+    ROW_WEIGHT,
     STATUS,
+    TAKEN_WHOLE,
     TRAINING_ENTROPY,
     TRAINING_LOG_LIKELIHOOD,
+    UNIDENTIFIED,
+    UNKNOWN_SUPPORT,
     Kind,
     Outcome,
 )
@@ -53,10 +62,14 @@ def label_fit(
 ) -> MixtureOfExperts:
     """The model of a fit, with ``diagnostics`` and ``local_estimates``."""
     parts = result.partitions
+    known = [r.moments for r in parts if r.moments is not None]
+    diagnostics = _diagnostics(result, rows).merge(
+        label_moments(reduce(merge_moments, known), rows), combine_attrs="override"
+    )
     local = label_local_estimates(
         [r.estimate.parameters for r in parts], [r.label for r in parts], rows, get_family(family)
     )
-    diagnostics = _diagnostics(result).assign(_of_fit(result, get_family(family)))
+    diagnostics = diagnostics.assign(_of_fit(result, get_family(family)))
     if result.aggregate.curvature is not None:
         kinds: dict[Kind, FloatArray | None] = {Kind.APPROXIMATE: None}
         errors = _covariances(result.aggregate.curvature, kinds, get_family(family))
@@ -72,7 +85,9 @@ def label_fit(
     )
 
 
-def label_aggregate(aggregate: Aggregate, sizes: Sequence[int], labels: Sequence[str]) -> xr.Dataset:
+def label_aggregate(
+    aggregate: Aggregate, sizes: Sequence[int], labels: Sequence[str], rows: RowSchema
+) -> xr.Dataset:
     """How an aggregate came about, with the plan's mass by (partition, local expert, expert).
 
     Parameters
@@ -82,6 +97,8 @@ def label_aggregate(aggregate: Aggregate, sizes: Sequence[int], labels: Sequence
         Experts of every partition's estimate, 0 where it was left out.
     labels : sequence of str
         Of the partitions.
+    rows : RowSchema
+        Names the features.
     """
     variables: dict[str, Any] = {
         "objective": ("iteration", aggregate.objectives, {"long_name": "transportation divergence"}),
@@ -109,13 +126,35 @@ def label_aggregate(aggregate: Aggregate, sizes: Sequence[int], labels: Sequence
             variables[f"candidate_{field}"] = ("candidate", scores, attrs)
         coords["candidate"] = np.array(list(aggregate.candidates), dtype=np.str_)
     story: dict[str, Any] = {"converged": int(aggregate.converged), "aggregation": aggregate.chosen}
-    return xr.Dataset(variables, coords, story)
+    labelled = xr.Dataset(variables, coords, story)
+    if aggregate.gaps is None:
+        return labelled
+    return labelled.assign(_label_gaps(aggregate.gaps, np.array(sizes) > 0)).assign_coords(
+        {FEATURE: np.array(rows.feature_labels, dtype=np.str_)}
+    )
 
 
-def _diagnostics(result: FitResult) -> xr.Dataset:
+def _label_gaps(gaps: Gaps, fitted: NDArray[np.bool_]) -> dict[str, Any]:
+    """What the local estimators do not know, by partition; those that were left out say nothing of it."""
+    features = np.zeros((len(fitted), gaps.features.shape[1]), dtype=np.int64)
+    taken = np.zeros(len(fitted), dtype=np.int64)
+    features[fitted], taken[fitted] = gaps.features, gaps.taken_whole
+    texts = {
+        UNIDENTIFIED: "1 where a partition's rows say nothing of a feature's slope, alone or beside others",
+        TAKEN_WHOLE: "1 where a local estimate is taken as it is, with zeros for what it does not know",
+        UNKNOWN_SUPPORT: "share of the support that no local estimate knows",
+    }
+    return {
+        UNIDENTIFIED: ((PARTITION, FEATURE), features, {"long_name": texts[UNIDENTIFIED]}),
+        TAKEN_WHOLE: (PARTITION, taken, {"long_name": texts[TAKEN_WHOLE]}),
+        UNKNOWN_SUPPORT: ((), gaps.unknown_support, {"long_name": texts[UNKNOWN_SUPPORT]}),
+    }
+
+
+def _diagnostics(result: FitResult, rows: RowSchema) -> xr.Dataset:
     parts = result.partitions
     sizes = [0 if (p := r.estimate.parameters) is None else p.n_experts for r in parts]
-    labelled = label_aggregate(result.aggregate, sizes, [r.label for r in parts])
+    labelled = label_aggregate(result.aggregate, sizes, [r.label for r in parts], rows)
     if len(parts) == 1:
         # The local fit is the model, and its ascent the only one.
         labelled.attrs["converged"] *= int(parts[0].ending.outcome is not Outcome.NOT_CONVERGED)
@@ -231,11 +270,13 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     added |= _parameter_count(refinement.parameters, refinement.coordinates)
     known = xr.Dataset() if model.diagnostics is None else model.diagnostics
     # A model may be refined more than once: its last rounds are told.
-    last = ("round", KIND, PARAMETER)
+    last = ("round", KIND, PARAMETER, COLUMN)
     known = known.drop_dims([dim for dim in last if dim in known.dims])
+    known = known.drop_vars(ROW_WEIGHT, errors="ignore")
     if EXPERT in known.dims:
         known = known.isel({EXPERT: order}).drop_vars(EXPERT, errors="ignore")
     diagnostics = known.assign(added).assign_attrs(refinement_converged=int(refinement.converged))
+    diagnostics = diagnostics.merge(label_moments(refinement.moments, model.rows), combine_attrs="override")
     errors = _refined_covariances(refinement, order, get_family(model.family))
     diagnostics = diagnostics.merge(errors).assign_attrs(errors.attrs)
     return MixtureOfExperts.from_parameters(

@@ -8,14 +8,31 @@ import warnings
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from daskmoe.engine.outcomes import Ending
-from daskmoe.errors import ConvergenceWarning
+from daskmoe.errors import ConvergenceWarning, IdentificationWarning
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.history import outcomes_of
+from daskmoe.model.moments import moments_from
+from daskmoe.numerics.base.hulls import unidentified
+from daskmoe.numerics.base.parameters import Moments
+from daskmoe.numerics.combine.choice import FROM_PILOT
 from daskmoe.numerics.combine.registry import AGGREGATORS
-from daskmoe.rows.names import PARTITION, STATUS, Outcome
+from daskmoe.rows.names import (
+    COEF,
+    EXPERT,
+    FEATURE,
+    GATE_COEF,
+    PARTITION,
+    STATUS,
+    TAKEN_WHOLE,
+    UNIDENTIFIED,
+    UNKNOWN_SUPPORT,
+    Outcome,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +40,7 @@ _NAMED: Final = 5
 
 
 def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
-    """Log what a fit left out, and warn of a fit or an aggregation that did not converge.
+    """Log what a fit left out; warn of one that did not converge, or holds zeros that are no estimates.
 
     Parameters
     ----------
@@ -34,7 +51,7 @@ def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
 
     Warns
     -----
-    ConvergenceWarning
+    ConvergenceWarning, IdentificationWarning
         At the line that called the package.
     """
     found = model.diagnostics
@@ -66,6 +83,7 @@ def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
             short,
             found.sizes[PARTITION],
         )
+    report_identification(model)
     chosen = found.attrs.get("aggregation")
     # Others are found without iterating; "converged" is then that of a candidate that was not chosen.
     iterated = chosen in AGGREGATORS and AGGREGATORS[chosen].iterates
@@ -74,6 +92,75 @@ def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
             f"The aggregation {chosen!r} did not converge in {found.sizes['iteration']} iterations. "
             "Refine the model (daskmoe.refine, --refine) or use another aggregation."
         )
+
+
+def report_identification(model: MixtureOfExperts) -> None:
+    """Warn of coefficients that are zero for want of rows that say something of them.
+
+    Parameters
+    ----------
+    model : MixtureOfExperts
+        As computed.
+
+    Warns
+    -----
+    IdentificationWarning
+        At the line that called the package.
+    """
+    found = model.diagnostics
+    if (moments := moments_from(found)) is not None and unidentified(moments).any():
+        logger.warning(
+            "%s: constant in all rows, or collinear there: the coefficients are those of least norm, zero "
+            "where constant, and no estimates one by one. Drop constant features, and one of each collinear "
+            "set, as one of the dummies of a category",
+            _listed(np.array(model.feature_names)[unidentified(moments)]),
+        )
+    if silent := _silent(model, moments):
+        _warn(
+            f"{_listed(np.array(silent))}: the coefficients are zero and no estimates. The sample that all "
+            "partitions start from has too few rows that vary there, and what the partitions say of it has "
+            "no maximum. Go on with daskmoe.refine (refine=, --refine).",
+            IdentificationWarning,
+        )
+    if found is None or UNIDENTIFIED not in found:
+        return
+    whole = found[UNIDENTIFIED].isel({PARTITION: found[TAKEN_WHOLE].values > 0})
+    columns = whole[FEATURE].values[whole.any(PARTITION).values]
+    if whole.size:
+        _warn(
+            f"The estimate {found.attrs['aggregation']!r} takes local estimates as they are, with zeros for "
+            f"what their rows say nothing of: {_listed(columns)} in "
+            f"partition {_listed(whole[PARTITION].values)}. The reduction leaves such zeros out: use "
+            "aggregation='reduction' (method='reduction' in daskmoe.aggregate).",
+            IdentificationWarning,
+        )
+    if (share := float(found[UNKNOWN_SUPPORT])) > 0.0:
+        gaps = found[UNIDENTIFIED].any(PARTITION).values
+        _warn(
+            f"No local estimate knows {share:.1%} of the support: its rows lie where no partition has any "
+            f"({_listed(found[FEATURE].values[gaps])}). There the model extrapolates; give a support that is "
+            "like the rows of the partitions, or add the rows that are missing.",
+            IdentificationWarning,
+        )
+
+
+def _silent(model: MixtureOfExperts, moments: Moments | None) -> list[str]:
+    """Features that vary and have no slope at all in a model that was made from a shared start."""
+    found = model.diagnostics
+    if found is None or moments is None or found.attrs.get("aggregation") not in FROM_PILOT:
+        return []
+    if model.options.get("refine"):
+        return []
+    zero = (model.params[[COEF, GATE_COEF]] == 0).to_array().all(["variable", EXPERT]).values
+    silent = zero & ~unidentified(moments)
+    # Experts that depend on nothing at all are those of a constant target.
+    return [] if zero.all() else np.array(model.feature_names)[silent].tolist()
+
+
+def _listed(names: NDArray[np.str_]) -> str:
+    """Some names, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(repr(str(name)) for name in names[:_NAMED]) + more
 
 
 def report_refinement(model: MixtureOfExperts, rounds: int | str) -> None:
@@ -102,12 +189,12 @@ def report_refinement(model: MixtureOfExperts, rounds: int | str) -> None:
     )
 
 
-def _warn(message: str) -> None:
-    """A `ConvergenceWarning` at the line that called the package, however deep in it this is."""
+def _warn(message: str, category: type[UserWarning] = ConvergenceWarning) -> None:
+    """A warning at the line that called the package, however deep in it this is."""
     frame, level = inspect.currentframe(), 1
     while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] == "daskmoe":
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, ConvergenceWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def left_out(model: MixtureOfExperts) -> dict[str, str]:

@@ -16,6 +16,7 @@ from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import DaskMoEError, InvalidDataError
 from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.combine.expansion import Pilot
+from daskmoe.numerics.combine.frames import without_rare_levels
 from daskmoe.numerics.combine.pilots import fit_pilots
 from daskmoe.rows import SampleWindow
 
@@ -100,7 +101,7 @@ def fit_sample(plan: TaskPlan, samples: Sequence[Sampled]) -> list[Pilot]:
     if sample.rows is None or sample.rows.n_rows < least:
         raise InvalidDataError(_too_few(sample, least))
     with single_threaded_blas():
-        return fit_pilots(sample.rows, plan.options.local, rng)
+        return fit_pilots(without_rare_levels(sample.rows), plan.options.local, rng)
 
 
 def _too_few(sample: Sampled, least: int) -> str:

@@ -59,6 +59,8 @@ class Refinement(NamedTuple):
     scores: ScoreProducts | None
     # What a cluster is: a coordinate, or a partition where it is None.
     cluster: str | None
+    # Of all rows.
+    moments: Moments
 
 
 def refine_rounds(
@@ -107,7 +109,7 @@ def refine_rounds(
     if state.converged and scores is None and (rounds is None or len(infos) < rounds):
         scores = _scores_at(request, reached, coordinates, family)
     return Refinement(
-        reached, infos, seconds, state.converged, state, coordinates, prior, scores, request.cluster
+        reached, infos, seconds, state.converged, state, coordinates, prior, scores, request.cluster, pooled
     )
 
 

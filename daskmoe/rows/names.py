@@ -64,6 +64,17 @@ class Kind(StrEnum):
 OUTCOME: Final = "outcome"
 STATUS: Final = "status"
 
+# Of the diagnostics, the moments of the rows by column: the features and, last, the target.
+ROW_WEIGHT: Final = "row_weight"
+ROW_MEAN: Final = "row_mean"
+ROW_SCATTER: Final = "row_scatter"
+COLUMN: Final = "column"
+OTHER_COLUMN: Final = "other_column"
+# Which features' slopes a local estimator does not know, and those taken as they are nevertheless.
+UNIDENTIFIED: Final = "unidentified"
+TAKEN_WHOLE: Final = "taken_whole"
+UNKNOWN_SUPPORT: Final = "unknown_support"
+
 
 class Outcome(StrEnum):
     """How a partition ended, as the diagnostics have it.

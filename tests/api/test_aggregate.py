@@ -358,3 +358,111 @@ def test_models_that_do_not_exist(models: list[MixtureOfExperts], data: xr.Datas
         daskmoe.aggregate([models[0], tmp_path / "nowhere.zarr"], data)
     with pytest.raises(daskmoe.StoreError, match=r"nothing\.zarr"):
         daskmoe.aggregate(models, tmp_path / "nothing.zarr")
+
+
+# What a model's rows do not identify.
+
+
+def site(rng: np.random.Generator, *, urban: bool = True) -> xr.Dataset:
+    """Rows of which those of a rural site never have the dummy."""
+    x = rng.normal(size=(800, 3))
+    x[:, 2] = (rng.random(800) < 0.5) & urban
+    right = rng.random(800) < 1 / (1 + np.exp(-4 * x[:, 0]))
+    y = np.where(right, 2 + 3 * x[:, 1], -2 - x[:, 1]) + 2 * x[:, 2] + 0.3 * rng.normal(size=800)
+    features = xr.DataArray(x, dims=("row", "feature"), coords={"feature": ["f0", "f1", "urban"]})
+    return xr.Dataset({"x": features, "y": ("row", y)})
+
+
+@pytest.fixture(scope="module")
+def sites() -> list[xr.Dataset]:
+    rng = np.random.default_rng(0)
+    return [site(rng, urban=m != 1) for m in range(4)]
+
+
+@pytest.fixture(scope="module")
+def site_models(sites: list[xr.Dataset]) -> list[MixtureOfExperts]:
+    return [daskmoe.fit_local(rows, "y", n_experts=2, **FAST) for rows in sites]
+
+
+@pytest.mark.parametrize(
+    ("method", "saved"), [("reduction", "zarr"), ("whole", "nc"), ("greedy", "nc"), ("aligned", "nc")]
+)
+def test_a_site_without_a_level_says_nothing_of_it(
+    method: Any, saved: str, sites: list[xr.Dataset], site_models: list[MixtureOfExperts], tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{m}.{saved}" for m in range(4)]
+    for model, path in zip(site_models, paths, strict=True):
+        (model.to_zarr if saved == "zarr" else model.to_netcdf)(path)
+    joint = daskmoe.aggregate(paths, xr.concat(sites, "row"), method=method, random_state=0)
+    np.testing.assert_allclose(joint.params["coef"].sel(feature="urban"), 2.0, atol=0.05)
+    assert joint.diagnostics is not None
+    found = joint.diagnostics["unidentified"]
+    assert int(found.sum()) == int(found.sel(partition="1", feature="urban")) == 1
+
+
+def test_models_of_0_1_0_are_taken_to_know_everything(
+    sites: list[xr.Dataset], site_models: list[MixtureOfExperts]
+) -> None:
+    """They did not save the moments of their rows."""
+    old = []
+    for model in site_models:
+        assert model.diagnostics is not None
+        diagnostics = model.diagnostics.drop_dims("column").drop_vars("row_weight")
+        old.append(
+            MixtureOfExperts(
+                model.params, diagnostics, None, family=model.family, rows=model.rows, options=model.options
+            )
+        )
+    joint = daskmoe.aggregate(old, xr.concat(sites, "row"), random_state=0)
+    assert joint.diagnostics is not None
+    assert "unidentified" not in joint.diagnostics
+    assert (joint.params["coef"].sel(feature="urban") < 1.9).all()
+
+
+def test_the_weighted_average_warns_of_its_zeros(
+    sites: list[xr.Dataset], site_models: list[MixtureOfExperts]
+) -> None:
+    with pytest.warns(daskmoe.IdentificationWarning, match=r"nothing of: 'urban' in partition '1'"):
+        daskmoe.aggregate(site_models, sites[0], method="weighted", random_state=0)
+
+
+def test_a_support_that_no_model_knows_is_a_warning(
+    sites: list[xr.Dataset], site_models: list[MixtureOfExperts]
+) -> None:
+    with pytest.warns(daskmoe.IdentificationWarning, match="knows 50.9% of the support.*'urban'"):
+        daskmoe.aggregate([site_models[1]] * 2, xr.concat(sites[:1], "row"), random_state=0)
+
+
+def test_an_aggregate_knows_what_its_models_knew(
+    sites: list[xr.Dataset], site_models: list[MixtureOfExperts]
+) -> None:
+    """Joined again with the site that lacks a level, it still says what that level is worth."""
+    joint = daskmoe.aggregate(site_models[2:], xr.concat(sites[2:], "row"), random_state=0)
+    again = daskmoe.aggregate([joint, site_models[1]], xr.concat(sites[1:], "row"), random_state=0)
+    np.testing.assert_allclose(again.params["coef"].sel(feature="urban"), 2.0, atol=0.07)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"support": "features"},
+        {"support": "synthetic"},
+        {"aggregation": "reduction"},
+        {"aggregation": "aligned"},
+    ],
+    ids=str,
+)
+def test_partitions_that_are_categories(options: dict[str, Any]) -> None:
+    """Partitions by site, with dummies of the sites: each knows its own rows only."""
+    rng = np.random.default_rng(0)
+    n, n_sites = 3_200, 4
+    site, x = np.repeat(np.arange(n_sites), n // n_sites), rng.normal(size=(n, 2))
+    right = rng.random(n) < 1 / (1 + np.exp(-2 * x[:, 0]))
+    y = np.linspace(-4, 4, n_sites)[site] + np.where(right, 2 + 1.5 * x[:, 1], -1 - x[:, 1])
+    y += 0.4 * rng.normal(size=n)
+    features = np.column_stack([x, np.eye(n_sites)[site]])
+    data = xr.Dataset({"x": (("row", "feature"), features), "y": ("row", y)}, {"site": ("row", site)})
+    best = daskmoe.fit_local(data, "y", n_experts=2, **FAST)
+    found = daskmoe.fit(data, "y", n_experts=2, partitions="site", **options, **FAST)
+    errors = [float(np.sqrt(((data["y"] - m.predict(data)) ** 2).mean())) for m in (best, found)]
+    assert errors[1] < 1.01 * errors[0]

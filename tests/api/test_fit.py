@@ -634,3 +634,24 @@ def test_the_simulated_default_is_near_the_truth(design: str) -> None:
     rest = data.isel(row=slice(fitted, None))
     lost = (truth.log_likelihood(rest) - model.log_likelihood(rest)) / held_out
     assert lost < 0.01
+
+
+# What the pilot's sample does not see.
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_rare_level_is_worth_what_all_rows_say(seed: int) -> None:
+    """Its rows are 200 deviations from every expert that a sample without them knows."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(40_000, 3))
+    x[:, 2] = 0.0
+    x[rng.choice(len(x), 30, replace=False), 2] = 1.0
+    y = np.where(x[:, 0] > 0, 3 * x[:, 1], -x[:, 1]) + 20 * x[:, 2] + 0.1 * rng.normal(size=len(x))
+    data = xr.Dataset({"x": (("row", "feature"), x), "y": ("row", y)}, {"feature": ["a", "b", "rare"]})
+    model = daskmoe.fit(data, "y", n_experts=2, partitions=8, random_state=0)
+    best = daskmoe.refine(model, data, rounds="converged", partitions=8)
+    found, expected, error = (
+        each["coef"].sel(feature="rare") for each in (model.params, best.params, best.standard_errors())
+    )
+    np.testing.assert_allclose(expected, 20.0, atol=0.2)
+    assert (abs(found - expected) < 0.2 * error).all()

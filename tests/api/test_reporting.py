@@ -17,6 +17,7 @@ from daskmoe import options
 from daskmoe.engine import rounds as refine
 from daskmoe.errors import ConvergenceWarning
 from daskmoe.numerics.base.policies import LocalFit
+from daskmoe.numerics.combine import choice
 from daskmoe.numerics.transport import reduction
 
 OPTIONS: dict[str, Any] = {
@@ -164,3 +165,26 @@ def test_rounds_that_were_asked_for_may_end(data: xr.Dataset) -> None:
     model = daskmoe.fit(data, partitions=4, refine=1, **OPTIONS)
     assert model.diagnostics is not None
     assert model.diagnostics.attrs["refinement_converged"] == 0
+
+
+# Coefficients that no row speaks for.
+
+
+def test_constant_features_are_named(data: xr.Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    data["X"][:, 1] = 4.0
+    daskmoe.fit(data, partitions=4, **OPTIONS | {"aggregation": "auto"})
+    (line,) = told(caplog)
+    assert line.startswith(f"{str(data['feature'].values[1])!r}: constant in all rows")
+
+
+def test_a_slope_of_zero_that_is_no_estimate_is_told(
+    data: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of a rare level in all partitions, whose expansions have no maximum together."""
+    monkeypatch.setattr(choice, "one_shot", lambda *known: None)
+    monkeypatch.setattr(choice, "_choose", lambda *known: ("pilot", {}))
+    data["X"][:, 1] = 0.0
+    data["X"][[3, 800, 1_700], 1] = 1.0
+    with pytest.warns(daskmoe.IdentificationWarning, match="are zero and no estimates.*daskmoe.refine"):
+        model = daskmoe.fit(data, partitions=4, **OPTIONS | {"aggregation": "auto"})
+    assert not model.params["coef"][:, 1].any()

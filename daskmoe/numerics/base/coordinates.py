@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
-from daskmoe.numerics.base.policies import INFERENCE
+from daskmoe.numerics.base.policies import IDENTIFICATION, INFERENCE
 
 Array = NDArray[np.floating[Any]]
 
@@ -126,3 +126,36 @@ def coordinates_from(moments: Moments, response: Scaling) -> Coordinates:
     transform = (vectors[:, keep] / root).T / scale
     inverse = (vectors[:, keep] * root) * scale[:, None]
     return Coordinates(moments.mean[:p].copy(), transform, inverse, response)
+
+
+class Directions(NamedTuple):
+    """Directions in which some rows do not vary: beside the coordinates of these rows, all there are."""
+
+    # (d, p): e = transform @ (x - center), with the center of the coordinates.
+    transform: FloatArray
+    # (p, d)
+    inverse: FloatArray
+    # (d,): The second moment of e up to which other rows do not vary either.
+    least: FloatArray
+
+
+def unseen_directions(moments: Moments, coordinates: Coordinates) -> Directions:
+    """What `coordinates_from` has left out of the coordinates of the rows with these moments.
+
+    A constant feature is a direction of its own, in units of its magnitude or, where it is zero, of the data;
+    collinear features share directions, in units of their deviations.
+    """
+    p = len(moments.mean) - 1
+    variance = np.diag(moments.scatter)[:p].clip(0.0) / max(moments.weight, np.finfo(float).tiny)
+    magnitude, deviation = np.abs(moments.mean[:p]), np.sqrt(variance)
+    varies = deviation > CONSTANT * magnitude
+    scale = np.where(varies, deviation, np.where(magnitude > 0, magnitude, 1.0))
+    constant = np.eye(p)[:, ~varies]
+    kept = coordinates.inverse[varies] / scale[varies, None]
+    whole = np.linalg.qr(kept / np.linalg.norm(kept, axis=0), mode="complete")[0]
+    collinear = np.zeros((p, len(kept) - kept.shape[1]))
+    collinear[varies] = whole[:, kept.shape[1] :]
+    vectors = np.concatenate([constant, collinear], axis=1)
+    least = np.where(np.arange(vectors.shape[1]) < constant.shape[1], 0.0, IDENTIFICATION.varies)
+    least[: constant.shape[1]] = (CONSTANT * magnitude / scale)[~varies] ** 2
+    return Directions(vectors.T / scale, vectors * scale[:, None], least)

@@ -61,6 +61,14 @@ class SupportSample(NamedTuple):
     # (S,): Row weights that sum to one.
     weight: FloatArray
 
+    def where(self, chosen: NDArray[np.bool_]) -> SupportSample:
+        """The chosen rows; all where none weighs anything."""
+        weight = self.weight[chosen]
+        if chosen.all() or not weight.sum() > 0.0:
+            return self
+        response = None if self.response is None else self.response[chosen]
+        return SupportSample(self.features[chosen], response, weight / weight.sum())
+
 
 class LocalEstimate(NamedTuple):
     """What one partition sends back: its local estimator and kilobytes about it."""

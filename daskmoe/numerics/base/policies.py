@@ -202,6 +202,10 @@ class ExpansionPolicy:
     tolerance: float = 1e-4
     # How many times the pilot's sample joins a sum that has no maximum, tried in turn.
     pilot_weights: tuple[float, ...] = (0.0, 1.0, 4.0, 16.0)
+    # Of a pilot's sample, the share of rows with another value than the usual up to which it does not see a
+    # feature vary; and the share of rows that it may do without for that.
+    rare_level: float = 0.002
+    most_rare_rows: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -264,6 +268,18 @@ class InferencePolicy:
 
 
 @dataclass(frozen=True)
+class IdentificationPolicy:
+    """What the rows of a partition identify (aggregation: What a partition does not know)."""
+
+    # Of the variance of all rows in a direction, the share up to which rows do not vary in it.
+    varies: float = 1e-10
+    # In standard deviations of all rows: how near a row is to a hull that holds it.
+    inside: float = 1e-3
+    # A feature is named where its share of an unknown direction is more than this of the largest.
+    named: float = 1e-3
+
+
+@dataclass(frozen=True)
 class ReductionPolicy:
     """The reduction and its starts (aggregation: Majorization-minimization at scale)."""
 
@@ -311,5 +327,6 @@ AVERAGING = AveragingPolicy()
 CHOICE = ChoicePolicy()
 REFINEMENT = RefinementPolicy()
 INFERENCE = InferencePolicy()
+IDENTIFICATION = IdentificationPolicy()
 REDUCTION = ReductionPolicy()
 GATING = GatingPolicy()

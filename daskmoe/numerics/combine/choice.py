@@ -11,6 +11,7 @@ from functools import reduce
 from typing import NamedTuple
 
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
+from daskmoe.numerics.base.hulls import Hulls, affine_hulls
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.linalg import spread_evenly
 from daskmoe.numerics.base.observations import Observations, merge_moments
@@ -33,17 +34,23 @@ from daskmoe.numerics.combine.candidates import (
     score_rows,
     scores_of,
 )
-from daskmoe.numerics.combine.expansion import Expansion, Pilot, combine_expansions, summed_curvature
+from daskmoe.numerics.combine.expansion import Expansion, Pilot, frames_of, one_shot, summed_curvature
 from daskmoe.numerics.combine.information import information_average
 from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.inference import Curvature
 from daskmoe.numerics.likelihood.priors import prior_from
 from daskmoe.numerics.transport.plan import Experts, pointwise_plan
-from daskmoe.numerics.transport.reduction import reduce_mixture, reduction_problem
+from daskmoe.numerics.transport.reduction import (
+    ReductionResult,
+    reduce_mixture,
+    reduction_problem,
+)
 
 LEAST_SQUARES = "least squares"
 PILOT = "pilot"
+# What the best estimator from a shared start may be that is not made of local estimates alone.
+FROM_PILOT = ("one-shot", "half step", PILOT, LEAST_SQUARES)
 
 
 class Sent(NamedTuple):
@@ -56,6 +63,12 @@ class Sent(NamedTuple):
     # Of all of them or of none.
     expansions: list[Expansion]
     support: SupportSample
+
+    def aggregate(self, method: str, n_experts: int, family: Family) -> Aggregate:
+        """One model from the estimates alone, by a method of `registry.AGGREGATORS`."""
+        return aggregate_estimates(
+            method, self.estimates, self.weights, self.support, n_experts, family, self.moments
+        )
 
 
 class Proposal(NamedTuple):
@@ -82,11 +95,11 @@ class Proposal(NamedTuple):
             return None
         assert isinstance(winner.parameters, MoEParameters)
         pilot, known = self.pilots[winner.start], self.known
-        n_experts = pilot.parameters.n_experts
-        prior = prior_from(known.pooled, pilot.coordinates, n_experts, known.family, known.regularization)
         told = [] if winner.kind == PILOT else self.sent[winner.start].expansions
         order = canonical_indices(winner.parameters)
-        return summed_curvature(told, pilot, prior, winner.parameters, order)
+        return summed_curvature(
+            told, pilot, known.pooled, winner.parameters, order, known.family, known.regularization
+        )
 
 
 class _Penalized(NamedTuple):
@@ -122,7 +135,7 @@ def propose_estimator(
     method: str, sent: Sent, n_experts: int, family: Family, regularization: Regularization
 ) -> Proposal:
     """An estimator by name, and least squares to hold it to."""
-    found = aggregate_estimates(method, sent.estimates, sent.weights, sent.support, n_experts, family)
+    found = sent.aggregate(method, n_experts, family)
     known = _Penalized.of(sent, family, regularization)
     first = known.candidate(found.chosen, found.parameters)
     candidates = [first, *known.least_squares(n_experts)]
@@ -141,21 +154,19 @@ def propose_one_shot(
     n_experts = pilots[0].parameters.n_experts
     single = family.from_moments(known.pooled) if n_experts == 1 else None
     if single is not None:
-        found = _explained(single, "one-shot", sent[0], family)
+        found = _explained(single, "one-shot", pilots[0], sent[0], family)
         candidates = [known.candidate("one-shot", single)]
         return Proposal(candidates, {"one-shot": found}, list(sent), known, pilots)
     candidates = []
     for start, (pilot, own) in enumerate(zip(pilots, sent, strict=True)):
-        prior = prior_from(known.pooled, pilot.coordinates, n_experts, family, regularization)
-        whole = combine_expansions(own.expansions, pilot, prior)
+        whole = one_shot(own.expansions, pilot, known.pooled, family, regularization)
         if whole is not None:
             candidates.append(known.candidate("one-shot", whole, start))
-            candidates.append(known.candidate("half step", _halfway(pilot, whole), start))
+            candidates.append(known.candidate("half step", _halfway(pilot, known.pooled, whole), start))
         candidates.append(known.candidate(PILOT, pilot.parameters, start))
     first = candidates[0].parameters
     assert isinstance(first, MoEParameters)
-    large = LargeMoE.from_estimates(sent[0].estimates, sent[0].weights)
-    reduced = reduce_mixture(large, sent[0].support, [first], family)
+    reduced = _reduced(first, pilots[0], sent[0], family)
     aggregate = Aggregate(
         reduced.parameters,
         reduced.objectives,
@@ -170,18 +181,24 @@ def propose_one_shot(
     return Proposal(candidates, {"reduction": aggregate}, list(sent), known, pilots)
 
 
-def _halfway(pilot: Pilot, whole: MoEParameters) -> MoEParameters:
+def _halfway(pilot: Pilot, pooled: Moments, whole: MoEParameters) -> MoEParameters:
     """The middle of the way from a start to where its expansions lead."""
-    start, end = pilot.coordinates.from_data(pilot.parameters), pilot.coordinates.from_data(whole)
+    coordinates = frames_of(pilot, pooled)[0].coordinates
+    start, end = coordinates.from_data(pilot.parameters), coordinates.from_data(whole)
     layout = Layout.of(start)
     middle = 0.5 * (layout.pack(start) + layout.pack(end))
-    return pilot.coordinates.to_data(layout.unpack(middle))
+    return coordinates.to_data(layout.unpack(middle))
 
 
-def _explained(parameters: MoEParameters, name: str, sent: Sent, family: Family) -> Aggregate:
-    """A model from a shared start, with the reduction that goes on from there to tell of the transport."""
+def _reduced(parameters: MoEParameters, pilot: Pilot, sent: Sent, family: Family) -> ReductionResult:
+    """The reduction of the partitions' estimates that goes on from given parameters."""
     large = LargeMoE.from_estimates(sent.estimates, sent.weights)
-    reduced = reduce_mixture(large, sent.support, [parameters], family)
+    return reduce_mixture(large, sent.support, [parameters], family, hulls=_hulls_with(pilot, sent))
+
+
+def _explained(parameters: MoEParameters, name: str, pilot: Pilot, sent: Sent, family: Family) -> Aggregate:
+    """A model from a shared start, with the reduction that goes on from there to tell of the transport."""
+    reduced = _reduced(parameters, pilot, sent, family)
     return Aggregate(
         parameters,
         reduced.objectives,
@@ -193,6 +210,13 @@ def _explained(parameters: MoEParameters, name: str, sent: Sent, family: Family)
     )
 
 
+def _hulls_with(pilot: Pilot, sent: Sent) -> Hulls | None:
+    """What estimates from a shared start know: what its sample or their own rows identify."""
+    if not len(pilot.unseen.transform):
+        return None
+    return affine_hulls([merge_moments(pilot.moments, own) for own in sent.moments], sent.support)
+
+
 def propose_independent(
     sent: Sent, n_experts: int, family: Family, regularization: Regularization
 ) -> Proposal:
@@ -201,10 +225,9 @@ def propose_independent(
     The local estimates averaged by their information, their experts matched by transport; the reduction with
     the plan that moves experts whole; the middle estimator; least squares.
     """
-    locals_, weights, support = sent.estimates, sent.weights, sent.support
-    whole = aggregate_estimates("whole", locals_, weights, support, n_experts, family)
+    whole = sent.aggregate("whole", n_experts, family)
     found = [whole]
-    if whole.chosen != "local" and max(p.n_experts for p in locals_) <= n_experts:
+    if whole.chosen != "local" and max(p.n_experts for p in sent.estimates) <= n_experts:
         found = _independent(sent, whole, n_experts, family, regularization)
     known = _Penalized.of(sent, family, regularization)
     candidates = [known.candidate(each.chosen, each.parameters) for each in found]
@@ -216,35 +239,29 @@ def _independent(
     sent: Sent, whole: Aggregate, n_experts: int, family: Family, regularization: Regularization
 ) -> list[Aggregate]:
     """The estimators of `propose_independent`, the average first where there is one."""
-    locals_, weights, support = sent.estimates, sent.weights, sent.support
+    locals_, support = sent.estimates, sent.support
     found = [whole]
     fitting = sorted(
         (p for p in locals_ if p.n_experts == n_experts), key=lambda p: p.coef[0].ravel().tolist()
     )
     if fitting:
-        found.append(aggregate_estimates("middle", locals_, weights, support, n_experts, family))
+        found.append(sent.aggregate("middle", n_experts, family))
     references = [p for each in found if isinstance(p := each.parameters, MoEParameters)]
     references += [fitting[m] for m in spread_evenly(len(fitting), CHOICE.references) if fitting]
     averaged = information_average(
         locals_, sent.moments, sent.expansions, references, support, family, regularization
     )
     if averaged is not None:
-        found.insert(0, _as_aggregate(averaged, whole, locals_, weights, support, family))
+        found.insert(0, _as_aggregate(averaged, whole, sent, family))
     return found
 
 
-def _as_aggregate(
-    averaged: MoEParameters,
-    whole: Aggregate,
-    locals_: Sequence[MoEParameters],
-    weights: FloatArray,
-    support: SupportSample,
-    family: Family,
-) -> Aggregate:
+def _as_aggregate(averaged: MoEParameters, whole: Aggregate, sent: Sent, family: Family) -> Aggregate:
     """The average by information, with the plan that moves the large MoE to it."""
     parameters = canonical_order(averaged)
-    large = LargeMoE.from_estimates(list(locals_), weights)
-    coordinates, problem = reduction_problem(large, support, family)
+    large = LargeMoE.from_estimates(sent.estimates, sent.weights)
+    hulls = affine_hulls(sent.moments, sent.support)
+    coordinates, problem = reduction_problem(large, sent.support, family, hulls)
     inner = coordinates.from_data(parameters)
     plan = pointwise_plan(problem, Experts(inner.coef, inner.nuisance))
     return whole._replace(parameters=parameters, flow=plan.flow, chosen="information")
@@ -280,7 +297,14 @@ def settle(proposal: Proposal, totals: FloatArray | None, *, choose: bool) -> tu
     found = proposal.aggregates.get(winner.name)
     if found is None:
         assert isinstance(winner.parameters, MoEParameters)
-        found = _explained(winner.parameters, winner.name, proposal.sent[winner.start], proposal.known.family)
+        if proposal.pilots:
+            start, family = winner.start, proposal.known.family
+            pilot, sent = proposal.pilots[start], proposal.sent[start]
+            found = _explained(winner.parameters, winner.kind, pilot, sent, family)
+        else:
+            # Least squares, beside which the first candidate tells of the transport.
+            first = proposal.aggregates[candidates[0].name]
+            found = first._replace(parameters=winner.parameters, chosen=winner.kind)
     if isinstance(found.parameters, MoEParameters):
         order = canonical_indices(found.parameters)
         found = found._replace(parameters=found.parameters.take(order), flow=found.flow[:, order])

@@ -10,6 +10,8 @@ solving
 
 one Newton step of the global penalized log-likelihood, expanded where each partition is near its optimum.
 A partition that says nothing about an expert carries no weight for it, however the rows were partitioned.
+Directions that the pilot's sample did not see vary are added for the rows that do (`frames`); the sample's
+information says nothing of them.
 """
 
 from __future__ import annotations
@@ -23,13 +25,14 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
+from daskmoe.numerics.base.coordinates import Coordinates, Directions, coordinates_from, unseen_directions
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.linalg import diagonal_scale
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParameters, Moments
 from daskmoe.numerics.base.policies import DEFAULTS, EXPANSION, NEWTON, Regularization
+from daskmoe.numerics.combine.frames import Frame, frame_of, no_frame, shifted_to_residuals
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.inference import Curvature, curvature, is_definite
 from daskmoe.numerics.likelihood.priors import Prior, prior_from
@@ -50,10 +53,14 @@ class Pilot(NamedTuple):
     rows: int
     # The penalty of that sample, in these coordinates: partitions share its floor.
     prior: Prior
+    # Those that the sample did not see vary.
+    unseen: Directions
+    # Of the sample.
+    moments: Moments
 
 
 class Expansion(NamedTuple):
-    """A partition's log-likelihood to second order."""
+    """A partition's log-likelihood to second order, in whole parameters, with all directions of features."""
 
     # (P (P + 1) / 2,): Packed I_m. It only weighs ``vector``, which is formed from the same rounded numbers.
     information: NDArray[np.float32]
@@ -72,8 +79,10 @@ def make_pilot(
     coordinates = coordinates_from(known, family.scaling(known))
     inner = coordinates.from_data(parameters)
     information = likelihood_statistics(inner, sample.blocks(coordinates), family).information
+    unseen = unseen_directions(known, coordinates)
     prior = prior_from(known, coordinates, parameters.n_experts, family, regularization)
-    return Pilot(parameters, coordinates, _semidefinite(information), sample.n_rows, prior)
+    semidefinite = _semidefinite(information)
+    return Pilot(parameters, coordinates, semidefinite, sample.n_rows, prior, unseen, known)
 
 
 def _semidefinite(matrix: FloatArray) -> FloatArray:
@@ -86,6 +95,15 @@ def _semidefinite(matrix: FloatArray) -> FloatArray:
     return np.asarray((vectors * values.clip(0.0)) @ vectors.T * outer)
 
 
+class _Start(NamedTuple):
+    """Where a partition starts, and the quadratic prior around it."""
+
+    parameters: MoEParameters
+    frame: Frame
+    # (P, P): Information of the prior.
+    weight: FloatArray
+
+
 def expand_estimate(
     rows: Observations, pilot: Pilot, family: Family, row_moments: Moments | None = None
 ) -> tuple[LocalEstimate, Expansion]:
@@ -95,9 +113,10 @@ def expand_estimate(
     ``row_moments`` are those of ``rows``, where they are known already.
     """
     began = time.perf_counter()
-    coordinates = pilot.coordinates
-    own = _OwnRows.of(rows, coordinates, moments(rows) if row_moments is None else row_moments, family)
-    raw, state, passes, converged = _ascend(own, pilot)
+    known = moments(rows) if row_moments is None else row_moments
+    start = _start(rows, pilot, family, known)
+    coordinates = start.frame.coordinates
+    raw, state, passes, converged = _ascend(_OwnRows.of(rows, coordinates, known, family), start, pilot.prior)
     assert raw.mass is not None
     offset = raw.weight * coordinates.log_jacobian
     estimate = LocalEstimate(
@@ -114,14 +133,37 @@ def expand_estimate(
         expert_weights=raw.mass,
         seconds=time.perf_counter() - began,
     )
-    return estimate, _expansion(raw, state.parameters)
+    return estimate, _expansion(raw, state.parameters, start.frame)
 
 
-def _expansion(raw: LikelihoodStatistics, parameters: MoEParameters) -> Expansion:
-    """The expansion around parameters with these statistics."""
+def _expansion(raw: LikelihoodStatistics, parameters: MoEParameters, frame: Frame | None = None) -> Expansion:
+    """The expansion around parameters with these statistics; of a frame, in whole parameters."""
     layout = Layout.of(parameters)
-    packed = raw.information[layout.upper()].astype(np.float32)
-    return Expansion(packed, unpack(packed).astype(np.float64) @ layout.pack(parameters) + raw.gradient)
+    theta, information, gradient = layout.pack(parameters), raw.information, raw.gradient
+    if frame is not None and len(frame.lift):
+        back = frame.from_whole(layout)
+        theta, gradient = frame.to_whole(layout) @ theta, back.T @ gradient
+        information, layout = back.T @ information @ back, frame.whole(layout)
+    packed = information[layout.upper()].astype(np.float32)
+    return Expansion(packed, unpack(packed).astype(np.float64) @ theta + gradient)
+
+
+def _start(rows: Observations, pilot: Pilot, family: Family, known: Moments) -> _Start:
+    """The pilot, in the frame of a partition's rows."""
+    if not len(pilot.unseen.transform):
+        frame = no_frame(pilot.coordinates)
+        return _Start(pilot.coordinates.from_data(pilot.parameters), frame, pilot.information)
+    frame = frame_of(pilot.coordinates, pilot.unseen, known)
+    parameters = frame.coordinates.from_data(pilot.parameters)
+    if frame.added == 0:
+        return _Start(parameters, frame, pilot.information)
+    layout = Layout.of(parameters)
+    weight = frame.from_pilot(pilot.information, layout)
+    # The sample says nothing of these directions, and few rows may leave them open: a pseudo-row holds them.
+    added = frame.is_added(layout)
+    prior = prior_from(known, frame.coordinates, layout.n_experts, family)
+    weight += np.where(np.outer(added, added), prior.hessians(parameters)[1], 0.0)
+    return _Start(shifted_to_residuals(rows, parameters, frame, family), frame, weight)
 
 
 class _OwnRows(NamedTuple):
@@ -167,15 +209,15 @@ def _pulled_back(derivatives: FloatArray, linear: FloatArray, n_vectors: int) ->
     return np.concatenate([moved, derivatives[end:]])
 
 
-def _ascend(rows: _OwnRows, pilot: Pilot) -> tuple[LikelihoodStatistics, NewtonState, int, bool]:
+def _ascend(
+    rows: _OwnRows, start: _Start, prior: Prior
+) -> tuple[LikelihoodStatistics, NewtonState, int, bool]:
     """Plain statistics and the state where the steps end, their passes, and whether they converged."""
-    start = pilot.coordinates.from_data(pilot.parameters)
-    layout = Layout.of(start)
-    origin = layout.pack(start)
-    raw = rows.statistics(start)
-    floor = pilot.prior.floor_alone(raw.weight)
-    first = penalized(_with_prior(raw, origin, start, pilot.information), start, floor)
-    state = NewtonState(start, first, 0.0)
+    layout = Layout.of(start.parameters)
+    origin = layout.pack(start.parameters)
+    raw = rows.statistics(start.parameters)
+    floor = prior.floor_alone(raw.weight, layout.q_expert)
+    state = NewtonState(start.parameters, _held(raw, origin, start.parameters, start.weight, floor), 0.0)
     passes = 1
     while True:
         step, predicted, damping = damped_step(state)
@@ -186,7 +228,7 @@ def _ascend(rows: _OwnRows, pilot: Pilot) -> tuple[LikelihoodStatistics, NewtonS
         trial = layout.shift(state.parameters, step)
         trial_raw = rows.statistics(trial)
         passes += 1
-        statistics = penalized(_with_prior(trial_raw, origin, trial, pilot.information), trial, floor)
+        statistics = _held(trial_raw, origin, trial, start.weight, floor)
         actual = statistics.value - state.statistics.value
         damping = NEWTON.damping.after(damping, actual, predicted)
         if actual >= 0:
@@ -205,38 +247,73 @@ def expand_at(
     return _expansion(likelihood_statistics(inner, blocks, family, precision=np.float32), inner)
 
 
-def combine_expansions(expansions: Iterable[Expansion], pilot: Pilot, prior: Prior) -> MoEParameters | None:
-    """The maximum of the summed expansions and the prior.
+def one_shot(
+    expansions: Sequence[Expansion],
+    pilot: Pilot,
+    pooled: Moments,
+    family: Family,
+    regularization: Regularization = DEFAULTS,
+) -> MoEParameters | None:
+    """The maximum of the summed expansions and the prior of all rows, whose moments are ``pooled``.
+
+    With all directions that any rows see; where that sum has no maximum, with those of the pilot's sample.
+    """
+    for frame in frames_of(pilot, pooled):
+        n_experts = pilot.parameters.n_experts
+        prior = prior_from(pooled, frame.coordinates, n_experts, family, regularization)
+        found = combine_expansions(expansions, pilot, prior, frame)
+        if found is not None:
+            return found
+    return None
+
+
+def frames_of(pilot: Pilot, pooled: Moments) -> list[Frame]:
+    """That of all rows, and that of the pilot alone."""
+    alone = no_frame(pilot.coordinates, len(pilot.unseen.transform))
+    if not len(pilot.unseen.transform):
+        return [alone]
+    whole = frame_of(pilot.coordinates, pilot.unseen, pooled)
+    return [whole, alone] if whole.added else [alone]
+
+
+def combine_expansions(
+    expansions: Iterable[Expansion], pilot: Pilot, prior: Prior, frame: Frame | None = None
+) -> MoEParameters | None:
+    """The maximum of the summed expansions and the prior, in a frame; by default that of the pilot alone.
 
     Where the sum has no maximum, as if the pilot's sample came with it, once or a few times; None if that
     does not help.
     """
-    start = pilot.coordinates.from_data(pilot.parameters)
+    frame = no_frame(pilot.coordinates, len(pilot.unseen.transform)) if frame is None else frame
+    start = frame.coordinates.from_data(pilot.parameters)
     layout = Layout.of(start)
     origin = layout.pack(start)
-    information, vector = _summed(expansions, layout)
+    information, vector = _summed(expansions, layout, frame)
     penalty = penalized(LikelihoodStatistics.none(layout.size), start, prior)
     information += penalty.information
     vector += penalty.gradient + penalty.information @ origin
+    held = frame.from_pilot(pilot.information, layout)
     for times in EXPANSION.pilot_weights:
         try:
-            factor = scipy.linalg.cho_factor(information + times * pilot.information, lower=True)
+            factor = scipy.linalg.cho_factor(information + times * held, lower=True)
         except np.linalg.LinAlgError:
             continue
-        theta = scipy.linalg.cho_solve(factor, vector + times * (pilot.information @ origin))
+        theta = scipy.linalg.cho_solve(factor, vector + times * (held @ origin))
         # A quadratic says nothing of a nuisance that changes by orders of magnitude, as beside an outlier.
         found = origin + layout.bounded(theta - origin)
         if layout.is_model(found):
-            return pilot.coordinates.to_data(layout.unpack(found))
+            return frame.coordinates.to_data(layout.unpack(found))
     return None
 
 
 def summed_curvature(
     expansions: Sequence[Expansion],
     pilot: Pilot,
-    prior: Prior,
+    pooled: Moments,
     parameters: MoEParameters,
     order: NDArray[np.intp],
+    family: Family,
+    regularization: Regularization = DEFAULTS,
 ) -> Curvature | None:
     """The information of all expansions and the prior, for a model that is made of them.
 
@@ -244,34 +321,47 @@ def summed_curvature(
     which are taken in an ``order`` later. As in `combine_expansions` the pilot's sample joins a sum that has
     no maximum; None if that does not help.
     """
-    inner = pilot.coordinates.from_data(parameters)
-    information, _ = _summed(expansions, Layout.of(inner))
-    own = curvature(inner, information, prior, pilot.coordinates, order)
+    frame = frames_of(pilot, pooled)[0 if expansions else -1]
+    prior = prior_from(pooled, frame.coordinates, parameters.n_experts, family, regularization)
+    inner = frame.coordinates.from_data(parameters)
+    layout = Layout.of(inner)
+    information, _ = _summed(expansions, layout, frame)
+    own = curvature(inner, information, prior, frame.coordinates, order)
+    held = frame.from_pilot(pilot.information, layout)
     for times in EXPANSION.pilot_weights if expansions else (1.0,):
-        total = information + own.prior + times * pilot.information
+        total = information + own.prior + times * held
         if is_definite(total):
             return own._replace(information=total)
     return None
 
 
-def _summed(expansions: Iterable[Expansion], layout: Layout) -> tuple[FloatArray, FloatArray]:
-    """Information (P, P) and vector (P,) of all expansions."""
-    information, vector = np.zeros((layout.size, layout.size)), np.zeros(layout.size)
+def _summed(expansions: Iterable[Expansion], layout: Layout, frame: Frame) -> tuple[FloatArray, FloatArray]:
+    """Information and vector of all partitions, in a frame."""
+    size = frame.whole(layout).size
+    information, vector = np.zeros((size, size)), np.zeros(size)
     for expansion in expansions:
         information += unpack(expansion.information)
         vector += expansion.vector
-    return information, vector
+    if not len(frame.lift):
+        return information, vector
+    whole = frame.to_whole(layout)
+    return np.asarray(whole.T @ information @ whole), np.asarray(whole.T @ vector)
 
 
-def _with_prior(
-    raw: LikelihoodStatistics, origin: FloatArray, parameters: MoEParameters, weight: FloatArray
+def _held(
+    raw: LikelihoodStatistics,
+    origin: FloatArray,
+    parameters: MoEParameters,
+    weight: FloatArray,
+    floor: Prior,
 ) -> LikelihoodStatistics:
-    """Statistics less the quadratic prior around ``origin``."""
+    """Statistics less the floor and the quadratic prior around ``origin``."""
     offset = Layout.of(parameters).pack(parameters) - origin
     pull = weight @ offset
-    return raw._replace(
+    held = raw._replace(
         value=raw.value - 0.5 * float(offset @ pull),
         gradient=raw.gradient - pull,
         information=raw.information + weight,
         complete=raw.complete + weight,
     )
+    return penalized(held, parameters, floor)

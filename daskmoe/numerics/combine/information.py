@@ -25,6 +25,7 @@ import scipy
 from numpy.typing import NDArray
 
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
+from daskmoe.numerics.base.hulls import affine_hulls
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.linalg import diagonal_scale, spread_evenly
 from daskmoe.numerics.base.observations import merge_moments
@@ -42,11 +43,16 @@ from daskmoe.numerics.transport.alignment import match_experts
 
 
 class LocalInformation(NamedTuple):
-    """What one partition says: its estimate in its own ``coordinates`` and the expansion there."""
+    """What one partition says: its estimate in its own ``coordinates`` and the expansion there.
+
+    They have only directions in which its rows vary, so that it says nothing about others.
+    """
 
     parameters: MoEParameters
     coordinates: Coordinates
     expansion: Expansion
+    # Where its experts are compared with others: rows that it knows.
+    support: SupportSample
 
 
 class _State(NamedTuple):
@@ -86,16 +92,16 @@ def information_average(
         None where the information of all partitions has no maximum.
     """
     pooled = reduce(merge_moments, moments)
+    compared = _compared_rows(moments, _some_rows(support))
     common = coordinates_from(pooled, family.scaling(pooled))
     problem = _Problem(
         [
-            LocalInformation(p, coordinates_from(m, family.scaling(m)), e)
-            for p, m, e in zip(locals_, moments, expansions, strict=True)
+            LocalInformation(p, coordinates_from(m, family.scaling(m)), e, rows)
+            for p, m, e, rows in zip(locals_, moments, expansions, compared, strict=True)
         ],
         [definite(e.information) for e in expansions],
         np.array([m.weight for m in moments]),
         common,
-        _some_rows(support),
         family,
         _layout(references[0], references[0].n_experts, common),
     )
@@ -110,7 +116,7 @@ def information_average(
 
 
 class _Problem(NamedTuple):
-    """The partitions, the common coordinates, and where experts are compared."""
+    """The partitions and the common coordinates."""
 
     parts: Sequence[LocalInformation]
     # Of each, the packed metric in which its distance is taken.
@@ -118,7 +124,6 @@ class _Problem(NamedTuple):
     # (M,): Rows of each, by their weights.
     rows: FloatArray
     common: Coordinates
-    support: SupportSample
     family: Family
     layout: Layout
 
@@ -186,11 +191,17 @@ def _some_rows(support: SupportSample) -> SupportSample:
     return SupportSample(support.features[kept], None, weight / weight.sum())
 
 
+def _compared_rows(moments: Sequence[Moments], support: SupportSample) -> list[SupportSample]:
+    """The rows of the support that each partition knows."""
+    hulls = affine_hulls(moments, support)
+    if hulls is None:
+        return [support] * len(moments)
+    return [support.where(holds) for holds in hulls.holding(support.features)]
+
+
 def _matches(problem: _Problem, current: MoEParameters) -> list[NDArray[np.intp]]:
     """For every partition, which expert each of its own is."""
-    return [
-        match_experts(part.parameters, current, problem.support, problem.family) for part in problem.parts
-    ]
+    return [match_experts(part.parameters, current, part.support, problem.family) for part in problem.parts]
 
 
 def definite(information: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,16 +15,19 @@ from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidOptionError
 from daskmoe.numerics.base.coordinates import Coordinates
+from daskmoe.numerics.base.hulls import Hulls, affine_hulls
 from daskmoe.numerics.base.linalg import spread_evenly
 from daskmoe.numerics.base.parameters import (
     FloatArray,
     LargeMoE,
     MoEParameters,
+    Moments,
     SupportSample,
     canonical_indices,
 )
 from daskmoe.numerics.base.policies import REDUCTION
 from daskmoe.numerics.combine.candidates import Score
+from daskmoe.numerics.combine.gaps import Gaps, gaps_of
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.inference import Curvature
 from daskmoe.numerics.transport.alignment import match_experts
@@ -60,6 +63,8 @@ class Aggregate(NamedTuple):
     curvature: Curvature | None = None
     # Of all rows, where these were asked.
     log_likelihood: float | None = None
+    # What the local estimators do not know; None where each knows everything.
+    gaps: Gaps | None = None
 
 
 class _Locals(NamedTuple):
@@ -69,6 +74,8 @@ class _Locals(NamedTuple):
     large: LargeMoE
     support: SupportSample
     family: Family
+    # What each of them knows; None where each knows everything.
+    hulls: Hulls | None
     coordinates: Coordinates
     problem: ReductionProblem
 
@@ -95,6 +102,7 @@ def aggregate_estimates(
     support: SupportSample,
     n_experts: int,
     family: Family,
+    moments: Sequence[Moments | None] = (),
 ) -> Aggregate:
     """One model from local estimators.
 
@@ -113,6 +121,9 @@ def aggregate_estimates(
     n_experts : int
         K of the result; of no meaning for the weighted average.
     family : Family
+    moments : sequence of Moments or None
+        Of the rows that each was fitted to: beside their affine hull it knows nothing. Without them each is
+        taken to know everything.
 
     Raises
     ------
@@ -126,8 +137,12 @@ def aggregate_estimates(
     ordered = [locals_[m] for m in used]
     large = LargeMoE.from_estimates(ordered, weights[used])
     _check_size(large, n_experts)
-    known = _Locals(ordered, large, support, family, *reduction_problem(large, support, family))
+    hulls = affine_hulls([moments[m] for m in used], support) if moments else None
+    known = _Locals(ordered, large, support, family, hulls, *reduction_problem(large, support, family, hulls))
     found = AGGREGATORS[method].estimate(known, n_experts)
+    if hulls is not None:
+        taken = [found.parameters is large or found.parameters is local for local in ordered]
+        found = found._replace(gaps=gaps_of(hulls, support, taken).of_all(used, len(locals_)))
     return _in_order(found, [p.n_experts for p in locals_], used)
 
 
@@ -142,7 +157,7 @@ def _check_size(large: LargeMoE, n_experts: int) -> None:
 def _reduction(known: _Locals, n_experts: int, plan: PlanKind = "pointwise") -> Aggregate:
     result = minimize_from(known.coordinates, known.problem, _starts(known, n_experts), plan)
     name = "reduction" if plan == "pointwise" else "whole"
-    parameters = with_unseen(result.parameters, result.flow, known.large, known.coordinates)
+    parameters = with_unseen(result.parameters, result.flow, known.large, known.coordinates, known.hulls)
     return Aggregate(
         parameters, result.objectives, result.start_objectives, result.flow, result.converged, {}, name
     )
@@ -156,7 +171,7 @@ def _greedy(known: _Locals, n_experts: int) -> Aggregate:
     experts = greedy_experts(known.problem, n_experts)
     gate, statistics = fit_to_plan(known.problem, experts, "whole")
     parameters = known.coordinates.to_data(MoEParameters(gate, experts.coef, experts.nuisance))
-    parameters = with_unseen(parameters, statistics.flow, known.large, known.coordinates)
+    parameters = with_unseen(parameters, statistics.flow, known.large, known.coordinates, known.hulls)
     objective = np.array([statistics.objective])
     return Aggregate(parameters, objective, objective, statistics.flow, True, {}, "greedy")
 
@@ -177,6 +192,8 @@ def _aligned(known: _Locals, n_experts: int) -> Aggregate:
             f"n_experts: expected {n_experts} experts in every local estimator to average them, got sizes "
             f"{sizes}. Use the method 'reduction' or 'greedy'."
         )
+    if known.hulls is not None:
+        return _moved_to(known, _aligned_as_known(known, known.hulls), "aligned")
     reference = _middle_of(known, known.parameters)
     total = MoEParameters(*(np.zeros_like(array) for array in reference))
     for parameters, weight in zip(known.parameters, known.large.weights, strict=True):
@@ -184,6 +201,25 @@ def _aligned(known: _Locals, n_experts: int) -> Aggregate:
         matched = parameters.take(np.argsort(match))
         total = MoEParameters(*(s + weight * array for s, array in zip(total, matched, strict=True)))
     return _moved_to(known, total, "aligned")
+
+
+def _aligned_as_known(known: _Locals, hulls: Hulls) -> MoEParameters:
+    """The average of the local estimators as far as each knows them, its experts matched where it does.
+
+    No local estimator need know the rows of another: the reference is the reduction of all.
+    """
+    reference = _whole(known, known.parameters[0].n_experts).parameters
+    assert isinstance(reference, MoEParameters)
+    matched = []
+    for parameters, holds in zip(known.parameters, hulls.holding(known.support.features), strict=True):
+        rows = known.support.where(holds)
+        match = match_experts(parameters, reference, rows, known.family)
+        matched.append(parameters.take(np.argsort(match)))
+    weights, partition = known.large.weights, np.arange(len(matched))
+    gate = hulls.average(np.stack([m.gate for m in matched]), weights, partition)
+    coef = hulls.average(np.stack([m.coef for m in matched]), weights, partition)
+    nuisance = np.tensordot(weights, np.stack([m.nuisance for m in matched]), (0, 0))
+    return MoEParameters(gate - gate[-1], coef, nuisance)
 
 
 class Aggregator(NamedTuple):
@@ -212,15 +248,10 @@ AGGREGATORS: dict[str, Aggregator] = {
 def _middle_of(known: _Locals, candidates: Sequence[MoEParameters]) -> MoEParameters:
     """The candidate at the least weighted divergence from all local estimators."""
     compared = spread_evenly(len(candidates), REDUCTION.candidates)
-    problem = known.problem
-    n_rows = problem.design.shape[1]
+    n_rows = known.problem.design.shape[1]
     cells = len(compared) * known.large.n_experts * candidates[0].n_experts
     kept = min(n_rows, max(REDUCTION.fewest_rows, int(REDUCTION.compared_cells / cells)))
-    rows = spread_evenly(n_rows, kept)
-    weight = problem.weight[rows]
-    fewer = problem._replace(
-        design=np.ascontiguousarray(problem.design[:, rows]), weight=weight / weight.sum()
-    )
+    fewer = known.problem.at_rows(spread_evenly(n_rows, kept))
     divergences = [
         pointwise_plan(fewer, known.experts(candidates[m]), with_flow=False).objective for m in compared
     ]

@@ -55,10 +55,10 @@ class Prior(NamedTuple):
         """The penalty of as many rows of the same data."""
         return self._replace(weight=weight)
 
-    def floor_alone(self, weight: float) -> Prior:
-        """The part that grows with the rows, for as many of them: what every share of the rows has."""
-        nothing = np.zeros_like(self.nuisance)
-        return self._replace(gate=0.0, coef=0.0, nuisance=nothing, weight=weight)
+    def floor_alone(self, weight: float, size: int) -> Prior:
+        """The part that grows with the rows, for as many of them, where [1, u] has ``size`` entries."""
+        nothing, metric = np.zeros_like(self.nuisance), np.zeros((size, size))
+        return self._replace(gate=0.0, coef=0.0, nuisance=nothing, metric=metric, weight=weight)
 
     @property
     def barrier(self) -> FloatArray:

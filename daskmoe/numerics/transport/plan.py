@@ -33,6 +33,33 @@ class ReductionProblem(NamedTuple):
     # (S,): Row weights w_s that sum to one.
     weight: FloatArray
     family: Family
+    # (M, S): Which local estimators know which rows; None where each knows all.
+    known: NDArray[np.bool_] | None = None
+
+    def shares(self) -> FloatArray:
+        """lambda_m at each row, (M, 1) or (M, S): a row is told by the local estimators that know it.
+
+        A row that none of them knows is told by all.
+        """
+        weights = self.large.weights[:, None]
+        if self.known is None:
+            return weights
+        own = np.where(self.known | ~self.known.any(axis=0), weights, 0.0)
+        return np.asarray(own / own.sum(axis=0))
+
+    def at_rows(self, rows: NDArray[np.intp]) -> ReductionProblem:
+        """The problem on some rows of the support."""
+        weight = self.weight[rows]
+        return self._replace(
+            design=np.ascontiguousarray(self.design[:, rows]),
+            weight=weight / weight.sum(),
+            known=None if self.known is None else self.known[:, rows],
+        )
+
+    def of_partitions(self, partitions: NDArray[np.intp]) -> ReductionProblem:
+        """The problem with the components of some partitions only."""
+        known = None if self.known is None else self.known[partitions]
+        return self._replace(large=self.large.take(partitions), known=known)
 
 
 class Experts(NamedTuple):
@@ -72,7 +99,7 @@ class Tile(NamedTuple):
 
 def tiles(problem: ReductionProblem) -> Iterator[Tile]:
     """The components of the large MoE, whole partitions at a time; a tile is valid until the next."""
-    large, n_rows = problem.large, problem.design.shape[1]
+    large, n_rows, shares = problem.large, problem.design.shape[1], problem.shares()
     stops = np.cumsum(large.sizes)
     per_tile = max(1, _TILE_CELLS // n_rows)
     # New arrays of this size would come from the system each time, page by page.
@@ -87,7 +114,7 @@ def tiles(problem: ReductionProblem) -> Iterator[Tile]:
         sizes = large.sizes[m : last + 1]
         mass, eta = masses[: index.stop - index.start], predictors[: index.stop - index.start]
         np.matmul(large.gate[index], problem.design, out=mass)
-        _nested_softmax(mass, sizes, large.weights[m : last + 1])
+        _nested_softmax(mass, sizes, shares[m : last + 1])
         mass *= problem.weight
         np.matmul(large.coef[index].reshape(-1, q), problem.design, out=eta.reshape(-1, n_rows))
         yield Tile(index, mass, eta, large.nuisance[index])
@@ -95,7 +122,10 @@ def tiles(problem: ReductionProblem) -> Iterator[Tile]:
 
 
 def _nested_softmax(logits: FloatArray, sizes: NDArray[np.intp], weights: FloatArray) -> None:
-    """weights[m] times the softmax over each of the consecutive groups of rows of ``logits``, in place."""
+    """weights[m] times the softmax over each of the consecutive groups of rows of ``logits``, in place.
+
+    Weights have the shape (M, 1), or (M, S) where they differ between rows.
+    """
     # Partitions of one size that follow each other are one array: a call a partition would cost more.
     bounds = np.flatnonzero(np.diff(sizes)) + 1
     first = 0
@@ -103,7 +133,7 @@ def _nested_softmax(logits: FloatArray, sizes: NDArray[np.intp], weights: FloatA
         rows = logits[first : first + int(run.sum())].reshape(len(run), int(run[0]), -1)
         rows -= rows.max(axis=1, keepdims=True)
         np.exp(rows, out=rows)
-        rows *= (weight[:, None] / rows.sum(axis=1))[:, None]
+        rows *= (weight / rows.sum(axis=1))[:, None]
         first += int(run.sum())
 
 

@@ -17,8 +17,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from daskmoe.numerics.base.coordinates import Coordinates, Scaling, coordinates_from
+from daskmoe.numerics.base.hulls import Hulls
 from daskmoe.numerics.base.linalg import spread_evenly
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, MoEParameters, SupportSample
@@ -64,6 +66,7 @@ def reduce_mixture(
     starts: Sequence[MoEParameters],
     family: Family,
     plan: PlanKind = "pointwise",
+    hulls: Hulls | None = None,
 ) -> ReductionResult:
     """Reduce the large MoE to as many experts as the starts have; the best start's result is kept.
 
@@ -78,11 +81,13 @@ def reduce_mixture(
     family : Family
     plan : {"pointwise", "whole"}
         The paper's plan, or the one that moves every component whole.
+    hulls : Hulls or None
+        What the local estimators know; None where each knows everything.
     """
-    coordinates, problem = reduction_problem(large, support, family)
+    coordinates, problem = reduction_problem(large, support, family, hulls)
     inner = [coordinates.from_data(start) for start in starts]
     found = minimize_from(coordinates, problem, [Experts(s.coef, s.nuisance) for s in inner], plan)
-    return found._replace(parameters=with_unseen(found.parameters, found.flow, large, coordinates))
+    return found._replace(parameters=with_unseen(found.parameters, found.flow, large, coordinates, hulls))
 
 
 def minimize_from(
@@ -93,7 +98,8 @@ def minimize_from(
     Where there are many partitions, the starts race on some of them and only the best goes on to all.
     """
     if len(problem.large.weights) > REDUCTION.racing_partitions and len(starts) > 1:
-        thinned = _thinned(problem, REDUCTION.racing_partitions)
+        kept = spread_evenly(len(problem.large.weights), REDUCTION.racing_partitions)
+        thinned = problem.of_partitions(kept)
         raced = [_minimize(thinned, start, plan).experts for start in starts]
         reached = np.array([_plan(plan)(problem, e, with_flow=False).objective for e in raced])
         best = _minimize(problem, raced[int(np.argmin(reached))], plan)
@@ -118,12 +124,16 @@ def fit_to_plan(
 
 
 def with_unseen(
-    parameters: MoEParameters, flow: FloatArray, large: LargeMoE, coordinates: Coordinates
+    parameters: MoEParameters,
+    flow: FloatArray,
+    large: LargeMoE,
+    coordinates: Coordinates,
+    hulls: Hulls | None = None,
 ) -> MoEParameters:
     """Parameters with the part of the linear predictors that vanishes on the support.
 
     Such is the slope of a feature that is constant there: the divergence knows nothing of it. An expert's is
-    the mean of its components', weighted by the mass that the plan moves.
+    the mean of its components', weighted by the mass that the plan moves, of those that know it.
 
     Parameters
     ----------
@@ -133,18 +143,35 @@ def with_unseen(
     large : LargeMoE
         In the data's coordinates.
     coordinates : Coordinates
+    hulls : Hulls or None
+        What the local estimators know; None where each knows everything.
     """
     if len(coordinates.transform) == large.n_features:
         return parameters
     share = flow / np.maximum(flow.sum(axis=0), np.finfo(float).tiny)
     gate, coef = (
-        linear - coordinates.linear_to_data(coordinates.linear_from_data(linear))
+        _mean_beside(linear, share, large.partition, coordinates, hulls)
         for linear in (large.gate, large.coef)
     )
-    moved = parameters.gate + share.T @ gate
-    return parameters._replace(
-        gate=moved - moved[-1], coef=parameters.coef + np.tensordot(share, coef, (0, 0))
-    )
+    moved = parameters.gate + gate
+    return parameters._replace(gate=moved - moved[-1], coef=parameters.coef + coef)
+
+
+def _mean_beside(
+    linear: FloatArray,
+    share: FloatArray,
+    partition: NDArray[np.intp],
+    coordinates: Coordinates,
+    hulls: Hulls | None,
+) -> FloatArray:
+    """The part beside the support of linear predictors (L, ..., p + 1), averaged by columns of ``share``."""
+
+    def beside(whole: FloatArray) -> FloatArray:
+        return whole - coordinates.linear_to_data(coordinates.linear_from_data(whole))
+
+    if hulls is None:
+        return np.tensordot(share, beside(linear), (0, 0))
+    return beside(np.stack([hulls.average(linear, weights, partition) for weights in share.T]))
 
 
 def _gating(problem: ReductionProblem, statistics: PlanStatistics) -> FloatArray:
@@ -168,20 +195,17 @@ def _gating(problem: ReductionProblem, statistics: PlanStatistics) -> FloatArray
     return fit_partial_gating(problem.design, targets, groups)
 
 
-def _thinned(problem: ReductionProblem, n_partitions: int) -> ReductionProblem:
-    """The same problem with the components of some partitions only, spread evenly."""
-    large = problem.large
-    return problem._replace(large=large.take(spread_evenly(len(large.weights), n_partitions)))
-
-
 def _plan(kind: PlanKind) -> Callable[..., PlanStatistics]:
     return pointwise_plan if kind == "pointwise" else whole_plan
 
 
 def reduction_problem(
-    large: LargeMoE, support: SupportSample, family: Family
+    large: LargeMoE, support: SupportSample, family: Family, hulls: Hulls | None = None
 ) -> tuple[Coordinates, ReductionProblem]:
-    """The large MoE in whitened coordinates of the support, where weighted least squares is well posed."""
+    """The large MoE in whitened coordinates of the support, where weighted least squares is well posed.
+
+    At each row it has the local estimators that know the row, as their ``hulls`` say.
+    """
     response = np.zeros(len(support.features))
     rows = Observations(support.features, response, support.weight)
     coordinates = coordinates_from(moments(rows), Scaling.none(family.n_nuisances))
@@ -190,7 +214,8 @@ def reduction_problem(
     inner = coordinates.from_data(MoEParameters(large.gate, large.coef, large.nuisance))
     # `from_data` moves the gating reference, which a softmax within each partition does not feel.
     moved = large._replace(gate=inner.gate, coef=inner.coef, nuisance=inner.nuisance)
-    return coordinates, ReductionProblem(moved, design, support.weight, family)
+    known = None if hulls is None else hulls.holding(support.features)
+    return coordinates, ReductionProblem(moved, design, support.weight, family, known)
 
 
 def _minimize(problem: ReductionProblem, experts: Experts, kind: PlanKind) -> _Run:

@@ -20,6 +20,9 @@ from daskmoe.numerics.predictive.designs import draw_design, sample_rows
 from daskmoe.numerics.predictive.mixture import log_likelihood
 from numerics.oracles import GAUSSIAN, coordinates_of, other_model, random_model, random_rows, vector_of
 
+# Where experts would be compared, in tests that compare none.
+NO_ROWS = SupportSample(np.zeros((0, 3)), None, np.zeros(0))
+
 
 def partitions(rng: np.random.Generator, n_partitions: int, n_rows: int) -> list[Observations]:
     design = draw_design("overlap", 3, 2, rng)
@@ -53,7 +56,7 @@ def test_transfer_maps_parameters_as_the_model_changes(n_local: int, rng: np.ran
     match = rng.permutation(4)[:n_local]
     local = whole.take(match)
     rows = random_rows(rng, 50, 3)
-    part = LocalInformation(local, own, expand_at(rows, local, moments(rows), GAUSSIAN))
+    part = LocalInformation(local, own, expand_at(rows, local, moments(rows), GAUSSIAN), NO_ROWS)
     matrix, offset = transfer(part, match, 4, common)
     theta = vector_of(common.from_data(whole))
     np.testing.assert_allclose(matrix @ theta + offset, vector_of(own.from_data(local)), atol=1e-10)
@@ -73,7 +76,7 @@ def test_transfer_of_any_predictors_and_nuisances(
     match = rng.permutation(4)[:3]
     local = whole.take(match)
     nothing = Expansion(np.zeros(0, np.float32), np.zeros(0))
-    matrix, offset = transfer(LocalInformation(local, own, nothing), match, 4, common)
+    matrix, offset = transfer(LocalInformation(local, own, nothing, NO_ROWS), match, 4, common)
     found = matrix @ vector_of(common.from_data(whole)) + offset
     np.testing.assert_allclose(found, vector_of(own.from_data(local)), atol=1e-10)
 
@@ -143,9 +146,8 @@ def test_partitions_that_know_some_experts_only(rng: np.random.Generator) -> Non
     common = coordinates_of(reduce(merge_moments, known_moments))
     found = []
     for part, estimate, known in zip(parts, estimates, ([0, 1], [1, 2], [0, 2]), strict=True):
-        local = LocalInformation(
-            estimate, coordinates_of(moments(part)), expand_at(part, estimate, moments(part), GAUSSIAN)
-        )
+        expansion = expand_at(part, estimate, moments(part), GAUSSIAN)
+        local = LocalInformation(estimate, coordinates_of(moments(part)), expansion, NO_ROWS)
         matrix, _ = transfer(local, np.array(known), 3, common)
         found.append(np.flatnonzero(np.abs(matrix).sum(axis=0)))
     layout = Layout.of(common.from_data(truth))
@@ -216,3 +218,23 @@ def test_distances_are_of_a_definite_metric(rng: np.random.Generator) -> None:
         assert direction @ found @ direction >= abs(direction @ indefinite @ direction) * (1 - 1e-5)
     positive = (root @ root.T)[np.triu_indices(6)].astype(np.float32)
     np.testing.assert_array_equal(definite(positive), positive)
+
+
+def test_a_partition_says_nothing_of_a_level_that_it_lacks(rng: np.random.Generator) -> None:
+    """The average is the fit to all rows; zeros of least norm would halve the slope."""
+    parts = []
+    for m in range(4):
+        x = rng.standard_normal((900, 3))
+        x[:, 2] = (x[:, 2] > 0) & (m > 1)
+        right = rng.random(900) < 1 / (1 + np.exp(-4 * x[:, 0]))
+        y = np.where(right, 2 + 3 * x[:, 1], -2 - x[:, 1]) + 2 * x[:, 2] + 0.3 * rng.standard_normal(900)
+        parts.append(Observations(x, y))
+    locals_ = [fit(part, 2) for part in parts]
+    together = Observations(
+        np.concatenate([part.features for part in parts]), np.concatenate([part.response for part in parts])
+    )
+    best = canonical_order(fit(together, 2))
+    found = canonical_order(averaged(parts, locals_, locals_[3]))
+    # Some 450 rows of each expert are of partitions that know the level.
+    error = 0.3 / np.sqrt(900 / 4)
+    assert (np.abs(found.coef[:, 0, 3] - best.coef[:, 0, 3]) < 0.2 * error).all()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from daskmoe.errors import InvalidOptionError
+from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import LargeMoE, MoEParameters, SupportSample, canonical_order
 from daskmoe.numerics.combine import registry
 from daskmoe.numerics.combine.registry import aggregate_estimates
@@ -257,3 +258,78 @@ def test_another_aggregation_is_a_function_and_a_line(monkeypatch: pytest.Monkey
     assert found.chosen == "heaviest"
     assert_same_model(found.parameters, canonical_order(locals_[1]), features, 1e-12)
     assert found.flow.shape == (12, 3)
+
+
+def sites_that_lack(rng: np.random.Generator, column: Any) -> tuple[list[MoEParameters], Any, SupportSample]:
+    """Four local estimators of one truth; the third column of the second site's rows is ``column`` of them.
+
+    Its estimate is that of least norm: what it does not know has moved into what it does.
+    """
+    truth = gaussian_model(
+        np.array([[0.0, 3.0, 0.0, 0.5], [0.0] * 4]),
+        np.array([[2.0, 0.0, 3.0, 2.0], [-2.0, 0.0, -1.0, 4.0]]),
+        np.array([0.3, 0.2]),
+    )
+    models, known, features = [], [], []
+    for m in range(4):
+        x = rng.standard_normal((400, 3))
+        x[:, 2] = x[:, 2] > 0
+        model = truth
+        if m == 1:
+            x[:, 2] = column(x)
+            # Predictors are the same on the hull of the rows: by least squares of least norm.
+            design = np.column_stack([np.ones(400), x])
+            same = np.linalg.pinv(design) @ design
+            model = truth._replace(gate=truth.gate @ same.T, coef=truth.coef @ same.T)
+        models.append(model)
+        known.append(moments(Observations(x, np.zeros(400))))
+        features.append(x)
+    rows = np.concatenate(features)
+    return [truth, *models], known, SupportSample(rows, None, np.full(len(rows), 1 / len(rows)))
+
+
+LACKING = {"level": lambda x: np.zeros(len(x)), "copy": lambda x: x[:, 1], "full": lambda x: np.ones(len(x))}
+
+
+@pytest.mark.parametrize("lacking", LACKING)
+@pytest.mark.parametrize("method", ["reduction", "whole", "greedy", "aligned"])
+def test_what_a_partition_does_not_know_is_no_zero(
+    method: str, lacking: str, rng: np.random.Generator
+) -> None:
+    (truth, *models), known, support = sites_that_lack(rng, LACKING[lacking])
+    found = aggregate_estimates(method, models, np.ones(4), support, 2, GAUSSIAN, known)
+    assert_same_model(found.parameters, canonical_order(truth), support.features, 1e-5)
+    assert found.gaps is not None
+    named = [False, lacking == "copy", True]
+    np.testing.assert_array_equal(found.gaps.features, [[False] * 3, named, [False] * 3, [False] * 3])
+    assert not found.gaps.taken_whole.any()
+    assert found.gaps.unknown_support == 0.0
+
+
+def test_slopes_that_the_support_does_not_see_come_from_those_that_know_them(
+    rng: np.random.Generator,
+) -> None:
+    (truth, *models), known, support = sites_that_lack(rng, LACKING["level"])
+    without = SupportSample(support.features * np.array([1.0, 1.0, 0.0]), None, support.weight)
+    found = aggregate_estimates("reduction", models, np.ones(4), without, 2, GAUSSIAN, known)
+    assert_same_model(found.parameters, canonical_order(truth), support.features, 1e-5)
+
+
+@pytest.mark.parametrize("method", ["weighted", "middle"])
+def test_estimates_taken_as_they_are_say_so(method: str, rng: np.random.Generator) -> None:
+    (_, *models), known, support = sites_that_lack(rng, LACKING["level"])
+    if method == "middle":
+        models, known = [models[1]] * 4, [known[1]] * 4
+    found = aggregate_estimates(method, models, np.ones(4), support, 2, GAUSSIAN, known)
+    assert found.gaps is not None
+    expected = [True] * 4 if method == "middle" else [False, True, False, False]
+    np.testing.assert_array_equal(found.gaps.taken_whole, expected)
+
+
+def test_rows_that_no_estimator_knows_are_counted(rng: np.random.Generator) -> None:
+    (_, *models), known, support = sites_that_lack(rng, LACKING["level"])
+    found = aggregate_estimates(
+        "reduction", [models[1]] * 2, np.ones(2), support, 2, GAUSSIAN, [known[1]] * 2
+    )
+    assert found.gaps is not None
+    assert found.gaps.unknown_support == pytest.approx(np.mean(support.features[:, 2] != 0))

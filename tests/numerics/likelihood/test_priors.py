@@ -138,7 +138,7 @@ def test_floor_weighs_as_the_rows_do(rng: np.random.Generator) -> None:
     model, prior = random_model(rng, 3, 2), some_prior(rng, 3)
 
     def floor(weight: float) -> float:
-        return float(prior.floor_alone(weight).penalty(*model))
+        return float(prior.floor_alone(weight, 3).penalty(*model))
 
     assert floor(90.0) == pytest.approx(3 * floor(30.0))
     whole = float(prior.for_weight(90.0).penalty(*model))
@@ -159,7 +159,7 @@ def test_strength_multiplies_the_priors_and_not_the_floor(rng: np.random.Generat
 
     def penalty(strength: float) -> float:
         prior = prior_from(known, identity_coordinates(2), 3, GAUSSIAN, Regularization(strength))
-        return float(prior.penalty(*model) - prior.floor_alone(known.weight).penalty(*model))
+        return float(prior.penalty(*model) - prior.floor_alone(known.weight, 3).penalty(*model))
 
     assert penalty(0.25) == pytest.approx(0.25 * penalty(1.0))
 

@@ -180,3 +180,33 @@ def test_tiles_add_up(plan: Plan, rng: np.random.Generator) -> None:
     )
     np.put_along_axis(chosen, np.argmin(price, axis=1)[:, None], True, axis=1)
     assert_statistics(plan(problem, experts), problem, chosen * mass[:, None])
+
+
+@pytest.mark.parametrize("plan", [pointwise_plan, whole_plan])
+def test_rows_are_told_by_those_that_know_them(plan: Plan, rng: np.random.Generator) -> None:
+    """As the sum of problems, one for each set of local estimators that knows some rows."""
+    problem, experts = make_problem(rng, (2, 3, 1), 12, 2)
+    known = np.array([[True] * 8 + [False] * 4, [True] * 4 + [False] * 8, [True] * 8 + [False] * 4])
+    problem = problem._replace(known=known)
+    np.testing.assert_allclose(problem.shares().sum(axis=0), 1.0)
+    # The last rows, which none of them knows, are told by all.
+    weights = np.repeat(problem.large.weights[:, None], 12, axis=1)
+    weights[1, 4:8] = 0.0
+    weights /= weights.sum(axis=0)
+    moved = component_mass(problem) * (weights / problem.large.weights[:, None])[problem.large.partition]
+    cost = costs(problem, experts)
+    found = plan(problem, experts)
+    np.testing.assert_allclose(found.mass.sum(axis=0), problem.weight)
+    if plan is pointwise_plan:
+        np.testing.assert_allclose(found.objective, np.sum(moved * cost.min(axis=1)))
+    else:
+        np.testing.assert_allclose(found.objective, np.sum((moved[:, None] * cost).sum(axis=2).min(axis=1)))
+
+
+def test_a_problem_of_some_rows_and_partitions_knows_what_it_did(rng: np.random.Generator) -> None:
+    problem, _ = make_problem(rng, (2, 2, 2), 9, 2)
+    known = rng.random((3, 9)) < 0.5
+    fewer = problem._replace(known=known).at_rows(np.array([1, 4, 8])).of_partitions(np.array([0, 2]))
+    assert fewer.known is not None
+    np.testing.assert_array_equal(fewer.known, known[[0, 2]][:, [1, 4, 8]])
+    np.testing.assert_allclose([fewer.weight.sum(), fewer.large.weights.sum()], 1.0)

@@ -1,0 +1,32 @@
+"""The moments of the rows that a model was fitted to, as part of its diagnostics: what its rows identify."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from daskmoe.numerics.base.parameters import Moments
+from daskmoe.rows import RowSchema
+from daskmoe.rows.names import COLUMN, OTHER_COLUMN, ROW_MEAN, ROW_SCATTER, ROW_WEIGHT
+
+
+def label_moments(moments: Moments, rows: RowSchema) -> xr.Dataset:
+    """Weight, means and scatter of the features and, last, the target."""
+    columns = np.array([*rows.feature_labels, rows.target], dtype=np.str_)
+    text = "weighted sum over the rows of the products of two columns' deviations from their means"
+    variables: dict[str, Any] = {
+        ROW_WEIGHT: ((), moments.weight, {"long_name": "sum of the weights of these rows"}),
+        ROW_MEAN: (COLUMN, moments.mean, {"long_name": "mean of the rows by column"}),
+        ROW_SCATTER: ((COLUMN, OTHER_COLUMN), moments.scatter, {"long_name": text}),
+    }
+    return xr.Dataset(variables, {COLUMN: columns})
+
+
+def moments_from(diagnostics: xr.Dataset | None) -> Moments | None:
+    """The moments in a model's diagnostics; None where it has none, as one saved by daskmoe 0.1.0."""
+    if diagnostics is None or ROW_SCATTER not in diagnostics:
+        return None
+    scatter = diagnostics[ROW_SCATTER].transpose(COLUMN, OTHER_COLUMN).values
+    return Moments(float(diagnostics[ROW_WEIGHT]), diagnostics[ROW_MEAN].values, scatter)

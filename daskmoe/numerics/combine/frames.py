@@ -1,0 +1,166 @@
+"""The coordinates of a pilot and of the directions that its sample did not see vary.
+
+Pure NumPy/SciPy. All partitions share the coordinates [1, u] of the pilot's sample. Where the sample lacks a
+level, or has collinear columns, there are d directions e beside them, of which other rows may see some: in a
+frame of their own, [1, u, v] with v = whitening' e of unit second moment over these rows, so that what they
+do not see has no place. A coefficient of v is lift' times those of e, and lift' whitening = 1. Parameters of
+all d directions are whole: in them partitions with different frames add up.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+
+from daskmoe.numerics.base.coordinates import Coordinates, Directions
+from daskmoe.numerics.base.layout import Layout
+from daskmoe.numerics.base.observations import Observations
+from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
+from daskmoe.numerics.base.policies import EXPANSION, IDENTIFICATION
+from daskmoe.numerics.families import Family
+from daskmoe.numerics.likelihood.statistics import log_likelihood_of
+
+
+class Frame(NamedTuple):
+    """The coordinates of some rows: the pilot's, and those of the unseen directions that they do see."""
+
+    coordinates: Coordinates
+    # Both (d, r).
+    whitening: FloatArray
+    lift: FloatArray
+
+    @property
+    def added(self) -> int:
+        """r, how many directions these rows see and the pilot's sample did not."""
+        return int(self.lift.shape[1])
+
+    def whole(self, layout: Layout) -> Layout:
+        """The layout with all directions, from that in this frame."""
+        more = len(self.lift) - self.added
+        return layout._replace(q_gate=layout.q_gate + more, q_expert=layout.q_expert + more)
+
+    def from_whole(self, layout: Layout) -> scipy.sparse.csr_array:
+        """The map to parameters in this frame, of that layout, from whole ones."""
+        return _in_blocks(layout, self.added, self.lift.T)
+
+    def to_whole(self, layout: Layout) -> scipy.sparse.csr_array:
+        """The map to whole parameters that has nothing in what the rows do not see."""
+        return _in_blocks(layout, self.added, self.whitening)
+
+    def from_pilot(self, matrix: FloatArray, layout: Layout) -> FloatArray:
+        """A form in the pilot's parameters, (P, P), which says nothing of the directions that were added."""
+        if self.added == 0:
+            return matrix
+        select = self._kept(layout)
+        return np.asarray(select.T @ matrix @ select)
+
+    def is_added(self, layout: Layout) -> NDArray[np.bool_]:
+        """Which parameters are coefficients of directions that were added, shape (P,)."""
+        return np.asarray(self._kept(layout).sum(axis=0) == 0).ravel()
+
+    def _kept(self, layout: Layout) -> scipy.sparse.csr_array:
+        """The map to the pilot's parameters."""
+        return _in_blocks(layout, self.added, np.zeros((0, self.added)))
+
+
+def without_rare_levels(sample: Observations) -> Observations:
+    """A pilot's sample without rows that have a value which hardly any other row has beside the usual one.
+
+    A few rows of a level do not say what each expert makes of it: a gate that gives them all to one expert
+    fits them as well, and no ascent comes back from there. Without them the sample does not see the level,
+    and the partitions, which have more of its rows, say what it is worth.
+    """
+    usual = np.median(sample.features, axis=0)
+    unusual = sample.features != usual
+    counts = np.count_nonzero(unusual, axis=0)
+    rare = np.flatnonzero(counts < EXPANSION.rare_level * sample.n_rows)
+    rarest = rare[np.argsort(counts[rare], kind="stable")]
+    within = np.cumsum(counts[rarest]) <= EXPANSION.most_rare_rows * sample.n_rows
+    dropped = unusual[:, rarest[within]].any(axis=1)
+    return sample.take(np.flatnonzero(~dropped)) if dropped.any() else sample
+
+
+def frame_of(coordinates: Coordinates, unseen: Directions, rows: Moments) -> Frame:
+    """The frame of the rows with these moments."""
+    p = len(rows.mean) - 1
+    covariance = rows.scatter[:p, :p] / max(rows.weight, np.finfo(float).tiny)
+    shift = unseen.transform @ (rows.mean[:p] - coordinates.center)
+    # About the sample's value: rows that all have another one see the direction as well.
+    second = unseen.transform @ covariance @ unseen.transform.T + np.outer(shift, shift)
+    whitening, lift = _whitened(second, unseen.least)
+    if lift.shape[1] == 0:
+        return Frame(coordinates, whitening, lift)
+    widened = coordinates._replace(
+        transform=np.concatenate([coordinates.transform, whitening.T @ unseen.transform]),
+        inverse=np.concatenate([coordinates.inverse, unseen.inverse @ lift], axis=1),
+    )
+    return Frame(widened, whitening, lift)
+
+
+def no_frame(coordinates: Coordinates, n_unseen: int = 0) -> Frame:
+    """The frame that adds nothing, of so many unseen directions."""
+    return Frame(coordinates, np.zeros((n_unseen, 0)), np.zeros((n_unseen, 0)))
+
+
+def shifted_to_residuals(
+    rows: Observations, parameters: MoEParameters, frame: Frame, family: Family
+) -> MoEParameters:
+    """Parameters whose experts share the slopes that the residuals have in the directions of a frame.
+
+    As they are, where that is likelier.
+    """
+    coef = parameters.coef.copy()
+    coef[:, 0, -frame.added :] += _residual_slopes(rows, parameters, frame, family)
+    starts = [parameters, parameters._replace(coef=coef)]
+    values = [log_likelihood_of(start, rows.blocks(frame.coordinates), family) for start in starts]
+    return starts[int(np.argmax(values))]
+
+
+def _residual_slopes(
+    rows: Observations, parameters: MoEParameters, frame: Frame, family: Family
+) -> FloatArray:
+    """The regression of what the mixture's means leave on the directions that a frame adds, shape (r,).
+
+    Experts that rows are far from all by the effect of a direction share it: their own density is no guide to
+    whose such rows are. The directions have second moments of one, so that the regression needs no solve.
+    """
+    total, weight = np.zeros(frame.added), 0.0
+    for block in rows.blocks(frame.coordinates):
+        eta = np.tensordot(parameters.coef, block.design, (-1, 0))
+        means = np.asarray(family.mean(eta, parameters.nuisance))
+        logits = parameters.gate @ block.design
+        gates = np.exp(logits - scipy.special.logsumexp(logits, axis=0))
+        own = np.ones(len(block.response)) if block.weight is None else block.weight
+        total += block.design[-frame.added :] @ (own * (block.response - np.sum(gates * means, axis=0)))
+        weight += float(own.sum())
+    return total / max(weight, np.finfo(float).tiny)
+
+
+def _whitened(second: FloatArray, least: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The whitening and lift of directions with these second moments."""
+    diagonal = np.diag(second)
+    seen = np.flatnonzero(diagonal > least)
+    scale = np.sqrt(diagonal[seen])
+    values, vectors = np.linalg.eigh(second[np.ix_(seen, seen)] / np.outer(scale, scale))
+    kept = values > IDENTIFICATION.varies
+    vectors, root = vectors[:, kept], np.sqrt(values[kept])
+    whitening, lift = np.zeros((2, len(second), len(root)))
+    whitening[seen] = vectors / root / scale[:, None]
+    lift[seen] = vectors * root * scale[:, None]
+    return whitening, lift
+
+
+def _in_blocks(layout: Layout, n_added: int, added: FloatArray) -> scipy.sparse.csr_array:
+    """The map of packed parameters that changes the coefficients of added directions, all by ``added``.
+
+    ``layout`` is that of the parameters in the frame, which ends each vector with ``n_added`` of these.
+    """
+    kept = layout.q_gate - n_added
+    vector = np.zeros((kept + added.shape[0], kept + added.shape[1]))
+    vector[:kept, :kept], vector[kept:, kept:] = np.eye(kept), added
+    nuisances = np.eye(layout.n_experts * layout.n_nuisances)
+    blocks = [vector] * layout.vectors + [nuisances] * (layout.n_nuisances > 0)
+    return scipy.sparse.csr_array(scipy.sparse.block_diag(blocks))

@@ -16,6 +16,8 @@ from daskmoe.numerics.combine.refinement import partition_scores, round_statisti
 from daskmoe.numerics.likelihood.inference import covariance, curvature, jacobian, told_apart, told_by_rows
 from daskmoe.numerics.likelihood.priors import prior_from
 from daskmoe.numerics.likelihood.statistics import likelihood_statistics, log_likelihood_of, penalized
+from daskmoe.numerics.local.newton import maximize
+from daskmoe.numerics.local.problem import Problem
 from numerics.oracles import (
     GAUSSIAN,
     central_gradient,
@@ -238,7 +240,10 @@ def test_what_only_the_priors_say_has_no_errors(rng: np.random.Generator) -> Non
     model, rows = gaussian_model(gate, coef, np.ones(3)), Observations(features, response)
     known = moments(rows)
     coordinates = coordinates_of(known)
-    prior, inner = prior_from(known, coordinates, 3, GAUSSIAN), coordinates.from_data(model)
+    prior = prior_from(known, coordinates, 3, GAUSSIAN)
+    problem, start = Problem(rows, coordinates, prior, GAUSSIAN), coordinates.from_data(model)
+    ascent = problem.statistics, problem.objective, problem.slope
+    inner = maximize(start, *ascent, tolerance=1e-9, max_passes=200).parameters
     statistics = penalized(likelihood_statistics(inner, rows.blocks(coordinates), GAUSSIAN), inner, prior)
     curved = curvature(inner, statistics.information, prior, coordinates, np.arange(3))
     derivatives = jacobian(inner, coordinates, curved.order)

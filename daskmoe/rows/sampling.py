@@ -16,6 +16,8 @@ from daskmoe.rows.variables import RowSchema
 
 # Fewer are a poor picture of ordered data, whose neighbours are alike; each costs a chunk that is read.
 _RUNS = 512
+# Neighbours in a run are alike too: of so many rows in a run's span one is drawn. A chunk is read as a whole.
+_STEP = 16
 # Of data that are a sample as a whole: a window that cannot be read leaves most of them.
 _PARTS = 16
 # Rows between the first and the last of those read at once.
@@ -29,16 +31,17 @@ Run = tuple[int, int]
 class SampleWindow(NamedTuple):
     """Rows that are read at once, ``window``, and the ``runs`` of them that are in the sample.
 
-    Runs are ranges (start, stop) of positions in the window.
+    Runs are ranges (start, stop) of positions in the window, of which every ``step``-th is.
     """
 
     window: Partition
     runs: tuple[Run, ...]
+    step: int = 1
 
     @property
     def positions(self) -> NDArray[np.intp]:
         """Positions of the sample's rows in the window."""
-        return np.concatenate([np.arange(*run, dtype=np.intp) for run in self.runs])
+        return np.concatenate([np.arange(*run, self.step, dtype=np.intp) for run in self.runs])
 
 
 def plan_sample(
@@ -46,6 +49,7 @@ def plan_sample(
 ) -> tuple[SampleWindow, ...]:
     """Spread a sample over the data: 512 runs of rows, one at a random place of every stratum.
 
+    Where there are rows enough, a run is of every sixteenth row.
     Random places keep periodic data from being sampled in phase. Which rows are drawn does not depend on the
     chunks, so neither does a fit that starts from them; what is read at once does: runs in the same chunk
     share a window.
@@ -71,16 +75,19 @@ def plan_sample(
     sizes = None if apart else _chunk_sizes(ds, schema)
     chunks = _Chunks.of(sizes, shape)
     # A stratum must be a row longer than its run.
+    step = 1
     if n_rows + _RUNS >= total:
         runs = [(0, total)] if sizes is None else chunks.parts(total)
     else:
-        whole = _draw(n_rows, total, rng)
+        step = max(1, min(_STEP, (total - _RUNS) // n_rows))
+        whole = _draw(n_rows, total, step, rng)
         runs = [part for run in whole for piece in _split(run, shape) for part in chunks.cut(piece)]
     out = []
     for index, together in enumerate(_groups(runs, chunks)):
         first, last = together[0][0], together[-1][1]
         window = replace(range_partition(dims, shape, index, first, last), label="")
-        out.append(SampleWindow(window, tuple((start - first, stop - first) for start, stop in together)))
+        inside = tuple((start - first, stop - first) for start, stop in together)
+        out.append(SampleWindow(window, inside, step))
     return tuple(out)
 
 
@@ -93,13 +100,16 @@ def _chunk_sizes(ds: xr.Dataset, schema: RowSchema) -> list[int] | None:
     return None
 
 
-def _draw(n_rows: int, total: int, rng: np.random.Generator) -> list[Run]:
-    """A run of every stratum."""
+def _draw(n_rows: int, total: int, step: int, rng: np.random.Generator) -> list[Run]:
+    """A run of every stratum, of which every ``step``-th row is in the sample."""
     bounds = np.linspace(0, total, min(_RUNS, n_rows) + 1).astype(np.int64)
     sizes = np.diff(np.linspace(0, n_rows, len(bounds)).astype(np.int64)).tolist()
-    strata = zip(pairwise(bounds.tolist()), sizes, strict=True)
-    starts = [int(rng.integers(low, high - size + 1)) for (low, high), size in strata]
-    return [(start, start + size) for start, size in zip(starts, sizes, strict=True)]
+    strata = pairwise(bounds.tolist())
+    spans = [(size - 1) * step + 1 for size in sizes]
+    starts = [
+        int(rng.integers(low, high - span + 1)) for (low, high), span in zip(strata, spans, strict=True)
+    ]
+    return [(start, start + span) for start, span in zip(starts, spans, strict=True)]
 
 
 def _split(run: Run, shape: tuple[int, ...]) -> list[Run]:

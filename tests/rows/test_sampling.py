@@ -64,8 +64,8 @@ def test_every_stratum_has_its_share() -> None:
     counts = np.histogram(rows, bins=100, range=(0, 1_000_000))[0]
     assert counts.min() > 150
     assert counts.max() < 250
-    # Runs of neighbours, each at a random place.
-    starts = rows[np.append(True, np.diff(rows) > 1)]
+    # Runs of every sixteenth row, each at a random place.
+    starts = rows[np.append(True, np.diff(rows) != 16)]
     assert 500 <= starts.size <= 512
     assert np.std(np.diff(starts)) > 200
 
@@ -134,7 +134,8 @@ def volume(window: SampleWindow) -> int:
 )
 def test_no_window_holds_two_sites(shape: tuple[int, ...], chunks: tuple[int, ...], seed: int) -> None:
     ds = cube(shape).chunk(dict(zip(("time", "lat", "lon"), chunks, strict=False)))
-    assert max(volume(window) for window in plan(ds, 10_000, seed)) <= 2 * np.prod(chunks)
+    # A run of every sixteenth row spans no more than 305 of them.
+    assert max(volume(window) for window in plan(ds, 10_000, seed)) <= max(2 * np.prod(chunks), 320)
 
 
 def test_a_window_is_no_larger_than_a_partition_may_be() -> None:

@@ -19,6 +19,7 @@ from daskmoe.engine.outcomes import Ending, Outcome
 from daskmoe.engine.results import Answer, PartitionResult
 from daskmoe.numerics.base.parameters import LocalEstimate, MoEParameters, Moments, SupportSample
 from daskmoe.numerics.combine.expansion import Expansion
+from daskmoe.numerics.combine.first_step import AtStart
 
 logger = logging.getLogger(__name__)
 
@@ -73,16 +74,18 @@ def _add_answer(arrays: dict[str, Any], start: str, answer: Answer) -> dict[str,
     arrays |= {f"{start}{name}": getattr(estimate, name) for name in _ESTIMATE_ARRAYS}
     _add_group(arrays, f"{start}parameters", estimate.parameters)
     _add_group(arrays, f"{start}expansion", expansion)
+    _add_group(arrays, f"{start}start", None if expansion is None else expansion.start)
     others = ("parameters", *_ESTIMATE_ARRAYS)
     scalars = {name: value for name, value in estimate._asdict().items() if name not in others}
     return {"estimate": scalars, "outcome": ending.outcome, "reason": ending.reason}
 
 
 def _add_group(arrays: dict[str, Any], group: str, values: Any) -> None:
-    """Add the fields of a NamedTuple that are there."""
+    """Add the fields of a NamedTuple that are there; those that are groups themselves apart."""
     if values is not None:
-        fields = values._asdict().items()
-        arrays |= {f"{group}.{name}": np.asarray(value) for name, value in fields if value is not None}
+        for name, value in values._asdict().items():
+            if value is not None and not isinstance(value, tuple):
+                arrays[f"{group}.{name}"] = np.asarray(value)
 
 
 def _from_arrays(arrays: dict[str, Any]) -> PartitionResult:
@@ -106,13 +109,18 @@ def _from_arrays(arrays: dict[str, Any]) -> PartitionResult:
 
 def _answer(arrays: dict[str, Any], start: str, scalars: dict[str, Any]) -> Answer:
     parameters, expansion = _group(arrays, f"{start}parameters"), _group(arrays, f"{start}expansion")
+    first = _group(arrays, f"{start}start")
     own = {name: arrays[f"{start}{name}"] for name in _ESTIMATE_ARRAYS}
     known = MoEParameters(**parameters) if parameters else None
     return Answer(
         LocalEstimate(parameters=known, **own, **scalars["estimate"]),
         Ending(Outcome(scalars["outcome"]), scalars["reason"], kept=True),
-        Expansion(**expansion) if expansion else None,
+        Expansion(**expansion, start=_at_start(first)) if expansion else None,
     )
+
+
+def _at_start(found: dict[str, Any]) -> AtStart | None:
+    return AtStart(**(found | {"weight": float(found["weight"])})) if found else None
 
 
 def _group(arrays: dict[str, Any], name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from daskmoe.engine.outcomes import Ending
 from daskmoe.numerics.base.observations import merge_moments
@@ -53,9 +53,15 @@ class PartitionResult(NamedTuple):
     def sent_bytes(self) -> int:
         """Size of the arrays that travel to the aggregation, in bytes."""
         own = (self.estimate.start_log_likelihoods, self.estimate.expert_weights)
-        groups = [self.estimate.parameters, self.support, self.moments, own, self.expansion]
-        groups += [group for rival in self.rivals for group in (rival.estimate.parameters, rival.expansion)]
-        return sum(int(getattr(a, "nbytes", 8)) for g in groups if g is not None for a in g if a is not None)
+        answers = [group for each in self.answers for group in (each.estimate.parameters, each.expansion)]
+        return _bytes_of((self.support, self.moments, own, answers))
+
+
+def _bytes_of(value: Any) -> int:
+    """Size of all arrays in nested tuples, and of the numbers beside them."""
+    if isinstance(value, tuple | list):
+        return sum(map(_bytes_of, value))
+    return 0 if value is None else int(getattr(value, "nbytes", 8))
 
 
 class Proposed(NamedTuple):

@@ -198,7 +198,7 @@ class ExpansionPolicy:
     """A partition's way from the shared start (decisions: Aggregation)."""
 
     # More gain nothing that the prior would not take back; nats a row.
-    passes: int = 8
+    passes: int = 5
     tolerance: float = 1e-4
     # How many times the pilot's sample joins a sum that has no maximum, tried in turn.
     pilot_weights: tuple[float, ...] = (0.0, 1.0, 4.0, 16.0)
@@ -235,7 +235,9 @@ class ChoicePolicy:
     # Shared starts that the partitions answer from: optima of the pilot's sample that may be the best one.
     starts: int = 4
     # Standard errors of the difference to the best up to which they may be.
-    deviations: float = 2.0
+    deviations: float = 3.0
+    # Of steps from the shared start itself: Newton's, one between, and that of EM.
+    dampings: tuple[float, ...] = (0.0, 0.1, 1.0)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from daskmoe.numerics.combine.candidates import (
     scores_of,
 )
 from daskmoe.numerics.combine.expansion import Expansion, Pilot, frames_of, one_shot, summed_curvature
+from daskmoe.numerics.combine.first_step import first_steps
 from daskmoe.numerics.combine.information import information_average
 from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
 from daskmoe.numerics.families import Family
@@ -50,7 +51,8 @@ from daskmoe.numerics.transport.reduction import (
 LEAST_SQUARES = "least squares"
 PILOT = "pilot"
 # What the best estimator from a shared start may be that is not made of local estimates alone.
-FROM_PILOT = ("one-shot", "half step", PILOT, LEAST_SQUARES)
+FROM_PILOT = ("one-shot", "half step", "Newton step", "damped step", "EM step", PILOT, LEAST_SQUARES)
+_STEPS = ("Newton", "damped", "EM")
 
 
 class Sent(NamedTuple):
@@ -163,6 +165,11 @@ def propose_one_shot(
         if whole is not None:
             candidates.append(known.candidate("one-shot", whole, start))
             candidates.append(known.candidate("half step", _halfway(pilot, known.pooled, whole), start))
+        steps = _first_steps(own, pilot, known)
+        candidates += [
+            known.candidate(f"{kind} step", parameters, start)
+            for kind, parameters in zip(_STEPS, steps, strict=False)
+        ]
         candidates.append(known.candidate(PILOT, pilot.parameters, start))
     first = candidates[0].parameters
     assert isinstance(first, MoEParameters)
@@ -179,6 +186,17 @@ def propose_one_shot(
     candidates.append(known.candidate("reduction", reduced.parameters))
     candidates += known.least_squares(n_experts)
     return Proposal(candidates, {"reduction": aggregate}, list(sent), known, pilots)
+
+
+def _first_steps(sent: Sent, pilot: Pilot, known: _Penalized) -> list[MoEParameters]:
+    """Steps from the start itself; none where partitions started in directions of their own."""
+    at_start = [expansion.start for expansion in sent.expansions]
+    together = [each for each in at_start if each is not None]
+    if len(together) < len(at_start):
+        return []
+    n_experts = pilot.parameters.n_experts
+    prior = prior_from(known.pooled, pilot.coordinates, n_experts, known.family, known.regularization)
+    return first_steps(together, pilot.parameters, pilot.coordinates, prior)
 
 
 def _halfway(pilot: Pilot, pooled: Moments, whole: MoEParameters) -> MoEParameters:

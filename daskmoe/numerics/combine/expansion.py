@@ -32,6 +32,7 @@ from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParameters, Moments
 from daskmoe.numerics.base.policies import DEFAULTS, EXPANSION, NEWTON, Regularization
+from daskmoe.numerics.combine.first_step import AtStart, at_start
 from daskmoe.numerics.combine.frames import Frame, frame_of, no_frame, shifted_to_residuals
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.inference import Curvature, curvature, is_definite
@@ -66,6 +67,8 @@ class Expansion(NamedTuple):
     information: NDArray[np.float32]
     # (P,): I_m theta_m + gradient_m.
     vector: FloatArray
+    # Where it started, if that is where all did.
+    start: AtStart | None = None
 
 
 def make_pilot(
@@ -116,7 +119,9 @@ def expand_estimate(
     known = moments(rows) if row_moments is None else row_moments
     start = _start(rows, pilot, family, known)
     coordinates = start.frame.coordinates
-    raw, state, passes, converged = _ascend(_OwnRows.of(rows, coordinates, known, family), start, pilot.prior)
+    own = _OwnRows.of(rows, coordinates, known, family)
+    first = own.statistics(start.parameters)
+    raw, state, passes, converged = _ascend(own, first, start, pilot.prior)
     assert raw.mass is not None
     offset = raw.weight * coordinates.log_jacobian
     estimate = LocalEstimate(
@@ -133,7 +138,10 @@ def expand_estimate(
         expert_weights=raw.mass,
         seconds=time.perf_counter() - began,
     )
-    return estimate, _expansion(raw, state.parameters, start.frame)
+    expansion = _expansion(raw, state.parameters, start.frame)
+    if start.frame.added:
+        return estimate, expansion
+    return estimate, expansion._replace(start=at_start(first, Layout.of(start.parameters)))
 
 
 def _expansion(raw: LikelihoodStatistics, parameters: MoEParameters, frame: Frame | None = None) -> Expansion:
@@ -210,12 +218,15 @@ def _pulled_back(derivatives: FloatArray, linear: FloatArray, n_vectors: int) ->
 
 
 def _ascend(
-    rows: _OwnRows, start: _Start, prior: Prior
+    rows: _OwnRows, first: LikelihoodStatistics, start: _Start, prior: Prior
 ) -> tuple[LikelihoodStatistics, NewtonState, int, bool]:
-    """Plain statistics and the state where the steps end, their passes, and whether they converged."""
+    """Plain statistics and the state where the steps end, their passes, and whether they converged.
+
+    ``first`` are the statistics at the start.
+    """
     layout = Layout.of(start.parameters)
     origin = layout.pack(start.parameters)
-    raw = rows.statistics(start.parameters)
+    raw = first
     floor = prior.floor_alone(raw.weight, layout.q_expert)
     state = NewtonState(start.parameters, _held(raw, origin, start.parameters, start.weight, floor), 0.0)
     passes = 1

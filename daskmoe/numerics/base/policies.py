@@ -49,8 +49,8 @@ class PriorPolicy:
     gate: float = 0.5
     coef: float = 0.1
     nuisance: float = 1.0
-    # w, a mean square of logits: gates steeper than its root are hardly drawn back.
-    gate_width: float = 10.0
+    # w, a mean square of logits: gates steeper than its root are hardly drawn back. As a, of one slope.
+    gate_width: float = 5.0
     # f in units of the response's variance.
     floor_share: float = 2.25e-6
     # s0 in units of the variance that one linear regression leaves, and of the response's.

@@ -8,10 +8,11 @@ With gating weights A_k, expert coefficients B_kc and nuisances nu_kd, the penal
 where the expectation runs over all rows and n is their weight. The family gives b, m, c_d, s_d and the floor
 f_d; for gaussian experts b is a strength over the variance of the response, m its mean, and s_d a share of
 the variance that one linear regression leaves. The first three terms are priors: each weighs a pseudo-row or
-less, whatever n is. That of the gates has heavy tails, so that it stays finite where experts separate and
-leaves steep gates alone. The last term grows with the rows, as does what an expert gains by collapsing on a
-value that the response repeats: the nuisance of such an expert ends near f, however many rows there are,
-while one ten times the floor moves by a hundredth.
+less, whatever n is. That of the gates has the heavy tails of a multivariate Student density: a and w are
+proportional to the number of slopes. It stays finite where experts separate and leaves steep gates alone. The
+last term grows with the rows, as does what an expert gains by collapsing on a value that the response
+repeats: the nuisance of such an expert ends near f, however many rows there are, while one ten times the
+floor moves by a hundredth.
 
 All are functions of the data's moments only, so affine changes of features or response change nothing, the
 experts' order and the gating reference do not matter, and partitions that add up to the same rows have the
@@ -50,6 +51,8 @@ class Prior(NamedTuple):
     location: float
     # n.
     weight: float
+    # w.
+    gate_width: float
 
     def for_weight(self, weight: float) -> Prior:
         """The penalty of as many rows of the same data."""
@@ -67,7 +70,7 @@ class Prior(NamedTuple):
 
     def penalty(self, gate: Array, coef: Array, nuisance: Array) -> FloatArray:
         """The penalty of models stacked along leading axes: (..., K, q), (..., K, C, q), (..., K, D)."""
-        gates = np.sum(np.log1p(self._gate_moments(gate).second / PRIOR.gate_width), axis=-1)
+        gates = np.sum(np.log1p(self._gate_moments(gate).second / self.gate_width), axis=-1)
         shifted = self._shifted(coef)
         coefs = np.sum((shifted @ self.metric) * shifted, axis=(-2, -1))
         pulls = self.nuisance * (np.log(nuisance) + self.spread / nuisance)
@@ -104,7 +107,7 @@ class Prior(NamedTuple):
     def gate_hessian(self, gate: Array) -> FloatArray:
         """Hessian in the K - 1 free gating weights of one model, shape (K - 1, K - 1, q, q)."""
         known = self._gate_moments(gate)
-        falls = 2.0 * self.gate / (PRIOR.gate_width + known.second) ** 2
+        falls = 2.0 * self.gate / (self.gate_width + known.second) ** 2
         images = _centering(len(gate))[..., None] * known.image
         out: FloatArray = self.gate_majorizer(gate) - np.einsum("j,kja,ljb->klab", falls, images, images)
         return out
@@ -148,7 +151,7 @@ class Prior(NamedTuple):
         return _GateMoments(image, np.sum(image * centered, axis=-1))
 
     def _gate_weights(self, known: _GateMoments) -> FloatArray:
-        return np.asarray(self.gate / (PRIOR.gate_width + known.second))
+        return np.asarray(self.gate / (self.gate_width + known.second))
 
     def _shifted(self, coef: Array) -> FloatArray:
         """The coefficients less the location, all predictors under each other: (..., K C, q)."""
@@ -185,8 +188,9 @@ def prior_from(
     on = float(n_experts > 1)
     own = family.prior(moments, coordinates, regularization.min_scale)
     strength = on * regularization.strength
+    slopes = max(coordinates.size - 1, 1)
     return Prior(
-        strength * PRIOR.gate,
+        strength * PRIOR.gate * slopes,
         strength * own.coef,
         strength * own.nuisance,
         own.spread,
@@ -194,4 +198,5 @@ def prior_from(
         metric if coordinates.size > 1 else np.ones((1, 1)),
         own.location,
         moments.weight,
+        PRIOR.gate_width * slopes,
     )

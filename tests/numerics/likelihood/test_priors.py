@@ -25,7 +25,7 @@ from numerics.oracles import (
 
 def some_prior(rng: np.random.Generator, q: int) -> Prior:
     root = rng.standard_normal((q, q))
-    return Prior(0.3, 0.7, np.array([1.1]), np.array([0.4]), np.array([0.2]), root @ root.T, 0.6, 30.0)
+    return Prior(0.3, 0.7, np.array([1.1]), np.array([0.4]), np.array([0.2]), root @ root.T, 0.6, 30.0, 10.0)
 
 
 def linear_residual_share(rows: Observations, weight: FloatArray) -> float:
@@ -45,7 +45,8 @@ def test_penalty_is_its_definition(weighted: bool, rng: np.random.Generator) -> 
     mean = share @ rows.response
     variance = share @ (rows.response - mean) ** 2
     centered = design @ (model.gate - model.gate.mean(axis=0)).T
-    gates = np.sum(np.log1p(share @ centered**2 / PRIOR.gate_width))
+    # In proportion to the three slopes.
+    gates = 3 * np.sum(np.log1p(share @ centered**2 / (3 * PRIOR.gate_width)))
     coefs = np.sum(share @ (design @ model.coef[:, 0].T - mean) ** 2) / variance
     spread = PRIOR.spread_share * linear_residual_share(rows, weight) * variance
     variances = np.sum(np.log(model.nuisance[:, 0]) + spread / model.nuisance[:, 0])

@@ -198,7 +198,7 @@ def test_weights_are_repeated_rows(rng: np.random.Generator) -> None:
 def test_penalized_objective_has_the_priors_derivatives(rng: np.random.Generator) -> None:
     model, rows, root = random_model(rng, 3, 2), random_rows(rng, 30, 2), rng.standard_normal((3, 3))
     metric, floor = root @ root.T + np.eye(3), np.array([0.1])
-    prior = Prior(2.0, 3.0, np.array([4.0]), np.array([0.7]), floor, metric, 0.6, 30.0)
+    prior = Prior(2.0, 3.0, np.array([4.0]), np.array([0.7]), floor, metric, 0.6, 30.0, 10.0)
     blocks, theta, layout = blocks_of(rows), vector_of(model), Layout.of(model)
 
     def statistics(at: FloatArray) -> LikelihoodStatistics:

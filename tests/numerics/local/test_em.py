@@ -57,7 +57,7 @@ class Case(NamedTuple):
 
 def make_case(seed: int, n: int, n_experts: int, p: int, weighted: bool) -> Case:
     rng = np.random.default_rng(seed)
-    prior = Prior(0.2, 0.1, np.array([1.0]), np.array([0.05]), np.array([0.02]), np.eye(p + 1), 0.3, n)
+    prior = Prior(0.2, 0.1, np.array([1.0]), np.array([0.05]), np.array([0.02]), np.eye(p + 1), 0.3, n, 10.0)
     return Case(random_model(rng, n_experts, p), random_rows(rng, n, p, weighted=weighted), prior)
 
 

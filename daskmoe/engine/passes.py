@@ -14,8 +14,7 @@ from daskmoe.engine.request import FitRequest, piece_of, task_plan
 from daskmoe.engine.tasks import TaskPlan, attempt, read_rows
 from daskmoe.errors import DaskMoEError, PartitionError
 from daskmoe.numerics.base.observations import Observations
-from daskmoe.numerics.base.parameters import FloatArray
-from daskmoe.numerics.combine.candidates import Ballot, score_rows
+from daskmoe.numerics.combine.candidates import Ballot, Tally, score_rows
 from daskmoe.rows import Partition
 
 _FAN_IN = 16
@@ -108,9 +107,10 @@ def sum_tree(key: str, add: Callable[[Any, Any], Any], parts: list[Delayed]) -> 
 
 def score_partition(
     plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, ballot: Ballot
-) -> FloatArray | None:
-    """A partition's part of the candidates' scores; None for a partition that is left out."""
-    return cast(FloatArray | None, _evaluate(plan, partition, piece, partial(score_rows, ballot=ballot)))
+) -> Tally | None:
+    """What a partition says of the candidates; None for a partition that is left out."""
+    tally: Tally | None = _evaluate(plan, partition, piece, partial(score_rows, ballot=ballot))
+    return None if tally is None else tally._replace(extremes=tally.extremes.within(partition.index))
 
 
 def _evaluate(

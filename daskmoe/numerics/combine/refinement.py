@@ -52,6 +52,8 @@ class PackedStatistics(NamedTuple):
     scores: NDArray[np.floating[Any]] | None
     # Beside them; None from a partition that is a cluster, of which the gradient tells.
     clusters: ClusterScores | None = None
+    # (K,): Sums of the responsibilities.
+    mass: FloatArray | None = None
 
 
 class ScoreSums(NamedTuple):
@@ -127,6 +129,7 @@ def round_statistics(
         full.complete[layout.complete()],
         None if full.scores is None else full.scores[layout.upper()].astype(np.float32),
         of_labels(rows, inner, coordinates, family) if scores and rows.cluster is not None else None,
+        full.mass,
     )
 
 
@@ -185,6 +188,7 @@ def add_statistics(first: PackedStatistics, second: PackedStatistics) -> PackedS
         first.complete + second.complete,
         scores,
         clusters,
+        None if first.mass is None or second.mass is None else first.mass + second.mass,
     )
 
 
@@ -196,7 +200,8 @@ def unpack_statistics(packed: PackedStatistics, layout: Layout) -> LikelihoodSta
         _symmetric(packed.information, layout.upper(), layout.size),
         _symmetric(packed.complete, layout.complete(), layout.size),
         packed.weight,
-        entropy=packed.entropy,
+        packed.mass,
+        packed.entropy,
         scores=None if packed.scores is None else _symmetric(packed.scores, layout.upper(), layout.size),
         clusters=None if packed.scores is None else _clusters(packed),
     )

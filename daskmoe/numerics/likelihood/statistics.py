@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from daskmoe.numerics.base.buffers import Buffers
+from daskmoe.numerics.base.extremes import Extremes, merge_extremes
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Block
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
@@ -77,12 +78,20 @@ def log_likelihood_of(parameters: MoEParameters, blocks: Iterable[Block], family
     return total
 
 
-def entropy_of(parameters: MoEParameters, blocks: Iterable[Block], family: Family) -> float:
-    """The entropy of the responsibilities alone, summed over rows."""
+def entropy_and_extremes(
+    parameters: MoEParameters, blocks: Iterable[Block], family: Family
+) -> tuple[float, Extremes]:
+    """The entropy of the responsibilities, summed over rows; extremes of E[y|x] and of y."""
     total, e_step, buffers = 0.0, EStep(Runs.one(parameters), family), Buffers()
+    extremes, n_rows = None, 0
     for block in blocks:
-        total += entropy_of_rows(e_step(block).responsibilities[0], block.weight, buffers)
-    return total
+        found = e_step(block)
+        total += entropy_of_rows(found.responsibilities[0], block.weight, buffers)
+        both = np.vstack([e_step.means(found), block.response])
+        extremes = merge_extremes(extremes, Extremes.of(both, n_rows))
+        n_rows += block.response.size
+    assert extremes is not None
+    return total, extremes
 
 
 # What overflows at a wild trial step falls, and is not taken.

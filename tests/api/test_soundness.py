@@ -7,6 +7,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from daskmoe.engine import planning
 from daskmoe.errors import FitWarning
 from daskmoe.model import MixtureOfExperts
 from daskmoe.numerics.combine import choice
+
+FEW: dict[str, Any] = {"n_init": 2, "random_state": 0}
 
 
 def rows_of(features: np.ndarray, y: np.ndarray, chunks: int = 4) -> xr.Dataset:
@@ -84,7 +87,7 @@ def test_a_floor_of_the_caller_s_own_is_told_of_too() -> None:
 
 def test_of_noise_in_all_rows_nothing_is_said() -> None:
     data, _ = daskmoe.simulate(2_000, n_features=3, n_experts=2, chunks=500, random_state=0)
-    _, told = warned(lambda: daskmoe.fit(data, "y", n_experts=2, random_state=0))
+    _, told = warned(lambda: daskmoe.fit(data, "y", n_experts=2, **FEW))
     assert told == []
 
 
@@ -115,7 +118,7 @@ def in_order(n: int = 480) -> xr.Dataset:
 
 def test_an_estimator_below_one_line_is_told() -> None:
     data = in_order()
-    model, told = warned(lambda: daskmoe.fit(data, "y", n_experts=2, aggregation="reduction", random_state=0))
+    model, told = warned(lambda: daskmoe.fit(data, "y", n_experts=2, aggregation="reduction", **FEW))
     (line,) = [line for line in told if "least squares" in line]
     assert model.diagnostics is not None
     scores = model.diagnostics["candidate_objective"].to_series()
@@ -123,13 +126,13 @@ def test_an_estimator_below_one_line_is_told() -> None:
     assert line.startswith(f"The estimate 'reduction' is {below:.3g} nats a row below least squares")
     assert "aggregation='auto'" in line
     assert "refine=" in line
-    _, told = warned(lambda: daskmoe.fit(data, "y", n_experts=2, random_state=0))
+    _, told = warned(lambda: daskmoe.fit(data, "y", n_experts=2, **FEW))
     assert [line for line in told if "least squares" in line] == []
 
 
 def test_a_refinement_below_one_line_is_told() -> None:
     data = in_order()
-    start, _ = warned(lambda: daskmoe.fit(data, "y", n_experts=2, aggregation="reduction", random_state=0))
+    start, _ = warned(lambda: daskmoe.fit(data, "y", n_experts=2, aggregation="reduction", **FEW))
     model, told = warned(lambda: daskmoe.refine(start, data, rounds=1))
     single = daskmoe.fit_local(data, "y", n_experts=1)
     below = (single.log_likelihood() - model.log_likelihood()) / 480
@@ -152,7 +155,7 @@ def test_a_model_that_gave_up_its_estimate_is_told(
     monkeypatch.setattr(planning, "_PILOT_ROWS", 600)
     monkeypatch.setattr(choice, "best_of", lambda found, _: next(c for c in found if c.name == kept))
     data, _ = daskmoe.simulate(2_000, n_features=3, n_experts=2, chunks=500, random_state=0)
-    _, (told,) = warned(lambda: daskmoe.fit(data, "y", n_experts=2, random_state=0))
+    _, (told,) = warned(lambda: daskmoe.fit(data, "y", n_experts=2, **FEW))
     assert told.startswith(f"The model is {what}")
 
 

@@ -17,6 +17,7 @@ from daskmoe.model.covariances import covariance_variables, stack_arrays
 from daskmoe.model.labels import label_local_estimates
 from daskmoe.model.moments import label_moments
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
+from daskmoe.numerics.base.extremes import Extremes
 from daskmoe.numerics.base.layout import count_parameters
 from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.parameters import FloatArray, Mixture, MoEParameters, canonical_indices
@@ -197,15 +198,28 @@ def _of_fit(result: FitResult, family: Family) -> dict[str, Any]:
 def _told(result: FitResult, labels: Sequence[str]) -> dict[str, Any]:
     """What the rows, or those of the support, say of the model: the rows of each expert, how far it goes."""
     aggregate, told = result.aggregate, result.aggregate.told
-    named = [f"partition {label!r}" for label in labels]
+    named = [_partition(label) for label in labels]
     if aggregate.chosen == "local":
         number, only = next((i, r.estimate) for i, r in enumerate(result.partitions) if r.moments is not None)
-        told = None if only.extremes is None else Told(only.expert_weights, only.extremes.within(number))
+        extremes = None if only.extremes is None else only.extremes.within(number)
+        told = Told(only.expert_weights, extremes)
     elif aggregate.told_by_support:
         named = ["the support"]
     if told is None:
         return {}
-    (predicted, target), (rows, _), (numbers, _) = told.extremes
+    found = {} if told.extremes is None else _ranges(told.extremes, named)
+    if isinstance(aggregate.parameters, MoEParameters):
+        found |= _expert_weights(told.mass)
+    return found
+
+
+def _partition(label: str) -> str:
+    return f"partition {label!r}"
+
+
+def _ranges(extremes: Extremes, named: Sequence[str]) -> dict[str, Any]:
+    """How far predictions and responses go, and where; ``named`` are the partitions."""
+    (predicted, target), (rows, _), (numbers, _) = extremes
     bounds = {
         PREDICTION_RANGE: (predicted, "lowest and highest E[y|x] over the rows"),
         TARGET_RANGE: (target, "lowest and highest response of the rows"),
@@ -215,12 +229,7 @@ def _told(result: FitResult, labels: Sequence[str]) -> dict[str, Any]:
             "where these E[y|x] are: the partition",
         ),
     }
-    found: dict[str, Any] = {
-        name: (BOUND, values, {"long_name": text}) for name, (values, text) in bounds.items()
-    }
-    if isinstance(aggregate.parameters, MoEParameters):
-        found |= _expert_weights(told.mass)
-    return found
+    return {name: (BOUND, values, {"long_name": text}) for name, (values, text) in bounds.items()}
 
 
 def _expert_weights(mass: FloatArray) -> dict[str, Any]:
@@ -314,6 +323,9 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     added |= _parameter_count(refinement.parameters, refinement.coordinates)
     mass = refinement.state.accepted.statistics.mass
     added |= {} if mass is None else _expert_weights(mass[order])
+    if (extremes := refinement.state.accepted.statistics.extremes) is not None:
+        location, scale, _ = refinement.coordinates.response
+        added |= _ranges(extremes.moved(location, scale), [_partition(label) for label in refinement.labels])
     known = xr.Dataset() if model.diagnostics is None else model.diagnostics
     # A model may be refined more than once: its last rounds are told.
     last = ("round", KIND, PARAMETER, COLUMN)

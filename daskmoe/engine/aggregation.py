@@ -58,9 +58,9 @@ def propose(
         return Proposed(results, _proposal(plan, fitted, pilots, support))
 
 
-def ballot_of(proposed: Proposed) -> Ballot:
-    """What partitions need to score the candidates."""
-    return proposed.proposal.ballot
+def ballot_of(proposed: Proposed, responses: bool) -> Ballot:
+    """What partitions need to score the candidates, and whether they may tell ``responses`` of rows."""
+    return proposed.proposal.ballot._replace(responses=responses)
 
 
 def aggregate_partitions(plan: AggregationPlan, proposed: Proposed, tally: Tally | None) -> FitResult:

@@ -48,7 +48,8 @@ def build_fit(request: FitRequest) -> Delayed:
 
 def _build_scores(request: FitRequest, plan: Delayed, proposed: Delayed, name: str) -> Delayed:
     """The sum over all partitions of what each says of the candidates: numbers."""
-    ballot = delayed(ballot_of, pure=False)(proposed, dask_key_name=f"moe-candidates-{name}")
+    find, told = delayed(ballot_of, pure=False), request.sends.responses
+    ballot = find(proposed, told, dask_key_name=f"moe-candidates-{name}")
     parts = partition_tasks(request, f"moe-score-{name}", score_partition, plan, ballot)
     return sum_tree(f"moe-combine-{name}", add_tallies, parts)
 
@@ -97,7 +98,7 @@ def fit_directly(request: FitRequest) -> FitResult:
     proposed = propose(request.aggregation, results, pilots, None)
     tally = None
     if request.compares:
-        ballot = ballot_of(proposed)
+        ballot = ballot_of(proposed, request.sends.responses)
         scores = [score_partition(plan, part, piece_of(request, part), ballot) for part in request.partitions]
         tally = reduce(add_tallies, [each for each in scores if each is not None])
     return aggregate_partitions(request.aggregation, proposed, tally)

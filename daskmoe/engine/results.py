@@ -53,7 +53,8 @@ class PartitionResult(NamedTuple):
     def sent_bytes(self) -> int:
         """Size of the arrays that travel to the aggregation, in bytes."""
         own = (self.estimate.start_log_likelihoods, self.estimate.expert_weights)
-        groups = [self.estimate.parameters, self.support, self.moments, own, self.expansion]
+        extremes = self.estimate.extremes
+        groups = [self.estimate.parameters, self.support, self.moments, own, self.expansion, extremes]
         groups += [group for rival in self.rivals for group in (rival.estimate.parameters, rival.expansion)]
         return sum(int(getattr(a, "nbytes", 8)) for g in groups if g is not None for a in g if a is not None)
 

@@ -52,6 +52,16 @@ def test_no_response_and_only_the_rows_that_may_leave(data: xr.Dataset, support:
         assert part.expansion.information.nbytes == 4 * SIZE * (SIZE + 1) // 2
 
 
+@pytest.mark.parametrize("support", ["labelled", "features", "given"])
+def test_the_responses_range_is_told_where_responses_may_leave(data: xr.Dataset, support: str) -> None:
+    chosen = data[["X"]].isel(row=slice(0, 500)) if support == "given" else support
+    model = daskmoe.fit(data, "y", n_experts=K, support=chosen, **FAST)
+    for each in (model, daskmoe.refine(model, data, rounds=1)):
+        assert each.diagnostics is not None
+        assert ("target_range" in each.diagnostics) == (support == "labelled")
+        assert "expert_weight" in each.diagnostics
+
+
 @pytest.mark.parametrize("support", ["labelled", "features", "synthetic"])
 def test_bytes_are_those_of_the_documented_formula(data: xr.Dataset, support: str) -> None:
     model = daskmoe.fit(data, "y", n_experts=K, support=support, support_size=400, **FAST)

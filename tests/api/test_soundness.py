@@ -177,21 +177,21 @@ def test_rivals_that_end_close_are_told(caplog: pytest.LogCaptureFixture) -> Non
 # Predictions far off.
 
 
-def test_where_predictions_go_is_known() -> None:
-    for chunks in (1, 4):
-        data = with_zeros()
-        options = {"n_experts": 2, "partitions": chunks, "random_state": 0}
-        model, _ = warned(functools.partial(daskmoe.fit, data, "y", **options))
-        found = model.diagnostics
-        assert found is not None
-        predicted = model.predict(data).values
-        expected = [predicted.min(), predicted.max()]
-        np.testing.assert_allclose(found["prediction_range"], expected, rtol=1e-9)
-        np.testing.assert_allclose(found["target_range"], [data["y"].min(), data["y"].max()], rtol=1e-6)
-        size = 2_000 // chunks
-        for side, row in enumerate((int(predicted.argmin()), int(predicted.argmax()))):
-            assert int(found["prediction_row"][side]) == row % size
-            assert str(found["prediction_partition"].values[side]) == f"partition '{row // size}'"
+@pytest.mark.parametrize("chunks", [1, 4])
+@pytest.mark.parametrize("refine", [0, 1])
+def test_where_predictions_go_is_known(chunks: int, refine: int) -> None:
+    data = with_zeros()
+    options = {"n_experts": 2, "partitions": chunks, "refine": refine, "random_state": 0}
+    model, _ = warned(functools.partial(daskmoe.fit, data, "y", **options))
+    found = model.diagnostics
+    assert found is not None
+    predicted = model.predict(data).values
+    np.testing.assert_allclose(found["prediction_range"], [predicted.min(), predicted.max()], rtol=1e-9)
+    np.testing.assert_allclose(found["target_range"], [data["y"].min(), data["y"].max()], rtol=1e-6)
+    size = 2_000 // chunks
+    for side, row in enumerate((int(predicted.argmin()), int(predicted.argmax()))):
+        assert int(found["prediction_row"][side]) == row % size
+        assert str(found["prediction_partition"].values[side]) == f"partition '{row // size}'"
 
 
 def with_far_row() -> tuple[xr.Dataset, int]:

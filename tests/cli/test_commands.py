@@ -92,9 +92,9 @@ def test_fit_refines_as_the_library_does(
     passes: list[str] = []
     original = rounds.run_sum
 
-    def counted(request: Any, name: str, *args: Any) -> Any:
+    def counted(request: Any, name: str, *args: Any, **more: Any) -> Any:
         passes.append(name)
-        return original(request, name, *args)
+        return original(request, name, *args, **more)
 
     monkeypatch.setattr(rounds, "run_sum", counted)
     output = tmp_path / "model.zarr"

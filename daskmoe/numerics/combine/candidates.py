@@ -52,12 +52,16 @@ class Tally(NamedTuple):
     totals: FloatArray
     # (C, K): Sums of the responsibilities; none of the weighted average.
     mass: FloatArray
-    # Of E[y|x] under every candidate and, last, of y.
-    extremes: Extremes
+    # Of E[y|x] under every candidate and, last, of y; None where no response may be told.
+    extremes: Extremes | None
+
+    def within(self, partition: int) -> Tally:
+        """The same, of rows of a partition."""
+        return self._replace(extremes=None if self.extremes is None else self.extremes.within(partition))
 
     def of(self, place: int) -> Told:
         """What the rows say of one candidate."""
-        return Told(self.mass[place], self.extremes.take([place, -1]))
+        return Told(self.mass[place], None if self.extremes is None else self.extremes.take([place, -1]))
 
 
 class Told(NamedTuple):
@@ -65,13 +69,13 @@ class Told(NamedTuple):
 
     # (K,): Sums of the responsibilities; none of the weighted average.
     mass: FloatArray
-    # Of E[y|x] and of y.
-    extremes: Extremes
+    # Of E[y|x] and of y; None where no response may be told.
+    extremes: Extremes | None
 
 
 def add_tallies(first: Tally, second: Tally) -> Tally:
     """Of the union of two sets of rows."""
-    extremes = merge_extremes(first.extremes, second.extremes)
+    extremes = None if second.extremes is None else merge_extremes(first.extremes, second.extremes)
     return Tally(first.totals + second.totals, first.mass + second.mass, extremes)
 
 
@@ -82,6 +86,8 @@ class Ballot(NamedTuple):
     # Those that rows are read in.
     coordinates: Coordinates
     family: Family
+    # Whether the lowest and the highest response may be told.
+    responses: bool = True
 
 
 def score_rows(rows: Observations, ballot: Ballot) -> Tally:
@@ -97,12 +103,13 @@ def score_rows(rows: Observations, ballot: Ballot) -> Tally:
     if plain:
         found = _side_by_side(rows, [ballot.parameters[i] for i in plain], ballot)
         totals[plain], mass[plain] = found.totals[:-1], found.mass
+        assert found.extremes is not None
         extremes.put([*plain, n_candidates], found.extremes)
     for i, parameters in enumerate(ballot.parameters):
         if isinstance(parameters, LargeMoE):
             totals[i], own = _large(rows, parameters, ballot.family)
             extremes.put([i, n_candidates], own)
-    return Tally(totals, mass, extremes)
+    return Tally(totals, mass, extremes if ballot.responses else None)
 
 
 # A candidate may be wild; what overflows is not chosen.

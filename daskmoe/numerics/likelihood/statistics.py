@@ -52,6 +52,8 @@ class LikelihoodStatistics(NamedTuple):
     scores: FloatArray | None = None
     # Beside them, of clusters of rows.
     clusters: ClusterScores | None = None
+    # Of E[y|x] and of y; None where nobody asks.
+    extremes: Extremes | None = None
 
     @classmethod
     def none(cls, size: int) -> LikelihoodStatistics:
@@ -104,15 +106,15 @@ def likelihood_statistics(
     precision: type = np.float64,
     second_order: bool = True,
     scores: bool = False,
-    entropy: bool = False,
+    story: bool = False,
 ) -> LikelihoodStatistics:
     """Value, gradient and observed information; ``precision`` is that of the matrices' products.
 
     Single precision is enough where the information only scales a step: it does not move the optimum, and
     standard errors are not known to seven digits. Without ``second_order`` the information is zero and a pass
-    takes a quarter of the time; ``scores`` asks for their products, ``entropy`` for that of responsibilities.
+    takes a quarter of the time; ``scores`` asks for their products, ``story`` for entropy and extremes.
     """
-    sums = RowSums(parameters, family, precision, second_order=second_order, scores=scores, entropy=entropy)
+    sums = RowSums(parameters, family, precision, second_order=second_order, scores=scores, story=story)
     for block in blocks:
         sums.add(block)
     size = Layout.of(parameters).size
@@ -125,6 +127,7 @@ def likelihood_statistics(
         mass=sums.mass,
         entropy=sums.entropy,
         scores=sums.score_products() if scores else None,
+        extremes=sums.extremes,
     )
 
 

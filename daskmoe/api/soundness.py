@@ -101,8 +101,9 @@ def _of_spikes(spikes: list[AtFloor], model: MixtureOfExperts) -> str:
         else "Set a larger min_scale=, if the target is less precise"
     )
     return (
-        f"{'; '.join(said)}: as narrow as the variance floor lets it be. Repeated values of the target are a "
-        "point mass, not a density: log_likelihood, aic, bic and icl say little of such a model. "
+        f"{'; '.join(said)}: as narrow as the variance floor lets it be. Values of the target that repeat, "
+        "or lie on a line exactly, as of rows as few as the features, are a point mass, not a density: "
+        "log_likelihood, aic, bic and icl say little of such a model. "
         f"{advice}, or model the repeated values apart."
     )
 
@@ -133,7 +134,9 @@ def _report_least_squares(model: MixtureOfExperts, found: xr.Dataset) -> None:
     if below is None or below <= SOUNDNESS.worse:
         return
     if refined:
-        said, advice = "The refined model", "Start from another model, as of another random_state, or go on"
+        said = "The refined model"
+        short = not found.attrs.get("refinement_converged")
+        advice = "Go on with daskmoe.refine" if short else "Start from a fit with another random_state"
     else:
         said, advice = (
             f"The estimate {chosen!r}",

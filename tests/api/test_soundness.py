@@ -138,6 +138,7 @@ def test_a_refinement_below_one_line_is_told() -> None:
     below = (single.log_likelihood() - model.log_likelihood()) / 480
     (line,) = [line for line in told if "least squares" in line]
     assert line.startswith(f"The refined model is {below:.3g} nats a row below least squares")
+    assert line.endswith("Go on with daskmoe.refine.")
     _, told = warned(lambda: daskmoe.refine(start, data, rounds="converged"))
     assert [line for line in told if "least squares" in line] == []
 

@@ -95,14 +95,16 @@ def _of_spikes(spikes: list[AtFloor], model: MixtureOfExperts) -> str:
         said.append(
             f"expert {spike.expert}{share} sits on {where} (standard deviation {spike.deviation:.2g})"
         )
+    what = "Repeated values of the target are"
+    if any(spike.value is None for spike in spikes):
+        what = "Values of the target that lie on a line exactly, as of rows as few as the features, are"
     advice = (
         "Set min_scale= to the precision of the target"
         if model.options.get("min_scale") is None
         else "Set a larger min_scale=, if the target is less precise"
     )
     return (
-        f"{'; '.join(said)}: as narrow as the variance floor lets it be. Values of the target that repeat, "
-        "or lie on a line exactly, as of rows as few as the features, are a point mass, not a density: "
+        f"{'; '.join(said)}: as narrow as the variance floor lets it be. {what} a point mass, not a density: "
         "log_likelihood, aic, bic and icl say little of such a model. "
         f"{advice}, or model the repeated values apart."
     )

@@ -20,7 +20,7 @@ from daskmoe.errors import FitWarning
 from daskmoe.model import MixtureOfExperts
 from daskmoe.numerics.combine import choice
 
-FEW: dict[str, Any] = {"n_init": 2, "random_state": 0}
+FEW: dict[str, Any] = {"n_init": 2, "start_rows": 30, "random_state": 0}
 
 
 def rows_of(features: np.ndarray, y: np.ndarray, chunks: int = 4) -> xr.Dataset:
@@ -107,7 +107,7 @@ def test_held_out_figures_of_a_spike_say_once_that_they_are_none(
 # Never worse than what is known.
 
 
-def in_order(n: int = 480) -> xr.Dataset:
+def in_order(n: int = 240) -> xr.Dataset:
     """Chunks in the order of a feature: no partition knows the line of the others."""
     rng = np.random.default_rng(2)
     x = np.sort(rng.uniform(-2.0, 2.0, n))
@@ -135,7 +135,7 @@ def test_a_refinement_below_one_line_is_told() -> None:
     start, _ = warned(lambda: daskmoe.fit(data, "y", n_experts=2, aggregation="reduction", **FEW))
     model, told = warned(lambda: daskmoe.refine(start, data, rounds=1))
     single = daskmoe.fit_local(data, "y", n_experts=1)
-    below = (single.log_likelihood() - model.log_likelihood()) / 480
+    below = (single.log_likelihood() - model.log_likelihood()) / 240
     (line,) = [line for line in told if "least squares" in line]
     assert line.startswith(f"The refined model is {below:.3g} nats a row below least squares")
     assert line.endswith("Go on with daskmoe.refine.")

@@ -10,6 +10,7 @@ from daskmoe.api.simulate import simulate
 from daskmoe.errors import (
     ConvergenceWarning,
     DaskMoEError,
+    FitWarning,
     IdentificationWarning,
     InvalidDataError,
     InvalidOptionError,
@@ -26,6 +27,7 @@ __version__ = _version("daskmoe")
 __all__ = [
     "ConvergenceWarning",
     "DaskMoEError",
+    "FitWarning",
     "IdentificationWarning",
     "InvalidDataError",
     "InvalidOptionError",

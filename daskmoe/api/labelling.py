@@ -17,9 +17,11 @@ from daskmoe.model.covariances import covariance_variables, stack_arrays
 from daskmoe.model.labels import label_local_estimates
 from daskmoe.model.moments import label_moments
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
+from daskmoe.numerics.base.extremes import Extremes
 from daskmoe.numerics.base.layout import count_parameters
 from daskmoe.numerics.base.observations import merge_moments
-from daskmoe.numerics.base.parameters import FloatArray, Mixture, canonical_indices
+from daskmoe.numerics.base.parameters import FloatArray, Mixture, MoEParameters, canonical_indices
+from daskmoe.numerics.combine.candidates import Told
 from daskmoe.numerics.combine.gaps import Gaps
 from daskmoe.numerics.combine.registry import Aggregate
 from daskmoe.numerics.families import Family, get_family
@@ -35,19 +37,26 @@ from daskmoe.numerics.likelihood.inference import (
 )
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import (
+    BOUND,
     CLUSTERS,
     COLUMN,
     EXPERT,
+    EXPERT_WEIGHT,
     FEATURE,
+    FROM_SAMPLE,
     KIND,
     N_CLUSTERS,
     N_PARAMETERS,
     OUTCOME,
     PARAMETER,
     PARTITION,
+    PREDICTION_PARTITION,
+    PREDICTION_RANGE,
+    PREDICTION_ROW,
     ROW_WEIGHT,
     STATUS,
     TAKEN_WHOLE,
+    TARGET_RANGE,
     TRAINING_ENTROPY,
     TRAINING_LOG_LIKELIHOOD,
     UNIDENTIFIED,
@@ -126,6 +135,8 @@ def label_aggregate(
             variables[f"candidate_{field}"] = ("candidate", scores, attrs)
         coords["candidate"] = np.array(list(aggregate.candidates), dtype=np.str_)
     story: dict[str, Any] = {"converged": int(aggregate.converged), "aggregation": aggregate.chosen}
+    if aggregate.from_sample:
+        story[FROM_SAMPLE] = 1
     labelled = xr.Dataset(variables, coords, story)
     if aggregate.gaps is None:
         return labelled
@@ -181,7 +192,49 @@ def _of_fit(result: FitResult, family: Family) -> dict[str, Any]:
         found |= _training(only.log_likelihood, only.entropy)
     elif result.aggregate.log_likelihood is not None:
         found |= _training(result.aggregate.log_likelihood)
+    return found | _told(result, [str(r.label) for r in result.partitions])
+
+
+def _told(result: FitResult, labels: Sequence[str]) -> dict[str, Any]:
+    """What the rows, or those of the support, say of the model: the rows of each expert, how far it goes."""
+    aggregate, told = result.aggregate, result.aggregate.told
+    named = [_partition(label) for label in labels]
+    if aggregate.chosen == "local":
+        number, only = next((i, r.estimate) for i, r in enumerate(result.partitions) if r.moments is not None)
+        extremes = None if only.extremes is None else only.extremes.within(number)
+        told = Told(only.expert_weights, extremes)
+    elif aggregate.told_by_support:
+        named = ["the support"]
+    if told is None:
+        return {}
+    found = {} if told.extremes is None else _ranges(told.extremes, named)
+    if isinstance(aggregate.parameters, MoEParameters):
+        found |= _expert_weights(told.mass)
     return found
+
+
+def _partition(label: str) -> str:
+    return f"partition {label!r}"
+
+
+def _ranges(extremes: Extremes, named: Sequence[str]) -> dict[str, Any]:
+    """How far predictions and responses go, and where; ``named`` are the partitions."""
+    (predicted, target), (rows, _), (numbers, _) = extremes
+    bounds = {
+        PREDICTION_RANGE: (predicted, "lowest and highest E[y|x] over the rows"),
+        TARGET_RANGE: (target, "lowest and highest response of the rows"),
+        PREDICTION_ROW: (rows, "where these E[y|x] are: number of the row among the complete ones"),
+        PREDICTION_PARTITION: (
+            np.array([named[i] for i in numbers]),
+            "where these E[y|x] are: the partition",
+        ),
+    }
+    return {name: (BOUND, values, {"long_name": text}) for name, (values, text) in bounds.items()}
+
+
+def _expert_weights(mass: FloatArray) -> dict[str, Any]:
+    text = {"long_name": "sum of the responsibilities of each expert: the rows that speak for it"}
+    return {EXPERT_WEIGHT: (EXPERT, mass, text)}
 
 
 def _parameter_count(parameters: Mixture, coordinates: Coordinates) -> dict[str, Any]:
@@ -268,11 +321,17 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     reached = infos[int(np.flatnonzero([info.accepted for info in infos])[-1])]
     added |= _training(reached.log_likelihood, refinement.state.accepted.statistics.entropy)
     added |= _parameter_count(refinement.parameters, refinement.coordinates)
+    mass = refinement.state.accepted.statistics.mass
+    added |= {} if mass is None else _expert_weights(mass[order])
+    if (extremes := refinement.state.accepted.statistics.extremes) is not None:
+        location, scale, _ = refinement.coordinates.response
+        added |= _ranges(extremes.moved(location, scale), [_partition(label) for label in refinement.labels])
     known = xr.Dataset() if model.diagnostics is None else model.diagnostics
     # A model may be refined more than once: its last rounds are told.
     last = ("round", KIND, PARAMETER, COLUMN)
     known = known.drop_dims([dim for dim in last if dim in known.dims])
-    known = known.drop_vars(ROW_WEIGHT, errors="ignore")
+    stale = (ROW_WEIGHT, PREDICTION_RANGE, PREDICTION_ROW, PREDICTION_PARTITION, TARGET_RANGE)
+    known = known.drop_vars(stale, errors="ignore")
     if EXPERT in known.dims:
         known = known.isel({EXPERT: order}).drop_vars(EXPERT, errors="ignore")
     diagnostics = known.assign(added).assign_attrs(refinement_converged=int(refinement.converged))

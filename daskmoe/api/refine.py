@@ -92,5 +92,7 @@ def refine(
         min_scale=model.options.get("min_scale"),
         random_state=0,
         on_error=on_error,
+        # What no response left in the fit tells none in the rounds.
+        support="labelled" if model.options.get("support", "labelled") == "labelled" else "features",
     )
     return run_rounds(plan_passes(data, model.rows, options, cluster), HOOKS, model)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-import warnings
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,6 +10,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from daskmoe.api.caller import warn
+from daskmoe.api.soundness import report_rivals, report_soundness
 from daskmoe.engine.outcomes import Ending
 from daskmoe.errors import ConvergenceWarning, IdentificationWarning
 from daskmoe.model import MixtureOfExperts
@@ -51,7 +51,7 @@ def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
 
     Warns
     -----
-    ConvergenceWarning, IdentificationWarning
+    ConvergenceWarning, IdentificationWarning, FitWarning
         At the line that called the package.
     """
     found = model.diagnostics
@@ -72,9 +72,10 @@ def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
         )  # fmt: skip
     short = outcomes_of(found).count(Outcome.NOT_CONVERGED)
     if short and found.sizes[PARTITION] == 1:
-        _warn(
+        warn(
             f"The fit did not converge in {int(found['passes'][0])} passes: the model may be short of a "
-            "maximum of the likelihood. Use fewer experts, or go on with daskmoe.refine."
+            "maximum of the likelihood. Use fewer experts, or go on with daskmoe.refine.",
+            ConvergenceWarning,
         )
     elif short:
         logger.warning(
@@ -88,10 +89,14 @@ def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
     # Others are found without iterating; "converged" is then that of a candidate that was not chosen.
     iterated = chosen in AGGREGATORS and AGGREGATORS[chosen].iterates
     if iterated and not found.attrs["converged"]:
-        _warn(
+        warn(
             f"The aggregation {chosen!r} did not converge in {found.sizes['iteration']} iterations. "
-            "Refine the model (daskmoe.refine, --refine) or use another aggregation."
+            "Refine the model (daskmoe.refine, --refine) or use another aggregation.",
+            ConvergenceWarning,
         )
+    report_rivals(found)
+    if not model.options.get("refine"):
+        report_soundness(model)
 
 
 def report_identification(model: MixtureOfExperts) -> None:
@@ -116,7 +121,7 @@ def report_identification(model: MixtureOfExperts) -> None:
             _listed(np.array(model.feature_names)[unidentified(moments)]),
         )
     if silent := _silent(model, moments):
-        _warn(
+        warn(
             f"{_listed(np.array(silent))}: the coefficients are zero and no estimates. The sample that all "
             "partitions start from has too few rows that vary there, and what the partitions say of it has "
             "no maximum. Go on with daskmoe.refine (refine=, --refine).",
@@ -127,7 +132,7 @@ def report_identification(model: MixtureOfExperts) -> None:
     whole = found[UNIDENTIFIED].isel({PARTITION: found[TAKEN_WHOLE].values > 0})
     columns = whole[FEATURE].values[whole.any(PARTITION).values]
     if whole.size:
-        _warn(
+        warn(
             f"The estimate {found.attrs['aggregation']!r} takes local estimates as they are, with zeros for "
             f"what their rows say nothing of: {_listed(columns)} in "
             f"partition {_listed(whole[PARTITION].values)}. The reduction leaves such zeros out: use "
@@ -136,7 +141,7 @@ def report_identification(model: MixtureOfExperts) -> None:
         )
     if (share := float(found[UNKNOWN_SUPPORT])) > 0.0:
         gaps = found[UNIDENTIFIED].any(PARTITION).values
-        _warn(
+        warn(
             f"No local estimate knows {share:.1%} of the support: its rows lie where no partition has any "
             f"({_listed(found[FEATURE].values[gaps])}). There the model extrapolates; give a support that is "
             "like the rows of the partitions, or add the rows that are missing.",
@@ -164,7 +169,9 @@ def _listed(names: NDArray[np.str_]) -> str:
 
 
 def report_refinement(model: MixtureOfExperts, rounds: int | str) -> None:
-    """Warn of a refinement that was to converge and did not; rounds in a number may end before.
+    """Warn of a refinement that was to converge and did not, or of what it ended in.
+
+    Rounds in a number may end before.
 
     Parameters
     ----------
@@ -175,26 +182,20 @@ def report_refinement(model: MixtureOfExperts, rounds: int | str) -> None:
 
     Warns
     -----
-    ConvergenceWarning
+    ConvergenceWarning, FitWarning
         At the line that called the package.
     """
+    report_soundness(model)
     found = model.diagnostics
     if rounds != "converged" or found is None or found.attrs["refinement_converged"]:
         return
     count = found.sizes["round"]
-    _warn(
+    warn(
         f"The refinement did not converge in {count} round{'s' if count > 1 else ''}: the model is not at a "
         "maximum of the likelihood and has no exact standard errors. Go on with daskmoe.refine, or use fewer "
-        "experts; diagnostics['round_objective'] shows how far it came."
+        "experts; diagnostics['round_objective'] shows how far it came.",
+        ConvergenceWarning,
     )
-
-
-def _warn(message: str, category: type[UserWarning] = ConvergenceWarning) -> None:
-    """A warning at the line that called the package, however deep in it this is."""
-    frame, level = inspect.currentframe(), 1
-    while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] == "daskmoe":
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
 
 
 def left_out(model: MixtureOfExperts) -> dict[str, str]:

@@ -11,9 +11,9 @@ from daskmoe.engine.results import FitResult, PartitionResult, Proposed
 from daskmoe.engine.seeds import Seed, generator
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import PartitionError
-from daskmoe.numerics.base.parameters import FloatArray, SupportSample
+from daskmoe.numerics.base.parameters import SupportSample
 from daskmoe.numerics.base.policies import Regularization
-from daskmoe.numerics.combine.candidates import Ballot
+from daskmoe.numerics.combine.candidates import Ballot, Tally
 from daskmoe.numerics.combine.choice import (
     Proposal,
     Sent,
@@ -58,15 +58,15 @@ def propose(
         return Proposed(results, _proposal(plan, fitted, pilots, support))
 
 
-def ballot_of(proposed: Proposed) -> Ballot:
-    """What partitions need to score the candidates."""
-    return proposed.proposal.ballot
+def ballot_of(proposed: Proposed, responses: bool) -> Ballot:
+    """What partitions need to score the candidates, and whether they may tell ``responses`` of rows."""
+    return proposed.proposal.ballot._replace(responses=responses)
 
 
-def aggregate_partitions(plan: AggregationPlan, proposed: Proposed, totals: FloatArray | None) -> FitResult:
+def aggregate_partitions(plan: AggregationPlan, proposed: Proposed, tally: Tally | None) -> FitResult:
     """One model: of the candidates the best on all rows, or the one that was asked for."""
     with single_threaded_blas():
-        aggregate, start = settle(proposed.proposal, totals, choose=plan.method == "auto")
+        aggregate, start = settle(proposed.proposal, tally, choose=plan.method == "auto")
     return FitResult(aggregate, [result.from_start(start) for result in proposed.partitions])
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from daskmoe.engine.outcomes import Ending, Outcome
 from daskmoe.engine.results import Answer, PartitionResult
+from daskmoe.numerics.base.extremes import Extremes
 from daskmoe.numerics.base.parameters import LocalEstimate, MoEParameters, Moments, SupportSample
 from daskmoe.numerics.combine.expansion import Expansion
 from daskmoe.numerics.combine.first_step import AtStart
@@ -75,7 +76,8 @@ def _add_answer(arrays: dict[str, Any], start: str, answer: Answer) -> dict[str,
     _add_group(arrays, f"{start}parameters", estimate.parameters)
     _add_group(arrays, f"{start}expansion", expansion)
     _add_group(arrays, f"{start}start", None if expansion is None else expansion.start)
-    others = ("parameters", *_ESTIMATE_ARRAYS)
+    _add_group(arrays, f"{start}extremes", estimate.extremes)
+    others = ("parameters", "extremes", *_ESTIMATE_ARRAYS)
     scalars = {name: value for name, value in estimate._asdict().items() if name not in others}
     return {"estimate": scalars, "outcome": ending.outcome, "reason": ending.reason}
 
@@ -110,7 +112,9 @@ def _from_arrays(arrays: dict[str, Any]) -> PartitionResult:
 def _answer(arrays: dict[str, Any], start: str, scalars: dict[str, Any]) -> Answer:
     parameters, expansion = _group(arrays, f"{start}parameters"), _group(arrays, f"{start}expansion")
     first = _group(arrays, f"{start}start")
-    own = {name: arrays[f"{start}{name}"] for name in _ESTIMATE_ARRAYS}
+    own: dict[str, Any] = {name: arrays[f"{start}{name}"] for name in _ESTIMATE_ARRAYS}
+    if extremes := _group(arrays, f"{start}extremes"):
+        own["extremes"] = Extremes(**extremes)
     known = MoEParameters(**parameters) if parameters else None
     return Answer(
         LocalEstimate(parameters=known, **own, **scalars["estimate"]),

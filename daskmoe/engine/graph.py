@@ -7,7 +7,6 @@ dataset, each task depends on its own piece of it.
 from __future__ import annotations
 
 import math
-import operator
 from functools import reduce
 from typing import cast
 
@@ -22,6 +21,7 @@ from daskmoe.engine.pilot import fit_sample, read_sample
 from daskmoe.engine.request import FitRequest, GivenSupport, piece_of, support_shares, task_plan
 from daskmoe.engine.results import FitResult
 from daskmoe.engine.tasks import fit_partition
+from daskmoe.numerics.combine.candidates import add_tallies
 from daskmoe.rows import SampleWindow
 
 _SAMPLE_TASKS = 16
@@ -41,16 +41,17 @@ def build_fit(request: FitRequest) -> Delayed:
     given, plan = _build_support(request), request.aggregation
     name = tokenize(token, plan, given)
     proposed = delayed(propose, pure=False)(plan, results, pilot, given, dask_key_name=f"moe-propose-{name}")
-    totals = _build_scores(request, shared, proposed, name) if request.compares else None
+    tally = _build_scores(request, shared, proposed, name) if request.compares else None
     aggregate = delayed(aggregate_partitions, pure=False)
-    return cast(Delayed, aggregate(plan, proposed, totals, dask_key_name=f"moe-aggregate-{name}"))
+    return cast(Delayed, aggregate(plan, proposed, tally, dask_key_name=f"moe-aggregate-{name}"))
 
 
 def _build_scores(request: FitRequest, plan: Delayed, proposed: Delayed, name: str) -> Delayed:
-    """The sums over all partitions of what each says of the candidates: numbers."""
-    ballot = delayed(ballot_of, pure=False)(proposed, dask_key_name=f"moe-candidates-{name}")
+    """The sum over all partitions of what each says of the candidates: numbers."""
+    find, told = delayed(ballot_of, pure=False), request.sends.responses
+    ballot = find(proposed, told, dask_key_name=f"moe-candidates-{name}")
     parts = partition_tasks(request, f"moe-score-{name}", score_partition, plan, ballot)
-    return sum_tree(f"moe-combine-{name}", operator.add, parts)
+    return sum_tree(f"moe-combine-{name}", add_tallies, parts)
 
 
 def _build_support(request: FitRequest) -> Delayed | None:
@@ -95,12 +96,12 @@ def fit_directly(request: FitRequest) -> FitResult:
         for partition, share in zip(request.partitions, support_shares(request), strict=True)
     ]
     proposed = propose(request.aggregation, results, pilots, None)
-    totals = None
+    tally = None
     if request.compares:
-        ballot = ballot_of(proposed)
+        ballot = ballot_of(proposed, request.sends.responses)
         scores = [score_partition(plan, part, piece_of(request, part), ballot) for part in request.partitions]
-        totals = reduce(operator.add, [each for each in scores if each is not None])
-    return aggregate_partitions(request.aggregation, proposed, totals)
+        tally = reduce(add_tallies, [each for each in scores if each is not None])
+    return aggregate_partitions(request.aggregation, proposed, tally)
 
 
 def _sample_groups(request: FitRequest) -> list[tuple[SampleWindow, ...]]:

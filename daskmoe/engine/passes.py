@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import xarray as xr
 from dask.base import tokenize
@@ -14,11 +14,18 @@ from daskmoe.engine.request import FitRequest, piece_of, task_plan
 from daskmoe.engine.tasks import TaskPlan, attempt, read_rows
 from daskmoe.errors import DaskMoEError, PartitionError
 from daskmoe.numerics.base.observations import Observations
-from daskmoe.numerics.base.parameters import FloatArray
-from daskmoe.numerics.combine.candidates import Ballot, score_rows
+from daskmoe.numerics.combine.candidates import Ballot, Tally, score_rows
 from daskmoe.rows import Partition
 
 _FAN_IN = 16
+
+
+@runtime_checkable
+class _Placed(Protocol):
+    """What a pass finds that says where rows are."""
+
+    def within(self, partition: int) -> Any:
+        """The same, of rows of a partition."""
 
 
 def shared_plan(request: FitRequest, token: str, *, clusters: bool = False) -> Delayed:
@@ -108,9 +115,9 @@ def sum_tree(key: str, add: Callable[[Any, Any], Any], parts: list[Delayed]) -> 
 
 def score_partition(
     plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, ballot: Ballot
-) -> FloatArray | None:
-    """A partition's part of the candidates' scores; None for a partition that is left out."""
-    return cast(FloatArray | None, _evaluate(plan, partition, piece, partial(score_rows, ballot=ballot)))
+) -> Tally | None:
+    """What a partition says of the candidates; None for a partition that is left out."""
+    return cast(Tally | None, _evaluate(plan, partition, piece, partial(score_rows, ballot=ballot)))
 
 
 def _evaluate(
@@ -120,7 +127,10 @@ def _evaluate(
 
     def work() -> Any:
         rows = read_rows(plan, partition, piece, plan.options.on_error)
-        return function(rows) if rows.n_rows and rows.total_weight > 0 else None
+        if not rows.n_rows or not rows.total_weight > 0:
+            return None
+        found = function(rows)
+        return found.within(partition.index) if isinstance(found, _Placed) else found
 
     outcome = attempt(plan, partition, work)
     return None if isinstance(outcome, DaskMoEError) else outcome

@@ -56,7 +56,8 @@ def plan_passes(data: Data, rows: RowSchema, options: FitOptions, cluster: str |
     """A request to pass over the data of a model that is at hand, its rows matched by label."""
     dataset, source = source_of(data)
     schema = match_schema(dataset, rows, need_target=True)
-    request = _request(dataset, source, schema, options)
+    assert isinstance(options.support, str)
+    request = replace(_request(dataset, source, schema, options), support=options.support)
     return (
         request if cluster is None else replace(request, cluster=cluster_variable(dataset, schema, cluster))
     )

@@ -54,7 +54,7 @@ class PartitionResult(NamedTuple):
         """Size of the arrays that travel to the aggregation, in bytes."""
         own = (self.estimate.start_log_likelihoods, self.estimate.expert_weights)
         answers = [group for each in self.answers for group in (each.estimate.parameters, each.expansion)]
-        return _bytes_of((self.support, self.moments, own, answers))
+        return _bytes_of((self.support, self.moments, own, self.estimate.extremes, answers))
 
 
 def _bytes_of(value: Any) -> int:

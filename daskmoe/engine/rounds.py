@@ -61,6 +61,8 @@ class Refinement(NamedTuple):
     cluster: str | None
     # Of all rows.
     moments: Moments
+    # Of the partitions.
+    labels: list[str]
 
 
 def refine_rounds(
@@ -89,6 +91,7 @@ def refine_rounds(
             coordinates=coordinates,
             family=family,
             scores=with_scores,
+            extremes=request.sends.responses,
         )
         packed: PackedStatistics = run_sum(
             request, "moe-refine", evaluate, add_statistics, clusters=with_scores
@@ -109,7 +112,17 @@ def refine_rounds(
     if state.converged and scores is None and (rounds is None or len(infos) < rounds):
         scores = _scores_at(request, reached, coordinates, family)
     return Refinement(
-        reached, infos, seconds, state.converged, state, coordinates, prior, scores, request.cluster, pooled
+        reached,
+        infos,
+        seconds,
+        state.converged,
+        state,
+        coordinates,
+        prior,
+        scores,
+        request.cluster,
+        pooled,
+        [part.label for part in request.partitions],
     )
 
 

@@ -34,7 +34,7 @@ class Sends(NamedTuple):
 
     # Its share of the support: rows of features.
     rows: bool
-    # The responses of these rows.
+    # The responses of these rows, and the lowest and the highest of all.
     responses: bool
     # The second-order expansion of its log-likelihood around its own estimate.
     information: bool
@@ -150,7 +150,8 @@ def _own_fit(
     if plan.sends.information:
         expansion = expand_at(data, estimate.parameters, known, get_family(plan.options.family))
     _tell_empty_experts(estimate, partition)
-    estimate = estimate._replace(dropped_rows=partition.n_rows - data.n_rows)
+    extremes = estimate.extremes if plan.sends.responses else None
+    estimate = estimate._replace(dropped_rows=partition.n_rows - data.n_rows, extremes=extremes)
     return Answer(estimate, ending_of(estimate, from_pilot=False), expansion)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -9,11 +10,14 @@ import xarray as xr
 
 from daskmoe.errors import InvalidDataError
 from daskmoe.model import prediction
+from daskmoe.model.floor import experts_at_floor
 from daskmoe.model.history import training_of
 from daskmoe.model.store import ModelParts
 from daskmoe.numerics.base.parameters import Mixture
 from daskmoe.numerics.families import get_family
 from daskmoe.rows import Data
+
+logger = logging.getLogger(__name__)
 
 
 class Likelihood(NamedTuple):
@@ -34,6 +38,18 @@ def likelihood(parts: ModelParts, parameters: Mixture, data: Data | None, *, ski
     if value is None or parts.weight is None:
         raise InvalidDataError(_unknown("log-likelihood", "log_likelihood", parts.diagnostics))
     return Likelihood(value, parts.weight)
+
+
+def tell_of_floor(parts: ModelParts, parameters: Mixture) -> None:
+    """Log that figures of a density say little where an expert sits on repeated values."""
+    spikes = experts_at_floor(parameters, get_family(parts.family), parts.diagnostics, parts.options)
+    if spikes:
+        named = ", ".join(str(spike.expert) for spike in spikes)
+        logger.warning(
+            "expert %s is at the variance floor: a density on repeated values is not one. log_likelihood, "
+            "aic, bic and icl grow with the floor's fineness; compare such models by their predictions.",
+            named,
+        )
 
 
 def entropy(parts: ModelParts, parameters: Mixture, data: Data | None, *, skipna: bool) -> float:

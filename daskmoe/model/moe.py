@@ -56,6 +56,9 @@ class MixtureOfExperts(LabelledModel):
     (100, 100, 100, 100, 100)
     """
 
+    # Whether the log has said what figures of a density are worth here.
+    _told_of_floor = False
+
     def predict(self, data: Data) -> xr.DataArray:
         """E[y|x] = sum_k pi_k(x) E[y|x, expert k], with the target's dimensions, coordinates, name and units.
 
@@ -233,8 +236,11 @@ class MixtureOfExperts(LabelledModel):
     def log_likelihood(self, data: Data | None = None, *, skipna: bool = False) -> float:
         """Sum of log f(y|x) over all rows of ``data``, each counted once; one computation, chunk by chunk.
 
-        Without data, that of the rows of the fit, weighted as there. `fit_local`, a fit of one partition and
-        `refine` keep it; one step over several partitions does not find it.
+        Without data, that of the rows of the fit, weighted as there, where the fit keeps it: `fit_local`,
+        `refine`, ``aggregation="auto"``.
+
+        Where an expert is at the variance floor, on values that the target repeats, the density there grows
+        with the floor's fineness: neither this nor `aic`, `bic` and `icl` compare such a model with others.
 
         Parameters
         ----------
@@ -262,10 +268,12 @@ class MixtureOfExperts(LabelledModel):
         >>> truth.log_likelihood(masked, skipna=True) < 0
         True
         """
-        return criteria.likelihood(self._parts, self.mixture, data, skipna=skipna).value
+        return self._likelihood(data, skipna).value
 
     def aic(self, data: Data | None = None, *, skipna: bool = False) -> float:
         """Akaike's criterion 2 P - 2 log L, with P = `n_parameters`; the less the better.
+
+        Of no meaning on values that the target repeats: see `log_likelihood`.
 
         Parameters
         ----------
@@ -293,6 +301,8 @@ class MixtureOfExperts(LabelledModel):
 
     def bic(self, data: Data | None = None, *, skipna: bool = False) -> float:
         """Schwarz' criterion P log n - 2 log L, with n the rows or the sum of their weights.
+
+        Of no meaning on values that the target repeats: see `log_likelihood`.
 
         Parameters
         ----------
@@ -322,7 +332,8 @@ class MixtureOfExperts(LabelledModel):
     def icl(self, data: Data | None = None, *, skipna: bool = False) -> float:
         """The integrated completed likelihood, as BIC + 2 E, with E the entropy of all responsibilities.
 
-        It asks more than BIC: that rows belong to one expert each.
+        It asks more than BIC: that rows belong to one expert each. Of no meaning on values that the target
+        repeats: see `log_likelihood`.
 
         Parameters
         ----------
@@ -356,6 +367,9 @@ class MixtureOfExperts(LabelledModel):
         return criteria.icl(self._likelihood(data, skipna), self.n_parameters, entropy)
 
     def _likelihood(self, data: Data | None, skipna: bool) -> criteria.Likelihood:
+        if not self._told_of_floor:
+            criteria.tell_of_floor(self._parts, self.mixture)
+            self._told_of_floor = True
         return criteria.likelihood(self._parts, self.mixture, data, skipna=skipna)
 
     def score(self, data: Data, *, skipna: bool = False) -> float:

@@ -60,6 +60,15 @@ class Kind(StrEnum):
     APPROXIMATE = "approximate"
 
 
+# What all rows say of a model: by expert, and by bound, lower or upper.
+EXPERT_WEIGHT: Final = "expert_weight"
+PREDICTION_RANGE: Final = "prediction_range"
+PREDICTION_ROW: Final = "prediction_row"
+PREDICTION_PARTITION: Final = "prediction_partition"
+TARGET_RANGE: Final = "target_range"
+# An attribute, where the model is a shared start that was fitted to some of the rows only.
+FROM_SAMPLE: Final = "from_sample"
+
 # Of the diagnostics of a fit, by partition.
 OUTCOME: Final = "outcome"
 STATUS: Final = "status"

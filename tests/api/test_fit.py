@@ -646,7 +646,8 @@ def test_a_rare_level_is_worth_what_all_rows_say(seed: int) -> None:
     x = rng.normal(size=(40_000, 3))
     x[:, 2] = 0.0
     x[rng.choice(len(x), 30, replace=False), 2] = 1.0
-    y = np.where(x[:, 0] > 0, 3 * x[:, 1], -x[:, 1]) + 20 * x[:, 2] + 0.1 * rng.normal(size=len(x))
+    second = rng.random(len(x)) < 1.0 / (1.0 + np.exp(-5.0 * x[:, 0]))
+    y = np.where(second, 3 * x[:, 1], -x[:, 1]) + 20 * x[:, 2] + 0.1 * rng.normal(size=len(x))
     data = xr.Dataset({"x": (("row", "feature"), x), "y": ("row", y)}, {"feature": ["a", "b", "rare"]})
     model = daskmoe.fit(data, "y", n_experts=2, partitions=8, random_state=0)
     best = daskmoe.refine(model, data, rounds="converged", partitions=8)

@@ -252,7 +252,10 @@ def test_a_round_reads_every_partition_once(
 def test_a_refined_fit_knows_the_moments_already(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with counted_reads(monkeypatch) as reads:
         model = daskmoe.fit(store, "y", refine=3, **FAST)
-    assert reads == dict.fromkeys(range(12), rounds_of(model).sizes["round"])
+    # One pass tells the candidates apart. The shared start of so few rows is at their maximum, so that the
+    # first round is the last, and one pass finds the scores.
+    assert rounds_of(model).sizes["round"] == 1
+    assert reads == dict.fromkeys(range(12), 1 + 1 + 1)
     assert converged(model)
     assert daskmoe.refine(model, store).log_likelihood(store) == pytest.approx(model.log_likelihood(store))
 
@@ -355,6 +358,8 @@ def test_a_refined_fit_has_the_same_bits_on_worker_processes(client: Client, sto
         assert_same_bits(found, daskmoe.fit(store, "y", refine="converged", **FAST))
 
 
+# Experts through as many rows as they have coefficients are at the floor.
+@pytest.mark.filterwarnings("ignore::daskmoe.errors.FitWarning")
 @pytest.mark.parametrize(("n_rows", "p"), [(60, 40), (60, 70)])
 def test_few_rows_a_feature_are_refined(n_rows: int, p: int) -> None:
     rng = np.random.default_rng(0)
@@ -432,6 +437,7 @@ def test_options_that_do_not_go_with_refinement(
 # Standard errors.
 
 
+@pytest.mark.filterwarnings("ignore::daskmoe.errors.FitWarning")
 def test_standard_errors_are_refused_away_from_the_optimum(data: xr.Dataset, truth: MixtureOfExperts) -> None:
     start = with_parameters(truth, truth.parameters._replace(coef=0.0 * truth.parameters.coef))
     reduced = daskmoe.fit(data, "y", partitions=3, aggregation="reduction", **FAST)
@@ -452,6 +458,7 @@ def test_robust_errors_need_a_round_to_spare(data: xr.Dataset, optimum: MixtureO
         optimum.standard_errors("exact")
 
 
+@pytest.mark.filterwarnings("ignore::daskmoe.errors.FitWarning")
 def test_a_model_that_leaves_the_optimum_loses_its_errors(
     data: xr.Dataset, optimum: MixtureOfExperts
 ) -> None:
@@ -545,11 +552,11 @@ def test_the_command_refuses_other_rounds(
 
 def test_summary_tells_of_the_refinement(data: xr.Dataset, truth: MixtureOfExperts, tmp_path: Path) -> None:
     part = data.isel(row=slice(0, 3_000))
-    model = daskmoe.fit(part, "y", partitions=3, refine=1, **FAST)
+    model = daskmoe.fit(part, "y", partitions=3, aggregation="reduction", refine=1, **FAST)
     assert f"refinement  not converged in 1 round, log-likelihood {model.log_likelihood(part):.2f}" in (
         model.summary()
     )
-    assert "\naggregation one-shot\n" in model.summary()
+    assert "\naggregation reduction\n" in model.summary()
     model = daskmoe.refine(model, data, rounds="converged")
     assert model.diagnostics is not None
     count = model.diagnostics.sizes["round"]

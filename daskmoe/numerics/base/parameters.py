@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from daskmoe.numerics.base.extremes import Extremes
+
 FloatArray = NDArray[np.float64]
 
 
@@ -96,6 +98,8 @@ class LocalEstimate(NamedTuple):
     expert_weights: FloatArray
     # Time of the fit, in seconds.
     seconds: float
+    # Of E[y|x] and of y over the rows; None from a shared start.
+    extremes: Extremes | None = None
 
 
 class LargeMoE(NamedTuple):

@@ -282,6 +282,21 @@ class IdentificationPolicy:
 
 
 @dataclass(frozen=True)
+class SoundnessPolicy:
+    """What is said of a finished model (decisions: What a model is told of)."""
+
+    # Standard deviations in units of the floor up to which an expert is at it.
+    floors: float = 3.0
+    # In standard deviations of the response: an expert's mean that varies less is one value.
+    level: float = 0.01
+    # In nats a row: below least squares, and within which another shared start ends close.
+    worse: float = 1e-3
+    rival: float = 1e-3
+    # Of the response's range, beyond which a prediction outside it is far off.
+    widths: float = 1.0
+
+
+@dataclass(frozen=True)
 class ReductionPolicy:
     """The reduction and its starts (aggregation: Majorization-minimization at scale)."""
 
@@ -330,5 +345,6 @@ CHOICE = ChoicePolicy()
 REFINEMENT = RefinementPolicy()
 INFERENCE = InferencePolicy()
 IDENTIFICATION = IdentificationPolicy()
+SOUNDNESS = SoundnessPolicy()
 REDUCTION = ReductionPolicy()
 GATING = GatingPolicy()

@@ -1,7 +1,7 @@
 """Candidates for the model of a fit, compared by what is maximized: the objective on all rows.
 
-Pure NumPy. Every partition adds up the log-likelihood of its rows under each candidate; what comes back is a
-number a candidate, and the prior of all rows does the rest.
+Pure NumPy. Every partition adds up the log-likelihood of its rows under each candidate, and says how far
+predictions go; what comes back is a few numbers a candidate, and the prior of all rows does the rest.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from daskmoe.numerics.base.coordinates import Coordinates
+from daskmoe.numerics.base.extremes import Extremes, merge_extremes
 from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, Mixture, MoEParameters
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.e_step import EStep, Runs
-from daskmoe.numerics.predictive.mixture import log_likelihood
+from daskmoe.numerics.predictive.mixture import block_rows, log_likelihood, mixture_mean, row_blocks
 
 
 class Candidate(NamedTuple):
@@ -44,6 +45,40 @@ class Score(NamedTuple):
     objective: float
 
 
+class Tally(NamedTuple):
+    """What rows say of C candidates; those of partitions add up."""
+
+    # (C + 1,): Log-likelihoods and, last, the weight of the rows.
+    totals: FloatArray
+    # (C, K): Sums of the responsibilities; none of the weighted average.
+    mass: FloatArray
+    # Of E[y|x] under every candidate and, last, of y; None where no response may be told.
+    extremes: Extremes | None
+
+    def within(self, partition: int) -> Tally:
+        """The same, of rows of a partition."""
+        return self._replace(extremes=None if self.extremes is None else self.extremes.within(partition))
+
+    def of(self, place: int) -> Told:
+        """What the rows say of one candidate."""
+        return Told(self.mass[place], None if self.extremes is None else self.extremes.take([place, -1]))
+
+
+class Told(NamedTuple):
+    """What rows say of a model beside its score."""
+
+    # (K,): Sums of the responsibilities; none of the weighted average.
+    mass: FloatArray
+    # Of E[y|x] and of y; None where no response may be told.
+    extremes: Extremes | None
+
+
+def add_tallies(first: Tally, second: Tally) -> Tally:
+    """Of the union of two sets of rows."""
+    extremes = None if second.extremes is None else merge_extremes(first.extremes, second.extremes)
+    return Tally(first.totals + second.totals, first.mass + second.mass, extremes)
+
+
 class Ballot(NamedTuple):
     """What a partition needs to score candidates."""
 
@@ -51,39 +86,71 @@ class Ballot(NamedTuple):
     # Those that rows are read in.
     coordinates: Coordinates
     family: Family
+    # Whether the lowest and the highest response may be told.
+    responses: bool = True
 
 
-def score_rows(rows: Observations, ballot: Ballot) -> FloatArray:
-    """Log-likelihood of the rows under every candidate, and, last, their weight."""
-    out = np.zeros(len(ballot.parameters) + 1)
-    out[-1] = rows.total_weight
+def score_rows(rows: Observations, ballot: Ballot) -> Tally:
+    """What the rows say of every candidate."""
     plain = [i for i, p in enumerate(ballot.parameters) if isinstance(p, MoEParameters)]
+    n_candidates = len(ballot.parameters)
+    n_experts = ballot.parameters[plain[0]].n_experts if plain else 0
+    totals, mass = np.zeros(n_candidates + 1), np.zeros((n_candidates, n_experts))
+    values = np.zeros((n_candidates + 1, 2))
+    places = np.zeros(values.shape, dtype=np.intp)
+    totals[-1] = rows.total_weight
+    extremes = Extremes(values, places, places.copy())
     if plain:
-        out[plain] = _side_by_side(rows, [ballot.parameters[i] for i in plain], ballot)
+        found = _side_by_side(rows, [ballot.parameters[i] for i in plain], ballot)
+        totals[plain], mass[plain] = found.totals[:-1], found.mass
+        assert found.extremes is not None
+        extremes.put([*plain, n_candidates], found.extremes)
     for i, parameters in enumerate(ballot.parameters):
         if isinstance(parameters, LargeMoE):
-            response = np.asarray(rows.response, dtype=np.float64)
-            weight = None if rows.weight is None else rows.weight.astype(np.float64)
-            out[i] = log_likelihood(parameters, ballot.family, rows.features, response, weight)
-    return out
+            totals[i], own = _large(rows, parameters, ballot.family)
+            extremes.put([i, n_candidates], own)
+    return Tally(totals, mass, extremes if ballot.responses else None)
 
 
 # A candidate may be wild; what overflows is not chosen.
 @np.errstate(over="ignore", invalid="ignore")
-def _side_by_side(rows: Observations, models: Sequence[Mixture], ballot: Ballot) -> FloatArray:
-    """Log-likelihoods of models of one size, which share the pass over the rows."""
+def _side_by_side(rows: Observations, models: Sequence[Mixture], ballot: Ballot) -> Tally:
+    """Of models of one size, which share the pass over the rows."""
     shift = ballot.coordinates
     inner = [shift.from_data(m) for m in models if isinstance(m, MoEParameters)]
     runs = Runs(*(np.stack(arrays) for arrays in zip(*inner, strict=True)))
-    e_step, total = EStep(runs, ballot.family), np.zeros(len(models))
+    e_step = EStep(runs, ballot.family)
+    totals, mass = np.zeros(len(models)), np.zeros(runs.gate.shape[:2])
+    extremes, n_rows = None, 0
     for block in rows.blocks(shift):
-        density = e_step(block).log_density
-        total += density.sum(axis=1) if block.weight is None else density @ block.weight
-    return np.asarray(total - rows.total_weight * shift.log_jacobian)
+        found = e_step(block)
+        weight = np.ones(block.response.size) if block.weight is None else block.weight
+        totals += found.log_density @ weight
+        mass += found.responsibilities @ weight
+        each = np.vstack([e_step.means(found), block.response])
+        extremes = merge_extremes(extremes, Extremes.of(each, n_rows))
+        n_rows += block.response.size
+    assert extremes is not None
+    totals -= rows.total_weight * shift.log_jacobian
+    extremes = extremes.moved(shift.response.location, shift.response.scale)
+    return Tally(np.append(totals, rows.total_weight), mass, extremes)
+
+
+def _large(rows: Observations, parameters: LargeMoE, family: Family) -> tuple[float, Extremes]:
+    """Log-likelihood under a weighted average, extremes of its E[y|x] and of y."""
+    response = np.asarray(rows.response, dtype=np.float64)
+    weight = None if rows.weight is None else rows.weight.astype(np.float64)
+    value = log_likelihood(parameters, family, rows.features, response, weight)
+    extremes = None
+    for part in row_blocks(rows.n_rows, block_rows(parameters.n_experts)):
+        both = np.vstack([mixture_mean(parameters, family, rows.features[part]), response[part]])
+        extremes = merge_extremes(extremes, Extremes.of(both, part.start))
+    assert extremes is not None
+    return value, extremes
 
 
 def scores_of(candidates: Sequence[Candidate], totals: FloatArray) -> dict[str, Score]:
-    """The scores of all candidates from the sums of `score_rows`."""
+    """The scores of all candidates from the totals of a `Tally`."""
     weight = totals[-1]
     return {
         candidate.name: Score(float(value / weight), float((value - candidate.penalty) / weight))

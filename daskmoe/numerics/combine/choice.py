@@ -29,6 +29,7 @@ from daskmoe.numerics.base.policies import CHOICE, Regularization
 from daskmoe.numerics.combine.candidates import (
     Ballot,
     Candidate,
+    Tally,
     best_of,
     equal_experts,
     score_rows,
@@ -285,32 +286,32 @@ def _as_aggregate(averaged: MoEParameters, whole: Aggregate, sent: Sent, family:
     return whole._replace(parameters=parameters, flow=plan.flow, chosen="information")
 
 
-def _on_support(proposal: Proposal) -> FloatArray | None:
-    """The scores of all rows, as the support has them."""
+def _on_support(proposal: Proposal) -> Tally | None:
+    """What all rows say of the candidates, as the support has it; not of the only local estimate."""
     sent = proposal.sent[0]
     features, response, weight = sent.support
-    if response is None or len(proposal.candidates) == 1:
+    if response is None or proposal.candidates[0].kind == "local":
         return None
     rows = Observations(features, response, weight * sent.weights.sum())
     return score_rows(rows, proposal.ballot)
 
 
-def settle(proposal: Proposal, totals: FloatArray | None, *, choose: bool) -> tuple[Aggregate, int]:
+def settle(proposal: Proposal, tally: Tally | None, *, choose: bool) -> tuple[Aggregate, int]:
     """The model, and the number of the shared start that it is from.
 
     Parameters
     ----------
     proposal : Proposal
-    totals : ndarray of shape (C + 1,), optional
-        Sums of `score_rows` over the partitions; None where these were not asked.
+    tally : Tally, optional
+        The sum of `score_rows` over the partitions; None where these were not asked.
     choose : bool
         Whether the best candidate is taken, or the first, which was asked for, only scored.
     """
-    candidates, everywhere = proposal.candidates, totals
-    if totals is None and not choose:
+    candidates, everywhere = proposal.candidates, tally is not None
+    if tally is None and not choose:
         # One that was asked for is held to the others on the labelled support, if there is one.
-        totals = _on_support(proposal)
-    scores = {} if totals is None else scores_of(candidates, totals)
+        tally = _on_support(proposal)
+    scores = {} if tally is None else scores_of(candidates, tally.totals)
     winner = best_of(candidates, scores) if choose and scores else candidates[0]
     found = proposal.aggregates.get(winner.name)
     if found is None:
@@ -323,10 +324,18 @@ def settle(proposal: Proposal, totals: FloatArray | None, *, choose: bool) -> tu
             # Least squares, beside which the first candidate tells of the transport.
             first = proposal.aggregates[candidates[0].name]
             found = first._replace(parameters=winner.parameters, chosen=winner.kind)
+    told = None
+    if tally is not None:
+        place = [candidate.name for candidate in candidates].index(winner.name)
+        told = tally.of(place)
+        if everywhere:
+            found = found._replace(log_likelihood=float(tally.totals[place]))
     if isinstance(found.parameters, MoEParameters):
         order = canonical_indices(found.parameters)
         found = found._replace(parameters=found.parameters.take(order), flow=found.flow[:, order])
-    if everywhere is not None:
-        place = [candidate.name for candidate in candidates].index(winner.name)
-        found = found._replace(log_likelihood=float(everywhere[place]))
+        told = None if told is None else told._replace(mass=told.mass[order])
+    from_sample = False
+    if winner.kind == PILOT:
+        from_sample = proposal.pilots[winner.start].moments.weight < proposal.known.pooled.weight
+    found = found._replace(told=told, told_by_support=not everywhere, from_sample=from_sample)
     return found._replace(candidates=scores, curvature=proposal.curvature(winner)), winner.start

@@ -14,6 +14,7 @@ import scipy
 from numpy.typing import NDArray
 
 from daskmoe.numerics.base.coordinates import Coordinates
+from daskmoe.numerics.base.extremes import Extremes, merge_extremes
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.linalg import ridged, solve
 from daskmoe.numerics.base.observations import Observations
@@ -37,7 +38,10 @@ _RIDGE = (1e-14, 1e-10)
 
 
 class PackedStatistics(NamedTuple):
-    """`LikelihoodStatistics` without what symmetry and structure repeat: under (P + 1)^2 numbers."""
+    """`LikelihoodStatistics` without what symmetry and structure repeat: under (P + 1)^2 numbers.
+
+    Beside them K masses and the twelve numbers of extremes.
+    """
 
     value: float
     weight: float
@@ -52,6 +56,14 @@ class PackedStatistics(NamedTuple):
     scores: NDArray[np.floating[Any]] | None
     # Beside them; None from a partition that is a cluster, of which the gradient tells.
     clusters: ClusterScores | None = None
+    # (K,): Sums of the responsibilities.
+    mass: FloatArray | None = None
+    # Of E[y|x] and of y.
+    extremes: Extremes | None = None
+
+    def within(self, partition: int) -> PackedStatistics:
+        """The same, of rows of a partition."""
+        return self._replace(extremes=None if self.extremes is None else self.extremes.within(partition))
 
 
 class ScoreSums(NamedTuple):
@@ -111,12 +123,13 @@ def round_statistics(
     family: Family,
     *,
     scores: bool = False,
+    extremes: bool = True,
 ) -> PackedStatistics:
-    """A partition's part of a round, at parameters in the data's units."""
+    """A partition's part of a round, at parameters in the data's units; ``extremes`` if they may leave."""
     inner = coordinates.from_data(parameters)
     # The information only scales steps and, to a relative 1e-5, standard errors, not the optimum.
     blocks = rows.blocks(coordinates)
-    full = likelihood_statistics(inner, blocks, family, precision=np.float32, scores=scores, entropy=True)
+    full = likelihood_statistics(inner, blocks, family, precision=np.float32, scores=scores, story=True)
     layout = Layout.of(inner)
     return PackedStatistics(
         full.value,
@@ -127,6 +140,8 @@ def round_statistics(
         full.complete[layout.complete()],
         None if full.scores is None else full.scores[layout.upper()].astype(np.float32),
         of_labels(rows, inner, coordinates, family) if scores and rows.cluster is not None else None,
+        full.mass,
+        full.extremes if extremes else None,
     )
 
 
@@ -185,6 +200,8 @@ def add_statistics(first: PackedStatistics, second: PackedStatistics) -> PackedS
         first.complete + second.complete,
         scores,
         clusters,
+        None if first.mass is None or second.mass is None else first.mass + second.mass,
+        first.extremes if second.extremes is None else merge_extremes(first.extremes, second.extremes),
     )
 
 
@@ -196,9 +213,11 @@ def unpack_statistics(packed: PackedStatistics, layout: Layout) -> LikelihoodSta
         _symmetric(packed.information, layout.upper(), layout.size),
         _symmetric(packed.complete, layout.complete(), layout.size),
         packed.weight,
-        entropy=packed.entropy,
+        packed.mass,
+        packed.entropy,
         scores=None if packed.scores is None else _symmetric(packed.scores, layout.upper(), layout.size),
         clusters=None if packed.scores is None else _clusters(packed),
+        extremes=packed.extremes,
     )
 
 

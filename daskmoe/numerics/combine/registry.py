@@ -26,7 +26,7 @@ from daskmoe.numerics.base.parameters import (
     canonical_indices,
 )
 from daskmoe.numerics.base.policies import REDUCTION
-from daskmoe.numerics.combine.candidates import Score
+from daskmoe.numerics.combine.candidates import Score, Told
 from daskmoe.numerics.combine.gaps import Gaps, gaps_of
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.inference import Curvature
@@ -63,6 +63,11 @@ class Aggregate(NamedTuple):
     curvature: Curvature | None = None
     # Of all rows, where these were asked.
     log_likelihood: float | None = None
+    # What all rows say of ``parameters``, or the support where it is labelled; None where nobody asked.
+    told: Told | None = None
+    told_by_support: bool = False
+    # Whether ``parameters`` are a shared start that was fitted to some of the rows only.
+    from_sample: bool = False
     # What the local estimators do not know; None where each knows everything.
     gaps: Gaps | None = None
 

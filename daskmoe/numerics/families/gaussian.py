@@ -233,6 +233,12 @@ class Gaussian(Family):
         inner = MoEParameters(np.zeros((1, coordinates.size)), coef, np.array([[variance]]))
         return coordinates.to_data(inner)
 
+    def log_likelihood_from(self, moments: Moments) -> float | None:
+        """-n (log 2 pi sigma^2 + 1) / 2."""
+        single = self.from_moments(moments)
+        assert single is not None
+        return float(-0.5 * moments.weight * (np.log(2 * np.pi * single.nuisance[0, 0]) + 1.0))
+
 
 def response_scale(moments: Moments) -> float:
     """Standard deviation of the response; its magnitude (or one) where it is constant."""

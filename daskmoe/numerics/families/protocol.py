@@ -277,6 +277,10 @@ class Family(ABC):
         """The single expert of all rows with these moments, where it follows from them alone."""
         return None
 
+    def log_likelihood_from(self, moments: Moments) -> float | None:
+        """The log-likelihood of that expert, where there is one."""
+        return None
+
 
 def weighted_regression(design: FloatArray, weight: FloatArray, moment: FloatArray) -> FloatArray:
     """argmin_b sum_s (weight_s b'u_s - 2 moment_s) b'u_s, of minimum norm where it is not unique."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from daskmoe.numerics.base.buffers import Buffers
 from daskmoe.numerics.base.observations import Block
-from daskmoe.numerics.base.parameters import MoEParameters
+from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.families import Family
 
 Array = NDArray[np.floating[Any]]
@@ -92,3 +92,8 @@ class EStep:
         # Both sums lie in [1, K].
         log_density = np.log(joint_sum[:, 0] / gate_sum[:, 0]) + top[:, 0]
         return Posterior(log_density, gates, joint, eta)
+
+    def means(self, found: Posterior) -> FloatArray:
+        """E[y|x] = sum_k pi_k(x) E[y|x, expert k] of what a block gave, shape (R, B)."""
+        means = self.family.mean(found.eta, self._nuisance)
+        return np.asarray(np.einsum("rkb,rkb->rb", found.gates, means))

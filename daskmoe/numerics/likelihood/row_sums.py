@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.numerics.base.buffers import Buffers
+from daskmoe.numerics.base.extremes import Extremes, merge_extremes
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Block
 from daskmoe.numerics.base.packed import GramSums, packed_rows, packed_size, pairwise_products, unpack
@@ -62,12 +63,14 @@ class RowSums:
         *,
         second_order: bool,
         scores: bool,
-        entropy: bool = False,
+        story: bool = False,
     ) -> None:
         self.layout = layout = Layout.of(parameters)
         self.family, self.nuisance = family, parameters.nuisance
         self.precision, self.second_order, self.scores = precision, second_order, scores
-        self.with_entropy = entropy
+        self.with_story = story
+        self.extremes: Extremes | None = None
+        self._n_rows = 0
         self.vectors, self.q = layout.vectors, layout.q_expert
         self.n_scalars = layout.n_experts * layout.n_nuisances
         self.value = self.weight = self.entropy = 0.0
@@ -99,8 +102,11 @@ class RowSums:
         self.linear += gradient[: self.vectors] @ block.design.T
         self.scalar += gradient[self.vectors :].sum(axis=1)
         self.mass += tau.sum(axis=1) if weight is None else tau @ weight
-        if self.with_entropy:
+        if self.with_story:
             self.entropy += entropy_of_rows(tau, weight, self._buffers)
+            both = np.vstack([self._e_step.means(state), block.response])
+            self.extremes = merge_extremes(self.extremes, Extremes.of(both, self._n_rows))
+            self._n_rows += block.response.size
         if not (self.second_order or self.scores):
             return
         weights = self.outer.empty_weights(block.response.size)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from daskmoe.numerics.base.buffers import Buffers
+from daskmoe.numerics.base.extremes import Extremes, merge_extremes
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Block
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
@@ -51,6 +52,8 @@ class LikelihoodStatistics(NamedTuple):
     scores: FloatArray | None = None
     # Beside them, of clusters of rows.
     clusters: ClusterScores | None = None
+    # Of E[y|x] and of y; None where nobody asks.
+    extremes: Extremes | None = None
 
     @classmethod
     def none(cls, size: int) -> LikelihoodStatistics:
@@ -77,12 +80,20 @@ def log_likelihood_of(parameters: MoEParameters, blocks: Iterable[Block], family
     return total
 
 
-def entropy_of(parameters: MoEParameters, blocks: Iterable[Block], family: Family) -> float:
-    """The entropy of the responsibilities alone, summed over rows."""
+def entropy_and_extremes(
+    parameters: MoEParameters, blocks: Iterable[Block], family: Family
+) -> tuple[float, Extremes]:
+    """The entropy of the responsibilities, summed over rows; extremes of E[y|x] and of y."""
     total, e_step, buffers = 0.0, EStep(Runs.one(parameters), family), Buffers()
+    extremes, n_rows = None, 0
     for block in blocks:
-        total += entropy_of_rows(e_step(block).responsibilities[0], block.weight, buffers)
-    return total
+        found = e_step(block)
+        total += entropy_of_rows(found.responsibilities[0], block.weight, buffers)
+        both = np.vstack([e_step.means(found), block.response])
+        extremes = merge_extremes(extremes, Extremes.of(both, n_rows))
+        n_rows += block.response.size
+    assert extremes is not None
+    return total, extremes
 
 
 # What overflows at a wild trial step falls, and is not taken.
@@ -95,15 +106,15 @@ def likelihood_statistics(
     precision: type = np.float64,
     second_order: bool = True,
     scores: bool = False,
-    entropy: bool = False,
+    story: bool = False,
 ) -> LikelihoodStatistics:
     """Value, gradient and observed information; ``precision`` is that of the matrices' products.
 
     Single precision is enough where the information only scales a step: it does not move the optimum, and
     standard errors are not known to seven digits. Without ``second_order`` the information is zero and a pass
-    takes a quarter of the time; ``scores`` asks for their products, ``entropy`` for that of responsibilities.
+    takes a quarter of the time; ``scores`` asks for their products, ``story`` for entropy and extremes.
     """
-    sums = RowSums(parameters, family, precision, second_order=second_order, scores=scores, entropy=entropy)
+    sums = RowSums(parameters, family, precision, second_order=second_order, scores=scores, story=story)
     for block in blocks:
         sums.add(block)
     size = Layout.of(parameters).size
@@ -116,6 +127,7 @@ def likelihood_statistics(
         mass=sums.mass,
         entropy=sums.entropy,
         scores=sums.score_products() if scores else None,
+        extremes=sums.extremes,
     )
 
 

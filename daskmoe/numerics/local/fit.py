@@ -24,7 +24,7 @@ from daskmoe.numerics.families import get_family
 from daskmoe.numerics.families.protocol import Change
 from daskmoe.numerics.likelihood.e_step import Runs
 from daskmoe.numerics.likelihood.priors import prior_from
-from daskmoe.numerics.likelihood.statistics import entropy_of
+from daskmoe.numerics.likelihood.statistics import entropy_and_extremes
 from daskmoe.numerics.local.em import em_statistics, m_step
 from daskmoe.numerics.local.newton import NewtonResult
 from daskmoe.numerics.local.problem import Problem
@@ -87,6 +87,8 @@ def _estimate(
     objective = result.objective - offset
     parameters = coordinates.to_data(result.parameters)
     order = canonical_indices(parameters)
+    blocks = rows.blocks(coordinates)
+    entropy, extremes = entropy_and_extremes(result.parameters, blocks, problem.family)
     mass = np.array([known.weight]) if result.statistics is None else result.statistics.mass
     assert mass is not None
     return LocalEstimate(
@@ -96,12 +98,13 @@ def _estimate(
         weight=known.weight,
         log_likelihood=objective + float(prior.penalty(*result.parameters)),
         objective=objective,
-        entropy=entropy_of(result.parameters, rows.blocks(coordinates), problem.family),
+        entropy=entropy,
         passes=result.passes,
         converged=result.converged,
         start_log_likelihoods=starts - coordinates.log_jacobian,
         expert_weights=mass[order],
         seconds=seconds,
+        extremes=extremes.moved(coordinates.response.location, coordinates.response.scale),
     )
 
 

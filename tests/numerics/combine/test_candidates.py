@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import pytest
 
@@ -10,12 +12,13 @@ from daskmoe.numerics.base.parameters import LargeMoE, MoEParameters
 from daskmoe.numerics.combine.candidates import (
     Ballot,
     Candidate,
+    add_tallies,
     best_of,
     equal_experts,
     score_rows,
     scores_of,
 )
-from daskmoe.numerics.predictive.mixture import log_likelihood
+from daskmoe.numerics.predictive.mixture import log_likelihood, mixture_mean, responsibilities
 from numerics.oracles import GAUSSIAN, coordinates_of, random_model, random_rows
 
 
@@ -31,9 +34,37 @@ def test_scores_are_log_likelihoods_and_add_up_over_partitions(
         log_likelihood(p, GAUSSIAN, rows.features, rows.response, rows.weight) for p in ballot.parameters
     ]
     found = score_rows(rows, ballot)
-    np.testing.assert_allclose(found, [*expected, rows.total_weight], rtol=1e-12)
+    np.testing.assert_allclose(found.totals, [*expected, rows.total_weight], rtol=1e-12)
+    weight = np.ones(300) if rows.weight is None else rows.weight
+    for i in (0, 2):
+        tau = responsibilities(ballot.parameters[i], GAUSSIAN, rows.features, rows.response)
+        np.testing.assert_allclose(found.mass[i], tau @ weight, rtol=1e-10)
     halves = [rows.take(np.arange(0, 120)), rows.take(np.arange(120, 300))]
-    np.testing.assert_allclose(sum(score_rows(half, ballot) for half in halves), found, rtol=1e-12)
+    both = reduce(add_tallies, [score_rows(half, ballot) for half in halves])
+    np.testing.assert_allclose(both.totals, found.totals, rtol=1e-12)
+    np.testing.assert_allclose(both.mass, found.mass, rtol=1e-12)
+
+
+def test_how_far_predictions_go_and_where(rng: np.random.Generator) -> None:
+    rows = random_rows(rng, 5_000, 3)
+    models = [random_model(rng, 3, 3) for _ in range(2)]
+    large = LargeMoE.from_estimates(models, np.array([1.0, 2.0]))
+    ballot = Ballot([models[0], large], coordinates_of(moments(rows)), GAUSSIAN)
+    expected = np.stack(
+        [*(mixture_mean(p, GAUSSIAN, rows.features) for p in ballot.parameters), rows.response]
+    )
+    whole = score_rows(rows, ballot).extremes
+    np.testing.assert_allclose(whole.values[:, 0], expected.min(axis=1), rtol=1e-10)
+    np.testing.assert_allclose(whole.values[:, 1], expected.max(axis=1), rtol=1e-10)
+    assert (
+        whole.rows.tolist() == np.stack([expected.argmin(axis=1), expected.argmax(axis=1)], axis=1).tolist()
+    )
+    parts = [np.arange(0, 3_000), np.arange(3_000, 5_000)]
+    found = [score_rows(rows.take(part), ballot) for part in parts]
+    found = [tally._replace(extremes=tally.extremes.within(m)) for m, tally in enumerate(found)]
+    both = add_tallies(*found).extremes
+    np.testing.assert_allclose(both.values, whole.values, rtol=1e-10)
+    assert (both.rows + 3_000 * both.partitions).tolist() == whole.rows.tolist()
 
 
 def test_what_is_maximized_decides_whatever_the_order() -> None:
@@ -55,7 +86,7 @@ def test_equal_experts_are_the_one_model(rng: np.random.Generator) -> None:
     assert single is not None
     ballot = Ballot([equal_experts(single, 3)], coordinates_of(moments(rows)), GAUSSIAN)
     expected = log_likelihood(single, GAUSSIAN, rows.features, rows.response)
-    assert score_rows(rows, ballot)[0] == pytest.approx(expected, rel=1e-12)
+    assert score_rows(rows, ballot).totals[0] == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_wild_candidate_is_not_chosen_and_does_no_harm(rng: np.random.Generator) -> None:
@@ -64,7 +95,7 @@ def test_a_wild_candidate_is_not_chosen_and_does_no_harm(rng: np.random.Generato
     wild = sound._replace(coef=1e200 * sound.coef)
     ballot = Ballot([wild, sound], coordinates_of(moments(rows)), GAUSSIAN)
     candidates = [Candidate("wild", wild), Candidate("sound", sound)]
-    scores = scores_of(candidates, score_rows(rows, ballot))
+    scores = scores_of(candidates, score_rows(rows, ballot).totals)
     assert best_of(candidates, scores).name == "sound"
     assert np.isfinite(scores["sound"].objective)
 
@@ -73,4 +104,4 @@ def test_rows_are_read_where_they_are(rng: np.random.Generator) -> None:
     rows = random_rows(rng, 80, 2)
     single = Observations(rows.features.astype(np.float32), rows.response.astype(np.float32))
     ballot = Ballot([random_model(rng, 2, 2)], coordinates_of(moments(rows)), GAUSSIAN)
-    np.testing.assert_allclose(score_rows(single, ballot), score_rows(rows, ballot), rtol=1e-5)
+    np.testing.assert_allclose(score_rows(single, ballot).totals, score_rows(rows, ballot).totals, rtol=1e-5)

@@ -454,7 +454,7 @@ class TestEdges:
         side = features[:, 0] > 0.2
         response = np.where(side, 20 + features[:, 1], -20 - features[:, 1])
         rows = Observations(features, response + 0.1 * rng.standard_normal(500))
-        # Those that two regressions leave; a weak prior moves them by a standard error, sqrt(2 / 210), at most.
+        # Those that two regressions leave; a weak prior moves them by a standard error at most.
         left = [fit(rows.take(np.flatnonzero(side == half)), 1) for half in (False, True)]
         expected = [parameters_of(each).nuisance[0, 0] for each in left]
         np.testing.assert_allclose(parameters_of(fit(rows, 2)).nuisance[:, 0], expected, rtol=0.1)

@@ -65,6 +65,8 @@ def test_hardly_more_rows_than_experts(seed: int) -> None:
     assert np.isfinite(model.log_likelihood(rows))
 
 
+# The value has an expert of its own.
+@pytest.mark.filterwarnings("ignore::daskmoe.errors.FitWarning")
 def test_a_stray_fill_value_does_not_take_the_model_with_it() -> None:
     rng, n = np.random.default_rng(3), 12_000
     x = rng.normal(size=(n, 4))
@@ -328,6 +330,8 @@ def test_a_mask_of_weights_is_a_selection(fill: float) -> None:
     )
 
 
+# The target is a line without noise.
+@pytest.mark.filterwarnings("ignore::daskmoe.errors.FitWarning")
 def test_experts_without_rows_are_told(data: xr.Dataset, caplog: pytest.LogCaptureFixture) -> None:
     # One straight line is no place for three experts with variances of their own.
     line = data.assign(y=data["X"] @ xr.DataArray([1.0, -2.0, 0.5], dims="feature"))

@@ -87,6 +87,7 @@ def test_a_weighted_average_has_all_local_parameters_and_weights(data: xr.Datase
     assert np.isfinite(model.bic(data))
 
 
+@pytest.mark.filterwarnings("ignore::daskmoe.errors.FitWarning")
 def test_what_is_not_known_is_said_with_the_line_that_mends_it(data: xr.Dataset) -> None:
     _, truth = daskmoe.simulate(10, n_features=2, n_experts=2, random_state=0)
     assert truth.n_parameters == SIZE

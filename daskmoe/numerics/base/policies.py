@@ -38,6 +38,8 @@ class LocalFit:
     tolerance: float = 1e-9
     # Optima of a subsample that go on to all rows.
     finalists: int = 2
+    # Factor of starts, of candidates that are polished and of jumps.
+    effort: float = 1.0
     regularization: Regularization = Regularization()
 
 

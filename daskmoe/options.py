@@ -268,7 +268,10 @@ class FitOptions:
     n_init: int = option(12, "Starts of a local fit.", check=AtLeast(1))
     start_rows: int = option(2000, "Rows that the starts race on.", check=AtLeast(10))
     effort: float = option(
-        1.0, "Factor of starts and jumps of a search.", check=Number(), flag=Flag(metavar="NUMBER", parse=float)
+        1.0,
+        "Factor of starts and jumps of a search.",
+        check=Number(),
+        flag=Flag(metavar="NUMBER", parse=float),
     )
 
     def __post_init__(self) -> None:

@@ -86,7 +86,8 @@ class _Separate:
             total += np.multiply(rows, weight, out=weighted) @ rows.T
 
     def packed(self) -> FloatArray:
-        return self._sums[:, *np.triu_indices(self._sums.shape[1])]
+        a, b = np.triu_indices(self._sums.shape[1])
+        return np.asarray(self._sums[:, a, b])
 
 
 class _Joint:

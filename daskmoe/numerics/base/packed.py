@@ -68,7 +68,7 @@ class GramSums:
     @property
     def packed(self) -> FloatArray:
         """The sums, packed: (J, q (q + 1) / 2)."""
-        return self._sums.packed()[: self.n_weights]
+        return np.asarray(self._sums.packed()[: self.n_weights])
 
 
 class _Separate:
@@ -110,7 +110,7 @@ class _Joint:
         # The pair (a, b) stands where its distance around the cycle is at most half of it.
         around = distance > self._size // 2
         start, distance = np.where(around, b, a), np.where(around, self._size - distance, distance)
-        return self._sums[distance * self._size + start].T
+        return np.asarray(self._sums[distance * self._size + start].T)
 
 
 class _Cycle:

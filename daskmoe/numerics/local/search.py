@@ -46,8 +46,7 @@ def search(
     """
     weight = problem.rows.weight
     n_weighted = problem.rows.n_rows if weight is None else int(np.count_nonzero(weight))
-    rows = round(SEARCH.parameter_rows * _size(problem, options))
-    sizes = sample_sizes(n_weighted, max(options.start_rows, rows))
+    sizes = sample_sizes(n_weighted, _first_rows(n_weighted, _size(problem, options), options))
     if len(sizes) > 1:
         found, reached = _search_many(problem, options, rng, sizes)
     else:
@@ -78,8 +77,10 @@ def _search_few(
         more, also = _run_race(problem, options.n_experts, (times - 1) * first, SEARCH.small, rng)
         candidates = sorted([*more, *candidates], key=lambda c: -c.objective)
         reached = np.concatenate([reached, also])
-    found = _ascend_hopeful(problem, candidates, options)
-    jumps = round(SEARCH.small_jumps * options.n_init * options.effort) if _tells(problem, options) else 0
+    most = max(round(SEARCH.small_polished * options.effort), 1)
+    found = _ascend_hopeful(problem, candidates[:most], options)
+    jumping = _tells(problem, options) or _size(problem, options) <= SEARCH.cheap
+    jumps = round(SEARCH.small_jumps * options.n_init * options.effort) if jumping else 0
     return _with_best_explored(problem, found, options.tolerance, jumps, rng), reached
 
 
@@ -125,11 +126,18 @@ def _search_many(
     return _ascend(problem, candidates[:kept], options.tolerance, options.max_passes), reached
 
 
+def _first_rows(n: int, size: int, options: LocalFit) -> int:
+    """Rows of the first subsample of ``n``: enough for ``size`` parameters, if they are no large share."""
+    most = max(SEARCH.first_share * n, SEARCH.least_parameter_rows * size)
+    return max(options.start_rows, round(min(SEARCH.parameter_rows * size, most)))
+
+
 def _starts(problem: Problem, options: LocalFit) -> int:
-    """Starts that race first: fewer where rows [1, u] are long, as their work grows with the square."""
-    share = min((SEARCH.wide / problem.coordinates.size) ** 2, 1.0)
+    """Starts that race first: fewer where rows [1, u] are long or parameters many, as each is more work."""
+    long = min((SEARCH.wide / problem.coordinates.size) ** 2, 1.0)
+    many = min(SEARCH.many / _size(problem, options), 1.0)
     wanted = options.n_init * options.effort
-    return max(round(share * wanted), min(SEARCH.fewest_starts, round(wanted)), 1)
+    return max(round(long * many * wanted), min(SEARCH.fewest_starts, round(wanted)), 1)
 
 
 def _tells(problem: Problem, options: LocalFit) -> bool:
@@ -202,7 +210,9 @@ def _ascend(
     first = polish(problem, [candidates[order[0]]], tolerance, max_passes)
     least = first[0].objective - SEARCH.reach * (first[0].objective - reached[order[0]])
     others = [candidates[k] for k in order[1:] if reached[k] >= least]
-    return sorted([*first, *polish(problem, others, tolerance, max_passes)], key=lambda r: -r.objective)
+    # A rival that is slower than the leader was seldom passes it; `search` takes one that does to its end.
+    rivals = polish(problem, others, tolerance, max(first[0].passes, SEARCH.rival_passes))
+    return sorted([*first, *rivals], key=lambda result: -result.objective)
 
 
 def _candidate(result: NewtonResult, stage: Problem) -> Candidate:
@@ -236,7 +246,7 @@ def sample_sizes(n: int, start_rows: int) -> list[int]:
     if 2 * start_rows >= n:
         return [n]
     largest = int(SEARCH.largest_share * n)
-    if largest <= start_rows:
+    if largest <= 2 * start_rows:
         return [start_rows, n]
     levels = math.ceil(math.log(largest / start_rows) / math.log(SEARCH.growth))
     growing = np.geomspace(start_rows, largest, levels + 1).round().astype(int).tolist()

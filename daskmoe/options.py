@@ -267,6 +267,12 @@ class FitOptions:
     )
     n_init: int = option(12, "Starts of a local fit.", check=AtLeast(1))
     start_rows: int = option(2000, "Rows that the starts race on.", check=AtLeast(10))
+    effort: float = option(
+        1.0,
+        "Factor of starts and jumps of a search.",
+        check=Number(),
+        flag=Flag(metavar="NUMBER", parse=float),
+    )
 
     def __post_init__(self) -> None:
         for name, known in self.known().items():
@@ -303,6 +309,7 @@ class FitOptions:
             family=self.family,
             n_init=self.n_init,
             start_rows=self.start_rows,
+            effort=self.effort,
             regularization=self.regularization,
         )
 

@@ -45,6 +45,7 @@ OTHERS: dict[str, Any] = {
     "sample_weight": "w",
     "n_init": 3,
     "start_rows": 100,
+    "effort": 0.5,
 }
 
 
@@ -219,6 +220,7 @@ def test_the_record_is_json_and_tells_what_was_asked(data: xr.Dataset) -> None:
             "on_error": "raise",
             "n_init": 12,
             "start_rows": 2000,
+            "effort": 1.0,
         }
 
 

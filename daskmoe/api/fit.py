@@ -35,6 +35,7 @@ class FitKeywords(TypedDict, total=False):
     sample_weight: str | None
     n_init: int
     start_rows: int
+    effort: float
 
 
 @overload
@@ -68,6 +69,7 @@ def fit(
     sample_weight: str | None = None,
     n_init: int = 12,
     start_rows: int = 2000,
+    effort: float = 1.0,
 ) -> MixtureOfExperts | Delayed:
     """Fit a mixture of experts to partitioned data in one pass and one communication step.
 
@@ -130,7 +132,11 @@ def fit(
         Variable of row weights, zero or more. They count as repeated rows, so their scale matters: priors
         weigh a pseudo-row or less.
     n_init, start_rows : int
-        Starts of a local fit (more join where they end in several optima) and the rows they race on.
+        Starts of a local fit (more join where they end in several optima, fewer start where the features are
+        many) and the rows they race on (more where the parameters are many).
+    effort : float
+        Factor of the starts, of the optima that are followed and of the jumps of a search, above 0: more may
+        find a better optimum of a rugged likelihood, less is quicker.
 
     Returns
     -------
@@ -180,6 +186,7 @@ def fit(
         sample_weight=sample_weight,
         n_init=n_init,
         start_rows=start_rows,
+        effort=effort,
     )
     if options.refine and not compute:
         raise InvalidOptionError(
@@ -204,6 +211,7 @@ def fit_local(
     sample_weight: str | None = None,
     n_init: int = 12,
     start_rows: int = 2000,
+    effort: float = 1.0,
 ) -> MixtureOfExperts:
     """Fit all rows at once, in this process and in memory: the global estimator G of the paper.
 
@@ -247,5 +255,6 @@ def fit_local(
         sample_weight=sample_weight,
         n_init=n_init,
         start_rows=start_rows,
+        effort=effort,
     )
     return run_here(plan_request(data, target, options), HOOKS)

@@ -11,7 +11,10 @@ from daskmoe.engine.given_support import plan_support
 from daskmoe.engine.request import FitRequest, GivenSupport
 from daskmoe.engine.seeds import Seed, generator
 from daskmoe.errors import InvalidDataError, InvalidOptionError
+from daskmoe.numerics.base.layout import Layout
+from daskmoe.numerics.base.policies import LocalFit
 from daskmoe.numerics.combine.registry import AGGREGATORS
+from daskmoe.numerics.families import get_family
 from daskmoe.options import SUPPORTS, FitOptions
 from daskmoe.rows import (
     Data,
@@ -41,9 +44,9 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
     support = _support(options, schema)
     request = replace(_request(dataset, source, schema, options), support=support)
     partitions, size = request.partitions, options.local.n_experts
+    _check_rows(partitions, schema, options.local)
     if options.aggregation == "auto" and support == "labelled" and len(partitions) > 1:
         _check_shared_size(options)
-        _check_rows(partitions, schema, size)
         rows = _pilot_rows(dataset, schema)
         return replace(request, sample=_plan_pilot(dataset, schema, rows, options), sample_rows=rows)
     _check_estimator(options, len(partitions))
@@ -121,12 +124,22 @@ def _plan_pilot(
     return plan_sample(dataset, schema, rows * (_SPARE if masked else 1), rng)
 
 
-def _check_rows(partitions: tuple[Partition, ...], schema: RowSchema, n_experts: int) -> None:
-    """Partitions of any size join a fit from a shared start, which needs rows enough."""
-    least, rows = max(2, n_experts), sum(partition.n_rows for partition in partitions)
-    if rows < least:
+def _check_rows(partitions: tuple[Partition, ...], schema: RowSchema, local: LocalFit) -> None:
+    """Refuse fewer rows in all than several experts have parameters: where any search would end is chance.
+
+    A single expert has its least squares.
+    """
+    rows = sum(partition.n_rows for partition in partitions)
+    family, n_features = get_family(local.family), len(schema.feature_labels)
+    q = n_features + 1
+    size = Layout(local.n_experts, q, q, family.n_predictors, family.n_nuisances).size
+    if local.n_experts == 1 and rows < 2:
+        raise InvalidDataError(f"Expected at least 2 rows of {schema.target!r} for 1 expert, got {rows}.")
+    if local.n_experts > 1 and rows < size:
         raise InvalidDataError(
-            f"Expected at least {least} rows of {schema.target!r} for {n_experts} experts, got {rows}."
+            f"Expected at least {size} rows of {schema.target!r}, one for every free parameter of "
+            f"{local.n_experts} experts with {n_features} features, got {rows}. Use fewer features "
+            "(features=...) or fewer experts (n_experts=...)."
         )
 
 

@@ -247,20 +247,24 @@ def test_estimators_that_cannot_be_are_refused_at_once(
 # Sizes of partitions.
 
 
-def test_more_experts_than_rows(raise_if_dask_computes: Guard) -> None:
-    with raise_if_dask_computes():
-        with pytest.raises(InvalidDataError) as caught:
-            daskmoe.fit(lazy(), "y", **(FAST | {"n_experts": 101}))
-        assert_says(
-            caught.value,
-            "at least 101 rows for 101 experts",
-            "got 4 smaller",
-            "'0' (100 rows)",
-            "Use fewer partitions",
-            "on_error='skip'",
-        )
-        with pytest.raises(InvalidDataError, match="at least 401 rows for 401 experts, got 1 smaller"):
-            daskmoe.fit_local(rows(), "y", n_experts=401)
+def test_fewer_rows_than_parameters(raise_if_dask_computes: Guard) -> None:
+    # Four parameters of a gate, five of each expert.
+    wide = xr.Dataset({"X": (("row", "feature"), np.zeros((13, 3))), "y": ("row", np.zeros(13))})
+    said = (
+        "at least 14 rows of 'y'",
+        "one for every free parameter of 2 experts with 3 features, got 13",
+        "(features=...) or fewer experts (n_experts=...)",
+    )
+    for function in (daskmoe.fit, daskmoe.fit_local):
+        with raise_if_dask_computes(), pytest.raises(InvalidDataError) as caught:
+            function(wide, "y", n_experts=2)
+        assert_says(caught.value, *said)
+
+
+def test_rows_of_all_partitions_count_together() -> None:
+    # 32 parameters, ten partitions of six rows.
+    data = rows(60).chunk(row=6)
+    daskmoe.fit(data, "y", n_experts=4, compute=False)
 
 
 @pytest.mark.parametrize("n_experts", [1, 2])

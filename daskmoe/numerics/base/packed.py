@@ -2,7 +2,8 @@
 
 All statistics of an EM pass and of a Newton step are sums over rows of w_j u u' for several weights j.
 Forming the products u_a u_b once and multiplying by all weights is half the flops of J separate Gram matrices
-and one large matrix product. Packed order is that of ``np.triu_indices(q)``.
+and one large matrix product. Where J is small against q, the products themselves cost more than they save,
+and every weight has a matrix product of its own. Packed order is that of ``np.triu_indices(q)``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _PART_BYTES = 2**19
 _PARTS = (256, 512, 1024, 2048)
 # Matrix products run at half their speed where the narrow side is no multiple of the kernels' width.
 _WEIGHTS_MULTIPLE = 16
+# Of q, the share of weights up to which separate matrix products are quicker.
+_SEPARATE_SHARE = 1 / 8
 
 
 class GramSums:
@@ -41,11 +44,13 @@ class GramSums:
     """
 
     def __init__(self, size: int, n_weights: int, precision: type = np.float32) -> None:
-        self._size, self.n_weights, self._precision = size, n_weights, precision
+        self.n_weights, self._precision = n_weights, precision
         self._padded = -(-n_weights // _WEIGHTS_MULTIPLE) * _WEIGHTS_MULTIPLE
-        self._sums = np.zeros((_cycle_size(size), self._padded))
         self._buffers = Buffers()
-        self._cycle = _Cycle(size, _part_rows(size, precision), precision)
+        separate = n_weights <= _SEPARATE_SHARE * size
+        self._sums: _Separate | _Joint = (
+            _Separate(size, n_weights, precision) if separate else _Joint(size, self._padded, precision)
+        )
 
     def empty_weights(self, width: int) -> Array:
         """An array for the weights of a block of ``width`` rows: J of them and, behind, rows of zeros.
@@ -58,20 +63,54 @@ class GramSums:
 
     def add(self, design: Array, weights: Array) -> None:
         """Add the rows ``design`` (q, width) with their ``weights``, an array of `empty_weights`, filled."""
+        self._sums.add(design, weights)
+
+    @property
+    def packed(self) -> FloatArray:
+        """The sums, packed: (J, q (q + 1) / 2)."""
+        return np.asarray(self._sums.packed()[: self.n_weights])
+
+
+class _Separate:
+    """A matrix product a weight."""
+
+    def __init__(self, size: int, n_weights: int, precision: type) -> None:
+        self._sums = np.zeros((n_weights, size, size))
+        self._precision, self._buffers = precision, Buffers()
+
+    def add(self, design: Array, weights: Array) -> None:
+        rows = self._buffers.get("rows", design.shape, self._precision)
+        weighted = self._buffers.get("weighted", design.shape, self._precision)
+        rows[:] = design
+        for total, weight in zip(self._sums, weights, strict=False):
+            total += np.multiply(rows, weight, out=weighted) @ rows.T
+
+    def packed(self) -> FloatArray:
+        a, b = np.triu_indices(self._sums.shape[1])
+        return np.asarray(self._sums[:, a, b])
+
+
+class _Joint:
+    """One matrix product of the products of all pairs of rows with all weights."""
+
+    def __init__(self, size: int, n_weights: int, precision: type) -> None:
+        self._size = size
+        self._sums = np.zeros((_cycle_size(size), n_weights))
+        self._cycle = _Cycle(size, _part_rows(size, precision), precision)
+
+    def add(self, design: Array, weights: Array) -> None:
         width, most = design.shape[1], self._cycle.rows
         for start in range(0, width, most):
             part = slice(start, min(start + most, width))
             self._sums += self._cycle.products(design[:, part]) @ weights[:, part].T
 
-    @property
     def packed(self) -> FloatArray:
-        """The sums, packed: (J, q (q + 1) / 2)."""
         a, b = np.triu_indices(self._size)
         distance = b - a
         # The pair (a, b) stands where its distance around the cycle is at most half of it.
         around = distance > self._size // 2
         start, distance = np.where(around, b, a), np.where(around, self._size - distance, distance)
-        return self._sums[distance * self._size + start, : self.n_weights].T
+        return np.asarray(self._sums[distance * self._size + start].T)
 
 
 class _Cycle:

@@ -38,6 +38,8 @@ class LocalFit:
     tolerance: float = 1e-9
     # Optima of a subsample that go on to all rows.
     finalists: int = 2
+    # Factor of starts, of candidates that are polished and of jumps.
+    effort: float = 1.0
     regularization: Regularization = Regularization()
 
 
@@ -157,15 +159,41 @@ class SearchPolicy:
     # Nats a row on the first subsample within which a second optimum makes a likelihood rugged.
     rival: float = 0.05
     # Standard errors of the difference to the best within which an optimum of a subsample stays in the
-    # running, and the factor of what an ascent on more rows may add.
+    # running.
     deviations: float = 3.0
-    reach: float = 1.0
+    # How many times the leader's gain another candidate may gain, and how many times its own last gain in a
+    # race; nats a row by which it has to pass the best.
+    reach: float = 2.0
+    hope: float = 1.0
+    worth: float = 1e-5
+    # Passes that a rival of a leader has, or as many as the leader took.
+    rival_passes: int = 12
+    # Length of rows [1, u] and number of parameters beyond which fewer starts race, and how many at least.
+    wide: int = 40
+    many: int = 240
+    fewest_starts: int = 3
+    # Rows a parameter of the first subsample: enough; at least, if that is more than this share of all rows;
+    # and for a wide search to tell anything.
+    parameter_rows: float = 6.0
+    least_parameter_rows: float = 2.0
+    first_share: float = 0.25
+    telling_rows: float = 8.0
+    # Up to so many parameters jumps cost next to nothing.
+    cheap: int = 64
+    # How many times more rows tell whether optima of the first subsample are one.
+    tells_more: float = 4.0
     # How many go on from the first subsample where the likelihood is rugged.
     rugged_kept: int = 5
     # The same where all rows are few and passes cheap. Their optima may be close: no run is dropped for
     # another that it has not met.
     small: RacePolicy = RacePolicy((12, 12, 24), 12, close=1e-9)
     small_starts: int = 4
+    # The first of these starts: where such a share of them is within so many nats a row of the best of them,
+    # no more are made.
+    small_first: RacePolicy = RacePolicy((24,), 6, close=1e-9)
+    small_polished: int = 8
+    agreed: float = 0.4
+    met: float = 1e-3
     # Most jumps (in units of n_init), and how many that find nothing end them.
     small_jumps: int = 2
     patience: int = 6

@@ -33,6 +33,8 @@ class Candidate(NamedTuple):
     nearby: LikelihoodStatistics | None = None
     # What was reached on that sample, a row.
     objective: float = -math.inf
+    # What the last passes of a race added to that.
+    rising: float = math.inf
 
 
 def search(
@@ -44,7 +46,7 @@ def search(
     """
     weight = problem.rows.weight
     n_weighted = problem.rows.n_rows if weight is None else int(np.count_nonzero(weight))
-    sizes = sample_sizes(n_weighted, options.start_rows)
+    sizes = sample_sizes(n_weighted, _first_rows(n_weighted, _size(problem, options), options))
     if len(sizes) > 1:
         found, reached = _search_many(problem, options, rng, sizes)
     else:
@@ -64,40 +66,95 @@ def search(
 def _search_few(
     problem: Problem, options: LocalFit, rng: np.random.Generator
 ) -> tuple[list[NewtonResult], FloatArray]:
-    """All rows race themselves."""
+    """All rows race themselves: some starts, and more unless many of the first meet in one optimum."""
+    first = _starts(problem, options)
+    candidates, reached = _run_race(problem, options.n_experts, first, SEARCH.small_first, rng)
+    met = np.mean(reached >= reached.max() - SEARCH.met) >= SEARCH.agreed
+    if met or problem.coordinates.size > SEARCH.wide:
+        return _ascend_hopeful(problem, candidates, options), reached
     times = min(max(round(2 * options.start_rows / problem.rows.n_rows), 1), SEARCH.small_starts)
-    candidates, reached = _run_race(problem, options.n_experts, times * options.n_init, SEARCH.small, rng)
-    found = polish(problem, candidates, options.tolerance, options.max_passes)
-    jumps = SEARCH.small_jumps * options.n_init
+    if times > 1:
+        more, also = _run_race(problem, options.n_experts, (times - 1) * first, SEARCH.small, rng)
+        candidates = sorted([*more, *candidates], key=lambda c: -c.objective)
+        reached = np.concatenate([reached, also])
+    most = max(round(SEARCH.small_polished * options.effort), 1)
+    found = _ascend_hopeful(problem, candidates[:most], options)
+    jumping = _tells(problem, options) or _size(problem, options) <= SEARCH.cheap
+    jumps = round(SEARCH.small_jumps * options.n_init * options.effort) if jumping else 0
     return _with_best_explored(problem, found, options.tolerance, jumps, rng), reached
+
+
+def _ascend_hopeful(problem: Problem, candidates: list[Candidate], options: LocalFit) -> list[NewtonResult]:
+    """Newton from the leader of a race, then from those that may still pass the best.
+
+    EM's gains fall about geometrically, so the last ones tell what there is to come.
+    """
+    found = polish(problem, candidates[:1], options.tolerance, options.max_passes)
+    for candidate in candidates[1:]:
+        best = found[0].objective / problem.rows.total_weight
+        if candidate.objective + SEARCH.hope * candidate.rising > best + SEARCH.worth:
+            found += polish(problem, [candidate], options.tolerance, options.max_passes)
+            found.sort(key=lambda result: -result.objective)
+    return found
 
 
 def _search_many(
     problem: Problem, options: LocalFit, rng: np.random.Generator, sizes: list[int]
 ) -> tuple[list[NewtonResult], FloatArray]:
     """Subsamples of growing ``sizes`` race and polish; `search` says how."""
-    n_init = options.n_init
-    first = _subsample(problem, sizes[0], rng)
-    candidates, reached = _run_race(first, options.n_experts, n_init, SEARCH.first, rng)
-    candidates = _advance(first, candidates, SEARCH.first.polished)
-    rugged = len(candidates) > 1 and candidates[1].objective > candidates[0].objective - SEARCH.rival
-    kept, last = options.finalists, 0
-    if rugged:
-        kept, last = (
-            SEARCH.rugged.polished,
-            max(k for k, size in enumerate(sizes) if size <= _most_rows(options)),
-        )
-        more, also = _run_race(first, options.n_experts, SEARCH.rugged_starts * n_init, SEARCH.rugged, rng)
-        candidates = _advance(first, [*candidates, *more], kept)[: SEARCH.rugged_kept]
+    stage = _subsample(problem, sizes[0], rng)
+    starts, telling = _starts(problem, options), _tells(stage, options)
+    candidates, reached = _run_race(stage, options.n_experts, starts, SEARCH.first, rng)
+    candidates = _hopeful(candidates)[: SEARCH.first.polished if telling else options.finalists]
+    candidates = _advance(stage, candidates, len(candidates))
+    first, level, kept, last = stage, 0, options.finalists, 0
+    if len(candidates) > 1 and sizes[1] >= SEARCH.tells_more * sizes[0] and len(sizes) > 2:
+        # More rows may show that there is one optimum only.
+        stage, level = _subsample(problem, sizes[1], rng), 1
+        candidates = _advance(stage, candidates, kept)
+    if telling and len(candidates) > 1 and candidates[1].objective > candidates[0].objective - SEARCH.rival:
+        kept = max(round(SEARCH.rugged.polished * options.effort), 1)
+        last = max(k for k, size in enumerate(sizes) if size <= _most_rows(options))
+        more, also = _run_race(first, options.n_experts, SEARCH.rugged_starts * starts, SEARCH.rugged, rng)
+        candidates = _advance(stage, [*candidates, *more], kept)[: SEARCH.rugged_kept]
         reached = np.concatenate([reached, also])
-    for level, size in enumerate(sizes[1:-1], start=1):
-        stage = _subsample(problem, size, rng)
-        candidates = _advance(stage, _in_reach(stage, candidates, sizes[level - 1]), kept)
+    for size in sizes[level + 1 : -1]:
+        stage, level = _subsample(problem, size, rng), level + 1
+        candidates = _advance(stage, candidates[:kept], kept)
         if level == last:
             kept = options.finalists
-            candidates = candidates[:kept]
-    candidates = _in_reach(problem, candidates, sizes[-2])
-    return polish(problem, candidates, options.tolerance, options.max_passes), reached
+    return _ascend(problem, candidates[:kept], options.tolerance, options.max_passes), reached
+
+
+def _first_rows(n: int, size: int, options: LocalFit) -> int:
+    """Rows of the first subsample of ``n``: enough for ``size`` parameters, if they are no large share."""
+    most = max(SEARCH.first_share * n, SEARCH.least_parameter_rows * size)
+    return max(options.start_rows, round(min(SEARCH.parameter_rows * size, most)))
+
+
+def _starts(problem: Problem, options: LocalFit) -> int:
+    """Starts that race first: fewer where rows [1, u] are long or parameters many, as each is more work."""
+    long = min((SEARCH.wide / problem.coordinates.size) ** 2, 1.0)
+    many = min(SEARCH.many / _size(problem, options), 1.0)
+    wanted = options.n_init * options.effort
+    return max(round(long * many * wanted), min(SEARCH.fewest_starts, round(wanted)), 1)
+
+
+def _tells(problem: Problem, options: LocalFit) -> bool:
+    """Whether rows are enough for a wide search: with few a parameter, it finds what chance has made."""
+    return problem.rows.n_rows >= SEARCH.telling_rows * _size(problem, options)
+
+
+def _size(problem: Problem, options: LocalFit) -> int:
+    """P, the number of free parameters."""
+    family, q = problem.family, problem.coordinates.size
+    return Layout(options.n_experts, q, q, family.n_predictors, family.n_nuisances).size
+
+
+def _hopeful(candidates: list[Candidate]) -> list[Candidate]:
+    """The leader of a race on a subsample and those that may come near it."""
+    best = candidates[0].objective - SEARCH.rival
+    return [c for c in candidates if c.objective + SEARCH.hope * c.rising >= best]
 
 
 def _with_best_explored(
@@ -114,7 +171,7 @@ def _most_rows(options: LocalFit) -> int:
 
 def _advance(stage: Problem, candidates: list[Candidate], kept: int) -> list[Candidate]:
     """At most ``kept`` candidates after a few Newton passes on the rows of ``stage``, all in the running."""
-    results = polish(stage, candidates, SEARCH.tolerance, SEARCH.passes)
+    results = _ascend(stage, candidates, SEARCH.tolerance, SEARCH.passes)
     close = SEARCH.tolerance * stage.rows.total_weight
     running = _in_the_running(stage, _distinct(results, close)[:kept])
     return [_candidate(result, stage) for result in running]
@@ -139,19 +196,23 @@ def _in_the_running(stage: Problem, results: list[NewtonResult]) -> list[NewtonR
     return kept
 
 
-def _in_reach(problem: Problem, candidates: list[Candidate], rows: int) -> list[Candidate]:
-    """Candidates that may still win on all rows, by what they are there and how much steps may add.
+def _ascend(
+    problem: Problem, candidates: list[Candidate], tolerance: float, max_passes: int
+) -> list[NewtonResult]:
+    """Newton from the candidate that is best on these rows, and from those that may still pass it.
 
-    An optimum of a subsample of ``rows`` is half a parameter's worth a parameter short, times how many more
-    rows there are (Wilks' theorem, of both): what lies farther behind another stays there.
+    What the first gains tells what another may gain: all come from races or samples of the same rows.
     """
     if len(candidates) == 1:
-        return candidates
-    reached = [problem.objective(candidate.parameters) for candidate in candidates]
-    size = Layout.of(candidates[0].parameters).size
-    # In units of a row's weight, as in `_subsample`.
-    margin = SEARCH.reach * size * problem.rows.total_weight / rows
-    return [c for c, value in zip(candidates, reached, strict=True) if value >= max(reached) - margin]
+        return polish(problem, candidates, tolerance, max_passes)
+    reached = np.array([problem.objective(candidate.parameters) for candidate in candidates])
+    order = np.argsort(-reached, kind="stable")
+    first = polish(problem, [candidates[order[0]]], tolerance, max_passes)
+    least = first[0].objective - SEARCH.reach * (first[0].objective - reached[order[0]])
+    others = [candidates[k] for k in order[1:] if reached[k] >= least]
+    # A rival that is slower than the leader was seldom passes it; `search` takes one that does to its end.
+    rivals = polish(problem, others, tolerance, max(first[0].passes, SEARCH.rival_passes))
+    return sorted([*first, *rivals], key=lambda result: -result.objective)
 
 
 def _candidate(result: NewtonResult, stage: Problem) -> Candidate:
@@ -185,7 +246,7 @@ def sample_sizes(n: int, start_rows: int) -> list[int]:
     if 2 * start_rows >= n:
         return [n]
     largest = int(SEARCH.largest_share * n)
-    if largest <= start_rows:
+    if largest <= 2 * start_rows:
         return [start_rows, n]
     levels = math.ceil(math.log(largest / start_rows) / math.log(SEARCH.growth))
     growing = np.geomspace(start_rows, largest, levels + 1).round().astype(int).tolist()
@@ -249,19 +310,23 @@ def _run_race(
     weight = None if problem.rows.weight is None else problem.rows.weight.astype(np.float64)
     runs = starting_runs(design, response, weight, n_experts, n_init, problem.prior, rng, problem.family)
     state = start_em(runs, blocks, problem.prior, problem.family)
-    reached = np.empty(n_init)
+    total = problem.rows.total_weight
+    reached, rising = np.empty(n_init), np.full(n_init, np.inf)
     alive = np.arange(n_init)
-    close = race.close * problem.rows.total_weight
     for stage, passes in enumerate(race.stages):
         if stage >= len(race.passes) and len(alive) == 1:
             break
+        before = state.objective
         state = em(state, blocks, problem.prior, passes, problem.family)
         reached[alive] = state.statistics.log_likelihood
+        rising = (state.objective - before) / total
         best = np.argsort(-state.objective, kind="stable")
         best = best[: max(race.polished, (len(best) + 1) // 2)]
-        best = best[np.append(True, np.diff(-state.objective[best]) > close)]
-        state, alive = state.take(best), alive[best]
-    runs = state.runs.take(slice(race.polished))
-    return [
-        Candidate(MoEParameters(*(a[i] for a in runs))) for i in range(len(runs.gate))
-    ], reached / problem.rows.total_weight
+        best = best[np.append(True, np.diff(-state.objective[best]) > race.close * total)]
+        state, alive, rising = state.take(best), alive[best], rising[best]
+    kept = zip(*state.runs, state.objective / total, rising, strict=True)
+    candidates = [
+        Candidate(MoEParameters(*parameters), None, float(objective), float(gained))
+        for *parameters, objective, gained in kept
+    ]
+    return candidates[: race.polished], reached / total

@@ -253,7 +253,7 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     columns = {
         "round_log_likelihood": ("log-likelihood where the round evaluated it, in nats", "log_likelihood"),
         "round_objective": ("penalized log-likelihood there, in nats", "objective"),
-        "round_damping": ("damping of the step after it: 0 Newton, 1 EM", "damping"),
+        "round_damping": ("damping of the step after it: 0 Newton", "damping"),
         "round_step": ("largest change of a whitened parameter in that step", "step"),
         "round_accepted": ("1 where the objective did not fall", "accepted"),
     }
@@ -299,7 +299,7 @@ def _refined_covariances(refinement: Refinement, order: NDArray[np.intp], family
         return xr.Dataset()
     known = curvature(at, statistics.information, refinement.prior, refinement.coordinates, order)
     if not refinement.converged:
-        near = state.damping == 0.0 and is_near(state.predicted, len(statistics.gradient))
+        near = is_near(state.left, len(statistics.gradient))
         return _covariances(known, {Kind.APPROXIMATE: None}, family) if near else xr.Dataset()
     kinds: dict[Kind, FloatArray | None] = {Kind.MODEL: None}
     found, attrs = refinement.scores, {}

@@ -51,6 +51,8 @@ class LikelihoodStatistics(NamedTuple):
     scores: FloatArray | None = None
     # Beside them, of clusters of rows.
     clusters: ClusterScores | None = None
+    # (P, P): The complete data's information with heavy tails, in which lengths of steps are measured.
+    metric: FloatArray | None = None
 
     @classmethod
     def none(cls, size: int) -> LikelihoodStatistics:
@@ -96,14 +98,24 @@ def likelihood_statistics(
     second_order: bool = True,
     scores: bool = False,
     entropy: bool = False,
+    metric: bool = False,
 ) -> LikelihoodStatistics:
     """Value, gradient and observed information; ``precision`` is that of the matrices' products.
 
     Single precision is enough where the information only scales a step: it does not move the optimum, and
     standard errors are not known to seven digits. Without ``second_order`` the information is zero and a pass
-    takes a quarter of the time; ``scores`` asks for their products, ``entropy`` for that of responsibilities.
+    takes a quarter of the time; ``scores`` asks for their products, ``entropy`` for that of responsibilities,
+    ``metric`` for that of steps.
     """
-    sums = RowSums(parameters, family, precision, second_order=second_order, scores=scores, entropy=entropy)
+    sums = RowSums(
+        parameters,
+        family,
+        precision,
+        second_order=second_order,
+        scores=scores,
+        entropy=entropy,
+        metric=metric,
+    )
     for block in blocks:
         sums.add(block)
     size = Layout.of(parameters).size
@@ -116,6 +128,7 @@ def likelihood_statistics(
         mass=sums.mass,
         entropy=sums.entropy,
         scores=sums.score_products() if scores else None,
+        metric=sums.metric() if metric else None,
     )
 
 
@@ -130,4 +143,5 @@ def penalized(
         gradient=statistics.gradient - prior.gradient(layout, *parameters),
         information=statistics.information + curvature,
         complete=statistics.complete + majorizer,
+        metric=None if statistics.metric is None else statistics.metric + majorizer,
     )

@@ -16,10 +16,10 @@ from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import MoEParameters
 from daskmoe.numerics.combine.refinement import (
+    PackedStatistics,
     RefinementState,
     RoundInfo,
     _em_step,
-    _saddle_free_step,
     add_statistics,
     advance,
     first_state,
@@ -28,6 +28,7 @@ from daskmoe.numerics.combine.refinement import (
 )
 from daskmoe.numerics.likelihood.priors import Prior, prior_from
 from daskmoe.numerics.likelihood.statistics import likelihood_statistics, log_likelihood_of, penalized
+from daskmoe.numerics.local.levenberg import LevenbergSteps
 from daskmoe.numerics.local.newton import NewtonState, damped_step
 from daskmoe.numerics.predictive.designs import draw_design, sample_rows
 from numerics.oracles import GAUSSIAN, coordinates_of, gaussian_model, posterior, random_model, random_rows
@@ -45,14 +46,25 @@ def simulated(n_rows: int, n_experts: int, seed: int) -> tuple[Observations, MoE
     return Observations(*sample_rows(design, n_rows, rng)), design.parameters
 
 
+def round_of(rows: Observations, state: RefinementState, coordinates: Coordinates) -> PackedStatistics:
+    """What a pass over all rows returns for the next step."""
+    return round_statistics(
+        rows,
+        coordinates.to_data(state.trial),
+        coordinates,
+        GAUSSIAN,
+        others=[coordinates.to_data(other.parameters) for other in state.others],
+        careful=state.careful,
+    )
+
+
 def ascend(
     rows: Observations, start: MoEParameters, most: int = 60
 ) -> tuple[RefinementState, list[RoundInfo]]:
     coordinates, prior = setting(rows, start.n_experts)
     state, infos = first_state(start, coordinates), []
     while len(infos) < most and not state.stopped:
-        trial = coordinates.to_data(state.trial)
-        state, info = advance(state, round_statistics(rows, trial, coordinates, GAUSSIAN), prior, GAUSSIAN)
+        state, info = advance(state, round_of(rows, state, coordinates), prior, GAUSSIAN)
         infos.append(info)
     return state, infos
 
@@ -141,7 +153,7 @@ def test_a_step_free_of_saddles_is_newtons_where_the_objective_is_concave() -> N
     inner = coordinates.from_data(truth)
     raw = unpack_statistics(round_statistics(rows, truth, coordinates, GAUSSIAN), Layout.of(inner))
     state = NewtonState(inner, penalized(raw, inner, prior), 0.0)
-    step, predicted = _saddle_free_step(state, 1e-6)
+    step, predicted = LevenbergSteps(state.statistics, Layout.of(inner)).step(0.0)
     newton, gain, damping = damped_step(state)
     assert damping == 0.0
     np.testing.assert_allclose(step, newton, rtol=1e-5, atol=1e-7)
@@ -157,7 +169,7 @@ def test_a_step_free_of_saddles_ascends_where_the_objective_is_not_concave(seed:
     raw = unpack_statistics(round_statistics(rows, model, coordinates, GAUSSIAN), Layout.of(inner))
     statistics = penalized(raw, inner, prior)
     assert np.linalg.eigvalsh(statistics.information)[0] < 0
-    step, predicted = _saddle_free_step(NewtonState(inner, statistics, 0.0), 0.03)
+    step, predicted = LevenbergSteps(statistics, Layout.of(inner)).step(0.03)
     assert predicted > 0
     assert statistics.gradient @ step > 0
     small = 1e-4 / max(1.0, float(np.abs(step).max()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -21,6 +21,7 @@ from daskmoe.numerics.base.layout import count_parameters
 from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.parameters import FloatArray, Mixture, canonical_indices
 from daskmoe.numerics.combine.gaps import Gaps
+from daskmoe.numerics.combine.refinement import left_by_feature
 from daskmoe.numerics.combine.registry import Aggregate
 from daskmoe.numerics.families import Family, get_family
 from daskmoe.numerics.likelihood.inference import (
@@ -40,6 +41,8 @@ from daskmoe.rows.names import (
     EXPERT,
     FEATURE,
     KIND,
+    LEFT,
+    LEFT_IN,
     N_CLUSTERS,
     N_PARAMETERS,
     OUTCOME,
@@ -55,6 +58,9 @@ from daskmoe.rows.names import (
     Kind,
     Outcome,
 )
+
+# Features that are named as what a refinement is held up by.
+_FEW: Final = 5
 
 
 def label_fit(
@@ -275,7 +281,13 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     known = known.drop_vars(ROW_WEIGHT, errors="ignore")
     if EXPERT in known.dims:
         known = known.isel({EXPERT: order}).drop_vars(EXPERT, errors="ignore")
-    diagnostics = known.assign(added).assign_attrs(refinement_converged=int(refinement.converged))
+    diagnostics = known.assign(added).assign_attrs(
+        refinement_converged=int(refinement.converged),
+    )
+    diagnostics.attrs |= {
+        LEFT: float(refinement.state.left),
+        LEFT_IN: _left_in(refinement, model.feature_names),
+    }
     diagnostics = diagnostics.merge(label_moments(refinement.moments, model.rows), combine_attrs="override")
     errors = _refined_covariances(refinement, order, get_family(model.family))
     diagnostics = diagnostics.merge(errors).assign_attrs(errors.attrs)
@@ -288,6 +300,16 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
         local=model.local_estimates,
         weight=weight,
     )
+
+
+def _left_in(refinement: Refinement, names: Sequence[str]) -> str:
+    """The features that half of what is left to gain is in, where they are few."""
+    shares = left_by_feature(refinement.state, refinement.coordinates)
+    order = np.argsort(-shares)
+    count = int(np.searchsorted(np.cumsum(shares[order]), 0.5)) + 1
+    if refinement.converged or count > min(_FEW, len(names) // 2):
+        return ""
+    return ", ".join(repr(str(names[j])) for j in order[:count])
 
 
 def _refined_covariances(refinement: Refinement, order: NDArray[np.intp], family: Family) -> xr.Dataset:

@@ -257,6 +257,8 @@ class RefinementPolicy:
     largest: float = 1e9
     # Factors of the other dampings that a round looks at.
     others: tuple[float, ...] = (0.03, 0.3, 10.0)
+    # The dampings that it looks at where much is left.
+    far: tuple[float, ...] = (0.1, 1.0)
     # Another point of a round is the next trial where it gains so many times what the trial does.
     better: float = 2.0
     # Share of the predicted gain under which an undamped step was too long.

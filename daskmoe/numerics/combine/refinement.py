@@ -124,6 +124,19 @@ class RefinementState(NamedTuple):
     stopped: bool
 
 
+def left_by_feature(state: RefinementState, coordinates: Coordinates) -> FloatArray:
+    """Shares of the gain that the next step is to bring, by the features of the data: (p,)."""
+    if state.accepted is None:
+        return np.zeros(coordinates.transform.shape[1])
+    at, gradient = state.accepted.parameters, state.accepted.statistics.gradient
+    layout = Layout.of(at)
+    step = layout.pack(state.trial) - layout.pack(at)
+    rows = step[: layout.nuisances.start].reshape(layout.vectors, -1)[:, 1:]
+    slopes = gradient[: layout.nuisances.start].reshape(layout.vectors, -1)[:, 1:]
+    shares = np.sum((rows @ coordinates.transform) * (slopes @ coordinates.inverse.T), axis=0).clip(0.0)
+    return np.asarray(shares / max(float(shares.sum()), 1e-300))
+
+
 def round_statistics(
     rows: Observations,
     parameters: MoEParameters,
@@ -267,10 +280,12 @@ def advance(
     before = state.accepted
     base = -np.inf if before is None else before.statistics.value
     gain = statistics.value - base
-    accepted = before is None or gain >= 0.0
+    accepted = gain >= 0.0
     best, best_gain = _best_other(state.others, packed.values, prior, base)
     limit = min(REFINEMENT.gain_per_row * raw.weight, REFINEMENT.gain)
-    if before is not None and best is not None and best_gain > max(REFINEMENT.better * gain, limit, 0.0):
+    # Far from a maximum the largest gain need not lead the best way: there others only spare a fall.
+    asked = before is not None and not (state.far and accepted)
+    if asked and best is not None and best_gain > max(REFINEMENT.better * gain, limit):
         # That it rises is known, so the round that looks at it in full cannot fail.
         step = float(np.abs(layout.pack(best.parameters) - layout.pack(before.parameters)).max())
         damping = state.damping if best.damping is None else best.damping
@@ -280,14 +295,14 @@ def advance(
         ), info
     damping = _next_damping(state, gain, best, best_gain)
     if before is None or accepted:
-        current = NewtonState(state.trial, statistics, damping)
+        accepted, current = True, NewtonState(state.trial, statistics, damping)
     else:
         current = before._replace(damping=damping)
-    known = before is not None and not accepted
-    after = _next_trial(current, state.far, prior, family, limit, rejected=known)
-    lost = known and (state.predicted <= limit or damping > REFINEMENT.largest)
-    if lost and not after.stopped:
-        after = after._replace(stopped=True)
+    after = _next_trial(current, state.far, prior, family, limit, rejected=not accepted)
+    idle = max(gain, best_gain) <= limit and (state.predicted <= limit or damping > REFINEMENT.largest)
+    if before is not None and idle and (not accepted or state.others):
+        # Nothing comes of what is left, in directions that hardly matter.
+        after = after._replace(stopped=True, converged=after.converged or after.left <= REFINEMENT.gain)
     moved = float(np.abs(layout.pack(after.trial) - layout.pack(current.parameters)).max())
     return after, RoundInfo(raw.value, statistics.value, after.damping, moved, accepted)
 
@@ -345,7 +360,12 @@ def _next_trial(
             # and no blend of the two is a metric: an EM step rises all the same.
             used = max(used, 1.0)
             step, predicted = _em_step(current, prior, used, family)
-        return _towards(current._replace(damping=used), step, predicted, left, limit)._replace(far=True)
+        after = _towards(current._replace(damping=used), step, predicted, left, limit)._replace(far=True)
+        if not rejected:
+            return after
+        shifts = (steps.step(damping)[0] for damping in REFINEMENT.far)
+        others = (OtherTrial(layout.shift(current.parameters, shift), None) for shift in shifts)
+        return after._replace(careful=True, others=tuple(others))
     step, predicted = steps.step(current.damping)
     after = _towards(current, step, predicted, left, limit)._replace(careful=True)
     if not precise:
@@ -385,8 +405,7 @@ def _other_trials(
             yield at(steps.step(damping)[0], damping)
     yield at(_em_step(current, prior, 1.0, family)[0], None)
     if not steps.concave:
-        far = NEWTON.saddle_step * np.sqrt(current.statistics.weight)
-        yield at(steps.step(current.damping, far)[0], current.damping)
+        yield at(steps.step(current.damping, steps.longest)[0], current.damping)
 
 
 def _is_precise(statistics: LikelihoodStatistics, layout: Layout) -> bool:

@@ -171,9 +171,9 @@ class RowSums:
     def _write_metric(self, gates: Array, tau: Array, alone: Array, out: Array) -> None:
         """Row weights of u u' in the metric: the complete data's with heavy tails.
 
-        pi_k pi_l counts as 1 / (4 + log(4 pi_k pi_l)^2), which is above it, and tau_k, the share of an expert's
-        curvature ``alone``, as 1 / (1 - 2 log tau_k), which is above tau_k. A step of length one is then about
-        the distance to where one row changes hands, however far that is.
+        pi_k pi_l counts as 1 / (4 + log(4 pi_k pi_l)^2), which is above it, and tau_k, the share of an
+        expert's curvature ``alone``, as 1 / (1 - 2 log tau_k), which is above tau_k. A step of length one is
+        then about the distance to where one row changes hands, however far that is.
         """
         free = self.layout.n_experts - 1
         pairs = np.maximum(gates[:, None] * gates, NEGLIGIBLE)

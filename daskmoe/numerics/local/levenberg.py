@@ -31,7 +31,7 @@ RIDGE = (1e-14, 1e-10)
 
 
 class LevenbergSteps:
-    """All steps of one point.
+    """All steps of one point; ``longest`` is as long as all rows together may feel.
 
     Parameters
     ----------
@@ -42,6 +42,7 @@ class LevenbergSteps:
 
     def __init__(self, statistics: LikelihoodStatistics, layout: Layout) -> None:
         self._gradient, self._information, self._layout = statistics.gradient, statistics.information, layout
+        self.longest = NEWTON.saddle_step * float(np.sqrt(statistics.weight))
         metric = statistics.complete if statistics.metric is None else statistics.metric
         self._root = _root(metric)
         half = scipy.linalg.solve_triangular(self._root, self._information, lower=True)

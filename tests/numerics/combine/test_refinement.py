@@ -271,3 +271,59 @@ def test_one_expert_is_least_squares_in_one_step(rng: np.random.Generator) -> No
     coef, residual, *_ = np.linalg.lstsq(design * root[:, None], rows.response * root)
     np.testing.assert_allclose(found.coef[0, 0], coef, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found.nuisance[:, 0], residual / rows.weight.sum(), rtol=2e-3)
+
+
+def with_rare_levels(seed: int) -> Observations:
+    """Experts with small variances, and ten dummies that one to five rows of 2,000 have."""
+    rng = np.random.default_rng(seed)
+    design = draw_design("overlap", 3, 3, rng)
+    features, response = sample_rows(design, 2_000, rng)
+    levels = np.zeros((2_000, 10))
+    for j in range(10):
+        levels[rng.choice(2_000, 1 + j % 5, replace=False), j] = 1.0
+    return Observations(np.hstack([features, levels]), response)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_rare_levels_do_not_hold_up_convergence(seed: int) -> None:
+    rows = with_rare_levels(seed)
+    truth = draw_design("overlap", 3, 3, np.random.default_rng(seed)).parameters
+    none = np.zeros((3, 10))
+    start = gaussian_model(
+        np.hstack([truth.gate, none]), np.hstack([truth.coef[:, 0], none]), truth.nuisance[:, 0]
+    )
+    state, infos = ascend(rows, start, 31)
+    kept = [info.objective for info in infos if info.accepted]
+    assert all(b >= a for a, b in itertools.pairwise(kept))
+    assert state.converged
+    assert len(infos) <= 30
+
+
+def test_after_a_fall_the_next_point_is_one_that_is_known_to_rise() -> None:
+    """What a round finds of the other points makes the next one's success certain."""
+    rows = with_rare_levels(0)
+    coordinates, prior = setting(rows, 3)
+    state = first_state(random_model(np.random.default_rng(3), 3, 13), coordinates)
+    seen = 0
+    for _ in range(40):
+        before = state
+        state, info = advance(state, round_of(rows, state, coordinates), prior, GAUSSIAN)
+        if before.accepted is not None and before.others and not info.accepted and not state.others:
+            at = state.trial
+            assert objective_at(rows, at, coordinates, prior) > before.accepted.statistics.value
+            state, info = advance(state, round_of(rows, state, coordinates), prior, GAUSSIAN)
+            assert info.accepted
+            seen += 1
+        if state.stopped:
+            break
+    assert seen > 0
+
+
+def test_the_metric_is_above_the_complete_information() -> None:
+    rows = with_rare_levels(0)
+    coordinates, _ = setting(rows, 3)
+    inner = coordinates.from_data(random_model(np.random.default_rng(1), 3, 13))
+    found = likelihood_statistics(inner, rows.blocks(coordinates), GAUSSIAN, metric=True)
+    assert found.metric is not None
+    gap = np.linalg.eigvalsh(found.metric - found.complete)
+    assert gap[0] >= -1e-9 * np.abs(found.metric).max()

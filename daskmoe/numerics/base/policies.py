@@ -248,7 +248,7 @@ class RefinementPolicy:
     gain_per_row: float = 1e-9
     gain: float = 1e-4
     # Nats a row: where more is to be gained, the eigenvalues' signs say little about the way.
-    near: float = 0.1
+    near: float = 3e-2
     # Where damping begins, and where it is none.
     first: float = 1e-2
     smallest: float = 1e-6

@@ -284,8 +284,8 @@ def advance(
     best, best_gain = _best_other(state.others, packed.values, prior, base)
     limit = min(REFINEMENT.gain_per_row * raw.weight, REFINEMENT.gain)
     # Far from a maximum the largest gain need not lead the best way: there others only spare a fall.
-    asked = before is not None and not (state.far and accepted)
-    if asked and best is not None and best_gain > max(REFINEMENT.better * gain, limit):
+    asked = not (state.far and accepted)
+    if before is not None and best is not None and asked and best_gain > max(REFINEMENT.better * gain, limit):
         # That it rises is known, so the round that looks at it in full cannot fail.
         step = float(np.abs(layout.pack(best.parameters) - layout.pack(before.parameters)).max())
         damping = state.damping if best.damping is None else best.damping

@@ -172,7 +172,7 @@ class RowSums:
         """Row weights of u u' in the metric: the complete data's with heavy tails.
 
         pi_k pi_l counts as 1 / (4 + log(4 pi_k pi_l)^2), which is above it, and tau_k, the share of an
-        expert's curvature ``alone``, as 1 / (1 - 2 log tau_k), which is above tau_k. A step of length one is
+        expert's curvature ``alone``, as 1 / (1 - log tau_k), which is above tau_k. A step of length one is
         then about the distance to where one row changes hands, however far that is.
         """
         free = self.layout.n_experts - 1
@@ -184,7 +184,7 @@ class RowSums:
             np.negative(ties[k, k:free], out=out[start:stop], casting="same_kind")
             out[start] = ties[k].sum(axis=0) - ties[k, k]
             start = stop
-        tails = 1.0 / (1.0 - 2.0 * np.log(np.maximum(tau, NEGLIGIBLE)))
+        tails = 1.0 / (1.0 - np.log(np.maximum(tau, NEGLIGIBLE)))
         out[start:] = (alone * tails[:, None]).reshape(-1, out.shape[1])
 
     def _write_outer(self, pieces: Array, curvature: Array, products: Array, out: Array) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -23,6 +23,7 @@ from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.parameters import FloatArray, Mixture, MoEParameters, canonical_indices
 from daskmoe.numerics.combine.candidates import Told
 from daskmoe.numerics.combine.gaps import Gaps
+from daskmoe.numerics.combine.refinement import left_by_feature
 from daskmoe.numerics.combine.registry import Aggregate
 from daskmoe.numerics.families import Family, get_family
 from daskmoe.numerics.likelihood.inference import (
@@ -45,6 +46,8 @@ from daskmoe.rows.names import (
     FEATURE,
     FROM_SAMPLE,
     KIND,
+    LEFT,
+    LEFT_IN,
     N_CLUSTERS,
     N_PARAMETERS,
     OUTCOME,
@@ -64,6 +67,9 @@ from daskmoe.rows.names import (
     Kind,
     Outcome,
 )
+
+# Features that are named as what a refinement is held up by.
+_FEW: Final = 5
 
 
 def label_fit(
@@ -306,7 +312,7 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     columns = {
         "round_log_likelihood": ("log-likelihood where the round evaluated it, in nats", "log_likelihood"),
         "round_objective": ("penalized log-likelihood there, in nats", "objective"),
-        "round_damping": ("damping of the step after it: 0 Newton, 1 EM", "damping"),
+        "round_damping": ("damping of the step after it: 0 Newton", "damping"),
         "round_step": ("largest change of a whitened parameter in that step", "step"),
         "round_accepted": ("1 where the objective did not fall", "accepted"),
     }
@@ -334,7 +340,13 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     known = known.drop_vars(stale, errors="ignore")
     if EXPERT in known.dims:
         known = known.isel({EXPERT: order}).drop_vars(EXPERT, errors="ignore")
-    diagnostics = known.assign(added).assign_attrs(refinement_converged=int(refinement.converged))
+    diagnostics = known.assign(added).assign_attrs(
+        refinement_converged=int(refinement.converged),
+    )
+    diagnostics.attrs |= {
+        LEFT: float(refinement.state.left),
+        LEFT_IN: _left_in(refinement, model.feature_names),
+    }
     diagnostics = diagnostics.merge(label_moments(refinement.moments, model.rows), combine_attrs="override")
     errors = _refined_covariances(refinement, order, get_family(model.family))
     diagnostics = diagnostics.merge(errors).assign_attrs(errors.attrs)
@@ -349,6 +361,16 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     )
 
 
+def _left_in(refinement: Refinement, names: Sequence[str]) -> str:
+    """The features that half of what is left to gain is in, where they are few."""
+    shares = left_by_feature(refinement.state, refinement.coordinates)
+    order = np.argsort(-shares)
+    count = int(np.searchsorted(np.cumsum(shares[order]), 0.5)) + 1
+    if refinement.converged or count > min(_FEW, len(names) // 2):
+        return ""
+    return ", ".join(repr(str(names[j])) for j in order[:count])
+
+
 def _refined_covariances(refinement: Refinement, order: NDArray[np.intp], family: Family) -> xr.Dataset:
     """At the maximum, exact ones of the kinds whose scores were found; near it, approximate ones."""
     state = refinement.state
@@ -358,7 +380,7 @@ def _refined_covariances(refinement: Refinement, order: NDArray[np.intp], family
         return xr.Dataset()
     known = curvature(at, statistics.information, refinement.prior, refinement.coordinates, order)
     if not refinement.converged:
-        near = state.damping == 0.0 and is_near(state.predicted, len(statistics.gradient))
+        near = is_near(state.left, len(statistics.gradient))
         return _covariances(known, {Kind.APPROXIMATE: None}, family) if near else xr.Dataset()
     kinds: dict[Kind, FloatArray | None] = {Kind.MODEL: None}
     found, attrs = refinement.scores, {}

@@ -19,6 +19,7 @@ from daskmoe.model.history import outcomes_of
 from daskmoe.model.moments import moments_from
 from daskmoe.numerics.base.hulls import unidentified
 from daskmoe.numerics.base.parameters import Moments
+from daskmoe.numerics.base.policies import REFINEMENT
 from daskmoe.numerics.combine.choice import FROM_PILOT
 from daskmoe.numerics.combine.registry import AGGREGATORS
 from daskmoe.rows.names import (
@@ -26,6 +27,8 @@ from daskmoe.rows.names import (
     EXPERT,
     FEATURE,
     GATE_COEF,
+    LEFT,
+    LEFT_IN,
     PARTITION,
     STATUS,
     TAKEN_WHOLE,
@@ -74,7 +77,7 @@ def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
     if short and found.sizes[PARTITION] == 1:
         warn(
             f"The fit did not converge in {int(found['passes'][0])} passes: the model may be short of a "
-            "maximum of the likelihood. Use fewer experts, or go on with daskmoe.refine.",
+            "maximum of the likelihood. Go on with daskmoe.refine(model, data, rounds='converged').",
             ConvergenceWarning,
         )
     elif short:
@@ -169,9 +172,7 @@ def _listed(names: NDArray[np.str_]) -> str:
 
 
 def report_refinement(model: MixtureOfExperts, rounds: int | str) -> None:
-    """Warn of a refinement that was to converge and did not, or of what it ended in.
-
-    Rounds in a number may end before.
+    """Warn of a refinement that was to converge and did not, or that ends well short of a maximum.
 
     Parameters
     ----------
@@ -187,15 +188,34 @@ def report_refinement(model: MixtureOfExperts, rounds: int | str) -> None:
     """
     report_soundness(model)
     found = model.diagnostics
-    if rounds != "converged" or found is None or found.attrs["refinement_converged"]:
+    if found is None or found.attrs["refinement_converged"]:
+        return
+    left = found.attrs[LEFT]
+    short = left > REFINEMENT.short * float(found["refined_weight"])
+    if rounds != "converged" and not short:
         return
     count = found.sizes["round"]
+    fell = int((found["round_accepted"] == 0).sum())
+    where = f", much of it in {names}" if (names := found.attrs[LEFT_IN]) else ""
+    turned = f" {fell} of them looked at points that were not kept." if fell else ""
+    end = "did not converge in" if rounds == "converged" else "ended short after"
     warn(
-        f"The refinement did not converge in {count} round{'s' if count > 1 else ''}: the model is not at a "
-        "maximum of the likelihood and has no exact standard errors. Go on with daskmoe.refine, or use fewer "
-        "experts; diagnostics['round_objective'] shows how far it came.",
+        f"The refinement {end} {count} round{'s' if count > 1 else ''}: the model is about {left:.2g} nats "
+        f"below a maximum of the likelihood{where}.{turned} {_advice(found, rounds)} "
+        "diagnostics['round_objective'] shows how far it came.",
         ConvergenceWarning,
     )
+
+
+def _advice(found: xr.Dataset, rounds: int | str) -> str:
+    if rounds != "converged":
+        return "Go on with daskmoe.refine(model, data, rounds='converged')."
+    if found.attrs[LEFT_IN]:
+        return (
+            "Few rows may say which expert they belong to there: merge rare levels or drop them, or go on "
+            "with daskmoe.refine."
+        )
+    return "Go on with daskmoe.refine, or start from another random_state."
 
 
 def left_out(model: MixtureOfExperts) -> dict[str, str]:

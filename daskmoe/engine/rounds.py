@@ -92,6 +92,8 @@ def refine_rounds(
             family=family,
             scores=with_scores,
             extremes=request.sends.responses,
+            others=[coordinates.to_data(other.parameters) for other in state.others],
+            careful=state.careful,
         )
         packed: PackedStatistics = run_sum(
             request, "moe-refine", evaluate, add_statistics, clusters=with_scores
@@ -139,7 +141,7 @@ def _may_be_last(state: RefinementState) -> bool:
     """Whether the trial is so near that its round finds the scores too, which spares a pass for them."""
     if state.accepted is None:
         return False
-    return state.damping == 0.0 and state.predicted <= _NEAR * state.accepted.statistics.weight
+    return not state.others and state.left <= _NEAR * state.accepted.statistics.weight
 
 
 def _check_weight(weight: float, expected: float) -> None:

@@ -18,6 +18,7 @@ from daskmoe.rows.names import (
     GATE_COEF,
     GATE_INTERCEPT,
     INTERCEPT,
+    LEFT,
     N_CLUSTERS,
     PARTITION,
     STATUS,
@@ -107,9 +108,12 @@ def _refinement(diagnostics: xr.Dataset) -> str:
     # The model is where the last accepted round was. The sum is of the rows of the refinement, which need not
     # be those of the fit, so it cannot be told a row.
     reached = rounds.values[diagnostics["round_accepted"].values == 1][-1]
-    state = "converged" if diagnostics.attrs["refinement_converged"] else "not converged"
+    converged, left = diagnostics.attrs["refinement_converged"], diagnostics.attrs.get(LEFT)
+    state = "converged" if converged else "not converged"
     plural = "s" if rounds.size > 1 else ""
-    return f"{state} in {rounds.size} round{plural}, log-likelihood {reached:.2f} of all its rows"
+    # Models that an earlier version saved do not know.
+    short = "" if converged or left is None else f", about {left:.2g} nats short of a maximum"
+    return f"{state} in {rounds.size} round{plural}, log-likelihood {reached:.2f} of all its rows{short}"
 
 
 def _states(diagnostics: xr.Dataset) -> str:

@@ -16,6 +16,9 @@ GATE_INTERCEPT: Final = "gate_intercept"
 GATE_COEF: Final = "gate_coef"
 INTERCEPT: Final = "intercept"
 COEF: Final = "coef"
+# Attributes of the diagnostics of a refinement: nats left to gain, and the features that they are in.
+LEFT: Final = "refinement_left"
+LEFT_IN: Final = "refinement_left_in"
 
 # Only in a weighted average, whose experts belong to groups with a gating network each.
 GROUP: Final = "group"

@@ -119,6 +119,8 @@ class NewtonPolicy:
     # in which the complete data's information of a row has a unit diagonal.
     saddle_step: float = 0.5
     saddle_curvature: float = 1e-6
+    # Of the metric of steps, the curvature that counts as none.
+    flat: float = 1e-6
 
 
 @dataclass(frozen=True)
@@ -272,13 +274,29 @@ class ChoicePolicy:
 class RefinementPolicy:
     """Steps of refinement rounds (refinement: Poor starts)."""
 
-    # Converged when the next step would gain less: nats a row, and in all (0.014 standard errors).
+    # Converged when no more is to be gained: nats a row, and in all (0.014 standard errors).
     gain_per_row: float = 1e-9
     gain: float = 1e-4
-    # Of the complete data's, the least that a step trusts where the objective is not concave.
-    least_curvature: float = 0.03
-    # In nats a row: where more is to be gained, the eigenvalues' signs say little about the way.
-    near: float = 1e-2
+    # Nats a row: where more is to be gained, the eigenvalues' signs say little about the way.
+    near: float = 3e-2
+    # Where damping begins, and where it is none.
+    first: float = 1e-2
+    smallest: float = 1e-6
+    # After a trial that falls, no other of the round being better; damping of which no step is worth a round.
+    falls: float = 30.0
+    largest: float = 1e9
+    # Factors of the other dampings that a round looks at.
+    others: tuple[float, ...] = (0.03, 0.3, 10.0)
+    # The dampings that it looks at where much is left.
+    far: tuple[float, ...] = (0.1, 1.0)
+    # Another point of a round is the next trial where it gains so many times what the trial does.
+    better: float = 2.0
+    # Share of the predicted gain under which an undamped step was too long.
+    poor_share: float = 0.25
+    # Of a metric in single precision, the least eigenvalue over its diagonal that is not a rounding error.
+    precise: float = 1e-5
+    # Nats a row short of a maximum from which on it is worth a warning.
+    short: float = 1e-4
 
 
 @dataclass(frozen=True)

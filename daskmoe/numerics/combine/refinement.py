@@ -7,16 +7,16 @@ those of `newton`, with the prior of all rows, so the optimum does not depend on
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 
 from daskmoe.numerics.base.coordinates import Coordinates
 from daskmoe.numerics.base.extremes import Extremes, merge_extremes
 from daskmoe.numerics.base.layout import Layout
-from daskmoe.numerics.base.linalg import ridged, solve
+from daskmoe.numerics.base.linalg import solve
 from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.base.policies import NEWTON, REFINEMENT
@@ -30,11 +30,14 @@ from daskmoe.numerics.likelihood.scores import (
     of_partition,
     products_of,
 )
-from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics, penalized
-from daskmoe.numerics.local.newton import NewtonState, damped_step, escape
-
-# Shares of the largest and of each entry's own: gates, coefficients and nuisances stand side by side.
-_RIDGE = (1e-14, 1e-10)
+from daskmoe.numerics.likelihood.statistics import (
+    LikelihoodStatistics,
+    likelihood_statistics,
+    log_likelihood_of,
+    penalized,
+)
+from daskmoe.numerics.local.levenberg import RIDGE, LevenbergSteps
+from daskmoe.numerics.local.newton import NewtonState, damped_step
 
 
 class PackedStatistics(NamedTuple):
@@ -60,6 +63,10 @@ class PackedStatistics(NamedTuple):
     mass: FloatArray | None = None
     # Of E[y|x] and of y.
     extremes: Extremes | None = None
+    # The entries of the metric of steps; None where nobody asks.
+    metric: FloatArray | None = None
+    # Log-likelihoods at the other points of the round.
+    values: FloatArray = np.empty(0)
 
     def within(self, partition: int) -> PackedStatistics:
         """The same, of rows of a partition."""
@@ -91,11 +98,19 @@ class RoundInfo(NamedTuple):
     # At the trial point: plain and penalized.
     log_likelihood: float
     objective: float
-    # 0 for a Newton step, 1 for a step of EM.
+    # Of the step after it: 0 for Newton's.
     damping: float
     # Largest change of a parameter, in the whitened coordinates.
     step: float
     accepted: bool
+
+
+class OtherTrial(NamedTuple):
+    """A point of which a round finds the objective alone."""
+
+    parameters: MoEParameters
+    # Of the step that leads there; None for a step of EM.
+    damping: float | None
 
 
 class RefinementState(NamedTuple):
@@ -104,16 +119,34 @@ class RefinementState(NamedTuple):
     # None before the first round.
     accepted: NewtonState | None
     trial: MoEParameters
+    # Points beside it, where an undamped step is not to be trusted.
+    others: tuple[OtherTrial, ...]
     # Of the step that led to the trial.
     damping: float
     predicted: float
-    # Least curvature of that step, if it was free of saddles (`damping` is what it would have needed
-    # otherwise); else 0.
-    floor: float
+    # What there is to gain from the accepted parameters by the quadratic model, in nats.
+    left: float
+    # The next round takes double precision, and sums the metric of steps.
+    careful: bool
+    # So much is left that the step is a blend with EM's, which is what ``damping`` says then.
+    far: bool
     # The accepted parameters are at a maximum.
     converged: bool
     # No further round would gain anything: converged, or held up by rounding.
     stopped: bool
+
+
+def left_by_feature(state: RefinementState, coordinates: Coordinates) -> FloatArray:
+    """Shares of the gain that the next step is to bring, by the features of the data: (p,)."""
+    if state.accepted is None:
+        return np.zeros(coordinates.transform.shape[1])
+    at, gradient = state.accepted.parameters, state.accepted.statistics.gradient
+    layout = Layout.of(at)
+    step = layout.pack(state.trial) - layout.pack(at)
+    rows = step[: layout.nuisances.start].reshape(layout.vectors, -1)[:, 1:]
+    slopes = gradient[: layout.nuisances.start].reshape(layout.vectors, -1)[:, 1:]
+    shares = np.sum((rows @ coordinates.transform) * (slopes @ coordinates.inverse.T), axis=0).clip(0.0)
+    return np.asarray(shares / max(float(shares.sum()), 1e-300))
 
 
 def round_statistics(
@@ -124,13 +157,27 @@ def round_statistics(
     *,
     scores: bool = False,
     extremes: bool = True,
+    others: Sequence[MoEParameters] = (),
+    careful: bool = False,
 ) -> PackedStatistics:
-    """A partition's part of a round, at parameters in the data's units; ``extremes`` if they may leave."""
+    """A partition's part of a round, at parameters in the data's units; ``extremes`` if they may leave.
+
+    At ``others`` the log-likelihood alone. A ``careful`` round is in double precision, with the metric.
+    """
     inner = coordinates.from_data(parameters)
     # The information only scales steps and, to a relative 1e-5, standard errors, not the optimum.
-    blocks = rows.blocks(coordinates)
-    full = likelihood_statistics(inner, blocks, family, precision=np.float32, scores=scores, story=True)
+    full = likelihood_statistics(
+        inner,
+        rows.blocks(coordinates),
+        family,
+        precision=np.float64 if careful else np.float32,
+        scores=scores,
+        story=True,
+        metric=careful,
+    )
     layout = Layout.of(inner)
+    beside = [coordinates.from_data(other) for other in others]
+    values = [log_likelihood_of(other, rows.blocks(coordinates), family) for other in beside]
     return PackedStatistics(
         full.value,
         full.weight,
@@ -142,6 +189,8 @@ def round_statistics(
         of_labels(rows, inner, coordinates, family) if scores and rows.cluster is not None else None,
         full.mass,
         full.extremes if extremes else None,
+        None if full.metric is None else full.metric[layout.complete()],
+        np.array(values),
     )
 
 
@@ -202,6 +251,8 @@ def add_statistics(first: PackedStatistics, second: PackedStatistics) -> PackedS
         clusters,
         None if first.mass is None or second.mass is None else first.mass + second.mass,
         first.extremes if second.extremes is None else merge_extremes(first.extremes, second.extremes),
+        None if first.metric is None or second.metric is None else first.metric + second.metric,
+        first.values + second.values,
     )
 
 
@@ -218,6 +269,7 @@ def unpack_statistics(packed: PackedStatistics, layout: Layout) -> LikelihoodSta
         scores=None if packed.scores is None else _symmetric(packed.scores, layout.upper(), layout.size),
         clusters=None if packed.scores is None else _clusters(packed),
         extremes=packed.extremes,
+        metric=None if packed.metric is None else _symmetric(packed.metric, layout.complete(), layout.size),
     )
 
 
@@ -233,7 +285,8 @@ def _symmetric(
 
 def first_state(parameters: MoEParameters, coordinates: Coordinates) -> RefinementState:
     """The state whose first trial is ``parameters``, in the data's units."""
-    return RefinementState(None, coordinates.from_data(parameters), 0.0, 0.0, 0.0, False, False)
+    trial = coordinates.from_data(parameters)
+    return RefinementState(None, trial, (), 0.0, 0.0, np.inf, False, False, False, False)
 
 
 def advance(
@@ -244,63 +297,146 @@ def advance(
     raw = unpack_statistics(packed, layout)
     statistics = penalized(raw, state.trial, prior)
     before = state.accepted
-    damping, floor = state.damping, REFINEMENT.least_curvature
-    accepted = before is None or statistics.value >= before.statistics.value
-    if before is not None:
-        actual = statistics.value - before.statistics.value
-        # After a saddle-free step that was accepted the next one starts undamped.
-        damping = NEWTON.damping.after(0.0 if state.floor and accepted else damping, actual, state.predicted)
-        if state.floor and actual > NEWTON.damping.good_share * state.predicted:
-            floor = 0.3 * state.floor
+    base = -np.inf if before is None else before.statistics.value
+    gain = statistics.value - base
+    accepted = gain >= 0.0
+    best, best_gain = _best_other(state.others, packed.values, prior, base)
+    limit = min(REFINEMENT.gain_per_row * raw.weight, REFINEMENT.gain)
+    # Far from a maximum the largest gain need not lead the best way: there others only spare a fall.
+    asked = not (state.far and accepted)
+    if before is not None and best is not None and asked and best_gain > max(REFINEMENT.better * gain, limit):
+        # That it rises is known, so the round that looks at it in full cannot fail.
+        step = float(np.abs(layout.pack(best.parameters) - layout.pack(before.parameters)).max())
+        damping = state.damping if best.damping is None else best.damping
+        info = RoundInfo(raw.value, statistics.value, damping, step, False)
+        return state._replace(
+            trial=best.parameters, others=(), damping=damping, predicted=best_gain, careful=True
+        ), info
+    damping = _next_damping(state, gain, best, best_gain)
     if before is None or accepted:
-        current = NewtonState(state.trial, statistics, damping)
+        accepted, current = True, NewtonState(state.trial, statistics, damping)
     else:
         current = before._replace(damping=damping)
-    limit = min(REFINEMENT.gain_per_row * raw.weight, REFINEMENT.gain)
-    stalled = not accepted and state.predicted <= limit
-    step, predicted, used = damped_step(current)
-    way = _saddle_free_step(current, floor) if used > 0.0 == current.damping else None
-    free_of_saddles = way is not None and limit < way[1] <= REFINEMENT.near * raw.weight
-    if way is not None and free_of_saddles:
-        step, predicted = way
-    elif used > 0.0 and 0.5 * float(current.statistics.gradient @ step) <= limit:
-        # Damping makes predicted gains small: only an undamped step tells whether this is a maximum.
-        step, predicted, used = damped_step(current._replace(damping=0.0))
-    elif used >= 1.0 or predicted <= 0.0:
-        # With residuals far beyond their variance the observed information exceeds the complete data's, and
-        # no blend of the two is a metric: an EM step rises all the same.
-        used = max(used, 1.0)
-        step, predicted = _em_step(current, prior, used, family)
-    converged = predicted <= limit and used == 0.0
-    if predicted <= limit and not converged:
-        step, predicted = escape(current) or (step, predicted)
-    if not free_of_saddles:
-        floor = 0.0
-    info = RoundInfo(raw.value, statistics.value, used, float(np.abs(step).max()), accepted)
-    trial = layout.shift(current.parameters, step)
-    stopped = converged or stalled or not predicted > limit
-    return RefinementState(current, trial, used, predicted, floor, converged, stopped), info
+    after = _next_trial(current, state.far, prior, family, limit, rejected=not accepted)
+    idle = max(gain, best_gain) <= limit and (state.predicted <= limit or damping > REFINEMENT.largest)
+    if before is not None and idle and (not accepted or state.others):
+        # Nothing comes of what is left, in directions that hardly matter.
+        after = after._replace(stopped=True, converged=after.converged or after.left <= REFINEMENT.gain)
+    moved = float(np.abs(layout.pack(after.trial) - layout.pack(current.parameters)).max())
+    return after, RoundInfo(raw.value, statistics.value, after.damping, moved, accepted)
 
 
-def _saddle_free_step(state: NewtonState, floor: float) -> tuple[FloatArray, float] | None:
-    """Newton's step with the absolute values of the information's eigenvalues, and the gain it predicts.
+def _best_other(
+    others: tuple[OtherTrial, ...], values: FloatArray, prior: Prior, base: float
+) -> tuple[OtherTrial | None, float]:
+    """Of the other points of a round the best, with what it gains."""
+    found, most = None, -np.inf
+    for other, value in zip(others, values, strict=True):
+        gain = float(value) - float(prior.penalty(*other.parameters)) - base
+        # What overflows is not a number, and never the best.
+        if gain > most:
+            found, most = other, gain
+    return found, most
 
-    In the metric of the complete-data information, where all are at most one (Dauphin et al., 2014, equation
-    7). Damping would shorten the step in all directions for the sake of the few that are not concave. None
-    where that metric, of fewer rows than parameters, is singular.
+
+def _next_damping(state: RefinementState, gain: float, best: OtherTrial | None, best_gain: float) -> float:
+    """Damping after a trial that is kept, or falls with all others."""
+    damping = state.damping
+    if state.accepted is None:
+        return 0.0
+    if state.far:
+        return NEWTON.damping.after(damping, gain, state.predicted)
+    if not gain >= 0.0:
+        return max(damping, REFINEMENT.first) * (REFINEMENT.falls if state.others else 1.0)
+    if best is not None and best.damping is not None and best_gain > gain:
+        return best.damping
+    if damping == 0.0 and not state.others and gain < REFINEMENT.poor_share * state.predicted:
+        return REFINEMENT.first
+    return damping
+
+
+def _next_trial(
+    current: NewtonState, far: bool, prior: Prior, family: Family, limit: float, *, rejected: bool
+) -> RefinementState:
+    """The way on from an accepted point: Newton's where that is known to lead to a maximum."""
+    layout = Layout.of(current.parameters)
+    precise = current.statistics.metric is not None or _is_precise(current.statistics, layout)
+    if current.damping == 0.0 and precise:
+        step, predicted, used = damped_step(current)
+        if used == 0.0:
+            return _towards(current, step, predicted, predicted, limit)
+    steps = LevenbergSteps(current.statistics, layout)
+    left = steps.left()
+    still_far = left > REFINEMENT.near * current.statistics.weight
+    if still_far != far:
+        # The two kinds of damping have nothing to do with each other.
+        first = NEWTON.damping.first if still_far else REFINEMENT.first
+        current = current._replace(damping=first if rejected else 0.0)
+    if still_far:
+        step, predicted, used = damped_step(current)
+        if used >= 1.0 or predicted <= 0.0:
+            # With residuals far beyond their variance the observed information exceeds the complete data's,
+            # and no blend of the two is a metric: an EM step rises all the same.
+            used = max(used, 1.0)
+            step, predicted = _em_step(current, prior, used, family)
+        after = _towards(current._replace(damping=used), step, predicted, left, limit)._replace(far=True)
+        if not rejected:
+            return after
+        shifts = (steps.step(damping)[0] for damping in REFINEMENT.far)
+        others = (OtherTrial(layout.shift(current.parameters, shift), None) for shift in shifts)
+        return after._replace(careful=True, others=tuple(others))
+    step, predicted = steps.step(current.damping)
+    after = _towards(current, step, predicted, left, limit)._replace(careful=True)
+    if not precise:
+        # Rounding errors of single precision are no proof of a maximum.
+        after = after._replace(converged=False, stopped=False)
+    if after.stopped or (current.damping == 0.0 and steps.concave and not rejected and precise):
+        return after
+    return after._replace(others=tuple(_other_trials(current, steps, prior, family)))
+
+
+def _towards(
+    current: NewtonState, step: FloatArray, predicted: float, left: float, limit: float
+) -> RefinementState:
+    """The state whose trial is a step away, where ``left`` is what there is to gain in all."""
+    trial = Layout.of(current.parameters).shift(current.parameters, step)
+    converged = left <= limit
+    # Where the metric was once needed the information of the next point may be just as hard to tell.
+    careful = current.statistics.metric is not None
+    return RefinementState(
+        current, trial, (), current.damping, predicted, left, careful, False, converged, converged
+    )
+
+
+def _other_trials(
+    current: NewtonState, steps: LevenbergSteps, prior: Prior, family: Family
+) -> Iterator[OtherTrial]:
+    """Points beside the trial, of which the round finds the objective alone: other dampings, and EM's."""
+    layout = Layout.of(current.parameters)
+
+    def at(step: FloatArray, damping: float | None) -> OtherTrial:
+        return OtherTrial(layout.shift(current.parameters, step), damping)
+
+    base = current.damping or REFINEMENT.first
+    for factor in REFINEMENT.others:
+        damping = factor * base if factor * base >= REFINEMENT.smallest else 0.0
+        if damping != current.damping:
+            yield at(steps.step(damping)[0], damping)
+    yield at(_em_step(current, prior, 1.0, family)[0], None)
+    if not steps.concave:
+        yield at(steps.step(current.damping, steps.longest)[0], current.damping)
+
+
+def _is_precise(statistics: LikelihoodStatistics, layout: Layout) -> bool:
+    """Whether rounding in single precision leaves the curvature of every expert's coefficients as it is.
+
+    It does not where an expert with a small variance has no row of a level that a feature has in a few.
     """
-    gradient, observed = state.statistics.gradient, state.statistics.information
-    try:
-        root = np.linalg.cholesky(ridged(state.statistics.complete, *_RIDGE))
-    except np.linalg.LinAlgError:
-        return None
-    half = scipy.linalg.solve_triangular(root, observed, lower=True)
-    values, vectors = np.linalg.eigh(scipy.linalg.solve_triangular(root, half.T, lower=True))
-    along = vectors.T @ scipy.linalg.solve_triangular(root, gradient, lower=True)
-    along /= np.maximum(np.abs(values), floor)
-    whole = scipy.linalg.solve_triangular(root, vectors @ along, lower=True, trans=1)
-    step = Layout.of(state.parameters).bounded(whole)
-    return step, float(gradient @ step - 0.5 * step @ observed @ step)
+    for k in range(layout.n_experts):
+        own = statistics.complete[layout.coef(k), layout.coef(k)]
+        if not np.linalg.eigvalsh(own)[0] > REFINEMENT.precise * np.diag(own).max():
+            return False
+    return True
 
 
 def _em_step(state: NewtonState, prior: Prior, damping: float, family: Family) -> tuple[FloatArray, float]:
@@ -313,12 +449,12 @@ def _em_step(state: NewtonState, prior: Prior, damping: float, family: Family) -
     step = np.zeros(layout.size)
     gates = layout.gates
     if gates.stop:
-        step[gates] = solve(complete[gates, gates], gradient[gates], *_RIDGE) / damping
+        step[gates] = solve(complete[gates, gates], gradient[gates], *RIDGE) / damping
     gain = float(gradient[gates] @ step[gates] - 0.5 * step[gates] @ complete[gates, gates] @ step[gates])
     shrinkage, stiffness = prior.coef_gradient(parameters.coef), prior.coef_hessian(layout.n_predictors)
     for k in range(layout.n_experts):
         rows, own = layout.coef(k), layout.nuisance(k)
-        move = step[rows] = solve(complete[rows, rows], gradient[rows], *_RIDGE)
+        move = step[rows] = solve(complete[rows, rows], gradient[rows], *RIDGE)
         gram = complete[rows, rows] - stiffness
         pull = shrinkage[k].ravel()
         falls = np.asarray(2.0 * move @ (gradient[rows] + pull))

@@ -19,8 +19,8 @@ Array = NDArray[np.floating[Any]]
 
 # Probabilities below the rounding of their sum are zero: their products would be denormal numbers, which some
 # processors multiply a hundred times more slowly.
-_NEGLIGIBLE = 1e-16
-_LOG_NEGLIGIBLE = float(np.log(_NEGLIGIBLE))
+NEGLIGIBLE = 1e-16
+_LOG_NEGLIGIBLE = float(np.log(NEGLIGIBLE))
 
 
 class Runs(NamedTuple):
@@ -80,13 +80,13 @@ class EStep:
         saturated = gates.min() < _LOG_NEGLIGIBLE
         np.exp(gates, out=gates)
         if saturated:
-            gates *= gates >= _NEGLIGIBLE
+            gates *= gates >= NEGLIGIBLE
         gate_sum = gates.sum(axis=1, keepdims=True)
         gates /= gate_sum
         top = joint.max(axis=1, keepdims=True)
         joint -= top
         np.exp(joint, out=joint)
-        joint *= joint >= _NEGLIGIBLE
+        joint *= joint >= NEGLIGIBLE
         joint_sum = joint.sum(axis=1, keepdims=True)
         joint /= joint_sum
         # Both sums lie in [1, K].

@@ -21,7 +21,7 @@ from daskmoe.numerics.base.packed import GramSums, packed_rows, packed_size, pai
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.families.protocol import Derivatives
-from daskmoe.numerics.likelihood.e_step import EStep, Runs
+from daskmoe.numerics.likelihood.e_step import NEGLIGIBLE, EStep, Runs
 
 Array = NDArray[np.floating[Any]]
 
@@ -40,6 +40,8 @@ class _Ends(NamedTuple):
     pairs: int
     gates: int
     experts: int
+    # Those of the metric, gates and experts; the same where nobody asks.
+    metric: int
 
 
 class RowSums:
@@ -51,8 +53,9 @@ class RowSums:
     family : Family
     precision : type
         Of the matrices' products.
-    second_order, scores, entropy : bool
-        Whether there will be an information, score products, and the entropy of responsibilities.
+    second_order, scores, entropy, metric : bool
+        Whether there will be an information, score products, the entropy of responsibilities, and, beside an
+        information, the metric of steps.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class RowSums:
         second_order: bool,
         scores: bool,
         story: bool = False,
+        metric: bool = False,
     ) -> None:
         self.layout = layout = Layout.of(parameters)
         self.family, self.nuisance = family, parameters.nuisance
@@ -81,8 +85,9 @@ class RowSums:
         self._rows, self._columns = np.triu_indices(layout.n_predictors)
         pairs, free = packed_size(self.vectors), layout.n_experts - 1
         gates = pairs + packed_size(free)
-        self._ends = _Ends(pairs, gates, gates + layout.n_experts * len(self._rows))
-        self._own = self._ends.experts if second_order else 0
+        experts = gates + layout.n_experts * len(self._rows)
+        self._ends = _Ends(pairs, gates, experts, experts + metric * (experts - pairs))
+        self._own = self._ends.metric if second_order else 0
         self.outer = GramSums(self.q, self._own + (pairs if scores else 0), precision)
         self._information = _Cross(self.n_scalars, self.vectors, self.q)
         self._products = _Cross(self.n_scalars, self.vectors, self.q)
@@ -129,6 +134,9 @@ class RowSums:
         if slopes.expected is not None:
             expected = self._cast(shares * slopes.expected)
         self._write_complete(self._cast(gates), expected, weights)
+        if self._ends.metric > self._ends.experts:
+            alone = slopes.curvature if slopes.expected is None else slopes.expected
+            self._write_metric(gates, tau, alone, weights[self._ends.experts : self._ends.metric])
         first = second = slopes.score
         if self.layout.n_predictors > 1:
             first, second = first[:, self._rows], second[:, self._columns]
@@ -165,6 +173,25 @@ class RowSums:
             out[start] += gates[k]
             start = stop
         out[start : self._ends.experts] = expected.reshape(-1, out.shape[1])
+
+    def _write_metric(self, gates: Array, tau: Array, alone: Array, out: Array) -> None:
+        """Row weights of u u' in the metric: the complete data's with heavy tails.
+
+        pi_k pi_l counts as 1 / (4 + log(4 pi_k pi_l)^2), which is above it, and tau_k, the share of an
+        expert's curvature ``alone``, as 1 / (1 - log tau_k), which is above tau_k. A step of length one is
+        then about the distance to where one row changes hands, however far that is.
+        """
+        free = self.layout.n_experts - 1
+        pairs = np.maximum(gates[:, None] * gates, NEGLIGIBLE)
+        ties = 1.0 / (4.0 + np.log(4.0 * pairs) ** 2)
+        start = 0
+        for k in range(free):
+            stop = start + free - k
+            np.negative(ties[k, k:free], out=out[start:stop], casting="same_kind")
+            out[start] = ties[k].sum(axis=0) - ties[k, k]
+            start = stop
+        tails = 1.0 / (1.0 - np.log(np.maximum(tau, NEGLIGIBLE)))
+        out[start:] = (alone * tails[:, None]).reshape(-1, out.shape[1])
 
     def _write_outer(self, pieces: Array, curvature: Array, products: Array, out: Array) -> None:
         """Row weights of u u' for every pair of linear parameter vectors, packed by rows.
@@ -236,8 +263,15 @@ class RowSums:
 
     def complete_information(self) -> FloatArray:
         """Information of the complete data, shape (P, P)."""
+        return self._block_diagonal(self.outer.packed[self._ends.pairs : self._ends.experts])
+
+    def metric(self) -> FloatArray:
+        """The complete data's information with heavy tails, shape (P, P)."""
+        return self._block_diagonal(self.outer.packed[self._ends.experts : self._ends.metric])
+
+    def _block_diagonal(self, packed: FloatArray) -> FloatArray:
+        """Gates and experts each by themselves, with the nuisances' own information."""
         n_experts, free, q = self.layout.n_experts, self.layout.n_experts - 1, self.q
-        packed = self.outer.packed[self._ends.pairs : self._own]
         out = np.zeros((self.layout.size, self.layout.size))
         linear = out[: self.vectors * q, : self.vectors * q]
         split = packed_size(free)

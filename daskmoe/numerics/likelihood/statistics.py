@@ -54,6 +54,8 @@ class LikelihoodStatistics(NamedTuple):
     clusters: ClusterScores | None = None
     # Of E[y|x] and of y; None where nobody asks.
     extremes: Extremes | None = None
+    # (P, P): The complete data's information with heavy tails, in which lengths of steps are measured.
+    metric: FloatArray | None = None
 
     @classmethod
     def none(cls, size: int) -> LikelihoodStatistics:
@@ -107,14 +109,24 @@ def likelihood_statistics(
     second_order: bool = True,
     scores: bool = False,
     story: bool = False,
+    metric: bool = False,
 ) -> LikelihoodStatistics:
     """Value, gradient and observed information; ``precision`` is that of the matrices' products.
 
     Single precision is enough where the information only scales a step: it does not move the optimum, and
     standard errors are not known to seven digits. Without ``second_order`` the information is zero and a pass
-    takes a quarter of the time; ``scores`` asks for their products, ``story`` for entropy and extremes.
+    takes a quarter of the time; ``scores`` asks for their products, ``story`` for entropy and extremes,
+    ``metric`` for that of steps.
     """
-    sums = RowSums(parameters, family, precision, second_order=second_order, scores=scores, story=story)
+    sums = RowSums(
+        parameters,
+        family,
+        precision,
+        second_order=second_order,
+        scores=scores,
+        story=story,
+        metric=metric,
+    )
     for block in blocks:
         sums.add(block)
     size = Layout.of(parameters).size
@@ -128,6 +140,7 @@ def likelihood_statistics(
         entropy=sums.entropy,
         scores=sums.score_products() if scores else None,
         extremes=sums.extremes,
+        metric=sums.metric() if metric else None,
     )
 
 
@@ -142,4 +155,5 @@ def penalized(
         gradient=statistics.gradient - prior.gradient(layout, *parameters),
         information=statistics.information + curvature,
         complete=statistics.complete + majorizer,
+        metric=None if statistics.metric is None else statistics.metric + majorizer,
     )

@@ -16,10 +16,10 @@ from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import MoEParameters
 from daskmoe.numerics.combine.refinement import (
+    PackedStatistics,
     RefinementState,
     RoundInfo,
     _em_step,
-    _saddle_free_step,
     add_statistics,
     advance,
     first_state,
@@ -28,6 +28,7 @@ from daskmoe.numerics.combine.refinement import (
 )
 from daskmoe.numerics.likelihood.priors import Prior, prior_from
 from daskmoe.numerics.likelihood.statistics import likelihood_statistics, log_likelihood_of, penalized
+from daskmoe.numerics.local.levenberg import LevenbergSteps
 from daskmoe.numerics.local.newton import NewtonState, damped_step
 from daskmoe.numerics.predictive.designs import draw_design, sample_rows
 from numerics.oracles import GAUSSIAN, coordinates_of, gaussian_model, posterior, random_model, random_rows
@@ -45,14 +46,25 @@ def simulated(n_rows: int, n_experts: int, seed: int) -> tuple[Observations, MoE
     return Observations(*sample_rows(design, n_rows, rng)), design.parameters
 
 
+def round_of(rows: Observations, state: RefinementState, coordinates: Coordinates) -> PackedStatistics:
+    """What a pass over all rows returns for the next step."""
+    return round_statistics(
+        rows,
+        coordinates.to_data(state.trial),
+        coordinates,
+        GAUSSIAN,
+        others=[coordinates.to_data(other.parameters) for other in state.others],
+        careful=state.careful,
+    )
+
+
 def ascend(
     rows: Observations, start: MoEParameters, most: int = 60
 ) -> tuple[RefinementState, list[RoundInfo]]:
     coordinates, prior = setting(rows, start.n_experts)
     state, infos = first_state(start, coordinates), []
     while len(infos) < most and not state.stopped:
-        trial = coordinates.to_data(state.trial)
-        state, info = advance(state, round_statistics(rows, trial, coordinates, GAUSSIAN), prior, GAUSSIAN)
+        state, info = advance(state, round_of(rows, state, coordinates), prior, GAUSSIAN)
         infos.append(info)
     return state, infos
 
@@ -146,7 +158,7 @@ def test_a_step_free_of_saddles_is_newtons_where_the_objective_is_concave() -> N
     inner = coordinates.from_data(truth)
     raw = unpack_statistics(round_statistics(rows, truth, coordinates, GAUSSIAN), Layout.of(inner))
     state = NewtonState(inner, penalized(raw, inner, prior), 0.0)
-    step, predicted = _saddle_free_step(state, 1e-6)
+    step, predicted = LevenbergSteps(state.statistics, Layout.of(inner)).step(0.0)
     newton, gain, damping = damped_step(state)
     assert damping == 0.0
     np.testing.assert_allclose(step, newton, rtol=1e-5, atol=1e-7)
@@ -162,7 +174,7 @@ def test_a_step_free_of_saddles_ascends_where_the_objective_is_not_concave(seed:
     raw = unpack_statistics(round_statistics(rows, model, coordinates, GAUSSIAN), Layout.of(inner))
     statistics = penalized(raw, inner, prior)
     assert np.linalg.eigvalsh(statistics.information)[0] < 0
-    step, predicted = _saddle_free_step(NewtonState(inner, statistics, 0.0), 0.03)
+    step, predicted = LevenbergSteps(statistics, Layout.of(inner)).step(0.03)
     assert predicted > 0
     assert statistics.gradient @ step > 0
     small = 1e-4 / max(1.0, float(np.abs(step).max()))
@@ -264,3 +276,59 @@ def test_one_expert_is_least_squares_in_one_step(rng: np.random.Generator) -> No
     coef, residual, *_ = np.linalg.lstsq(design * root[:, None], rows.response * root)
     np.testing.assert_allclose(found.coef[0, 0], coef, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found.nuisance[:, 0], residual / rows.weight.sum(), rtol=2e-3)
+
+
+def with_rare_levels(seed: int) -> Observations:
+    """Experts with small variances, and ten dummies that one to five rows of 2,000 have."""
+    rng = np.random.default_rng(seed)
+    design = draw_design("overlap", 3, 3, rng)
+    features, response = sample_rows(design, 2_000, rng)
+    levels = np.zeros((2_000, 10))
+    for j in range(10):
+        levels[rng.choice(2_000, 1 + j % 5, replace=False), j] = 1.0
+    return Observations(np.hstack([features, levels]), response)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_rare_levels_do_not_hold_up_convergence(seed: int) -> None:
+    rows = with_rare_levels(seed)
+    truth = draw_design("overlap", 3, 3, np.random.default_rng(seed)).parameters
+    none = np.zeros((3, 10))
+    start = gaussian_model(
+        np.hstack([truth.gate, none]), np.hstack([truth.coef[:, 0], none]), truth.nuisance[:, 0]
+    )
+    state, infos = ascend(rows, start, 31)
+    kept = [info.objective for info in infos if info.accepted]
+    assert all(b >= a for a, b in itertools.pairwise(kept))
+    assert state.converged
+    assert len(infos) <= 30
+
+
+def test_after_a_fall_the_next_point_is_one_that_is_known_to_rise() -> None:
+    """What a round finds of the other points makes the next one's success certain."""
+    rows = with_rare_levels(0)
+    coordinates, prior = setting(rows, 3)
+    state = first_state(random_model(np.random.default_rng(3), 3, 13), coordinates)
+    seen = 0
+    for _ in range(40):
+        before = state
+        state, info = advance(state, round_of(rows, state, coordinates), prior, GAUSSIAN)
+        if before.accepted is not None and before.others and not info.accepted and not state.others:
+            at = state.trial
+            assert objective_at(rows, at, coordinates, prior) > before.accepted.statistics.value
+            state, info = advance(state, round_of(rows, state, coordinates), prior, GAUSSIAN)
+            assert info.accepted
+            seen += 1
+        if state.stopped:
+            break
+    assert seen > 0
+
+
+def test_the_metric_is_above_the_complete_information() -> None:
+    rows = with_rare_levels(0)
+    coordinates, _ = setting(rows, 3)
+    inner = coordinates.from_data(random_model(np.random.default_rng(1), 3, 13))
+    found = likelihood_statistics(inner, rows.blocks(coordinates), GAUSSIAN, metric=True)
+    assert found.metric is not None
+    gap = np.linalg.eigvalsh(found.metric - found.complete)
+    assert gap[0] >= -1e-9 * np.abs(found.metric).max()

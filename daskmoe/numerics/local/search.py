@@ -77,9 +77,13 @@ def _search_few(
         more, also = _run_race(problem, options.n_experts, (times - 1) * first, SEARCH.small, rng)
         candidates = sorted([*more, *candidates], key=lambda c: -c.objective)
         reached = np.concatenate([reached, also])
-    most = max(round(SEARCH.small_polished * options.effort), 1)
-    found = _ascend_hopeful(problem, candidates[:most], options)
-    jumping = _tells(problem, options) or _size(problem, options) <= SEARCH.cheap
+    cheap = _size(problem, options) <= SEARCH.cheap
+    if cheap:
+        found = polish(problem, candidates, options.tolerance, options.max_passes)
+    else:
+        most = max(round(SEARCH.small_polished * options.effort), 1)
+        found = _ascend_hopeful(problem, candidates[:most], options)
+    jumping = cheap or _tells(problem, options)
     jumps = round(SEARCH.small_jumps * options.n_init * options.effort) if jumping else 0
     return _with_best_explored(problem, found, options.tolerance, jumps, rng), reached
 

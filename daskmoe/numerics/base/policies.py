@@ -180,7 +180,7 @@ class SearchPolicy:
     least_parameter_rows: float = 2.0
     first_share: float = 0.25
     telling_rows: float = 8.0
-    # Up to so many parameters jumps cost next to nothing.
+    # Up to so many parameters ascents and jumps cost next to nothing.
     cheap: int = 64
     # How many times more rows tell whether optima of the first subsample are one.
     tells_more: float = 4.0

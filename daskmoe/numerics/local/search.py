@@ -68,19 +68,24 @@ def _search_few(
 ) -> tuple[list[NewtonResult], FloatArray]:
     """All rows race themselves: some starts, and more unless many of the first meet in one optimum."""
     first = _starts(problem, options)
+    times = min(max(round(2 * options.start_rows / problem.rows.n_rows), 1), SEARCH.small_starts)
+    jumps = round(SEARCH.small_jumps * options.n_init * options.effort)
+    if _size(problem, options) <= SEARCH.cheap:
+        candidates, reached = _run_race(problem, options.n_experts, times * first, SEARCH.small, rng)
+        found = polish(problem, candidates, options.tolerance, options.max_passes)
+        return _with_best_explored(problem, found, options.tolerance, jumps, rng), reached
     candidates, reached = _run_race(problem, options.n_experts, first, SEARCH.small_first, rng)
     met = np.mean(reached >= reached.max() - SEARCH.met) >= SEARCH.agreed
     if met or problem.coordinates.size > SEARCH.wide:
         return _ascend_hopeful(problem, candidates, options), reached
-    times = min(max(round(2 * options.start_rows / problem.rows.n_rows), 1), SEARCH.small_starts)
     if times > 1:
         more, also = _run_race(problem, options.n_experts, (times - 1) * first, SEARCH.small, rng)
         candidates = sorted([*more, *candidates], key=lambda c: -c.objective)
         reached = np.concatenate([reached, also])
     most = max(round(SEARCH.small_polished * options.effort), 1)
     found = _ascend_hopeful(problem, candidates[:most], options)
-    jumping = _tells(problem, options) or _size(problem, options) <= SEARCH.cheap
-    jumps = round(SEARCH.small_jumps * options.n_init * options.effort) if jumping else 0
+    if not _tells(problem, options):
+        return found, reached
     return _with_best_explored(problem, found, options.tolerance, jumps, rng), reached
 
 

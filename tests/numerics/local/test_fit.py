@@ -235,6 +235,12 @@ class TestOptimum:
         assert short.objective < long.objective
         assert_sound(short, rows)
 
+    def test_starts_that_meet_are_enough_and_effort_scales_them(self) -> None:
+        rng = np.random.default_rng(3)
+        rows = Observations(*sample_rows(draw_design("overlap", 12, 3, rng), 1000, rng))
+        assert fit(rows).start_log_likelihoods.size == 12
+        assert fit(rows, effort=0.5).start_log_likelihoods.size == 6
+
     def test_polished_candidates_come_best_first(self, rng: np.random.Generator) -> None:
         rows = random_rows(rng, 200, 2)
         known = moments(rows)

@@ -67,7 +67,7 @@ def refine(
     Warns
     -----
     ConvergenceWarning
-        If it was to converge and did not.
+        If it was to converge and did not, or ends more than 1e-4 nats a row short of a maximum.
 
     References
     ----------

@@ -25,6 +25,7 @@ from daskmoe import InvalidDataError, InvalidOptionError, MixtureOfExperts, NotA
 from daskmoe.cli.commands import run
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE
 from daskmoe.engine import passes as engine
+from daskmoe.errors import ConvergenceWarning
 from daskmoe.numerics.base.parameters import MoEParameters
 
 FAST: dict[str, Any] = {"n_experts": 3, "n_init": 3, "random_state": 0}
@@ -213,8 +214,10 @@ def test_rounds_that_gain_nothing_are_not_run(data: xr.Dataset, optimum: Mixture
 
 def test_no_more_rounds_are_run_than_allowed(data: xr.Dataset, truth: MixtureOfExperts) -> None:
     start = with_parameters(truth, truth.parameters._replace(coef=0.0 * truth.parameters.coef))
-    model = daskmoe.refine(start, data, rounds=2)
+    with pytest.warns(ConvergenceWarning, match="ended short after 2 rounds"):
+        model = daskmoe.refine(start, data, rounds=2)
     assert rounds_of(model).sizes["round"] == 2
+    assert "short of a maximum" in model.summary()
     assert not converged(model)
     assert model.log_likelihood(data) > start.log_likelihood(data)
 

@@ -28,6 +28,9 @@ from daskmoe.engine import passes as engine
 from daskmoe.errors import ConvergenceWarning
 from daskmoe.numerics.base.parameters import MoEParameters
 
+# Rounds in a number are to be looked at, wherever they end.
+pytestmark = pytest.mark.filterwarnings("ignore:The refinement ended short:daskmoe.errors.ConvergenceWarning")
+
 FAST: dict[str, Any] = {"n_experts": 3, "n_init": 3, "random_state": 0}
 ROWS = 6_000
 

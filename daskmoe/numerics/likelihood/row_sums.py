@@ -53,8 +53,8 @@ class RowSums:
     family : Family
     precision : type
         Of the matrices' products.
-    second_order, scores, entropy, metric : bool
-        Whether there will be an information, score products, the entropy of responsibilities, and, beside an
+    second_order, scores, story, metric : bool
+        Whether there will be an information, score products, entropy and extremes, and, beside an
         information, the metric of steps.
     """
 

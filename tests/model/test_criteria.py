@@ -14,6 +14,9 @@ import xarray as xr
 import daskmoe
 from daskmoe import InvalidDataError, MixtureOfExperts
 
+# Rounds in a number are to be looked at, wherever they end.
+pytestmark = pytest.mark.filterwarnings("ignore:The refinement ended short:daskmoe.errors.ConvergenceWarning")
+
 FAST: dict[str, Any] = {"n_experts": 2, "n_init": 2, "random_state": 0}
 # (K - 1) q + K q + K, with q = 3.
 SIZE = 3 + 6 + 2

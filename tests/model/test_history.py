@@ -17,6 +17,9 @@ from daskmoe.model.history import outcomes_of
 from daskmoe.model.store import save_zarr
 from daskmoe.rows.names import Outcome
 
+# Rounds in a number are to be looked at, wherever they end.
+pytestmark = pytest.mark.filterwarnings("ignore:The refinement ended short:daskmoe.errors.ConvergenceWarning")
+
 FAST: dict[str, Any] = {"n_experts": 2, "n_init": 2, "random_state": 0}
 
 

@@ -19,6 +19,9 @@ from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.policies import INFERENCE
 from daskmoe.numerics.combine.expansion import expand_estimate, make_pilot, summed_curvature
 
+# Rounds in a number are to be looked at, wherever they end.
+pytestmark = pytest.mark.filterwarnings("ignore:The refinement ended short:daskmoe.errors.ConvergenceWarning")
+
 ROWS = 1_500
 
 

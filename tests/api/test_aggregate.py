@@ -15,6 +15,9 @@ import xarray as xr
 import daskmoe
 from daskmoe import InvalidDataError, InvalidOptionError, MixtureOfExperts
 
+# Rounds in a number are to be looked at, wherever they end.
+pytestmark = pytest.mark.filterwarnings("ignore:The refinement ended short:daskmoe.errors.ConvergenceWarning")
+
 Guard = Callable[..., AbstractContextManager[None]]
 FAST: dict[str, Any] = {"n_init": 3, "random_state": 0}
 

@@ -89,6 +89,8 @@ def test_what_the_priors_move(capsys: pytest.CaptureFixture[str]) -> None:
         assert 0 < float(shift[1]) < 0.5
 
 
+# Some estimators end below one regression line there, which is what the study shows.
+@pytest.mark.filterwarnings("ignore::daskmoe.errors.FitWarning")
 @pytest.mark.slow
 def test_excess_of_every_aggregation() -> None:
     rows = [line.split("|")[1:-1] for line in aggregation.main(["--tiny"]).splitlines()[2:]]

@@ -15,6 +15,12 @@ import xarray as xr
 
 import daskmoe
 
+# The example shows the paper's estimator and three rounds wherever they end, which a user is told.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::daskmoe.errors.FitWarning"),
+    pytest.mark.filterwarnings("ignore:The refinement ended short:daskmoe.errors.ConvergenceWarning"),
+]
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 STATIONS = ("Alpha", "Beta", "Gamma")
 HOURS = 46 * 24

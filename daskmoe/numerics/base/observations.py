@@ -78,6 +78,16 @@ class Observations(NamedTuple):
             yield Block(design[:, :width], response, weight)
 
 
+def deviation_of_sum(differences: FloatArray, weight: Array | None) -> float:
+    """Standard error of a (weighted) sum over rows, as of two models' difference in log-likelihood.
+
+    What the rows' own differences say of it (Vuong, 1989, section 4).
+    """
+    own = np.ones(len(differences)) if weight is None else weight.astype(np.float64)
+    mean = float(own @ differences) / float(own.sum())
+    return float(np.sqrt(own**2 @ (differences - mean) ** 2))
+
+
 def moments(rows: Observations) -> Moments:
     """Weighted means and centred scatter of (features, response), one pass in blocks.
 

@@ -53,6 +53,7 @@ LEAST_SQUARES = "least squares"
 PILOT = "pilot"
 # What the best estimator from a shared start may be that is not made of local estimates alone.
 FROM_PILOT = ("one-shot", "half step", "Newton step", "damped step", "EM step", PILOT, LEAST_SQUARES)
+# By `ChoicePolicy.dampings`.
 _STEPS = ("Newton", "damped", "EM")
 
 
@@ -150,8 +151,8 @@ def propose_one_shot(
 ) -> Proposal:
     """From shared starts: the maximum of each one's summed expansions, and what is to be had without a step.
 
-    That is half the way to it, the start itself, the reduction of the partitions' estimates and least
-    squares. The moments of all rows make the prior.
+    That is half the way to it, steps from the start itself (`first_step`), the start, the reduction of the
+    partitions' estimates and least squares. The moments of all rows make the prior.
     """
     known = _Penalized.of(sent[0], family, regularization)
     n_experts = pilots[0].parameters.n_experts
@@ -168,8 +169,7 @@ def propose_one_shot(
             candidates.append(known.candidate("half step", _halfway(pilot, known.pooled, whole), start))
         steps = _first_steps(own, pilot, known)
         candidates += [
-            known.candidate(f"{kind} step", parameters, start)
-            for kind, parameters in zip(_STEPS, steps, strict=False)
+            known.candidate(f"{kind} step", parameters, start) for kind, parameters in steps.items()
         ]
         candidates.append(known.candidate(PILOT, pilot.parameters, start))
     first = candidates[0].parameters
@@ -189,15 +189,16 @@ def propose_one_shot(
     return Proposal(candidates, {"reduction": aggregate}, list(sent), known, pilots)
 
 
-def _first_steps(sent: Sent, pilot: Pilot, known: _Penalized) -> list[MoEParameters]:
-    """Steps from the start itself; none where partitions started in directions of their own."""
+def _first_steps(sent: Sent, pilot: Pilot, known: _Penalized) -> dict[str, MoEParameters]:
+    """Steps from the start itself, by kind; none where partitions started in directions of their own."""
     at_start = [expansion.start for expansion in sent.expansions]
     together = [each for each in at_start if each is not None]
     if len(together) < len(at_start):
-        return []
+        return {}
     n_experts = pilot.parameters.n_experts
     prior = prior_from(known.pooled, pilot.coordinates, n_experts, known.family, known.regularization)
-    return first_steps(together, pilot.parameters, pilot.coordinates, prior)
+    steps = first_steps(together, pilot.parameters, pilot.coordinates, prior)
+    return {kind: step for kind, step in zip(_STEPS, steps, strict=True) if step is not None}
 
 
 def _halfway(pilot: Pilot, pooled: Moments, whole: MoEParameters) -> MoEParameters:

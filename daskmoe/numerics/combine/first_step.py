@@ -1,9 +1,8 @@
-"""The steps that are sure to rise: made from what the partitions know at the shared start itself.
+"""Steps from the shared start, made of what the partitions know at the start itself.
 
 Pure NumPy/SciPy. Where partitions differ as sites do, or gates are switches, the optima of single partitions
 lie far from that of all, and the sum of their expansions around these is no picture of the whole. At the
-start the sums are exact: gradient and observed information of all rows there, from which one damped Newton
-step leads up.
+start the sums are exact: gradient and observed information of all rows there, for one damped Newton step.
 """
 
 from __future__ import annotations
@@ -48,10 +47,10 @@ def at_start(statistics: LikelihoodStatistics, layout: Layout) -> AtStart:
 
 def first_steps(
     known: Sequence[AtStart], parameters: MoEParameters, coordinates: Coordinates, prior: Prior
-) -> list[MoEParameters]:
-    """Where steps of growing damping from the shared start lead, in the data's units.
+) -> list[MoEParameters | None]:
+    """Where the steps of `ChoicePolicy.dampings` lead, in the data's units; None for one that is no model.
 
-    The last of them is that of EM, which rises wherever the model of the others is wrong.
+    The last of them is in EM's metric, for where the quadratic model of the others is wrong.
     """
     start = coordinates.from_data(parameters)
     layout = Layout.of(start)
@@ -65,10 +64,9 @@ def first_steps(
     weight = sum(each.weight for each in known)
     sums = LikelihoodStatistics(0.0, gradient, information, complete, weight)
     statistics = penalized(sums, start, prior)
-    found: list[MoEParameters] = []
+    found: list[MoEParameters | None] = []
     for damping in CHOICE.dampings:
         step, _, _ = damped_step(NewtonState(start, statistics, damping))
         trial = layout.pack(start) + step
-        if layout.is_model(trial):
-            found.append(coordinates.to_data(layout.unpack(trial)))
+        found.append(coordinates.to_data(layout.unpack(trial)) if layout.is_model(trial) else None)
     return found

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from daskmoe.numerics.base.observations import Observations
+from daskmoe.numerics.base.observations import Observations, deviation_of_sum
 from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParameters
 from daskmoe.numerics.base.policies import CHOICE, LocalFit
 from daskmoe.numerics.combine.expansion import Pilot, make_pilot
@@ -39,13 +39,11 @@ def _not_ruled_out(
     best = found[0]
     assert best is not None
     own = _densities(sample, best, family)
-    weight = np.ones(sample.n_rows) if sample.weight is None else sample.weight.astype(np.float64)
     kept = [best]
     for estimate, parameters in zip(optima[1:], found[1:], strict=True):
         assert parameters is not None
         difference = own - _densities(sample, parameters, family)
-        mean = float(weight @ difference) / weight.sum()
-        deviation = float(np.sqrt(weight**2 @ (difference - mean) ** 2))
+        deviation = deviation_of_sum(difference, sample.weight)
         if optima[0].objective - estimate.objective <= CHOICE.deviations * deviation:
             kept.append(parameters)
     return kept[: CHOICE.starts]

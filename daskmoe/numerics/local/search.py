@@ -3,8 +3,9 @@
 Pure NumPy. All starts race at once by EM, the slower half leaving at every stage; the leaders are polished
 by damped Newton steps. Where they end in one optimum, as they do where experts are told apart easily, it goes
 on to larger subsamples and at last to all rows, where a few passes suffice because the start is already as
-close as the smaller sample allows. Where they do not, the likelihood is rugged: more starts race, all optima
-go on, and random jumps from the best of them look for better ones near, as they do where all rows are few.
+close as the smaller sample allows. Where they do not, the likelihood is rugged: more starts race, and every
+optimum goes on that the rows do not tell from the best. Where all rows are few, random jumps from the best
+optimum look for better ones near.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from daskmoe.numerics.base.layout import Layout
-from daskmoe.numerics.base.observations import Block
+from daskmoe.numerics.base.observations import Block, deviation_of_sum
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.base.policies import SEARCH, LocalFit, RacePolicy
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, scaled
@@ -183,19 +184,13 @@ def _advance(stage: Problem, candidates: list[Candidate], kept: int) -> list[Can
 
 
 def _in_the_running(stage: Problem, results: list[NewtonResult]) -> list[NewtonResult]:
-    """The best result and those that the rows of ``stage`` do not tell apart from it.
-
-    The rows' differences in log-likelihood say how far the sum of them can be off (Vuong, 1989, section 4).
-    """
+    """The best result and those that the rows of ``stage`` do not tell apart from it."""
     if len(results) == 1:
         return results
     best, *others = stage.log_densities([result.parameters for result in results])
-    weight = np.ones(len(best)) if stage.rows.weight is None else stage.rows.weight.astype(np.float64)
     kept = results[:1]
     for result, own in zip(results[1:], others, strict=True):
-        difference = best - own
-        mean = float(weight @ difference) / float(weight.sum())
-        deviation = float(np.sqrt(weight**2 @ (difference - mean) ** 2))
+        deviation = deviation_of_sum(best - own, stage.rows.weight)
         if results[0].objective - result.objective <= SEARCH.deviations * deviation:
             kept.append(result)
     return kept

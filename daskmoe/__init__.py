@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as _version
 
+from daskmoe import features
 from daskmoe.api.aggregate import aggregate
 from daskmoe.api.divergence import transportation_divergence
 from daskmoe.api.fit import fit, fit_local
@@ -39,6 +40,7 @@ __all__ = [
     "StoreError",
     "__version__",
     "aggregate",
+    "features",
     "fit",
     "fit_local",
     "open_model",

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from daskmoe.errors import InvalidOptionError
+from daskmoe.features import Term, parse_features
 from daskmoe.numerics.base.policies import LocalFit, Regularization
 from daskmoe.numerics.combine.registry import AGGREGATORS
 from daskmoe.numerics.families import get_family
@@ -23,6 +24,7 @@ Aggregation = Literal["auto", Method]
 # What may leave a partition for the support.
 Support = Literal["labelled", "features", "synthetic"]
 OnError = Literal["raise", "skip"]
+WeightKind = Literal["frequency", "importance"]
 Rounds = int | Literal["converged"]
 RandomState = None | int | np.random.SeedSequence | np.random.Generator
 
@@ -30,6 +32,7 @@ METHODS: tuple[str, ...] = get_args(Method)
 AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 SUPPORTS: tuple[str, ...] = get_args(Support)
 ON_ERROR: tuple[str, ...] = get_args(OnError)
+WEIGHT_KINDS: tuple[str, ...] = get_args(WeightKind)
 
 
 def check_integer(name: str, value: Any, minimum: int) -> int:
@@ -115,7 +118,27 @@ def _feature_names(name: str, value: Any) -> Any:
     if isinstance(value, xr.DataArray | xr.Variable | xr.Dataset):
         got = type(value).__name__
         raise InvalidOptionError(f"{name}: expected names of variables, got an xarray {got}.")
-    return value
+    if value is None or isinstance(value, str | Term):
+        return value
+    given = list(value)
+    if strange := [each for each in given if not isinstance(each, str | Term)]:
+        raise InvalidOptionError(
+            f"{name}: expected names of variables, which are text, or terms of daskmoe.features, got "
+            f"{strange[0]!r}."
+        )
+    return given
+
+
+def _categories(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    levels = dict(value) if isinstance(value, Mapping) else {"": ""}
+    for variable, given in levels.items():
+        if not isinstance(variable, str) or isinstance(given, str | bytes):
+            raise InvalidOptionError(
+                f"{name}: expected levels by variable, as {{'wind': ['N', 'E', 'S', 'W']}}, got {value!r}."
+            )
+    return levels
 
 
 def _family(name: str, value: Any) -> Any:
@@ -145,8 +168,14 @@ def _number_or_text(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
-def _listed(text: str) -> list[str] | None:
-    return text.split(",") if text else None
+def _listed(text: str) -> list[str | Term] | None:
+    return parse_features(text) if text else None
+
+
+def _levels_listed(text: str) -> dict[str, list[str] | None] | None:
+    """Of ``wind=N|E|S|W,month``: levels by variable, None for those that are in the data."""
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    return {name: levels.split("|") if given else None for name, given, levels in pairs} or None
 
 
 def _word_or_given(value: Any) -> str:
@@ -194,13 +223,21 @@ class FitOptions:
     that all draws follow from, ``checkpoint`` is an absolute path.
     """
 
-    features: str | Sequence[str] | None = option(
+    features: str | Term | Sequence[str | Term] | None = option(
         None,
-        "Variables to predict from.",
+        "Variables to predict from, and terms of them, as powers(x,3).",
         check=_feature_names,
         token=False,
         record=False,
         flag=Flag(metavar="A,B,...", parse=_listed, default="all that fit"),
+    )
+    categories: Mapping[str, Sequence[Any] | None] | None = option(
+        None,
+        "Levels of features, the reference first; those in the data for a name alone.",
+        check=_categories,
+        token=False,
+        record=False,
+        flag=Flag(metavar="A=X|Y|Z,B,...", parse=_levels_listed, default="those in the data"),
     )
     n_experts: int = option(MISSING, "Experts of the model.", check=AtLeast(1), token=False)
     family: str = option("gaussian", "Density of the experts.", check=_family, record=False)
@@ -259,11 +296,13 @@ class FitOptions:
     )
     on_error: OnError = option("raise", "What bad rows and partitions do.", check=OneOf(ON_ERROR))
     sample_weight: str | None = option(
-        None,
-        "Variable of row weights, which count as repeated rows.",
+        None, "Variable of row weights.", token=False, record=False, flag=Flag(metavar="NAME")
+    )
+    weight_kind: WeightKind = option(
+        "frequency",
+        "What a weight counts: repeated rows, or importance among as many rows as there are.",
+        check=OneOf(WEIGHT_KINDS),
         token=False,
-        record=False,
-        flag=Flag(metavar="NAME"),
     )
     n_init: int = option(12, "Starts of a local fit.", check=AtLeast(1))
     start_rows: int = option(2000, "Rows that the starts race on.", check=AtLeast(10))

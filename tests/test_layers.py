@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "daskmoe"
 # From the bottom up, a room a folder or a loose module of the package's top.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("numerics.base",),
+    ("numerics.base", "features"),
     ("numerics.families",),
     ("numerics.likelihood", "numerics.predictive"),
     ("numerics.local", "numerics.transport"),

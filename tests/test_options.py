@@ -29,6 +29,7 @@ KNOWN = FitOptions.known()
 # Another value for every option, and options that it needs.
 OTHERS: dict[str, Any] = {
     "features": ["b"],
+    "categories": {"a": [0, 1]},
     "n_experts": 3,
     "family": "gaussian",
     "partitions": 2,
@@ -43,6 +44,7 @@ OTHERS: dict[str, Any] = {
     "checkpoint": "kept",
     "on_error": "skip",
     "sample_weight": "w",
+    "weight_kind": "importance",
     "n_init": 3,
     "start_rows": 100,
     "effort": 0.5,
@@ -218,6 +220,7 @@ def test_the_record_is_json_and_tells_what_was_asked(data: xr.Dataset) -> None:
             "min_scale": None,
             "random_state": str(2**80),
             "on_error": "raise",
+            "weight_kind": "frequency",
             "n_init": 12,
             "start_rows": 2000,
             "effort": 1.0,

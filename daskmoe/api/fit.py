@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Literal, TypedDict, Unpack, overload
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from dask.delayed import Delayed
 
+from daskmoe.api.columns import report_identifiers
 from daskmoe.api.hooks import HOOKS
 from daskmoe.engine import build_model, plan_request, run, run_here
 from daskmoe.errors import InvalidOptionError
+from daskmoe.features import Term
 from daskmoe.model import MixtureOfExperts
-from daskmoe.options import Aggregation, FitOptions, OnError, RandomState, Rounds, Support
+from daskmoe.options import Aggregation, FitOptions, OnError, RandomState, Rounds, Support, WeightKind
 from daskmoe.rows import Data
 
 
 class FitKeywords(TypedDict, total=False):
     """The other options of `fit`, for type checkers."""
 
-    features: str | Sequence[str] | None
+    features: str | Term | Sequence[str | Term] | None
+    categories: Mapping[str, Sequence[Any] | None] | None
     family: str
     partitions: int | str | None
     aggregation: Aggregation
@@ -33,6 +36,7 @@ class FitKeywords(TypedDict, total=False):
     checkpoint: str | os.PathLike[str] | None
     on_error: OnError
     sample_weight: str | None
+    weight_kind: WeightKind
     n_init: int
     start_rows: int
     effort: float
@@ -51,7 +55,8 @@ def fit(
     data: Data,
     target: str,
     *,
-    features: str | Sequence[str] | None = None,
+    features: str | Term | Sequence[str | Term] | None = None,
+    categories: Mapping[str, Sequence[Any] | None] | None = None,
     n_experts: int,
     family: str = "gaussian",
     partitions: int | str | None = None,
@@ -67,6 +72,7 @@ def fit(
     on_error: OnError = "raise",
     compute: bool = True,
     sample_weight: str | None = None,
+    weight_kind: WeightKind = "frequency",
     n_init: int = 12,
     start_rows: int = 2000,
     effort: float = 1.0,
@@ -78,13 +84,19 @@ def fit(
 
     Parameters
     ----------
-    data : xr.Dataset or path
+    data : xr.Dataset, pd.DataFrame or path
         The data, in memory or lazy, or the path or URL of a Zarr store, which tasks open themselves.
     target : str
         The response variable; its dimensions are the sample dimensions.
-    features : str or sequence of str, optional
-        Feature variables; by default every other variable that fits. One has the sample dimensions or some of
-        them, plus at most one more, whose labels name several features.
+    features : str, Term, or a sequence of them, optional
+        Feature variables; by default every other variable that fits, and the log says which did not. One has
+        the sample dimensions or some of them, plus at most one more, whose labels name several features.
+        Text, booleans, categories and variables with CF flags are treatment coded, 1 at a level and 0
+        elsewhere, the first level without a column. Terms of `daskmoe.features` make features of variables.
+    categories : mapping of str to sequence, optional
+        Levels by variable, the reference first; None for those that are in the data, as of a number that is a
+        code. By default those of the dtype or of ``flag_values``, or of text those that a pass over that
+        variable alone finds, sorted.
     n_experts : int
         K.
     family : {"gaussian"}
@@ -129,8 +141,11 @@ def fit(
     compute : bool
         False returns the `Delayed` model; building the graph computes nothing.
     sample_weight : str, optional
-        Variable of row weights, zero or more. They count as repeated rows, so their scale matters: priors
-        weigh a pseudo-row or less.
+        Variable of row weights, zero or more.
+    weight_kind : {"frequency", "importance"}
+        ``"frequency"``: a weight counts repeated rows, so the scale of weights matters, as priors weigh a
+        pseudo-row or less and errors follow from the number of rows. ``"importance"``: their scale does not;
+        they are multiplied so that they sum to the number of rows of positive weight.
     n_init, start_rows : int
         Starts of a local fit (more join where they end in several optima, fewer start where the features are
         many) and the rows they race on (more where the parameters are many).
@@ -170,6 +185,7 @@ def fit(
     """
     options = FitOptions(
         features=features,
+        categories=categories,
         n_experts=n_experts,
         family=family,
         partitions=partitions,
@@ -184,6 +200,7 @@ def fit(
         checkpoint=checkpoint,
         on_error=on_error,
         sample_weight=sample_weight,
+        weight_kind=weight_kind,
         n_init=n_init,
         start_rows=start_rows,
         effort=effort,
@@ -194,6 +211,7 @@ def fit(
             "Compute the model, then use daskmoe.refine."
         )
     request = plan_request(data, target, options)
+    report_identifiers(request)
     return run(request, HOOKS) if compute else build_model(request, HOOKS)
 
 
@@ -201,7 +219,8 @@ def fit_local(
     data: Data,
     target: str,
     *,
-    features: str | Sequence[str] | None = None,
+    features: str | Term | Sequence[str | Term] | None = None,
+    categories: Mapping[str, Sequence[Any] | None] | None = None,
     n_experts: int,
     family: str = "gaussian",
     prior_strength: float = 1.0,
@@ -209,6 +228,7 @@ def fit_local(
     random_state: RandomState = None,
     on_error: OnError = "raise",
     sample_weight: str | None = None,
+    weight_kind: WeightKind = "frequency",
     n_init: int = 12,
     start_rows: int = 2000,
     effort: float = 1.0,
@@ -243,6 +263,7 @@ def fit_local(
     """
     options = FitOptions(
         features=features,
+        categories=categories,
         n_experts=n_experts,
         family=family,
         partitions=1,
@@ -253,8 +274,11 @@ def fit_local(
         random_state=random_state,
         on_error=on_error,
         sample_weight=sample_weight,
+        weight_kind=weight_kind,
         n_init=n_init,
         start_rows=start_rows,
         effort=effort,
     )
-    return run_here(plan_request(data, target, options), HOOKS)
+    request = plan_request(data, target, options)
+    report_identifiers(request)
+    return run_here(request, HOOKS)

@@ -91,6 +91,7 @@ def refine(
         prior_strength=model.options.get("prior_strength", 1.0),
         min_scale=model.options.get("min_scale"),
         random_state=0,
+        weight_kind=model.options.get("weight_kind", "frequency"),
         on_error=on_error,
         # What no response left in the fit tells none in the rounds.
         support="labelled" if model.options.get("support", "labelled") == "labelled" else "features",

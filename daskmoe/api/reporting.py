@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.api.caller import warn
+from daskmoe.api.columns import report_columns
 from daskmoe.api.soundness import report_rivals, report_soundness
 from daskmoe.engine.outcomes import Ending
 from daskmoe.errors import ConvergenceWarning, IdentificationWarning
@@ -98,6 +99,7 @@ def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
             ConvergenceWarning,
         )
     report_rivals(found)
+    report_columns(model)
     if not model.options.get("refine"):
         report_soundness(model)
 
@@ -235,7 +237,8 @@ def _report_weight(found: xr.Dataset, params: xr.Dataset) -> None:
     if weight < min(n_parameters, rows / 2):
         logger.warning(
             "The row weights sum to %.3g for %d rows. They count as repeated rows, and the priors weigh as "
-            "much as so few: multiply the weights so that they sum to the number of rows they stand for.",
+            "much as so few: if they say how important rows are, use weight_kind='importance', else multiply "
+            "them so that they sum to the number of rows they stand for.",
             weight,
             rows,
         )

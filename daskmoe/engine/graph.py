@@ -59,8 +59,8 @@ def _build_support(request: FitRequest) -> Delayed | None:
     if not isinstance(request.support, GivenSupport):
         return None
     data, schema, windows = request.support
-    content = content_of(data, [variable.name for variable in schema.variables])
-    key = f"moe-support-{tokenize(content, nonce_of(data), schema.to_json(), request.options.seed)}"
+    content = content_of(data, [*schema.sources])
+    key = f"moe-support-{tokenize(content, nonce_of(data), schema.identity(), request.options.seed)}"
     pieces = support_pieces(data, schema, windows)
     path = data if isinstance(data, str) else None
     read = delayed(read_support, pure=False, traverse=False)

@@ -27,6 +27,7 @@ from daskmoe.rows import (
     plan_sample,
     source_of,
 )
+from daskmoe.rows.learning import find_weight_factor
 from daskmoe.rows.partitions import cluster_variable
 
 _PILOT_ROWS = 10_000
@@ -40,7 +41,8 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
     if not isinstance(target, str):
         raise InvalidOptionError(f"target: expected the name of a variable, got {type(target).__name__}.")
     dataset, source = source_of(data)
-    schema = describe_rows(dataset, target, options.features, options.sample_weight)
+    schema = describe_rows(dataset, target, options.features, options.sample_weight, options.categories)
+    schema = _weighed(dataset, schema, options)
     support = _support(options, schema)
     request = replace(_request(dataset, source, schema, options), support=support)
     partitions, size = request.partitions, options.local.n_experts
@@ -58,12 +60,19 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
 def plan_passes(data: Data, rows: RowSchema, options: FitOptions, cluster: str | None = None) -> FitRequest:
     """A request to pass over the data of a model that is at hand, its rows matched by label."""
     dataset, source = source_of(data)
-    schema = match_schema(dataset, rows, need_target=True)
+    schema = _weighed(dataset, match_schema(dataset, rows, need_target=True), options)
     assert isinstance(options.support, str)
     request = replace(_request(dataset, source, schema, options), support=options.support)
     return (
         request if cluster is None else replace(request, cluster=cluster_variable(dataset, schema, cluster))
     )
+
+
+def _weighed(dataset: xr.Dataset, schema: RowSchema, options: FitOptions) -> RowSchema:
+    """The schema with weights that sum to the number of rows, where only their proportions matter."""
+    if schema.weight is None or options.weight_kind == "frequency":
+        return replace(schema, weight_factor=1.0)
+    return replace(schema, weight_factor=find_weight_factor(dataset.variables[schema.weight]))
 
 
 def _request(

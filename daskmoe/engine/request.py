@@ -67,18 +67,13 @@ class FitRequest:
     @cached_property
     def kept_token(self) -> str:
         """Names the checkpoints, which go on even where a change of the data cannot be seen."""
-        used = {
-            *(v.name for v in self.schema.variables),
-            self.schema.target,
-            self.schema.weight,
-            self.cluster,
-        }
+        used = {*self.schema.used(), self.cluster}
         used |= {part.where[0] for part in self.partitions if part.where is not None}
         source = content_of(self.source, {name for name in used if name is not None})
         seen = self.options.in_tasks()
         # Another version may fit the same request in another way.
         code = version("daskmoe"), seen.local
-        schema = self.schema.to_json()
+        schema = self.schema.identity()
         return str(tokenize(code, source, schema, self.partitions, seen, self.sample, self.sends))
 
     @property

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 from daskmoe.numerics.base.parameters import FloatArray
 from daskmoe.numerics.predictive.mixture import BLOCK_ROWS, row_blocks
+from daskmoe.options import OnError
 from daskmoe.rows import FeatureVariable, RowSchema
+from daskmoe.rows.columns import stack_features
+from daskmoe.rows.values import plain
 
 RowFunction = Callable[..., FloatArray]
 
@@ -42,21 +45,21 @@ def gather_inputs(data: xr.Dataset, rows: RowSchema, *, with_target: bool = Fals
     Returns
     -------
     xr.Dataset
-        The feature variables, their columns in the model's order (and the target), named by `input_key`.
-        Together they have all sample dimensions.
+        What the features are made of (and the target), with dtypes of NumPy, named by `input_key`. Together
+        they have all sample dimensions.
     """
-    variables = {input_key(variable.name): _columns(data, variable) for variable in rows.variables}
+    variables = {input_key(name): plain(data.variables[name]) for name in rows.sources}
     if with_target:
-        variables[input_key(rows.target)] = data.variables[rows.target].to_base_variable()
+        variables[input_key(rows.target)] = plain(data.variables[rows.target])
     inputs = xr.Dataset(variables).drop_attrs()
     absent = {dim: data.sizes[dim] for dim in rows.sample_dims if dim not in inputs.sizes}
     if absent:
-        first = input_key(rows.variables[0].name)
+        first = input_key(next(iter(rows.sources)))
         inputs[first] = inputs[first].expand_dims(absent)
     grid = _target_grid(data, rows)
     if not grid and all(variable.chunks is None for variable in variables.values()):
         return inputs
-    whole: dict[Any, Any] = {v.feature_dim: -1 for v in rows.variables if v.feature_dim is not None}
+    whole: dict[Any, Any] = {dim: -1 for dim in rows.sources.values() if dim is not None}
     return inputs.chunk(whole | grid) if grid else inputs.chunk(whole).unify_chunks()
 
 
@@ -68,6 +71,7 @@ def apply_to_rows(
     per_row: xr.Variable | None = None,
     leading: tuple[str, int] | None = None,
     block_size: int = BLOCK_ROWS,
+    on_error: OnError = "raise",
 ) -> xr.Variable:
     """Evaluate ``function`` on all rows; rows with a missing or infinite input give NaN.
 
@@ -84,14 +88,16 @@ def apply_to_rows(
         Name and length of the dimension that the results of ``function`` have in front.
     block_size : int
         Rows that ``function`` gets at once.
+    on_error : {"raise", "skip"}
+        Whether a level that the model does not know is an error or a missing input.
 
     Returns
     -------
     xr.Variable
         Dimensions: the leading one, then the sample dimensions in the target's order.
     """
-    core_dims = [() if v.feature_dim is None else (v.feature_dim,) for v in rows.variables]
-    arguments = [inputs.variables[input_key(v.name)] for v in rows.variables]
+    core_dims = [() if dim is None else (dim,) for dim in rows.sources.values()]
+    arguments = [inputs.variables[input_key(name)] for name in rows.sources]
     if per_row is not None:
         arguments.append(per_row)
     result = xr.apply_ufunc(
@@ -101,7 +107,9 @@ def apply_to_rows(
         output_core_dims=[() if leading is None else (leading[0],)],
         kwargs={
             "function": function,
-            "has_feature_dim": tuple(map(bool, core_dims)),
+            "sources": rows.sources,
+            "variables": rows.variables,
+            "unknown_is_missing": on_error != "raise",
             "width": None if leading is None else leading[1],
             "block_size": block_size,
         },
@@ -139,15 +147,6 @@ def label_result(
     return xr.DataArray(result, coords=coords.coords, name=name, attrs=dict(attrs))
 
 
-def _columns(data: xr.Dataset, feature: FeatureVariable) -> xr.Variable:
-    """A feature variable with its columns in the model's order."""
-    variable = data.variables[feature.name].to_base_variable()
-    if feature.positions is None:
-        return variable
-    columns: xr.Variable = variable.isel({feature.feature_dim: list(feature.positions)})
-    return columns
-
-
 def _target_grid(data: xr.Dataset, rows: RowSchema) -> dict[Any, tuple[int, ...]]:
     if rows.target not in data.variables:
         return {}
@@ -166,18 +165,23 @@ def _arange(size: int, chunks: tuple[int, ...] | None) -> Any:
 def _evaluate_block(
     *arrays: NDArray[Any],
     function: RowFunction,
-    has_feature_dim: tuple[bool, ...],
+    sources: dict[str, str | None],
+    variables: tuple[FeatureVariable, ...],
+    unknown_is_missing: bool,
     width: int | None,
     block_size: int,
 ) -> FloatArray:
     """Stack the arrays of one chunk to rows, evaluate them in blocks, restore the chunk's shape."""
-    columns = [
-        array if wide else array[..., None]
-        for array, wide in zip(arrays[: len(has_feature_dim)], has_feature_dim, strict=True)
-    ]
-    values = arrays[len(has_feature_dim) :]
-    shape = np.broadcast_shapes(*(c.shape[:-1] for c in columns), *(v.shape for v in values))
-    features = _stack(columns, shape)
+    values = arrays[len(sources) :]
+    wide = [dim is not None for dim in sources.values()]
+    leading = [a.shape[:-1] if w else a.shape for a, w in zip(arrays, wide, strict=False)]
+    shape = np.broadcast_shapes(*leading, *(v.shape for v in values))
+    # Dimensions that an array lacks are the first ones.
+    aligned = {
+        name: array.reshape((1,) * (len(shape) - len(own)) + array.shape)
+        for name, array, own in zip(sources, arrays, leading, strict=False)
+    }
+    features = stack_features(aligned, variables, shape, unknown_is_missing=unknown_is_missing)
     flat_values = [np.broadcast_to(v, shape).reshape(-1) for v in values]
     out = np.full((width or 1, len(features)), np.nan)
     for block in row_blocks(len(features), block_size):
@@ -190,12 +194,3 @@ def _evaluate_block(
     if width is None:
         return out.reshape(shape)
     return np.moveaxis(out.reshape(width, *shape), 0, -1)
-
-
-def _stack(columns: list[NDArray[Any]], shape: tuple[int, ...]) -> NDArray[np.floating[Any]]:
-    dtype = np.result_type(*columns)
-    dtype = dtype if np.issubdtype(dtype, np.floating) else np.dtype(np.float64)
-    stacked = np.concatenate(
-        [np.broadcast_to(c, (*shape, c.shape[-1])) for c in columns], axis=-1, dtype=dtype
-    )
-    return stacked.reshape(-1, stacked.shape[-1])

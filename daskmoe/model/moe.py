@@ -7,7 +7,7 @@ import xarray as xr
 from daskmoe.model import criteria, prediction
 from daskmoe.model.base import LabelledModel
 from daskmoe.numerics.families import Family, get_family
-from daskmoe.options import RandomState
+from daskmoe.options import OnError, RandomState
 from daskmoe.rows import Data
 
 
@@ -59,13 +59,16 @@ class MixtureOfExperts(LabelledModel):
     # Whether the log has said what figures of a density are worth here.
     _told_of_floor = False
 
-    def predict(self, data: Data) -> xr.DataArray:
+    def predict(self, data: Data, *, on_error: OnError = "raise") -> xr.DataArray:
         """E[y|x] = sum_k pi_k(x) E[y|x, expert k], with the target's dimensions, coordinates, name and units.
 
         Parameters
         ----------
         data : xr.Dataset, str or path
             The target need not be there.
+        on_error : {"raise", "skip"}
+            Whether a level of a feature that the fit did not have is an error, or a missing input, whose
+            result is NaN.
 
         Returns
         -------
@@ -84,9 +87,9 @@ class MixtureOfExperts(LabelledModel):
         >>> prediction.name, prediction.dims
         ('y', ('row',))
         """
-        return prediction.mean(self.mixture, self._family, data, self.rows)
+        return prediction.mean(self.mixture, self._family, data, self.rows, on_error)
 
-    def predict_interval(self, data: Data, level: float = 0.95) -> xr.Dataset:
+    def predict_interval(self, data: Data, level: float = 0.95, *, on_error: OnError = "raise") -> xr.Dataset:
         """The central interval that holds y with probability ``level`` given x.
 
         Its bounds are the quantiles (1 - level) / 2 and (1 + level) / 2 of the predictive mixture f(y|x); the
@@ -98,6 +101,8 @@ class MixtureOfExperts(LabelledModel):
             The target need not be there.
         level : float
             Strictly between 0 and 1.
+        on_error : {"raise", "skip"}
+            As in `predict`.
 
         Returns
         -------
@@ -120,15 +125,17 @@ class MixtureOfExperts(LabelledModel):
         >>> 0.8 < float(inside.mean()) <= 1.0
         True
         """
-        return prediction.interval(self.mixture, self._family, data, self.rows, level)
+        return prediction.interval(self.mixture, self._family, data, self.rows, level, on_error)
 
-    def gating_probabilities(self, data: Data) -> xr.DataArray:
+    def gating_probabilities(self, data: Data, *, on_error: OnError = "raise") -> xr.DataArray:
         """pi_k(x) = exp(a_k + w_k' x) / sum_l exp(a_l + w_l' x), how likely each expert is at x.
 
         Parameters
         ----------
         data : xr.Dataset, str or path
             The target need not be there.
+        on_error : {"raise", "skip"}
+            As in `predict`.
 
         Returns
         -------
@@ -147,15 +154,17 @@ class MixtureOfExperts(LabelledModel):
         >>> truth.gating_probabilities(data).dims
         ('expert', 'row')
         """
-        return prediction.gating_probabilities(self.mixture, data, self.rows)
+        return prediction.gating_probabilities(self.mixture, data, self.rows, on_error)
 
-    def responsibilities(self, data: Data) -> xr.DataArray:
+    def responsibilities(self, data: Data, *, on_error: OnError = "raise") -> xr.DataArray:
         """tau_k = pi_k(x) phi_k(y|x) / f(y|x): how likely it is that expert k gave y.
 
         Parameters
         ----------
         data : xr.Dataset, str or path
             With the target.
+        on_error : {"raise", "skip"}
+            As in `predict`.
 
         Returns
         -------
@@ -175,15 +184,17 @@ class MixtureOfExperts(LabelledModel):
         >>> bool((abs(tau.sum("expert") - 1) < 1e-12).all())
         True
         """
-        return prediction.responsibilities(self.mixture, self._family, data, self.rows)
+        return prediction.responsibilities(self.mixture, self._family, data, self.rows, on_error)
 
-    def log_density(self, data: Data) -> xr.DataArray:
+    def log_density(self, data: Data, *, on_error: OnError = "raise") -> xr.DataArray:
         """log f(y|x) of every row, in nats.
 
         Parameters
         ----------
         data : xr.Dataset, str or path
             With the target.
+        on_error : {"raise", "skip"}
+            As in `predict`.
 
         Returns
         -------
@@ -202,9 +213,11 @@ class MixtureOfExperts(LabelledModel):
         >>> abs(float(truth.log_density(data).sum()) - truth.log_likelihood(data)) < 1e-9
         True
         """
-        return prediction.log_densities(self.mixture, self._family, data, self.rows)
+        return prediction.log_densities(self.mixture, self._family, data, self.rows, on_error)
 
-    def sample(self, data: Data, random_state: RandomState = None) -> xr.DataArray:
+    def sample(
+        self, data: Data, random_state: RandomState = None, *, on_error: OnError = "raise"
+    ) -> xr.DataArray:
         """Draw y from f(y|x) for every row, labelled like the result of `predict`.
 
         Parameters
@@ -213,6 +226,8 @@ class MixtureOfExperts(LabelledModel):
             The target need not be there.
         random_state : int, SeedSequence, Generator or None
             The draws depend on it and on the chunks of the data, never on the scheduler; None draws anew.
+        on_error : {"raise", "skip"}
+            As in `predict`.
 
         Returns
         -------
@@ -231,7 +246,7 @@ class MixtureOfExperts(LabelledModel):
         >>> drawn.equals(truth.sample(data, random_state=0))
         True
         """
-        return prediction.draw(self.mixture, self._family, data, self.rows, random_state)
+        return prediction.draw(self.mixture, self._family, data, self.rows, random_state, on_error)
 
     def log_likelihood(self, data: Data | None = None, *, skipna: bool = False) -> float:
         """Sum of log f(y|x) over all rows of ``data``, each counted once; one computation, chunk by chunk.

@@ -33,7 +33,7 @@ from daskmoe.numerics.predictive.mixture import (
 )
 from daskmoe.numerics.predictive.mixture import responsibilities as posterior
 from daskmoe.numerics.predictive.quantiles import mixture_quantiles
-from daskmoe.options import RandomState, check_share, entropy_of
+from daskmoe.options import OnError, RandomState, check_share, entropy_of
 from daskmoe.rows import Data, RowSchema, match_schema, source_of
 from daskmoe.rows.names import BOUND, EXPERT, LOWER, UPPER
 
@@ -54,22 +54,33 @@ def evaluate(
     leading: tuple[str, int] | None = None,
     with_target: bool = False,
     block_size: int = BLOCK_ROWS,
+    on_error: OnError = "raise",
 ) -> xr.DataArray:
     """``function(features)``, or ``function(features, response)``, of all rows as a labelled array."""
     data, rows = match_data(data, rows, with_target=with_target)
     inputs = gather_inputs(data, rows, with_target=with_target)
     response = inputs.variables[input_key(rows.target)] if with_target else None
-    result = apply_to_rows(function, inputs, rows, per_row=response, leading=leading, block_size=block_size)
+    result = apply_to_rows(
+        function,
+        inputs,
+        rows,
+        per_row=response,
+        leading=leading,
+        block_size=block_size,
+        on_error=on_error,
+    )
     return label_result(result, data, rows, name=name, attrs=attrs)
 
 
-def mean(parameters: Mixture, family: Family, data: Data, rows: RowSchema) -> xr.DataArray:
+def mean(parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError) -> xr.DataArray:
     """E[y|x] of every row, labelled as the target."""
     function, size = partial(mixture_mean, parameters, family), block_rows(parameters.n_experts)
-    return evaluate(function, data, rows, name=rows.target, attrs=rows.target_attrs, block_size=size)
+    return evaluate(
+        function, data, rows, name=rows.target, attrs=rows.target_attrs, block_size=size, on_error=on_error
+    )
 
 
-def gating_probabilities(parameters: Mixture, data: Data, rows: RowSchema) -> xr.DataArray:
+def gating_probabilities(parameters: Mixture, data: Data, rows: RowSchema, on_error: OnError) -> xr.DataArray:
     """pi_k(x) of every row, the experts first."""
     return evaluate(
         partial(gating, parameters),
@@ -79,10 +90,13 @@ def gating_probabilities(parameters: Mixture, data: Data, rows: RowSchema) -> xr
         attrs={"long_name": "probability of the expert given the features", "units": "1"},
         leading=(EXPERT, parameters.n_experts),
         block_size=block_rows(parameters.n_experts),
+        on_error=on_error,
     )
 
 
-def responsibilities(parameters: Mixture, family: Family, data: Data, rows: RowSchema) -> xr.DataArray:
+def responsibilities(
+    parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError
+) -> xr.DataArray:
     """tau_k of every row, the experts first."""
     return evaluate(
         partial(posterior, parameters, family),
@@ -93,10 +107,13 @@ def responsibilities(parameters: Mixture, family: Family, data: Data, rows: RowS
         leading=(EXPERT, parameters.n_experts),
         with_target=True,
         block_size=block_rows(parameters.n_experts),
+        on_error=on_error,
     )
 
 
-def log_densities(parameters: Mixture, family: Family, data: Data, rows: RowSchema) -> xr.DataArray:
+def log_densities(
+    parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError
+) -> xr.DataArray:
     """log f(y|x) of every row."""
     return evaluate(
         partial(log_density, parameters, family),
@@ -106,10 +123,13 @@ def log_densities(parameters: Mixture, family: Family, data: Data, rows: RowSche
         attrs={"long_name": "log density of the target given the features"},
         with_target=True,
         block_size=block_rows(parameters.n_experts),
+        on_error=on_error,
     )
 
 
-def interval(parameters: Mixture, family: Family, data: Data, rows: RowSchema, level: float) -> xr.Dataset:
+def interval(
+    parameters: Mixture, family: Family, data: Data, rows: RowSchema, level: float, on_error: OnError
+) -> xr.Dataset:
     """The central predictive interval of probability ``level``, as variables ``lower`` and ``upper``."""
     level = check_share("level", level)
     dataset, _ = match_data(data, rows)
@@ -128,20 +148,28 @@ def interval(parameters: Mixture, family: Family, data: Data, rows: RowSchema, l
         attrs=rows.target_attrs,
         leading=(BOUND, 2),
         block_size=block_rows(parameters.n_experts),
+        on_error=on_error,
     )
     variables = {name: bounds.isel({BOUND: i}, drop=True) for i, name in enumerate((LOWER, UPPER))}
     return bounds.coords.to_dataset().drop_vars(BOUND).assign(variables).assign_attrs(level=level)
 
 
 def draw(
-    parameters: Mixture, family: Family, data: Data, rows: RowSchema, random_state: RandomState
+    parameters: Mixture,
+    family: Family,
+    data: Data,
+    rows: RowSchema,
+    random_state: RandomState,
+    on_error: OnError,
 ) -> xr.DataArray:
     """Draw y given x for every row."""
     data, rows = match_data(data, rows)
     inputs = gather_inputs(data, rows)
     function = partial(_draw_rows, parameters, family, entropy_of(random_state))
     size = block_rows(parameters.n_experts)
-    drawn = apply_to_rows(function, inputs, rows, per_row=row_numbers(inputs, rows), block_size=size)
+    drawn = apply_to_rows(
+        function, inputs, rows, per_row=row_numbers(inputs, rows), block_size=size, on_error=on_error
+    )
     return label_result(drawn, data, rows, name=rows.target, attrs=rows.target_attrs)
 
 
@@ -204,7 +232,8 @@ def _totals(
     response = inputs.variables[input_key(rows.target)]
     if response.size == 0:
         raise InvalidDataError(f"data: expected at least one row, got sizes {dict(response.sizes)}.")
-    values = apply_to_rows(function, inputs, rows, per_row=response, block_size=block_size)
+    on_error: OnError = "skip" if skipna else "raise"
+    values = apply_to_rows(function, inputs, rows, per_row=response, block_size=block_size, on_error=on_error)
     complete = values.notnull()
     used = response.astype(np.float64).where(complete)  # type: ignore[no-untyped-call]
     count = complete.sum()

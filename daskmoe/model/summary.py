@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 import xarray as xr
@@ -30,6 +31,7 @@ MAX_FEATURES = 30
 MAX_EXPERTS = 12
 _WIDTH = 12
 _REASON = 100
+_LINE = 300
 # Parameters without errors that are named one by one.
 _NAMED = 12
 _NOT_OK = (Outcome.NOT_CONVERGED, Outcome.LEFT_OUT)
@@ -44,6 +46,9 @@ def summarize(parts: ModelParts) -> str:
         f"target      {rows.target}{f' [{units}]' if units else ''} ({', '.join(rows.sample_dims)})",
         f"features    {len(rows.feature_labels)}",
     ]
+    if rows.left_out:
+        reasons = (f"{name} ({_cause(why)})" for name, why in rows.left_out.items())
+        head.append(f"left out    {textwrap.shorten('; '.join(reasons), _LINE, placeholder=' ...')}")
     shown = params.isel({EXPERT: slice(MAX_EXPERTS)})
     own = [label.name for label in get_family(parts.family).nuisances]
     scalars = {name: shown[name] for name in (INTERCEPT, *own, GATE_INTERCEPT)}
@@ -60,6 +65,11 @@ def summarize(parts: ModelParts) -> str:
     if left_out > 0:
         sections.append([f"... and {left_out} more features: see .params"])
     return "\n\n".join("\n".join(lines) for lines in sections)
+
+
+def _cause(why: str) -> str:
+    """The beginning of a reason, without what to do about it."""
+    return re.split("[,;:]", why, maxsplit=1)[0]
 
 
 def _fit_lines(diagnostics: xr.Dataset | None) -> list[str]:

@@ -4,17 +4,21 @@ Knows xarray and NumPy. It builds no graph: what a task does with a partition is
 `extract_rows`.
 """
 
+from daskmoe.rows.describe import Features, describe_rows
+from daskmoe.rows.learning import Categories
 from daskmoe.rows.matching import match_schema
 from daskmoe.rows.partitions import Partition, plan_partitions
 from daskmoe.rows.reading import OnError, Rows, extract_rows
 from daskmoe.rows.sampling import SampleWindow, plan_sample
+from daskmoe.rows.schema import FeatureVariable, RowSchema
 from daskmoe.rows.sources import Data, source_of
 from daskmoe.rows.stores import open_store, read_box
-from daskmoe.rows.variables import FeatureVariable, RowSchema, describe_rows
 
 __all__ = [
+    "Categories",
     "Data",
     "FeatureVariable",
+    "Features",
     "OnError",
     "Partition",
     "RowSchema",

@@ -8,9 +8,9 @@ from dataclasses import replace
 import xarray as xr
 
 from daskmoe.errors import InvalidDataError
+from daskmoe.rows.names import BOUND, EXPERT
+from daskmoe.rows.schema import FeatureVariable, RowSchema
 from daskmoe.rows.variables import (
-    FeatureVariable,
-    RowSchema,
     check_unique,
     check_weight,
     column_keys,
@@ -33,7 +33,8 @@ def match_schema(
     Parameters
     ----------
     ds : xr.Dataset
-        Data labelled as in the fit. It may miss sample dimensions (one time step of a gridded dataset).
+        Data labelled as in the fit. It may miss sample dimensions (one time step of a gridded dataset), and
+        where no target is needed its features may have others (the members of an ensemble).
     schema : RowSchema
         The schema of the fit.
     need_target : bool
@@ -46,7 +47,8 @@ def match_schema(
     Returns
     -------
     RowSchema
-        The same columns, with the dimensions and the positions of the columns in `ds`.
+        The same columns, with the dimensions and the positions of the columns in `ds`; dimensions that the
+        fit did not have come first.
 
     Raises
     ------
@@ -75,7 +77,7 @@ def match_schema(
             f"target {schema.target!r}", ds.variables[schema.target], schema.target_attrs.get("units")
         )
     else:
-        sample_dims = tuple(dim for dim in schema.sample_dims if dim in ds.dims)
+        sample_dims = _dims_without_target(ds, schema)
     weight = schema.weight if (need_target if need_weight is None else need_weight) else None
     if weight is not None:
         check_weight(ds, weight, sample_dims)
@@ -83,10 +85,36 @@ def match_schema(
     return replace(schema, sample_dims=sample_dims, variables=variables, weight=weight)
 
 
+def _dims_without_target(ds: xr.Dataset, schema: RowSchema) -> tuple[str, ...]:
+    """The sample dimensions of data to predict from: those of the fit, behind those that these have more."""
+    known = tuple(dim for dim in schema.sample_dims if dim in ds.dims)
+    more: dict[str, None] = {}
+    for name, feature_dim in schema.sources.items():
+        dims = find_variable(ds, name, "feature").dims
+        more |= dict.fromkeys(str(dim) for dim in dims if dim not in known and dim != feature_dim)
+    if taken := [dim for dim in more if dim in (EXPERT, BOUND)]:
+        raise InvalidDataError(
+            f"The features have the dimension {taken[0]!r}, a name that a model's results use; rename it."
+        )
+    if more and not known:
+        names = dict(zip(more, schema.sample_dims, strict=False))
+        raise InvalidDataError(
+            f"Expected features over the sample dimensions of the fit, {list(schema.sample_dims)}, got "
+            f"{list(more)}; name them alike: data.rename({names})."
+        )
+    return (*more, *known)
+
+
 def _match_feature(ds: xr.Dataset, fitted: FeatureVariable, sample_dims: tuple[str, ...]) -> FeatureVariable:
+    if fitted.parts:
+        parts = tuple(_match_feature(ds, part, sample_dims) for part in fitted.parts)
+        return replace(fitted, dims=sample_dims, parts=parts)
     name, dim = fitted.name, fitted.feature_dim
     variable = find_variable(ds, name, "feature")
-    require_numbers(variable, name, "feature")
+    if fitted.coding is None:
+        require_numbers(variable, name, "feature")
+    elif misfit := fitted.coding.misfit(variable):
+        raise InvalidDataError(f"Feature variable {name!r} {misfit}.")
     expected = {*sample_dims} if dim is None else {*sample_dims, dim}
     if not set(variable.dims) <= expected or (dim is not None and dim not in variable.dims):
         raise InvalidDataError(

@@ -18,7 +18,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError, InvalidOptionError
-from daskmoe.rows.variables import RowSchema, listed
+from daskmoe.rows.schema import RowSchema
+from daskmoe.rows.values import plain_values
+from daskmoe.rows.variables import listed
 
 Range = tuple[int, int]
 
@@ -172,7 +174,7 @@ def _smallest_box(shape: tuple[int, ...], start: int, stop: int) -> tuple[tuple[
 def _by_value(ds: xr.Dataset, schema: RowSchema, name: str) -> Iterator[Partition]:
     dims = schema.sample_dims
     coordinate = _variable_of_rows(ds, schema, name, "partitions")
-    values, codes = _coded(comparable(np.asarray(coordinate.values), name), name)
+    values, codes = _coded(comparable(plain_values(coordinate), name), name)
     counts = np.bincount(codes.ravel())
     repeats = math.prod(ds.sizes[dim] for dim in dims if dim not in coordinate.dims)
     boxes = scipy.ndimage.find_objects(codes + 1)

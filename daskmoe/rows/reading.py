@@ -14,17 +14,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError
+from daskmoe.rows.columns import BLOCK_ELEMENTS, FeatureArray, FloatArray, stack_features
 from daskmoe.rows.partitions import Partition, comparable, count_missing
-from daskmoe.rows.variables import FeatureVariable, RowSchema
+from daskmoe.rows.schema import RowSchema
+from daskmoe.rows.values import plain_values
 
-FloatArray = NDArray[np.float64]
-FeatureArray = NDArray[np.float64] | NDArray[np.float32]
 Selection = slice | NDArray[np.intp]
 Flags = NDArray[np.bool_]
 OnError = Literal["raise", "skip", "drop"]
-
-# Elements handled at a time: a block of features and its temporaries stay in cache.
-_BLOCK = 1 << 17
 
 
 class Rows(NamedTuple):
@@ -101,11 +98,12 @@ def extract_rows(
     if positions is not None:
         assert isinstance(selection, slice)
         selection = positions + selection.start
-    features = _features(box, schema, shape)[selection]
+    features = _features(box, schema, partition, shape, on_error)[selection]
     response = _column(box, schema.target, schema, shape)[selection] if need_target else None
     weight = wrong = None
     if schema.weight is not None:
         weight = _column(box, schema.weight, schema, shape)[selection]
+        weight = weight if schema.weight_factor == 1.0 else weight * schema.weight_factor
         wrong = _wrong_weights(weight)
         if wrong is not None and on_error != "drop":
             raise InvalidDataError(_wrong_text(wrong, schema.weight, partition, selection))
@@ -151,7 +149,7 @@ def _with_clusters(rows: Rows, labels: NDArray[Any] | None, name: str | None, pa
 def _aligned(variable: xr.Variable, sample_dims: tuple[str, ...], feature_dim: str | None) -> NDArray[Any]:
     """Values with the sample dimensions in order (length 1 where it has none), the feature dimension last."""
     # Loaded before it is transposed: lazy arrays pay for a transposition with scattered reads.
-    values = np.asarray(variable.values)
+    values = plain_values(variable)
     order = [*sample_dims, feature_dim] if feature_dim else [*sample_dims]
     values = values.transpose([variable.dims.index(dim) for dim in order if dim in variable.dims])
     return values[tuple(slice(None) if dim in variable.dims else np.newaxis for dim in order)]
@@ -162,35 +160,16 @@ def _column(box: xr.Dataset, name: str, schema: RowSchema, shape: tuple[int, ...
     return np.broadcast_to(values, shape).reshape(-1)
 
 
-def _feature_part(box: xr.Dataset, variable: FeatureVariable, sample_dims: tuple[str, ...]) -> NDArray[Any]:
-    values = _aligned(box.variables[variable.name], sample_dims, variable.feature_dim)
-    if variable.feature_dim is None:
-        return values[..., np.newaxis]
-    return values if variable.positions is None else np.take(values, variable.positions, axis=-1)
-
-
-def _features(box: xr.Dataset, schema: RowSchema, shape: tuple[int, ...]) -> FeatureArray:
-    parts = [_feature_part(box, variable, schema.sample_dims) for variable in schema.variables]
-    single = all(part.dtype.kind == "f" and part.dtype.itemsize == 4 for part in parts)
-    dtype = np.dtype(np.float32 if single else np.float64)
-    width = sum(part.shape[-1] for part in parts)
-    if len(parts) == 1 and parts[0].shape[:-1] == shape:
-        return np.ascontiguousarray(parts[0], dtype).reshape(-1, width)
-    out = np.empty((*shape, width), dtype)
-    # By blocks of the first dimension: written column by column, every column would pull all of `out`
-    # through the cache once more.
-    step = max(1, _BLOCK // max(1, width * math.prod(shape[1:])))
-    for start in range(0, shape[0], step):
-        _fill(out, parts, slice(start, start + step))
-    return out.reshape(-1, width)
-
-
-def _fill(out: FeatureArray, parts: list[NDArray[Any]], block: slice) -> None:
-    column = 0
-    for part in parts:
-        stop = column + part.shape[-1]
-        out[block, ..., column:stop] = part if part.shape[0] == 1 else part[block]
-        column = stop
+def _features(
+    box: xr.Dataset, schema: RowSchema, partition: Partition, shape: tuple[int, ...], on_error: OnError
+) -> FeatureArray:
+    values = {
+        name: _aligned(box.variables[name], schema.sample_dims, dim) for name, dim in schema.sources.items()
+    }
+    try:
+        return stack_features(values, schema.variables, shape, unknown_is_missing=on_error != "raise")
+    except InvalidDataError as error:
+        raise InvalidDataError(f"In {partition.name}: {error}") from None
 
 
 def _selection(box: xr.Dataset, schema: RowSchema, partition: Partition, shape: tuple[int, ...]) -> Selection:
@@ -233,7 +212,7 @@ def _not_finite(values: FeatureArray) -> Flags | None:
         if math.isfinite(values.sum()):
             return None
     bad = np.empty(len(values), np.bool_)
-    step = max(1, _BLOCK // values.shape[1])
+    step = max(1, BLOCK_ELEMENTS // values.shape[1])
     for start in range(0, len(values), step):
         block = slice(start, start + step)
         np.logical_not(np.isfinite(values[block]).all(axis=1), out=bad[block])

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.rows.partitions import Partition, range_partition
-from daskmoe.rows.variables import RowSchema
+from daskmoe.rows.schema import RowSchema
 
 # Fewer are a poor picture of ordered data, whose neighbours are alike; each costs a chunk that is read.
 _RUNS = 512
@@ -93,7 +93,7 @@ def plan_sample(
 
 def _chunk_sizes(ds: xr.Dataset, schema: RowSchema) -> list[int] | None:
     """Of the target, or else of a feature that has all sample dimensions; None for data in memory."""
-    for name in (schema.target, *(variable.name for variable in schema.variables)):
+    for name in (schema.target, *schema.sources):
         found = ds.variables.get(name)
         if found is not None and found.chunks is not None and {*schema.sample_dims} <= {*found.dims}:
             return [max(found.chunksizes[dim]) for dim in schema.sample_dims]

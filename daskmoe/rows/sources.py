@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import Any, TypeAlias
 
+import pandas as pd
 import xarray as xr
 
 from daskmoe.errors import InvalidDataError
 from daskmoe.rows.stores import open_store
 
-Data = xr.Dataset | str | os.PathLike[str]
+Data: TypeAlias = xr.Dataset | pd.DataFrame | str | os.PathLike[str]
 
 
 def source_of(data: Data, name: str = "data") -> tuple[xr.Dataset, str | xr.Dataset]:
@@ -17,24 +19,71 @@ def source_of(data: Data, name: str = "data") -> tuple[xr.Dataset, str | xr.Data
 
     Parameters
     ----------
-    data : xr.Dataset or path
+    data : xr.Dataset, pd.DataFrame or path
+        A table becomes a dataset, its index the dimension.
     name : str
         Of the caller's option, for the error message.
 
     Raises
     ------
     InvalidDataError
-        If it is neither a dataset nor a path.
+        If it is none of these, or a variable's name is no text.
     StoreError
         If the store cannot be opened.
     """
+    if isinstance(data, pd.DataFrame):
+        _check_table(data, name)
+        data = xr.Dataset.from_dataframe(data)
     if isinstance(data, xr.Dataset):
+        _check_names(data, name)
         return data, data
     if not isinstance(data, str | os.PathLike):
         raise InvalidDataError(
-            f"{name}: expected an xarray.Dataset or the path of a Zarr store, got {type(data).__name__}."
+            f"{name}: expected an xarray.Dataset, a pandas.DataFrame or the path of a Zarr store, got "
+            f"{_kind_of(data)}{_advice(data)}."
         )
     path = os.fspath(data)
     # Absolute, as chunks that a worker does not find are fill values to it.
     path = path if "://" in path else os.path.abspath(path)
     return open_store(path), path
+
+
+def _check_table(table: pd.DataFrame, name: str) -> None:
+    if isinstance(table.index, pd.MultiIndex) or isinstance(table.columns, pd.MultiIndex):
+        raise InvalidDataError(
+            f"{name}: expected a table with one level of index and of columns, got a MultiIndex; use "
+            "reset_index(), or to_xarray() for a grid."
+        )
+    if strange := [column for column in table.columns if not isinstance(column, str)]:
+        raise InvalidDataError(
+            f"{name}: expected columns whose names are text, got {strange[:5]}; rename them: "
+            "data.rename(columns=str)."
+        )
+
+
+def _check_names(dataset: xr.Dataset, name: str) -> None:
+    if strange := [each for each in (*dataset.variables, *dataset.dims) if not isinstance(each, str)]:
+        raise InvalidDataError(
+            f"{name}: expected variables and dimensions whose names are text, got {strange[:5]}; rename "
+            "them: data.rename({name: str(name) for name in data.variables})."
+        )
+
+
+def _kind_of(data: Any) -> str:
+    return f"{type(data).__module__.partition('.')[0]}.{type(data).__name__}"
+
+
+def _advice(data: Any) -> str:
+    """The line that makes a dataset of it, behind a semicolon."""
+    if isinstance(data, xr.DataArray):
+        line = "data.to_dataset(name='x')" if data.name is None else "data.to_dataset()"
+        return f"; make a dataset of it: {line}, and add the other variables with assign"
+    if hasattr(data, "__array__") and hasattr(data, "ndim"):
+        return "; label it: xr.Dataset({'X': (('row', 'feature'), X), 'y': ('row', y)})"
+    if hasattr(data, "to_dask_array"):
+        return (
+            "; label its columns: xr.Dataset({c: ('row', data[c].to_dask_array(lengths=True)) for c in data})"
+        )
+    if hasattr(data, "to_pandas"):
+        return "; use data.to_pandas()"
+    return ""

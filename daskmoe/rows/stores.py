@@ -11,7 +11,8 @@ from xarray.backends import ZarrStore
 
 from daskmoe.errors import InvalidDataError, StoreError
 from daskmoe.rows.partitions import Partition
-from daskmoe.rows.variables import RowSchema, listed
+from daskmoe.rows.schema import RowSchema
+from daskmoe.rows.variables import listed
 
 # Coordinates up to this many elements stay out of Dask, so that labels can be read without a scheduler.
 _SMALL_COORDINATE = 10_000_000
@@ -78,9 +79,7 @@ def read_box(
     InvalidDataError
         If a variable is not there.
     """
-    names = {variable.name for variable in schema.variables}
-    names |= {schema.target} if need_target else set()
-    names |= {schema.weight} if schema.weight is not None else set()
+    names = {*schema.used(with_target=need_target)}
     names |= {cluster} if cluster is not None else set()
     names |= {partition.where[0]} if partition.where is not None else set()
     ds = source if isinstance(source, xr.Dataset) else _open(source, names)

@@ -1,143 +1,16 @@
-"""What a row is: the variables of a labelled dataset that give its features, response and weight.
-
-A schema is found once, when a model is fitted, and is kept with the model, so that later data are matched to
-it by label. The sample dimensions are the target's; a row is one element of the target in C order of them.
-"""
+"""Variables of a dataset: what they must be to take part in rows, and what messages call them."""
 
 from __future__ import annotations
 
-import json
-import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
 import xarray as xr
 
-from daskmoe.errors import InvalidDataError, InvalidOptionError
+from daskmoe.errors import InvalidDataError
 from daskmoe.rows.names import BOUND, EXPERT
-
-logger = logging.getLogger(__name__)
-
-_NUMBER_KINDS = "biuf"
-_KEPT_ATTRS = ("units", "long_name", "standard_name")
-
-
-@dataclass(frozen=True)
-class FeatureVariable:
-    """One variable that gives one or several feature columns."""
-
-    # Name of the variable.
-    name: str
-    # Its sample dimensions, in the order it has them.
-    dims: tuple[str, ...]
-    # Its one other dimension, if any; every position along it is a column.
-    feature_dim: str | None
-    # Label of each column.
-    labels: tuple[str, ...]
-    # Its ``units`` attribute.
-    units: str | None
-    # The coordinate values along `feature_dim`, column by column; None where there is no coordinate.
-    keys: tuple[str, ...] | None = None
-    # Where each column is along `feature_dim` of the data at hand; None if they are in order.
-    positions: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class RowSchema:
-    """The variables that make the rows of a dataset, and the order of the feature columns."""
-
-    # Name of the response variable.
-    target: str
-    # Its dimensions, in its order.
-    sample_dims: tuple[str, ...]
-    # The feature variables, in column order.
-    variables: tuple[FeatureVariable, ...]
-    # Name of the variable of row weights.
-    weight: str | None = None
-    # Those of the target's ``units``, ``long_name`` and ``standard_name`` that it has.
-    target_attrs: dict[str, Any] = field(default_factory=dict, hash=False)
-
-    @property
-    def feature_labels(self) -> tuple[str, ...]:
-        """Label of every feature column, in column order."""
-        return tuple(label for variable in self.variables for label in variable.labels)
-
-    def to_json(self) -> str:
-        """The schema as a JSON string, for the attributes of a saved model."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> RowSchema:
-        """The schema that `to_json` wrote."""
-        content = json.loads(text)
-        variables = tuple(
-            FeatureVariable(**{key: _as_tuple(value) for key, value in variable.items()})
-            for variable in content.pop("variables")
-        )
-        return cls(variables=variables, **{key: _as_tuple(value) for key, value in content.items()})
-
-
-def describe_rows(
-    ds: xr.Dataset, target: str, features: str | Sequence[str] | None = None, sample_weight: str | None = None
-) -> RowSchema:
-    """Choose the variables of `ds` that make its rows; no data are read but feature labels.
-
-    Parameters
-    ----------
-    ds : xr.Dataset
-        The data, in memory or lazy.
-    target : str
-        The response variable; its dimensions are the sample dimensions.
-    features : str, sequence of str or None
-        The feature variables, in column order. None takes every other data variable that fits, by name:
-        numbers or booleans over some of the sample dimensions and at most one other dimension.
-    sample_weight : str or None
-        The variable of row weights.
-
-    Returns
-    -------
-    RowSchema
-        Column labels are variable names, coordinate labels along the other dimension, or ``name_i`` where it
-        has no coordinate. Where several variables share a labelled dimension they are ``name_label``.
-
-    Raises
-    ------
-    InvalidDataError
-        If a variable is missing or does not fit, no feature is left, or two columns have one label.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import xarray as xr
-    >>> ds = xr.Dataset({"X": (("row", "feature"), np.ones((4, 2))), "y": ("row", np.ones(4))})
-    >>> describe_rows(ds, "y").feature_labels
-    ('X_0', 'X_1')
-    """
-    sample_dims = target_dims(ds, target)
-    if sample_weight is not None:
-        check_weight(ds, sample_weight, sample_dims)
-    used = {target} if sample_weight is None else {target, sample_weight}
-    # A store lists its variables in any order; the same data must give the same columns.
-    if features is None:
-        names: Sequence[str] = sorted(_fitting_names(ds, used, sample_dims))
-    else:
-        names = _asked_names(features, used)
-    for name in names:
-        if misfit := _misfit(find_variable(ds, name, "feature"), sample_dims):
-            raise InvalidDataError(f"Feature variable {name!r} {misfit}.")
-    shared = Counter(_feature_dim(ds.variables[name], sample_dims) for name in names)
-    variables = tuple(_describe_feature(ds, name, sample_dims, shared) for name in names)
-    attrs = ds.variables[target].attrs
-    kept = {key: attrs[key] for key in _KEPT_ATTRS if isinstance(attrs.get(key), str)}
-    schema = RowSchema(target, sample_dims, variables, sample_weight, kept)
-    check_unique(schema.feature_labels, "feature columns")
-    return schema
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+from daskmoe.rows.values import ValueKind, kind_of
 
 
 def listed(names: Iterable[Any], limit: int = 20) -> str:
@@ -158,11 +31,12 @@ def find_variable(ds: xr.Dataset, name: str, role: str) -> xr.Variable:
 
 def require_numbers(variable: xr.Variable, name: str, role: str) -> None:
     """Refuse text, dates, complex numbers and objects."""
-    if variable.dtype.kind not in _NUMBER_KINDS:
-        raise InvalidDataError(f"The {role} variable {name!r} {_wrong_dtype(variable)}.")
+    if kind_of(variable) is not ValueKind.NUMBER:
+        raise InvalidDataError(f"The {role} variable {name!r} {wrong_dtype(variable)}.")
 
 
-def _wrong_dtype(variable: xr.Variable) -> str:
+def wrong_dtype(variable: xr.Variable) -> str:
+    """Of a variable that should hold numbers, as the end of a sentence."""
     return f"has dtype {variable.dtype}, expected real numbers or booleans"
 
 
@@ -190,50 +64,8 @@ def check_weight(ds: xr.Dataset, name: str, sample_dims: tuple[str, ...]) -> Non
         )
 
 
-def _asked_names(features: str | Sequence[str], used: set[str]) -> tuple[str, ...]:
-    names = (features,) if isinstance(features, str) else tuple(features)
-    if not names:
-        raise InvalidOptionError("Expected at least one name in features, got none.")
-    if taken := [name for name in names if name in used]:
-        raise InvalidDataError(f"{listed(taken)} cannot be a feature: it is the target or the weight.")
-    check_unique(names, "features")
-    return names
-
-
-def _fitting_names(ds: xr.Dataset, used: set[str], sample_dims: tuple[str, ...]) -> tuple[str, ...]:
-    # The cell bounds of CF coordinates are data variables to xarray but never covariates.
-    bounds = {variable.attrs.get("bounds") for variable in ds.variables.values()}
-    names = []
-    for name in map(str, ds.data_vars):
-        if name in used or name in bounds:
-            continue
-        if misfit := _misfit(ds.variables[name], sample_dims):
-            logger.debug("variable %r is not a feature: it %s", name, misfit)
-        else:
-            names.append(name)
-    if not names:
-        raise InvalidDataError(
-            f"No feature left: besides {listed(sorted(used))}, none of {listed(ds.data_vars)} holds numbers "
-            f"over the sample dimensions {sample_dims} and at most one more."
-        )
-    return tuple(names)
-
-
-def _misfit(variable: xr.Variable, sample_dims: tuple[str, ...]) -> str | None:
-    if variable.dtype.kind not in _NUMBER_KINDS:
-        return _wrong_dtype(variable)
-    others = [dim for dim in variable.dims if dim not in sample_dims]
-    if len(others) > 1 or len(others) == variable.ndim:
-        return (
-            f"has dimensions {variable.dims}, expected one or more of the sample dimensions {sample_dims} "
-            "and at most one other"
-        )
-    if any(variable.sizes[dim] == 0 for dim in others):
-        return f"has no column along {others[0]!r}, expected at least one"
-    return None
-
-
-def _feature_dim(variable: xr.Variable, sample_dims: tuple[str, ...]) -> str | None:
+def feature_dim_of(variable: xr.Variable, sample_dims: tuple[str, ...]) -> str | None:
+    """The dimension that is no sample dimension, if there is one."""
     return next((str(dim) for dim in variable.dims if dim not in sample_dims), None)
 
 
@@ -254,21 +86,6 @@ def column_keys(ds: xr.Dataset, dim: str) -> tuple[str, ...] | None:
         return None
     values = ds.variables[dim].values
     return tuple(value.decode() if isinstance(value, bytes) else str(value) for value in values)
-
-
-def _describe_feature(
-    ds: xr.Dataset, name: str, sample_dims: tuple[str, ...], shared: Counter[str | None]
-) -> FeatureVariable:
-    variable = ds.variables[name]
-    dims, dim = sample_part(variable, sample_dims), _feature_dim(variable, sample_dims)
-    if dim is None:
-        return FeatureVariable(name, dims, None, (name,), units_of(variable))
-    keys = column_keys(ds, dim)
-    if keys is None:
-        labels = tuple(f"{name}_{i}" for i in range(variable.sizes[dim]))
-    else:
-        labels = tuple(f"{name}_{key}" for key in keys) if shared[dim] > 1 else keys
-    return FeatureVariable(name, dims, dim, labels, units_of(variable), keys)
 
 
 def check_unique(labels: Iterable[str], what: str) -> None:

@@ -138,6 +138,33 @@ def test_fit_takes_partitions_features_and_netcdf(cluster: LocalCluster, store: 
 
 
 @pytest.mark.cluster
+def test_fit_takes_text_and_terms(cluster: LocalCluster, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, wind = rng.normal(size=400), rng.choice(list("NES"), 400).astype(object)
+    table = xr.Dataset({"x": ("row", x), "wind": ("row", wind), "y": ("row", x**2 + (wind == "N"))})
+    encoding = {name: {"chunks": (100,)} for name in table.data_vars}
+    table.to_zarr(tmp_path / "data.zarr", consolidated=False, encoding=encoding)
+    arguments = fit_arguments(
+        tmp_path / "data.zarr",
+        tmp_path / "model.zarr",
+        *("--features", "x,powers(x,2),wind", "--categories", "wind=S|N|E", "--min-scale", "0.1"),
+        *("--scheduler", cluster.scheduler_address),
+    )
+    assert run(arguments) == DONE
+    model = daskmoe.open_model(tmp_path / "model.zarr")
+    assert model.feature_names == ("x", "x^2", "wind_N", "wind_E")
+    expected = daskmoe.fit(
+        table.chunk(row=100),
+        "y",
+        features=["x", daskmoe.features.powers("x", 2), "wind"],
+        categories={"wind": ["S", "N", "E"]},
+        min_scale=0.1,
+        n_experts=2,
+        random_state=0,
+    )
+    xr.testing.assert_identical(model.params, expected.params)
+
+
 def test_predict_writes_a_store_like_the_target(
     cluster: LocalCluster, store: Path, model_path: Path, tmp_path: Path
 ) -> None:
@@ -258,7 +285,7 @@ def test_a_scheduler_that_is_not_there(
         caplog.at_level(logging.INFO, "daskmoe"),
     ):
         assert run(fit_arguments(store, tmp_path / "model.zarr", *option)) == FAILED
-    first, last = [record for record in caplog.records if record.name.startswith("daskmoe")]
+    first, last = [record for record in caplog.records if record.name.startswith("daskmoe.cli")]
     assert first.getMessage() == f"Connecting to {address}"
     assert f"The scheduler at {address} does not answer. Check" in last.getMessage()
     assert last.exc_info is None

@@ -283,7 +283,7 @@ def test_wrong_data_are_refused() -> None:
         model.predict(data.drop_vars("X"))
     with pytest.raises(InvalidDataError, match="'y'"):
         model.responsibilities(data.drop_vars("y"))
-    with pytest.raises(InvalidDataError, match="got ndarray"):
+    with pytest.raises(InvalidDataError, match=r"got numpy.ndarray; label it: xr.Dataset"):
         model.predict(data["X"].values)  # type: ignore[arg-type]
     for level in (0, 1, -0.5, float("nan"), "a", None):
         with pytest.raises(InvalidOptionError, match="level"):

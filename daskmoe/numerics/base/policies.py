@@ -340,6 +340,11 @@ class SoundnessPolicy:
     rival: float = 1e-3
     # Of the response's range, beyond which a prediction outside it is far off.
     widths: float = 1.0
+    # Share of the target's variance from which a column tells it exactly.
+    copy: float = 1.0 - 1e-12
+    # Fewer rows may differ by chance; of more the look is not cheap.
+    identifier_rows: int = 50
+    most_identifier_rows: int = 10_000_000
 
 
 @dataclass(frozen=True)

@@ -337,6 +337,8 @@ def settle(proposal: Proposal, tally: Tally | None, *, choose: bool) -> tuple[Ag
         told = None if told is None else told._replace(mass=told.mass[order])
     from_sample = False
     if winner.kind == PILOT:
-        from_sample = proposal.pilots[winner.start].moments.weight < proposal.known.pooled.weight
+        # Weights of all rows are summed in another order there.
+        everything = proposal.known.pooled.weight * (1.0 - 1e-9)
+        from_sample = proposal.pilots[winner.start].moments.weight < everything
     found = found._replace(told=told, told_by_support=not everywhere, from_sample=from_sample)
     return found._replace(candidates=scores, curvature=proposal.curvature(winner)), winner.start

@@ -1,0 +1,258 @@
+"""Choosing the rows of a fit: which variables and terms are its features, how they are coded and labelled."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+
+import xarray as xr
+
+from daskmoe.errors import InvalidDataError, InvalidOptionError
+from daskmoe.features import Term
+from daskmoe.rows.codings import Coding, Harmonics, Indicator, Powers, Splines
+from daskmoe.rows.learning import Categories, Learned, learn, variable_of
+from daskmoe.rows.schema import FeatureVariable, RowSchema
+from daskmoe.rows.values import ValueKind, kind_of
+from daskmoe.rows.variables import (
+    check_unique,
+    check_weight,
+    column_keys,
+    feature_dim_of,
+    find_variable,
+    listed,
+    sample_part,
+    target_dims,
+    units_of,
+    wrong_dtype,
+)
+
+logger = logging.getLogger(__name__)
+
+Features = str | Term | Sequence[str | Term]
+
+_KEPT_ATTRS = ("units", "long_name", "standard_name")
+
+
+def describe_rows(
+    ds: xr.Dataset,
+    target: str,
+    features: Features | None = None,
+    sample_weight: str | None = None,
+    categories: Categories | None = None,
+) -> RowSchema:
+    """Choose the variables of `ds` that make its rows.
+
+    No data are read but feature labels, and the variables of which levels or knots are to be found.
+
+    Parameters
+    ----------
+    ds : xr.Dataset
+        The data, in memory or lazy.
+    target : str
+        The response variable; its dimensions are the sample dimensions.
+    features : str, Term, sequence of them, or None
+        The feature variables and terms, in column order. None takes every other data variable that fits, by
+        name: numbers over some of the sample dimensions and at most one other dimension, and text or
+        categories over sample dimensions.
+    sample_weight : str or None
+        The variable of row weights.
+    categories : mapping of str to sequence, optional
+        Levels of features, the reference first; None for those that are in the data, sorted.
+
+    Returns
+    -------
+    RowSchema
+        Column labels are variable names, coordinate labels along the other dimension, or ``name_i`` where it
+        has no coordinate. Where several variables share a labelled dimension they are ``name_label``, as
+        those of levels are.
+
+    Raises
+    ------
+    InvalidDataError
+        If a variable is missing or does not fit, no feature is left, or two columns have one label.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xarray as xr
+    >>> ds = xr.Dataset({"X": (("row", "feature"), np.ones((4, 2))), "y": ("row", np.ones(4))})
+    >>> describe_rows(ds, "y").feature_labels
+    ('X_0', 'X_1')
+    >>> ds = xr.Dataset({"wind": ("row", ["N", "W", "N", "S"]), "y": ("row", np.ones(4))})
+    >>> describe_rows(ds, "y").feature_labels
+    ('wind_S', 'wind_W')
+    """
+    sample_dims = target_dims(ds, target)
+    if sample_weight is not None:
+        check_weight(ds, sample_weight, sample_dims)
+    used = {target} if sample_weight is None else {target, sample_weight}
+    left_out: dict[str, str] = {}
+    declared: Sequence[str | Term]
+    if features is None:
+        # A store lists its variables in any order; the same data must give the same columns.
+        declared, left_out = _fitting_names(ds, used, sample_dims)
+    else:
+        declared = _asked(features, used)
+        for name in _variables_of(declared):
+            if misfit := _misfit(find_variable(ds, name, "feature"), sample_dims):
+                raise InvalidDataError(f"Feature variable {name!r} {misfit}.")
+    learned = learn(ds, declared, categories or {})
+    if features is None:
+        left_out |= learned.refused | learned.doubtful
+        declared = [name for name in declared if name not in left_out]
+        _tell_taken(ds, declared, left_out, used, sample_dims)
+    elif learned.refused:
+        name, why = next(iter(learned.refused.items()))
+        raise InvalidDataError(f"Feature variable {name!r} {why}.")
+    shared = Counter(
+        feature_dim_of(ds.variables[name], sample_dims) for name in declared if isinstance(name, str)
+    )
+    variables = tuple(_describe(ds, each, sample_dims, shared, learned) for each in declared)
+    variables = _without_twice(variables, {name for name in declared if isinstance(name, str)})
+    attrs = ds.variables[target].attrs
+    kept = {key: attrs[key] for key in _KEPT_ATTRS if isinstance(attrs.get(key), str)}
+    schema = RowSchema(target, sample_dims, variables, sample_weight, kept, left_out)
+    check_unique(schema.feature_labels, "feature columns")
+    return schema
+
+
+def _asked(features: Features, used: set[str]) -> tuple[str | Term, ...]:
+    declared = (features,) if isinstance(features, str | Term) else tuple(features)
+    if not declared:
+        raise InvalidOptionError("Expected at least one name in features, got none.")
+    if taken := [name for name in _variables_of(declared) if name in used]:
+        raise InvalidDataError(f"{listed(taken)} cannot be a feature: it is the target or the weight.")
+    check_unique(tuple(map(str, declared)), "features")
+    return declared
+
+
+def _variables_of(declared: Iterable[str | Term]) -> list[str]:
+    """Names of the variables of names and terms, each once, in order."""
+    found: dict[str, None] = {}
+    for each in declared:
+        found |= {each: None} if isinstance(each, str) else dict.fromkeys(_variables_of(each.of))
+    return list(found)
+
+
+def _fitting_names(
+    ds: xr.Dataset, used: set[str], sample_dims: tuple[str, ...]
+) -> tuple[list[str], dict[str, str]]:
+    """The data variables that could be features, sorted, and why the others could not."""
+    # The cell bounds of CF coordinates are data variables to xarray but never covariates.
+    bounds = {variable.attrs.get("bounds") for variable in ds.variables.values()}
+    left_out = {}
+    for name in map(str, ds.data_vars):
+        if name in used:
+            continue
+        if name in bounds:
+            left_out[name] = "holds the bounds of a coordinate"
+        elif misfit := _misfit(ds.variables[name], sample_dims):
+            left_out[name] = misfit
+    return sorted({*map(str, ds.data_vars)} - used - {*left_out}), left_out
+
+
+def _tell_taken(
+    ds: xr.Dataset,
+    taken: Sequence[str | Term],
+    left_out: Mapping[str, str],
+    used: set[str],
+    sample_dims: tuple[str, ...],
+) -> None:
+    """Log what is a feature where nobody said it; `InvalidDataError` if nothing is."""
+    reasons = "; ".join(f"{name!r} {why}" for name, why in left_out.items())
+    if not taken:
+        raise InvalidDataError(
+            f"No feature left: besides {listed(sorted(used))}, none of {listed(ds.data_vars)} holds numbers "
+            f"or text over the sample dimensions {sample_dims} and at most one more"
+            + (f": {reasons}." if reasons else ".")
+        )
+    logger.info("features: took %s%s", listed(taken), f"; left out: {reasons}" if reasons else "")
+
+
+def _misfit(variable: xr.Variable, sample_dims: tuple[str, ...]) -> str | None:
+    """Why a variable cannot be a feature, as the end of a sentence; None if it may be one."""
+    others = [dim for dim in variable.dims if dim not in sample_dims]
+    if len(others) > 1 or len(others) == variable.ndim:
+        return (
+            f"has dimensions {variable.dims}, expected one or more of the sample dimensions {sample_dims} "
+            "and at most one other"
+        )
+    if any(variable.sizes[dim] == 0 for dim in others):
+        return f"has no column along {others[0]!r}, expected at least one"
+    if others and kind_of(variable) is not ValueKind.NUMBER:
+        return f"has dtype {variable.dtype}, expected numbers along {others[0]!r}"
+    return wrong_dtype(variable) if kind_of(variable) is ValueKind.OTHER else None
+
+
+def _describe(
+    ds: xr.Dataset,
+    declared: str | Term,
+    sample_dims: tuple[str, ...],
+    shared: Counter[str | None],
+    learned: Learned,
+) -> FeatureVariable:
+    if isinstance(declared, str):
+        return _describe_variable(ds, declared, sample_dims, shared, learned.levels.get(declared))
+    if declared.function == "interaction":
+        parts = tuple(_describe(ds, part, sample_dims, shared, learned) for part in declared.of)
+        dims = tuple(dim for dim in sample_dims if any(dim in part.dims for part in parts))
+        labels = reduce(_product_labels, (part.labels for part in parts))
+        return FeatureVariable(str(declared), dims, None, labels, None, parts=parts)
+    variable = ds.variables[variable_of(declared)]
+    if feature_dim_of(variable, sample_dims) is not None:
+        raise InvalidDataError(
+            f"{declared}: variable {variable_of(declared)!r} has dimensions {variable.dims}, expected some "
+            f"of the sample dimensions {sample_dims}."
+        )
+    coding = _coding_of(declared, learned)
+    if misfit := coding.misfit(variable):
+        raise InvalidDataError(f"{declared}: variable {variable_of(declared)!r} {misfit}.")
+    return _describe_variable(ds, variable_of(declared), sample_dims, shared, coding)
+
+
+def _coding_of(term: Term, learned: Learned) -> Coding:
+    if term.function == "harmonics":
+        return Harmonics(term.argument("periods"))
+    if term.function == "powers":
+        return Powers(1, term.argument("degree"))
+    if term.function == "splines":
+        return Splines(learned.knots[str(term)], term.argument("degree"))
+    return Indicator(*(term.argument(name) for name in ("equals", "above", "below")))
+
+
+def _product_labels(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{one}:{other}" for one in first for other in second)
+
+
+def _without_twice(variables: tuple[FeatureVariable, ...], names: set[str]) -> tuple[FeatureVariable, ...]:
+    """The first power is left to the variable itself where that is a feature."""
+    return tuple(
+        replace(each, coding=replace(each.coding, first=2), labels=each.labels[1:])
+        if isinstance(each.coding, Powers) and each.name in names
+        else each
+        for each in variables
+    )
+
+
+def _describe_variable(
+    ds: xr.Dataset,
+    name: str,
+    sample_dims: tuple[str, ...],
+    shared: Counter[str | None],
+    coding: Coding | None,
+) -> FeatureVariable:
+    variable = ds.variables[name]
+    dims, dim = sample_part(variable, sample_dims), feature_dim_of(variable, sample_dims)
+    if coding is not None:
+        return FeatureVariable(name, dims, None, coding.labels(name), units_of(variable), coding=coding)
+    if dim is None:
+        return FeatureVariable(name, dims, None, (name,), units_of(variable))
+    keys = column_keys(ds, dim)
+    if keys is None:
+        labels = tuple(f"{name}_{i}" for i in range(variable.sizes[dim]))
+    else:
+        labels = tuple(f"{name}_{key}" for key in keys) if shared[dim] > 1 else keys
+    return FeatureVariable(name, dims, dim, labels, units_of(variable), keys)

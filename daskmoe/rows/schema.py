@@ -1,0 +1,115 @@
+"""The variables that make the rows of a dataset: plain data, kept with a model as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+from daskmoe.rows.codings import Coding, coding_from
+
+
+@dataclass(frozen=True)
+class FeatureVariable:
+    """What gives one or several feature columns: a variable, or the product of several."""
+
+    # Name of the variable, or of the product.
+    name: str
+    # Its sample dimensions, in the order it has them.
+    dims: tuple[str, ...]
+    # Its one other dimension, if any; every position along it is a column.
+    feature_dim: str | None
+    # Label of each column.
+    labels: tuple[str, ...]
+    # Its ``units`` attribute.
+    units: str | None
+    # The coordinate values along `feature_dim`, column by column; None where there is no coordinate.
+    keys: tuple[str, ...] | None = None
+    # Where each column is along `feature_dim` of the data at hand; None if they are in order.
+    positions: tuple[int, ...] | None = None
+    # How columns are made of the values; None where they are the values.
+    coding: Coding | None = None
+    # The factors of a product; empty where it is a variable.
+    parts: tuple[FeatureVariable, ...] = ()
+
+    @property
+    def leaves(self) -> tuple[FeatureVariable, ...]:
+        """The variables that it is of, itself where it is one."""
+        return tuple(leaf for part in self.parts for leaf in part.leaves) if self.parts else (self,)
+
+    def to_plain(self) -> dict[str, Any]:
+        """What JSON can hold, without what says nothing."""
+        content = {each.name: getattr(self, each.name) for each in fields(self)}
+        coding, parts = content.pop("coding"), content.pop("parts")
+        if coding is not None:
+            content["coding"] = coding.to_plain()
+        if parts:
+            content["parts"] = [part.to_plain() for part in parts]
+        return content
+
+    @classmethod
+    def from_plain(cls, content: dict[str, Any]) -> Self:
+        """The variable that `to_plain` gave."""
+        known = {key: _as_tuple(value) for key, value in content.items()}
+        if known.get("coding") is not None:
+            known["coding"] = coding_from(known["coding"])
+        known["parts"] = tuple(cls.from_plain(part) for part in known.get("parts", ()))
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class RowSchema:
+    """The variables that make the rows of a dataset, and the order of the feature columns."""
+
+    # Name of the response variable.
+    target: str
+    # Its dimensions, in its order.
+    sample_dims: tuple[str, ...]
+    # The feature variables, in column order.
+    variables: tuple[FeatureVariable, ...]
+    # Name of the variable of row weights.
+    weight: str | None = None
+    # Those of the target's ``units``, ``long_name`` and ``standard_name`` that it has.
+    target_attrs: dict[str, Any] = field(default_factory=dict, hash=False)
+    # Variables that were no features, and why, where nobody said which are.
+    left_out: dict[str, str] = field(default_factory=dict, hash=False)
+    # What the weights are multiplied by.
+    weight_factor: float = 1.0
+
+    @property
+    def feature_labels(self) -> tuple[str, ...]:
+        """Label of every feature column, in column order."""
+        return tuple(label for variable in self.variables for label in variable.labels)
+
+    @property
+    def sources(self) -> dict[str, str | None]:
+        """The variables that columns are made of, in order -> the feature dimension of each, if any."""
+        return {leaf.name: leaf.feature_dim for variable in self.variables for leaf in variable.leaves}
+
+    def used(self, *, with_target: bool = True) -> list[str]:
+        """Names of all variables that rows are made of."""
+        names = [*self.sources]
+        names += [self.target] if with_target else []
+        names += [self.weight] if self.weight is not None else []
+        return [*dict.fromkeys(names)]
+
+    def identity(self) -> str:
+        """What rows depend on, as text."""
+        return replace(self, left_out={}).to_json()
+
+    def to_json(self) -> str:
+        """The schema as a JSON string, for the attributes of a saved model."""
+        content = {each.name: getattr(self, each.name) for each in fields(self)}
+        content["variables"] = [variable.to_plain() for variable in self.variables]
+        return json.dumps(content)
+
+    @classmethod
+    def from_json(cls, text: str) -> RowSchema:
+        """The schema that `to_json` wrote."""
+        content = json.loads(text)
+        variables = tuple(FeatureVariable.from_plain(variable) for variable in content.pop("variables"))
+        return cls(variables=variables, **{key: _as_tuple(value) for key, value in content.items()})
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

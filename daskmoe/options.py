@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import xarray as xr
+from zarr.abc.store import Store
 
 from daskmoe.errors import InvalidOptionError
 from daskmoe.numerics.base.policies import LocalFit, Regularization
@@ -213,7 +214,7 @@ class FitOptions:
     aggregation: Aggregation = option(
         "auto", "Estimator of the model.", check=OneOf(AGGREGATIONS), token=False, joins=True
     )
-    support: Support | str | os.PathLike[str] | xr.Dataset = option(
+    support: Support | str | os.PathLike[str] | xr.Dataset | Store = option(
         "labelled",
         "What may leave a partition: rows with responses, rows of features, none; or a store of such rows.",
         check=_support,

@@ -10,6 +10,7 @@ from daskmoe.api.simulate import simulate
 from daskmoe.errors import (
     ConvergenceWarning,
     DaskMoEError,
+    DataWarning,
     FitWarning,
     IdentificationWarning,
     InvalidDataError,
@@ -27,6 +28,7 @@ __version__ = _version("daskmoe")
 __all__ = [
     "ConvergenceWarning",
     "DaskMoEError",
+    "DataWarning",
     "FitWarning",
     "IdentificationWarning",
     "InvalidDataError",

@@ -24,6 +24,8 @@ Aggregation = Literal["auto", Method]
 # What may leave a partition for the support.
 Support = Literal["labelled", "features", "synthetic"]
 OnError = Literal["raise", "skip"]
+# What becomes of chunks that are not in the store.
+OnMissingChunks = Literal["raise", "warn", "fill"]
 Rounds = int | Literal["converged"]
 RandomState = None | int | np.random.SeedSequence | np.random.Generator
 
@@ -31,6 +33,7 @@ METHODS: tuple[str, ...] = get_args(Method)
 AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 SUPPORTS: tuple[str, ...] = get_args(Support)
 ON_ERROR: tuple[str, ...] = get_args(OnError)
+MISSING_CHUNKS: tuple[str, ...] = get_args(OnMissingChunks)
 
 
 def check_integer(name: str, value: Any, minimum: int) -> int:
@@ -259,6 +262,13 @@ class FitOptions:
         flag=Flag(metavar="PATH"),
     )
     on_error: OnError = option("raise", "What bad rows and partitions do.", check=OneOf(ON_ERROR))
+    missing_chunks: OnMissingChunks = option(
+        "warn",
+        "What chunks do that were never written.",
+        check=OneOf(MISSING_CHUNKS),
+        token=False,
+        record=False,
+    )
     sample_weight: str | None = option(
         None,
         "Variable of row weights, which count as repeated rows.",

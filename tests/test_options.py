@@ -42,6 +42,7 @@ OTHERS: dict[str, Any] = {
     "random_state": 5,
     "checkpoint": "kept",
     "on_error": "skip",
+    "missing_chunks": "raise",
     "sample_weight": "w",
     "n_init": 3,
     "start_rows": 100,

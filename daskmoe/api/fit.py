@@ -12,7 +12,7 @@ from daskmoe.api.hooks import HOOKS
 from daskmoe.engine import build_model, plan_request, run, run_here
 from daskmoe.errors import InvalidOptionError
 from daskmoe.model import MixtureOfExperts
-from daskmoe.options import Aggregation, FitOptions, OnError, RandomState, Rounds, Support
+from daskmoe.options import Aggregation, FitOptions, OnError, OnMissingChunks, RandomState, Rounds, Support
 from daskmoe.rows import Data
 
 
@@ -32,6 +32,7 @@ class FitKeywords(TypedDict, total=False):
     random_state: RandomState
     checkpoint: str | os.PathLike[str] | None
     on_error: OnError
+    missing_chunks: OnMissingChunks
     sample_weight: str | None
     n_init: int
     start_rows: int
@@ -65,6 +66,7 @@ def fit(
     random_state: RandomState = None,
     checkpoint: str | os.PathLike[str] | None = None,
     on_error: OnError = "raise",
+    missing_chunks: OnMissingChunks = "warn",
     compute: bool = True,
     sample_weight: str | None = None,
     n_init: int = 12,
@@ -126,6 +128,9 @@ def fit(
     on_error : {"raise", "skip"}
         "skip" leaves out rows with missing values and partitions that fail, and reports them in the log and
         in ``diagnostics``.
+    missing_chunks : {"raise", "warn", "fill"}
+        What to do about chunks of a store that were never written, which are read as fill values: refuse them
+        before any work, warn with their counts, or take the fill values as data without a word.
     compute : bool
         False returns the `Delayed` model; building the graph computes nothing.
     sample_weight : str, optional
@@ -152,6 +157,8 @@ def fit(
 
     Warns
     -----
+    DataWarning
+        If chunks of the store are missing, or the store changed while it was read.
     ConvergenceWarning
         If the aggregation, or a refinement that was to converge, did not.
 
@@ -183,6 +190,7 @@ def fit(
         random_state=random_state,
         checkpoint=checkpoint,
         on_error=on_error,
+        missing_chunks=missing_chunks,
         sample_weight=sample_weight,
         n_init=n_init,
         start_rows=start_rows,
@@ -208,6 +216,7 @@ def fit_local(
     min_scale: float | None = None,
     random_state: RandomState = None,
     on_error: OnError = "raise",
+    missing_chunks: OnMissingChunks = "warn",
     sample_weight: str | None = None,
     n_init: int = 12,
     start_rows: int = 2000,
@@ -252,6 +261,7 @@ def fit_local(
         min_scale=min_scale,
         random_state=random_state,
         on_error=on_error,
+        missing_chunks=missing_chunks,
         sample_weight=sample_weight,
         n_init=n_init,
         start_rows=start_rows,

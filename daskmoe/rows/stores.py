@@ -59,6 +59,11 @@ def open_zarr_object(store: Store) -> xr.Dataset:
     return _with_stored_chunks(_open_selected(store, None, f"{store!r}"))
 
 
+def open_variable(location: str, name: str) -> xr.Variable:
+    """One variable, which reads its elements when they are asked for, without Dask."""
+    return _open(location, (name,)).variables[name]
+
+
 def _with_stored_chunks(ds: xr.Dataset) -> xr.Dataset:
     large = {name: found for name, found in ds.coords.variables.items() if found.size > _SMALL_COORDINATE}
     coords = {name: found.chunk(_stored_chunks(found)) for name, found in large.items()}
@@ -144,7 +149,8 @@ def _not_opened(location: str, error: Exception) -> str:
     if not isinstance(error, FileNotFoundError):
         return f"The Zarr store {location!r} cannot be opened: {type(error).__name__}: {error}"
     there = "is not a Zarr group" if os.path.exists(location) else "does not exist"
-    return f"Expected a Zarr store, but {location!r} {there}. Open other formats with xarray and pass the Dataset."
+    advice = "Open other formats with xarray and pass the Dataset."
+    return f"Expected a Zarr store, but {location!r} {there}. {advice}"
 
 
 def _open_selected(store: Store, only: Collection[str] | None, location: str) -> xr.Dataset:

@@ -25,6 +25,7 @@ from daskmoe.numerics.base.policies import REFINEMENT
 from daskmoe.numerics.combine.choice import FROM_PILOT
 from daskmoe.numerics.combine.registry import AGGREGATORS
 from daskmoe.rows.names import (
+    ABSENT_ROWS,
     COEF,
     EXPERT,
     FEATURE,
@@ -103,6 +104,11 @@ def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
         logger.info("%d of %d partitions were taken from their checkpoints", kept, len(endings))
     if "dropped_rows" in found:
         _report_rows(found, skipped=model.options.get("on_error") == "skip")
+    if ABSENT_ROWS in found:
+        absent, others = int(found[ABSENT_ROWS].sum()), int((found["rows"] + found["dropped_rows"]).sum())
+        logger.info(
+            "%d of %d rows are not there: target and features are all missing", absent, absent + others
+        )
     if "weight" in found:
         _report_weight(found, model.params)
     reasons = [f"{label} ({status})" for label, status in left_out(model).items()]

@@ -66,6 +66,10 @@ class RowSchema:
         """Label of every feature column, in column order."""
         return tuple(label for variable in self.variables for label in variable.labels)
 
+    def can_mask(self, variable: FeatureVariable) -> bool:
+        """Whether a feature variable can say that a row is not there: it has all sample dimensions."""
+        return set(self.sample_dims) <= set(variable.dims)
+
     def to_json(self) -> str:
         """The schema as a JSON string, for the attributes of a saved model."""
         return json.dumps(asdict(self))

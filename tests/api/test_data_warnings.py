@@ -83,7 +83,7 @@ def test_a_store_that_is_written_meanwhile_is_noticed(
     path = str(tmp_path / "rows.zarr")
     data.to_zarr(path, zarr_format=2)
     start = daskmoe.fit_local(path, "y", **FAST)
-    read, module = tasks.read_rows, __import__("daskmoe.engine.passes", fromlist=["_"])
+    read = tasks.load_rows
 
     def write_between(plan: Any, partition: Any, *others: Any) -> Any:
         if partition.index == len(files) - 1:
@@ -91,8 +91,7 @@ def test_a_store_that_is_written_meanwhile_is_noticed(
         return read(plan, partition, *others)
 
     files = [os.path.join(path, "y", "0")]
-    monkeypatch.setattr(tasks, "read_rows", write_between)
-    monkeypatch.setattr(module, "read_rows", write_between)
+    monkeypatch.setattr(tasks, "load_rows", write_between)
     verbs = {
         "fit": lambda: daskmoe.fit(path, "y", aggregation="reduction", **FAST),
         "fit_local": lambda: daskmoe.fit_local(path, "y", **FAST),

@@ -248,7 +248,7 @@ class MixtureOfExperts(LabelledModel):
         """
         return prediction.draw(self.mixture, self._family, data, self.rows, random_state, on_error)
 
-    def log_likelihood(self, data: Data | None = None, *, skipna: bool = False) -> float:
+    def log_likelihood(self, data: Data | None = None, *, on_error: OnError = "raise") -> float:
         """Sum of log f(y|x) over all rows of ``data``, each counted once; one computation, chunk by chunk.
 
         Without data, that of the rows of the fit, weighted as there, where the fit keeps it: `fit_local`,
@@ -261,8 +261,9 @@ class MixtureOfExperts(LabelledModel):
         ----------
         data : xr.Dataset, str or path, optional
             With the target. Row weights are not used.
-        skipna : bool
-            Whether to leave out rows with a missing or infinite value, such as the masked cells of a grid.
+        on_error : {"raise", "skip"}
+            "skip" leaves out rows with a missing or infinite value. Rows of which target and features are all
+            missing, as over the sea, are not there and need no word.
 
         Returns
         -------
@@ -273,26 +274,26 @@ class MixtureOfExperts(LabelledModel):
         ------
         InvalidDataError
             If the target or a feature is missing; if a row holds a missing or infinite value, or with
-            ``skipna`` all do; without data, if the model does not know.
+            "skip" all do; without data, if the model does not know.
 
         Examples
         --------
         >>> import daskmoe
         >>> data, truth = daskmoe.simulate(100, n_features=2, n_experts=2, random_state=0)
         >>> masked = data.where(data["y"] > 0)
-        >>> truth.log_likelihood(masked, skipna=True) < 0
+        >>> truth.log_likelihood(masked, on_error="skip") < 0
         True
         """
-        return self._likelihood(data, skipna).value
+        return self._likelihood(data, on_error).value
 
-    def aic(self, data: Data | None = None, *, skipna: bool = False) -> float:
+    def aic(self, data: Data | None = None, *, on_error: OnError = "raise") -> float:
         """Akaike's criterion 2 P - 2 log L, with P = `n_parameters`; the less the better.
 
         Of no meaning on values that the target repeats: see `log_likelihood`.
 
         Parameters
         ----------
-        data, skipna
+        data, on_error
             As in `log_likelihood`: without data, of the rows of the fit.
 
         Returns
@@ -312,16 +313,16 @@ class MixtureOfExperts(LabelledModel):
         >>> abs(model.aic() - model.aic(data)) < 1e-6
         True
         """
-        return criteria.aic(self._likelihood(data, skipna), self.n_parameters)
+        return criteria.aic(self._likelihood(data, on_error), self.n_parameters)
 
-    def bic(self, data: Data | None = None, *, skipna: bool = False) -> float:
+    def bic(self, data: Data | None = None, *, on_error: OnError = "raise") -> float:
         """Schwarz' criterion P log n - 2 log L, with n the rows or the sum of their weights.
 
         Of no meaning on values that the target repeats: see `log_likelihood`.
 
         Parameters
         ----------
-        data, skipna
+        data, on_error
             As in `aic`.
 
         Returns
@@ -342,9 +343,9 @@ class MixtureOfExperts(LabelledModel):
         >>> two.bic() < one.bic()
         True
         """
-        return criteria.bic(self._likelihood(data, skipna), self.n_parameters)
+        return criteria.bic(self._likelihood(data, on_error), self.n_parameters)
 
-    def icl(self, data: Data | None = None, *, skipna: bool = False) -> float:
+    def icl(self, data: Data | None = None, *, on_error: OnError = "raise") -> float:
         """The integrated completed likelihood, as BIC + 2 E, with E the entropy of all responsibilities.
 
         It asks more than BIC: that rows belong to one expert each. Of no meaning on values that the target
@@ -352,7 +353,7 @@ class MixtureOfExperts(LabelledModel):
 
         Parameters
         ----------
-        data, skipna
+        data, on_error
             As in `aic`.
 
         Returns
@@ -378,23 +379,23 @@ class MixtureOfExperts(LabelledModel):
         >>> model.icl() > model.bic()
         True
         """
-        entropy = criteria.entropy(self._parts, self.mixture, data, skipna=skipna)
-        return criteria.icl(self._likelihood(data, skipna), self.n_parameters, entropy)
+        entropy = criteria.entropy(self._parts, self.mixture, data, on_error=on_error)
+        return criteria.icl(self._likelihood(data, on_error), self.n_parameters, entropy)
 
-    def _likelihood(self, data: Data | None, skipna: bool) -> criteria.Likelihood:
+    def _likelihood(self, data: Data | None, on_error: OnError) -> criteria.Likelihood:
         if not self._told_of_floor:
             criteria.tell_of_floor(self._parts, self.mixture)
             self._told_of_floor = True
-        return criteria.likelihood(self._parts, self.mixture, data, skipna=skipna)
+        return criteria.likelihood(self._parts, self.mixture, data, on_error=on_error)
 
-    def score(self, data: Data, *, skipna: bool = False) -> float:
+    def score(self, data: Data, *, on_error: OnError = "raise") -> float:
         """R² = 1 - sum (y - E[y|x])² / sum (y - mean y)² over all rows of ``data``; one computation.
 
         For a constant target it is 1 where the prediction is exact, else 0.
 
         Parameters
         ----------
-        data, skipna
+        data, on_error
             As in `log_likelihood`.
 
         Returns
@@ -413,7 +414,7 @@ class MixtureOfExperts(LabelledModel):
         >>> 0 < truth.score(data) < 1
         True
         """
-        return prediction.r_squared(self.mixture, self._family, data, self.rows, skipna=skipna)
+        return prediction.r_squared(self.mixture, self._family, data, self.rows, on_error)
 
     @property
     def _family(self) -> Family:

@@ -33,7 +33,7 @@ from daskmoe.numerics.predictive.mixture import (
 )
 from daskmoe.numerics.predictive.mixture import responsibilities as posterior
 from daskmoe.numerics.predictive.quantiles import mixture_quantiles
-from daskmoe.options import OnError, RandomState, check_share, entropy_of
+from daskmoe.options import ON_ERROR, OnError, RandomState, check_choice, check_share, entropy_of
 from daskmoe.rows import Data, RowSchema, match_schema, source_of
 from daskmoe.rows.names import BOUND, EXPERT, LOWER, UPPER
 
@@ -174,24 +174,26 @@ def draw(
 
 
 def total_log_density(
-    parameters: Mixture, family: Family, data: Data, rows: RowSchema, *, skipna: bool
+    parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError
 ) -> tuple[float, float]:
     """Sum of log f(y|x) over all rows, or over the complete ones, and how many these are."""
     function = partial(log_density, parameters, family)
-    totals = _totals(function, data, rows, block_rows(parameters.n_experts), skipna=skipna)
+    totals = _totals(function, data, rows, block_rows(parameters.n_experts), on_error)
     return totals["sum"], totals["count"]
 
 
-def total_entropy(parameters: Mixture, family: Family, data: Data, rows: RowSchema, *, skipna: bool) -> float:
+def total_entropy(
+    parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError
+) -> float:
     """Sum over the same rows of the entropy of their responsibilities."""
     function = partial(_entropy, parameters, family)
-    return _totals(function, data, rows, block_rows(parameters.n_experts), skipna=skipna)["sum"]
+    return _totals(function, data, rows, block_rows(parameters.n_experts), on_error)["sum"]
 
 
-def r_squared(parameters: Mixture, family: Family, data: Data, rows: RowSchema, *, skipna: bool) -> float:
+def r_squared(parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError) -> float:
     """The share of the variance of y that E[y|x] explains; of a constant y, 1 if it is exact and 0 if not."""
     function = partial(_squared_error, parameters, family)
-    totals = _totals(function, data, rows, block_rows(parameters.n_experts), skipna=skipna)
+    totals = _totals(function, data, rows, block_rows(parameters.n_experts), on_error)
     if totals["spread"] == 0:
         return float(totals["sum"] == 0)
     return 1.0 - totals["sum"] / totals["spread"]
@@ -221,18 +223,19 @@ def _draw_rows(
 
 
 def _totals(
-    function: RowFunction, data: Data, rows: RowSchema, block_size: int, *, skipna: bool
+    function: RowFunction, data: Data, rows: RowSchema, block_size: int, on_error: OnError
 ) -> dict[str, float]:
     """Sums over rows in one computation.
 
-    A row with a missing or infinite value is an error, or is left out with ``skipna``.
+    A row with a missing or infinite value is an error, or is left out with "skip". Rows that are not there,
+    target and all features missing, are left out in any case.
     """
+    check_choice("on_error", on_error, ON_ERROR)
     data, rows = match_data(data, rows, with_target=True)
     inputs = gather_inputs(data, rows, with_target=True)
     response = inputs.variables[input_key(rows.target)]
     if response.size == 0:
         raise InvalidDataError(f"data: expected at least one row, got sizes {dict(response.sizes)}.")
-    on_error: OnError = "skip" if skipna else "raise"
     values = apply_to_rows(function, inputs, rows, per_row=response, block_size=block_size, on_error=on_error)
     complete = values.notnull()
     used = response.astype(np.float64).where(complete)  # type: ignore[no-untyped-call]
@@ -244,19 +247,41 @@ def _totals(
         "missing": response.size - count,
     }
     totals = {str(name): float(total) for name, total in xr.Dataset(sums).compute().items()}
-    if totals["missing"] and (not skipna or totals["missing"] == response.size):
+    missing = totals["missing"]
+    if missing and on_error == "raise":
+        missing -= _count_absent(inputs, rows)
+    if missing and (on_error == "raise" or missing == response.size):
         raise InvalidDataError(
-            "data: expected numbers in all rows, got missing or infinite values in "
-            f"{totals['missing']:.0f} of {response.size} rows (values by variable: "
-            f"{_count_missing(inputs, rows)}); fill them, or leave such rows out with skipna=True."
+            f"data: expected numbers in all rows, got missing or infinite values in {missing:.0f} of "
+            f"{response.size} rows (values by variable: {_count_missing(inputs, rows)}); fill them, or leave "
+            "such rows out with on_error='skip'."
+        )
+    if not totals["count"]:
+        raise InvalidDataError(
+            f"data: expected rows with values, got {response.size} of which target and features are missing."
         )
     return totals
 
 
+def _count_absent(inputs: xr.Dataset, rows: RowSchema) -> float:
+    """How many rows are not there: target and features are all missing."""
+    maskable = [leaf for each in rows.variables for leaf in each.leaves if rows.can_mask(leaf)]
+    if not maskable:
+        return 0.0
+    absent = inputs[input_key(rows.target)].isnull()
+    for variable in maskable:
+        missing = inputs[input_key(variable.name)].isnull()
+        absent &= missing if variable.feature_dim is None else missing.all(variable.feature_dim)
+    return float(absent.sum().compute())
+
+
 def _count_missing(inputs: xr.Dataset, rows: RowSchema) -> dict[str, int]:
     """How many values of each input are missing or infinite, for those that have some."""
-    names = [*(variable.name for variable in rows.variables), rows.target]
-    values = {name: inputs.variables[input_key(name)].astype(np.float64) for name in names}
-    missing = {input_key(name): (~np.isfinite(value)).sum() for name, value in values.items()}
+    names = [*rows.sources, rows.target]
+    values = {name: inputs.variables[input_key(name)] for name in names}
+    missing = {
+        input_key(name): (~np.isfinite(value) if value.dtype.kind == "f" else value.isnull()).sum()
+        for name, value in values.items()
+    }
     counts = xr.Dataset(missing).compute()
     return {name: int(counts[input_key(name)]) for name in names if counts[input_key(name)] > 0}

@@ -12,6 +12,7 @@ from daskmoe.model.store import ModelParts
 from daskmoe.model.uncertainty import kinds_of, not_identified
 from daskmoe.numerics.families import get_family
 from daskmoe.rows.names import (
+    ABSENT_ROWS,
     CLUSTERS,
     COEF,
     EXPERT,
@@ -80,7 +81,10 @@ def _fit_lines(diagnostics: xr.Dataset | None) -> list[str]:
         lines.append(f"partitions  {diagnostics.sizes[PARTITION]}{_states(diagnostics)}")
     if "rows" in diagnostics:
         dropped = int(diagnostics["dropped_rows"].sum()) if "dropped_rows" in diagnostics else 0
-        note = f" ({dropped} dropped)" if dropped else ""
+        absent = int(diagnostics[ABSENT_ROWS].sum()) if ABSENT_ROWS in diagnostics else 0
+        counts = {"dropped": dropped, "not there": absent}
+        said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        note = f" ({said})" if said else ""
         lines.append(f"rows        {int(diagnostics['rows'].sum())}{note}")
     if "aggregation" in diagnostics.attrs:
         lines.append(f"aggregation {diagnostics.attrs['aggregation']}")

@@ -28,6 +28,7 @@ from daskmoe.cli.commands import run
 from daskmoe.cli.demo import Row, format_table, free_folder
 from daskmoe.cli.demo_figure import draw_demo_figure
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT
+from daskmoe.cli.fit_options import with_flags
 from daskmoe.engine import rounds
 
 
@@ -53,7 +54,7 @@ def gap_store(store: Path) -> Path:
     data = xr.open_zarr(store).load()
     data["y"][:500] = np.nan
     path = store.with_name("gap.zarr")
-    data.drop_encoding().chunk(row=500).to_zarr(path, zarr_format=2)
+    data.drop_encoding().chunk(row=500).to_zarr(path, zarr_format=2, write_empty_chunks=True)
     return path
 
 
@@ -257,8 +258,26 @@ def test_missing_values_are_bad_input(
 ) -> None:
     output = tmp_path / "model.zarr"
     assert run(fit_arguments(gap_store, output, "--scheduler", cluster.scheduler_address)) == BAD_INPUT
-    assert "on_error='skip'" in caplog.text
+    assert "--on-error skip drops such rows" in caplog.text
+    assert "on_error" not in caplog.text
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ("on_error='skip' drops such rows.", "--on-error skip drops such rows."),
+        ("Use min_scale=0.1. Or random_state=0.", "Use --min-scale 0.1. Or --seed 0."),
+        ("Set min_scale= to the precision", "Set --min-scale to the precision"),
+        (
+            "Use fewer (n_experts=...), refine (refine=, --refine).",
+            "Use fewer (--n-experts ...), refine (--refine).",
+        ),
+        *[(text, text) for text in ("diagnostics['status']", "my_refine=2", "--refine=3")],
+    ],
+)
+def test_messages_have_options_as_flags(said: str, heard: str) -> None:
+    assert with_flags(said) == heard
 
 
 @pytest.mark.cluster

@@ -617,7 +617,7 @@ def test_what_is_not_a_store_is_refused(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"is not a Zarr group\. Open other formats with xarray"):
             open_store(path)
     zarr.create_array(str(tmp_path / "array.zarr"), shape=(3,), dtype="f8")
-    with pytest.raises(StoreError, match=r"array\.zarr' cannot be opened"):
+    with pytest.raises(StoreError, match=r"array\.zarr' is an array"):
         open_store(tmp_path / "array.zarr")
 
 

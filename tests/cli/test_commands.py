@@ -142,13 +142,14 @@ def test_fit_takes_partitions_features_and_netcdf(cluster: LocalCluster, store: 
 def test_fit_takes_text_and_terms(cluster: LocalCluster, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x, wind = rng.normal(size=400), rng.choice(list("NES"), 400).astype(object)
-    table = xr.Dataset({"x": ("row", x), "wind": ("row", wind), "y": ("row", x**2 + (wind == "N"))})
+    y = x**2 + (wind == "N") + 0.3 * rng.normal(size=400)
+    table = xr.Dataset({"x": ("row", x), "wind": ("row", wind), "y": ("row", y)})
     encoding = {name: {"chunks": (100,)} for name in table.data_vars}
     table.to_zarr(tmp_path / "data.zarr", consolidated=False, encoding=encoding)
     arguments = fit_arguments(
         tmp_path / "data.zarr",
         tmp_path / "model.zarr",
-        *("--features", "x,powers(x,2),wind", "--categories", "wind=S|N|E", "--min-scale", "0.1"),
+        *("--features", "x,powers(x,2),wind", "--categories", "wind=S|N|E"),
         *("--scheduler", cluster.scheduler_address),
     )
     assert run(arguments) == DONE
@@ -159,7 +160,6 @@ def test_fit_takes_text_and_terms(cluster: LocalCluster, tmp_path: Path) -> None
         "y",
         features=["x", daskmoe.features.powers("x", 2), "wind"],
         categories={"wind": ["S", "N", "E"]},
-        min_scale=0.1,
         n_experts=2,
         random_state=0,
     )
@@ -367,7 +367,7 @@ def test_a_scheduler_without_workers(
     ):
         address = empty.scheduler_address
         assert run(fit_arguments(store, tmp_path / "m.zarr", "--scheduler", address)) == FAILED
-    lines = [record.getMessage() for record in caplog.records if record.name.startswith("daskmoe")]
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("daskmoe.cli")]
     assert [line.split(":")[0] for line in lines[:2]] == [
         f"Connecting to {address.split(':')[0]}",
         "Dashboard",

@@ -32,6 +32,7 @@ from daskmoe.errors import (
     SchemaError,
     StoreError,
 )
+from daskmoe.model.blockwise import FLOAT_TYPES, FloatType
 from daskmoe.model.store import require_new, save_zarr
 from daskmoe.options import METHODS, FitOptions, Method
 
@@ -196,12 +197,14 @@ def fit(
 @click.argument("model")
 @click.argument("store")
 @click.option("--output", type=click.Path(), required=True, help="Zarr store to write.")
+@click.option("--clip", is_flag=True, help="Keep to the target's range in the fit.")
+@click.option("--dtype", type=click.Choice(FLOAT_TYPES), default="float64", help="Of the predictions.")
 @cluster_options
-def predict(model: str, store: str, output: str, **cluster: Any) -> None:
+def predict(model: str, store: str, output: str, clip: bool, dtype: FloatType, **cluster: Any) -> None:
     """Predict the target of MODEL on the rows of STORE, chunk by chunk."""
     choice = _choose_cluster(**cluster)
     require_new(output)
-    prediction = daskmoe.open_model(model).predict(store)
+    prediction = daskmoe.open_model(model).predict(store, clip=clip, dtype=dtype)
     with connect(choice):
         save_zarr(prediction.to_dataset(), output)
     click.echo(output)

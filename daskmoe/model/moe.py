@@ -6,6 +6,8 @@ import xarray as xr
 
 from daskmoe.model import criteria, prediction
 from daskmoe.model.base import LabelledModel
+from daskmoe.model.blockwise import Evaluation, FloatType
+from daskmoe.model.moments import known_moments, target_range
 from daskmoe.numerics.families import Family, get_family
 from daskmoe.options import OnError, RandomState
 from daskmoe.rows import Data
@@ -59,7 +61,9 @@ class MixtureOfExperts(LabelledModel):
     # Whether the log has said what figures of a density are worth here.
     _told_of_floor = False
 
-    def predict(self, data: Data, *, on_error: OnError = "raise") -> xr.DataArray:
+    def predict(
+        self, data: Data, *, clip: bool = False, on_error: OnError = "raise", dtype: FloatType = "float64"
+    ) -> xr.DataArray:
         """E[y|x] = sum_k pi_k(x) E[y|x, expert k], with the target's dimensions, coordinates, name and units.
 
         Parameters
@@ -69,6 +73,10 @@ class MixtureOfExperts(LabelledModel):
         on_error : {"raise", "skip"}
             Whether a level of a feature that the fit did not have is an error, or a missing input, whose
             result is NaN.
+        clip : bool
+            Whether to keep predictions within the range of the target in the rows of the fit.
+        dtype : {"float64", "float32"}
+            Of the result.
 
         Returns
         -------
@@ -77,7 +85,7 @@ class MixtureOfExperts(LabelledModel):
         Raises
         ------
         InvalidDataError
-            If a feature is missing or unknown.
+            If a feature is missing or unknown; with ``clip``, if the model does not know the target's range.
 
         Examples
         --------
@@ -87,9 +95,50 @@ class MixtureOfExperts(LabelledModel):
         >>> prediction.name, prediction.dims
         ('y', ('row',))
         """
-        return prediction.mean(self.mixture, self._family, data, self.rows, on_error)
+        limits = target_range(self.diagnostics) if clip else None
+        return prediction.mean(
+            self.mixture, self._family, data, self.rows, limits, Evaluation(on_error, dtype)
+        )
 
-    def predict_interval(self, data: Data, level: float = 0.95, *, on_error: OnError = "raise") -> xr.Dataset:
+    def extrapolation(self, data: Data) -> xr.DataArray:
+        """How far the features of every row are from those of the fit, in standard deviations.
+
+        The Mahalanobis distance from the mean of the fit's rows, by the moments that the model keeps: of all
+        linear combinations of the features, the one that is most standard deviations off. It is infinite
+        where a feature differs that was constant in the fit, or features break a relation that they had
+        there. Over the rows of the fit its root mean square is the attribute ``root_mean_square``, the root
+        of the number of features; what is several times as far is no interpolation.
+
+        Parameters
+        ----------
+        data : xr.Dataset, str or path
+            The target need not be there.
+
+        Returns
+        -------
+        xr.DataArray
+            With the sample dimensions, lazy where the data are.
+
+        Raises
+        ------
+        InvalidDataError
+            As `predict`; if the model has no moments, as one made from parameters.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, _ = daskmoe.simulate(1000, n_features=2, n_experts=2, random_state=0)
+        >>> model = daskmoe.fit_local(data, "y", n_experts=2, random_state=0)
+        >>> abs(float((model.extrapolation(data) ** 2).mean()) - 2) < 1e-6
+        True
+        >>> bool(model.extrapolation(data + 10).min() > 5)
+        True
+        """
+        return prediction.extrapolation(known_moments(self.diagnostics), data, self.rows)
+
+    def predict_interval(
+        self, data: Data, level: float = 0.95, *, on_error: OnError = "raise", dtype: FloatType = "float64"
+    ) -> xr.Dataset:
         """The central interval that holds y with probability ``level`` given x.
 
         Its bounds are the quantiles (1 - level) / 2 and (1 + level) / 2 of the predictive mixture f(y|x); the
@@ -103,6 +152,8 @@ class MixtureOfExperts(LabelledModel):
             Strictly between 0 and 1.
         on_error : {"raise", "skip"}
             As in `predict`.
+        dtype : {"float64", "float32"}
+            Of the result.
 
         Returns
         -------
@@ -125,9 +176,13 @@ class MixtureOfExperts(LabelledModel):
         >>> 0.8 < float(inside.mean()) <= 1.0
         True
         """
-        return prediction.interval(self.mixture, self._family, data, self.rows, level, on_error)
+        return prediction.interval(
+            self.mixture, self._family, data, self.rows, level, Evaluation(on_error, dtype)
+        )
 
-    def gating_probabilities(self, data: Data, *, on_error: OnError = "raise") -> xr.DataArray:
+    def gating_probabilities(
+        self, data: Data, *, on_error: OnError = "raise", dtype: FloatType = "float64"
+    ) -> xr.DataArray:
         """pi_k(x) = exp(a_k + w_k' x) / sum_l exp(a_l + w_l' x), how likely each expert is at x.
 
         Parameters
@@ -136,6 +191,8 @@ class MixtureOfExperts(LabelledModel):
             The target need not be there.
         on_error : {"raise", "skip"}
             As in `predict`.
+        dtype : {"float64", "float32"}
+            Of the result.
 
         Returns
         -------
@@ -154,9 +211,12 @@ class MixtureOfExperts(LabelledModel):
         >>> truth.gating_probabilities(data).dims
         ('expert', 'row')
         """
-        return prediction.gating_probabilities(self.mixture, data, self.rows, on_error)
+        how = Evaluation(on_error, dtype)
+        return prediction.gating_probabilities(self.mixture, data, self.rows, how)
 
-    def responsibilities(self, data: Data, *, on_error: OnError = "raise") -> xr.DataArray:
+    def responsibilities(
+        self, data: Data, *, on_error: OnError = "raise", dtype: FloatType = "float64"
+    ) -> xr.DataArray:
         """tau_k = pi_k(x) phi_k(y|x) / f(y|x): how likely it is that expert k gave y.
 
         Parameters
@@ -165,6 +225,8 @@ class MixtureOfExperts(LabelledModel):
             With the target.
         on_error : {"raise", "skip"}
             As in `predict`.
+        dtype : {"float64", "float32"}
+            Of the result.
 
         Returns
         -------
@@ -184,9 +246,13 @@ class MixtureOfExperts(LabelledModel):
         >>> bool((abs(tau.sum("expert") - 1) < 1e-12).all())
         True
         """
-        return prediction.responsibilities(self.mixture, self._family, data, self.rows, on_error)
+        return prediction.responsibilities(
+            self.mixture, self._family, data, self.rows, Evaluation(on_error, dtype)
+        )
 
-    def log_density(self, data: Data, *, on_error: OnError = "raise") -> xr.DataArray:
+    def log_density(
+        self, data: Data, *, on_error: OnError = "raise", dtype: FloatType = "float64"
+    ) -> xr.DataArray:
         """log f(y|x) of every row, in nats.
 
         Parameters
@@ -195,6 +261,8 @@ class MixtureOfExperts(LabelledModel):
             With the target.
         on_error : {"raise", "skip"}
             As in `predict`.
+        dtype : {"float64", "float32"}
+            Of the result.
 
         Returns
         -------
@@ -213,10 +281,17 @@ class MixtureOfExperts(LabelledModel):
         >>> abs(float(truth.log_density(data).sum()) - truth.log_likelihood(data)) < 1e-9
         True
         """
-        return prediction.log_densities(self.mixture, self._family, data, self.rows, on_error)
+        return prediction.log_densities(
+            self.mixture, self._family, data, self.rows, Evaluation(on_error, dtype)
+        )
 
     def sample(
-        self, data: Data, random_state: RandomState = None, *, on_error: OnError = "raise"
+        self,
+        data: Data,
+        random_state: RandomState = None,
+        *,
+        on_error: OnError = "raise",
+        dtype: FloatType = "float64",
     ) -> xr.DataArray:
         """Draw y from f(y|x) for every row, labelled like the result of `predict`.
 
@@ -228,6 +303,8 @@ class MixtureOfExperts(LabelledModel):
             The draws depend on it and on the chunks of the data, never on the scheduler; None draws anew.
         on_error : {"raise", "skip"}
             As in `predict`.
+        dtype : {"float64", "float32"}
+            Of the result.
 
         Returns
         -------
@@ -246,7 +323,9 @@ class MixtureOfExperts(LabelledModel):
         >>> drawn.equals(truth.sample(data, random_state=0))
         True
         """
-        return prediction.draw(self.mixture, self._family, data, self.rows, random_state, on_error)
+        return prediction.draw(
+            self.mixture, self._family, data, self.rows, random_state, Evaluation(on_error, dtype)
+        )
 
     def log_likelihood(self, data: Data | None = None, *, on_error: OnError = "raise") -> float:
         """Sum of log f(y|x) over all rows of ``data``, each counted once; one computation, chunk by chunk.

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError
 from daskmoe.model.blockwise import (
+    PLAIN,
+    Evaluation,
     RowFunction,
     apply_to_rows,
     gather_inputs,
@@ -20,9 +22,11 @@ from daskmoe.model.blockwise import (
     label_result,
     row_numbers,
 )
-from daskmoe.numerics.base.parameters import FloatArray, Mixture
+from daskmoe.numerics.base.coordinates import Scaling, coordinates_from
+from daskmoe.numerics.base.parameters import FloatArray, Mixture, Moments
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.predictive.draws import sample_response
+from daskmoe.numerics.predictive.extrapolation import distance
 from daskmoe.numerics.predictive.mixture import (
     BLOCK_ROWS,
     Features,
@@ -54,33 +58,51 @@ def evaluate(
     leading: tuple[str, int] | None = None,
     with_target: bool = False,
     block_size: int = BLOCK_ROWS,
-    on_error: OnError = "raise",
+    how: Evaluation = PLAIN,
 ) -> xr.DataArray:
     """``function(features)``, or ``function(features, response)``, of all rows as a labelled array."""
+    how = how.checked()
     data, rows = match_data(data, rows, with_target=with_target)
     inputs = gather_inputs(data, rows, with_target=with_target)
     response = inputs.variables[input_key(rows.target)] if with_target else None
     result = apply_to_rows(
-        function,
-        inputs,
-        rows,
-        per_row=response,
-        leading=leading,
-        block_size=block_size,
-        on_error=on_error,
+        function, inputs, rows, per_row=response, leading=leading, block_size=block_size, how=how
     )
     return label_result(result, data, rows, name=name, attrs=attrs)
 
 
-def mean(parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError) -> xr.DataArray:
-    """E[y|x] of every row, labelled as the target."""
-    function, size = partial(mixture_mean, parameters, family), block_rows(parameters.n_experts)
-    return evaluate(
-        function, data, rows, name=rows.target, attrs=rows.target_attrs, block_size=size, on_error=on_error
-    )
+def mean(
+    parameters: Mixture,
+    family: Family,
+    data: Data,
+    rows: RowSchema,
+    limits: tuple[float, float] | None,
+    how: Evaluation,
+) -> xr.DataArray:
+    """E[y|x] of every row, kept within ``limits`` where there are some, labelled as the target."""
+    function: RowFunction = partial(mixture_mean, parameters, family)
+    if limits is not None:
+        function = partial(_clipped, function, limits)
+    size = block_rows(parameters.n_experts)
+    return evaluate(function, data, rows, name=rows.target, attrs=rows.target_attrs, block_size=size, how=how)
 
 
-def gating_probabilities(parameters: Mixture, data: Data, rows: RowSchema, on_error: OnError) -> xr.DataArray:
+def _clipped(function: RowFunction, limits: tuple[float, float], features: Features) -> FloatArray:
+    return np.clip(function(features), *limits)
+
+
+def extrapolation(moments: Moments, data: Data, rows: RowSchema) -> xr.DataArray:
+    """How far every row is from those with these moments."""
+    coordinates = coordinates_from(moments, Scaling.none(0))
+    attrs = {
+        "long_name": "distance of the features from the mean of the fit's rows, in standard deviations",
+        "units": "1",
+        "root_mean_square": float(np.sqrt(len(coordinates.transform))),
+    }
+    return evaluate(partial(distance, coordinates), data, rows, name="extrapolation", attrs=attrs)
+
+
+def gating_probabilities(parameters: Mixture, data: Data, rows: RowSchema, how: Evaluation) -> xr.DataArray:
     """pi_k(x) of every row, the experts first."""
     return evaluate(
         partial(gating, parameters),
@@ -90,12 +112,12 @@ def gating_probabilities(parameters: Mixture, data: Data, rows: RowSchema, on_er
         attrs={"long_name": "probability of the expert given the features", "units": "1"},
         leading=(EXPERT, parameters.n_experts),
         block_size=block_rows(parameters.n_experts),
-        on_error=on_error,
+        how=how,
     )
 
 
 def responsibilities(
-    parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError
+    parameters: Mixture, family: Family, data: Data, rows: RowSchema, how: Evaluation
 ) -> xr.DataArray:
     """tau_k of every row, the experts first."""
     return evaluate(
@@ -107,12 +129,12 @@ def responsibilities(
         leading=(EXPERT, parameters.n_experts),
         with_target=True,
         block_size=block_rows(parameters.n_experts),
-        on_error=on_error,
+        how=how,
     )
 
 
 def log_densities(
-    parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError
+    parameters: Mixture, family: Family, data: Data, rows: RowSchema, how: Evaluation
 ) -> xr.DataArray:
     """log f(y|x) of every row."""
     return evaluate(
@@ -123,12 +145,12 @@ def log_densities(
         attrs={"long_name": "log density of the target given the features"},
         with_target=True,
         block_size=block_rows(parameters.n_experts),
-        on_error=on_error,
+        how=how,
     )
 
 
 def interval(
-    parameters: Mixture, family: Family, data: Data, rows: RowSchema, level: float, on_error: OnError
+    parameters: Mixture, family: Family, data: Data, rows: RowSchema, level: float, how: Evaluation
 ) -> xr.Dataset:
     """The central predictive interval of probability ``level``, as variables ``lower`` and ``upper``."""
     level = check_share("level", level)
@@ -148,7 +170,7 @@ def interval(
         attrs=rows.target_attrs,
         leading=(BOUND, 2),
         block_size=block_rows(parameters.n_experts),
-        on_error=on_error,
+        how=how,
     )
     variables = {name: bounds.isel({BOUND: i}, drop=True) for i, name in enumerate((LOWER, UPPER))}
     return bounds.coords.to_dataset().drop_vars(BOUND).assign(variables).assign_attrs(level=level)
@@ -160,16 +182,16 @@ def draw(
     data: Data,
     rows: RowSchema,
     random_state: RandomState,
-    on_error: OnError,
+    how: Evaluation,
 ) -> xr.DataArray:
     """Draw y given x for every row."""
+    how = how.checked()
     data, rows = match_data(data, rows)
     inputs = gather_inputs(data, rows)
     function = partial(_draw_rows, parameters, family, entropy_of(random_state))
     size = block_rows(parameters.n_experts)
-    drawn = apply_to_rows(
-        function, inputs, rows, per_row=row_numbers(inputs, rows), block_size=size, on_error=on_error
-    )
+    numbers = row_numbers(inputs, rows)
+    drawn = apply_to_rows(function, inputs, rows, per_row=numbers, block_size=size, how=how)
     return label_result(drawn, data, rows, name=rows.target, attrs=rows.target_attrs)
 
 
@@ -236,7 +258,8 @@ def _totals(
     response = inputs.variables[input_key(rows.target)]
     if response.size == 0:
         raise InvalidDataError(f"data: expected at least one row, got sizes {dict(response.sizes)}.")
-    values = apply_to_rows(function, inputs, rows, per_row=response, block_size=block_size, on_error=on_error)
+    how = Evaluation(on_error)
+    values = apply_to_rows(function, inputs, rows, per_row=response, block_size=block_size, how=how)
     complete = values.notnull()
     used = response.astype(np.float64).where(complete)  # type: ignore[no-untyped-call]
     count = complete.sum()

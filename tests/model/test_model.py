@@ -219,7 +219,7 @@ def test_different_chunks_without_the_target_are_unified(raise_if_dask_computes:
     lazy["season"] = lazy["season"].chunk(time=3)
     with raise_if_dask_computes():
         result = model.predict(lazy)
-    assert result.chunksizes == {"time": (3, 1, 2), "lat": (4,), "lon": (5,)}
+    assert result.chunksizes == {"time": (3, 3), "lat": (4,), "lon": (5,)}
     xr.testing.assert_allclose(result.compute(), model.predict(data))
 
 

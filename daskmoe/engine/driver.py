@@ -22,6 +22,7 @@ from daskmoe.engine.results import FitResult
 from daskmoe.engine.rounds import Refinement, refine_rounds
 from daskmoe.numerics.base.parameters import MoEParameters, Moments
 from daskmoe.rows import RowSchema
+from daskmoe.rows.computing import computed
 
 Model = TypeVar("Model")
 Result = TypeVar("Result")
@@ -70,7 +71,7 @@ def run(request: FitRequest, hooks: Hooks[Model], progress: Progress | None = No
         job = _labelled(request, partial(_fitted, hooks.label, refine), "run")
         shown = nullcontext() if progress is None else progress(job, "moe-local-fit", "Partitions fitted")
         with shown:
-            fitted: Fitted = job.compute()
+            fitted: Fitted = computed(job)
         model = cast(Model, fitted.model)
         hooks.report(model, fitted.endings)
         return _run_rounds(request, hooks, model, fitted.moments) if refine else model

@@ -39,6 +39,7 @@ from daskmoe.numerics.predictive.mixture import responsibilities as posterior
 from daskmoe.numerics.predictive.quantiles import mixture_quantiles
 from daskmoe.options import ON_ERROR, OnError, RandomState, check_choice, check_share, entropy_of
 from daskmoe.rows import Data, RowSchema, match_schema, source_of
+from daskmoe.rows.computing import computed
 from daskmoe.rows.names import BOUND, EXPERT, LOWER, UPPER
 
 
@@ -269,7 +270,7 @@ def _totals(
         "spread": used.var(skipna=True) * count,
         "missing": response.size - count,
     }
-    totals = {str(name): float(total) for name, total in xr.Dataset(sums).compute().items()}
+    totals = {str(name): float(total) for name, total in computed(xr.Dataset(sums)).items()}
     missing = totals["missing"]
     if missing and on_error == "raise":
         missing -= _count_absent(inputs, rows)
@@ -295,7 +296,7 @@ def _count_absent(inputs: xr.Dataset, rows: RowSchema) -> float:
     for variable in maskable:
         missing = inputs[input_key(variable.name)].isnull()
         absent &= missing if variable.feature_dim is None else missing.all(variable.feature_dim)
-    return float(absent.sum().compute())
+    return float(computed(absent.sum()))
 
 
 def _count_missing(inputs: xr.Dataset, rows: RowSchema) -> dict[str, int]:
@@ -306,5 +307,5 @@ def _count_missing(inputs: xr.Dataset, rows: RowSchema) -> dict[str, int]:
         input_key(name): (~np.isfinite(value) if value.dtype.kind == "f" else value.isnull()).sum()
         for name, value in values.items()
     }
-    counts = xr.Dataset(missing).compute()
+    counts = computed(xr.Dataset(missing))
     return {name: int(counts[input_key(name)]) for name in names if counts[input_key(name)] > 0}

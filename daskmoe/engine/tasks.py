@@ -198,9 +198,18 @@ def load_rows(
     if plan.source is not None:
         box = read_box(plan.source, plan.schema, partition, cluster=plan.cluster)
     assert box is not None
-    return extract_rows(
+    rows = extract_rows(
         box, plan.schema, partition, on_error=on_error, positions=positions, cluster=plan.cluster
     )
+    assert rows.response is not None
+    # Masked rows may hold anything.
+    seen = rows.response if rows.weight is None else rows.response[rows.weight > 0]
+    if misfit := get_family(plan.options.family).misfit(seen):
+        raise InvalidDataError(
+            f"In {partition.name}: expected the target {plan.schema.target!r} of {plan.options.family} "
+            f"experts to be {misfit}. Use another family (family=...), or drop these rows."
+        )
+    return rows
 
 
 def observations(rows: Rows) -> Observations:

@@ -139,7 +139,8 @@ def parameters_from(params: xr.Dataset, family: Family) -> Mixture:
     coef = np.column_stack([_values(params, INTERCEPT), _values(params, COEF)])[:, None]
     nuisance = np.empty((len(gate), family.n_nuisances))
     for d, label in enumerate(family.nuisances):
-        nuisance[:, d] = _values(params, label.name)
+        values = _values(params, label.name)
+        nuisance[:, d] = 1.0 / values if label.reciprocal else values
     if GROUP not in params:
         return MoEParameters(gate, coef, nuisance)
     group = params[GROUP].values.astype(np.intp)
@@ -195,6 +196,15 @@ def _values(params: xr.Dataset, name: str) -> FloatArray:
 
 def parameter_arrays(parameters: Mixture, family: Family) -> dict[str, FloatArray]:
     """The arrays of the parameters by the names of their variables."""
+    shown = linear_arrays(parameters, family)
+    for label in family.nuisances:
+        if label.reciprocal:
+            shown[label.name] = 1.0 / shown[label.name]
+    return shown
+
+
+def linear_arrays(parameters: Mixture, family: Family) -> dict[str, FloatArray]:
+    """Arrays that are arranged as parameters, such as derivatives in them, by the same names."""
     # The one linear predictor that families have so far needs no dimension.
     coef = parameters.coef[:, 0]
     nuisances = {label.name: parameters.nuisance[:, d] for d, label in enumerate(family.nuisances)}

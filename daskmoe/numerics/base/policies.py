@@ -230,7 +230,7 @@ class ExpansionPolicy:
     # More gain nothing that the prior would not take back; nats a row.
     passes: int = 5
     tolerance: float = 1e-4
-    # How many times the pilot's sample joins a sum that has no maximum, tried in turn.
+    # How many times what is known at the start joins a sum that has no maximum, tried in turn.
     pilot_weights: tuple[float, ...] = (0.0, 1.0, 4.0, 16.0)
     # Of a pilot's sample, the share of rows with another value than the usual up to which it does not see a
     # feature vary; and the share of rows that it may do without for that.
@@ -266,8 +266,8 @@ class ChoicePolicy:
     starts: int = 4
     # Standard errors of the difference to the best up to which they may be.
     deviations: float = 3.0
-    # Of steps from the shared start itself: Newton's, one between, and that of EM.
-    dampings: tuple[float, ...] = (0.0, 0.1, 1.0)
+    # Of the damped and the short step from the shared start itself.
+    dampings: tuple[float, float] = (0.1, 1.0)
 
 
 @dataclass(frozen=True)

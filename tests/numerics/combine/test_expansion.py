@@ -199,8 +199,8 @@ def test_narrow_sorted_chunks_in_single_precision_agree_with_double(
     prior = prior_from(moments(rows), pilot.coordinates, 2, GAUSSIAN)
     single = [expand_estimate(chunk, pilot, GAUSSIAN) for chunk in chunks]
 
-    def in_double(*args: Any, precision: type) -> LikelihoodStatistics:
-        return likelihood_statistics(*args, precision=np.float64)
+    def in_double(*args: Any, precision: type, metric: bool) -> LikelihoodStatistics:
+        return likelihood_statistics(*args, precision=np.float64, metric=metric)
 
     monkeypatch.setattr(expansion, "likelihood_statistics", in_double)
     double = [expand_estimate(chunk, pilot, GAUSSIAN) for chunk in chunks]

@@ -232,10 +232,24 @@ class ExpansionPolicy:
     tolerance: float = 1e-4
     # How many times what is known at the start joins a sum that has no maximum, tried in turn.
     pilot_weights: tuple[float, ...] = (0.0, 1.0, 4.0, 16.0)
-    # Of a pilot's sample, the share of rows with another value than the usual up to which it does not see a
-    # feature vary; and the share of rows that it may do without for that.
-    rare_level: float = 0.002
+    # Share of its rows that a pilot's sample may do without where these have rare levels.
     most_rare_rows: float = 0.05
+
+
+@dataclass(frozen=True)
+class LevelsPolicy:
+    """Rare levels and their effects (local_estimator: Rare levels)."""
+
+    # Share of the rows up to which another value than the usual is rare.
+    rare: float = 0.002
+    # Rows that tell whether there is a usual value: one that more than this share of them has.
+    looked_at: int = 2_000
+    mostly: float = 0.9
+    # Steps of the slope that experts share, which is one step of the identity link, and of EM from there.
+    shared_steps: int = 3
+    own_steps: int = 10
+    # Nats in all that its rows must gain for a level to be learned again.
+    gain: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -386,6 +400,7 @@ NEWTON = NewtonPolicy()
 SEARCH = SearchPolicy()
 STARTS = StartsPolicy()
 EXPANSION = ExpansionPolicy()
+LEVELS = LevelsPolicy()
 AVERAGING = AveragingPolicy()
 CHOICE = ChoicePolicy()
 REFINEMENT = RefinementPolicy()

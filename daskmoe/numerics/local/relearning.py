@@ -123,4 +123,5 @@ class _LevelRows(NamedTuple):
         pull = np.einsum("kb,kcb->kc", own, residuals)
         if curvature is None:
             return pull, (own @ self.distance)[:, None, None] * np.eye(eta.shape[1])
-        return pull, unpack(np.einsum("kb,kpb->kp", own * self.distance, curvature))
+        packed = np.einsum("kb,kpb->kp", own * self.distance, curvature)
+        return pull, np.asarray(unpack(packed), dtype=np.float64)

@@ -307,7 +307,7 @@ def advance(
     if before is not None and best is not None and asked and best_gain > max(REFINEMENT.better * gain, limit):
         # That it rises is known, so the round that looks at it in full cannot fail.
         step = float(np.abs(layout.pack(best.parameters) - layout.pack(before.parameters)).max())
-        damping = state.damping if best.damping is None else best.damping
+        damping = _more_damping(state) if best.damping is None else best.damping
         info = RoundInfo(raw.value, statistics.value, damping, step, False)
         return state._replace(
             trial=best.parameters, others=(), damping=damping, predicted=best_gain, careful=True
@@ -337,6 +337,13 @@ def _best_other(
         if gain > most:
             found, most = other, gain
     return found, most
+
+
+def _more_damping(state: RefinementState) -> float:
+    """Damping where a step of EM is better than the damped one: that was too long."""
+    if state.far:
+        return NEWTON.damping.after(state.damping, -1.0, state.predicted)
+    return REFINEMENT.falls * max(state.damping, REFINEMENT.smallest)
 
 
 def _next_damping(state: RefinementState, gain: float, best: OtherTrial | None, best_gain: float) -> float:
@@ -380,9 +387,8 @@ def _next_trial(
             used = max(used, 1.0)
             step, predicted = _em_step(current, prior, used, family)
         after = _towards(current._replace(damping=used), step, predicted, left, limit)._replace(far=True)
-        if not rejected:
-            return after
-        shifts = (steps.step(damping)[0] for damping in REFINEMENT.far)
+        shifts = [steps.step(damping)[0] for damping in REFINEMENT.far]
+        shifts.append(_em_step(current, prior, 1.0, family, bounded=True)[0])
         others = (OtherTrial(layout.shift(current.parameters, shift), None) for shift in shifts)
         return after._replace(careful=True, others=tuple(others))
     step, predicted = steps.step(current.damping)
@@ -439,18 +445,24 @@ def _is_precise(statistics: LikelihoodStatistics, layout: Layout) -> bool:
     return True
 
 
-def _em_step(state: NewtonState, prior: Prior, damping: float, family: Family) -> tuple[FloatArray, float]:
+def _em_step(
+    state: NewtonState, prior: Prior, damping: float, family: Family, *, bounded: bool = False
+) -> tuple[FloatArray, float]:
     """A step of EM with the gain of its lower bound; the gates' own step is divided by ``damping``.
 
-    Coefficients and nuisances are conditional maxima, however far they are, where the family's are exact.
+    That is a Newton step, or with ``bounded`` one in a metric above their information everywhere
+    (Boehning, 1992), which cannot fall. Coefficients and nuisances are conditional maxima, however far they are, where the family's are exact.
     """
     parameters, layout = state.parameters, Layout.of(state.parameters)
     gradient, complete = state.statistics.gradient, state.statistics.complete
     step = np.zeros(layout.size)
     gates = layout.gates
+    own_gates = complete[gates, gates]
+    if bounded:
+        own_gates = own_gates + _gate_bound(layout, prior, state.statistics.weight)
     if gates.stop:
-        step[gates] = solve(complete[gates, gates], gradient[gates], *RIDGE) / damping
-    gain = float(gradient[gates] @ step[gates] - 0.5 * step[gates] @ complete[gates, gates] @ step[gates])
+        step[gates] = solve(own_gates, gradient[gates], *RIDGE) / damping
+    gain = float(gradient[gates] @ step[gates] - 0.5 * step[gates] @ own_gates @ step[gates])
     shrinkage, stiffness = prior.coef_gradient(parameters.coef), prior.coef_hessian(layout.n_predictors)
     for k in range(layout.n_experts):
         rows, own = layout.coef(k), layout.nuisance(k)
@@ -464,3 +476,9 @@ def _em_step(state: NewtonState, prior: Prior, damping: float, family: Family) -
         # The family's gain is that of the rows and of the nuisances' prior.
         gain += found.gain - float(pull @ move + 0.5 * move @ stiffness @ move)
     return step, gain
+
+
+def _gate_bound(layout: Layout, prior: Prior, weight: float) -> FloatArray:
+    """What no information of the gates of all rows exceeds, whatever the gates."""
+    free = layout.n_experts - 1
+    return np.kron(0.5 * (np.eye(free) - 1.0 / layout.n_experts), weight * prior.metric)

@@ -303,6 +303,9 @@ class RefinementPolicy:
     others: tuple[float, ...] = (0.03, 0.3, 10.0)
     # The dampings that it looks at where much is left.
     far: tuple[float, ...] = (0.1, 1.0)
+    # Where EM's steps are the better ones: the most damping beside them, and how many times longer ones are.
+    most: float = 10.0
+    longer: tuple[float, ...] = (4.0,)
     # Another point of a round is the next trial where it gains so many times what the trial does.
     better: float = 2.0
     # Share of the predicted gain under which an undamped step was too long.

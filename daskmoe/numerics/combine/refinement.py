@@ -121,7 +121,7 @@ class RefinementState(NamedTuple):
     trial: MoEParameters
     # Points beside it, where an undamped step is not to be trusted.
     others: tuple[OtherTrial, ...]
-    # Of the step that led to the trial.
+    # Of the step that led to the trial, or of the last one before it that was not EM's.
     damping: float
     predicted: float
     # What there is to gain from the accepted parameters by the quadratic model, in nats.
@@ -130,6 +130,8 @@ class RefinementState(NamedTuple):
     careful: bool
     # So much is left that the step is a blend with EM's, which is what ``damping`` says then.
     far: bool
+    # EM's steps are the better ones here, so that the trial is one and the damped ones are beside it.
+    by_em: bool
     # The accepted parameters are at a maximum.
     converged: bool
     # No further round would gain anything: converged, or held up by rounding.
@@ -286,7 +288,7 @@ def _symmetric(
 def first_state(parameters: MoEParameters, coordinates: Coordinates) -> RefinementState:
     """The state whose first trial is ``parameters``, in the data's units."""
     trial = coordinates.from_data(parameters)
-    return RefinementState(None, trial, (), 0.0, 0.0, np.inf, False, False, False, False)
+    return RefinementState(None, trial, (), 0.0, 0.0, np.inf, False, False, False, False, False)
 
 
 def advance(
@@ -307,17 +309,19 @@ def advance(
     if before is not None and best is not None and asked and best_gain > max(REFINEMENT.better * gain, limit):
         # That it rises is known, so the round that looks at it in full cannot fail.
         step = float(np.abs(layout.pack(best.parameters) - layout.pack(before.parameters)).max())
+        by_em = best.damping is None
         damping = _more_damping(state) if best.damping is None else best.damping
         info = RoundInfo(raw.value, statistics.value, damping, step, False)
         return state._replace(
-            trial=best.parameters, others=(), damping=damping, predicted=best_gain, careful=True
+            trial=best.parameters, others=(), damping=damping, predicted=best_gain, careful=True, by_em=by_em
         ), info
     damping = _next_damping(state, gain, best, best_gain)
     if before is None or accepted:
         accepted, current = True, NewtonState(state.trial, statistics, damping)
     else:
         current = before._replace(damping=damping)
-    after = _next_trial(current, state.far, prior, family, limit, rejected=not accepted)
+    by_em = accepted and state.by_em and not best_gain > gain
+    after = _next_trial(current, state.far, prior, family, limit, rejected=not accepted, by_em=by_em)
     idle = max(gain, best_gain) <= limit and (state.predicted <= limit or damping > REFINEMENT.largest)
     if before is not None and idle and (not accepted or state.others):
         # Nothing comes of what is left, in directions that hardly matter.
@@ -340,10 +344,10 @@ def _best_other(
 
 
 def _more_damping(state: RefinementState) -> float:
-    """Damping where a step of EM is better than the damped one: that was too long."""
+    """Damping where a step of EM is better than the damped one: far off that was too long."""
     if state.far:
         return NEWTON.damping.after(state.damping, -1.0, state.predicted)
-    return REFINEMENT.falls * max(state.damping, REFINEMENT.smallest)
+    return min(REFINEMENT.falls * max(state.damping, REFINEMENT.smallest), REFINEMENT.most)
 
 
 def _next_damping(state: RefinementState, gain: float, best: OtherTrial | None, best_gain: float) -> float:
@@ -363,7 +367,14 @@ def _next_damping(state: RefinementState, gain: float, best: OtherTrial | None, 
 
 
 def _next_trial(
-    current: NewtonState, far: bool, prior: Prior, family: Family, limit: float, *, rejected: bool
+    current: NewtonState,
+    far: bool,
+    prior: Prior,
+    family: Family,
+    limit: float,
+    *,
+    rejected: bool,
+    by_em: bool,
 ) -> RefinementState:
     """The way on from an accepted point: Newton's where that is known to lead to a maximum."""
     layout = Layout.of(current.parameters)
@@ -398,7 +409,26 @@ def _next_trial(
         after = after._replace(converged=False, stopped=False)
     if after.stopped or (current.damping == 0.0 and steps.concave and not rejected and precise):
         return after
-    return after._replace(others=tuple(_other_trials(current, steps, prior, family)))
+    others = tuple(_other_trials(current, steps, prior, family))
+    if by_em:
+        return _led_by_em(after, others, current)
+    return after._replace(others=others)
+
+
+def _led_by_em(
+    state: RefinementState, others: tuple[OtherTrial, ...], current: NewtonState
+) -> RefinementState:
+    """The state whose trial is that of EM among ``others``, longer ones and the damped one beside it."""
+    (em,) = (other for other in others if other.damping is None)
+    layout = Layout.of(current.parameters)
+    step = layout.pack(em.parameters) - layout.pack(current.parameters)
+    longer = (
+        OtherTrial(layout.shift(current.parameters, layout.bounded(times * step)), None)
+        for times in REFINEMENT.longer
+    )
+    damped = OtherTrial(state.trial, state.damping)
+    rest = (damped, *(other for other in others if other.damping is not None), *longer)
+    return state._replace(trial=em.parameters, others=rest, by_em=True)
 
 
 def _towards(
@@ -410,7 +440,7 @@ def _towards(
     # Where the metric was once needed the information of the next point may be just as hard to tell.
     careful = current.statistics.metric is not None
     return RefinementState(
-        current, trial, (), current.damping, predicted, left, careful, False, converged, converged
+        current, trial, (), current.damping, predicted, left, careful, False, False, converged, converged
     )
 
 

@@ -303,8 +303,8 @@ class RefinementPolicy:
     others: tuple[float, ...] = (0.03, 0.3, 10.0)
     # The dampings that it looks at where much is left.
     far: tuple[float, ...] = (0.1, 1.0)
-    # Where EM's steps are the better ones: the most damping beside them, and how many times longer ones are.
-    most: float = 10.0
+    # Where EM's steps are the better ones: dampings beside them, and how many times longer other ones are.
+    ladder: tuple[float, ...] = (0.0, 1e-4, 1e-2, 1.0)
     longer: tuple[float, ...] = (4.0,)
     # Another point of a round is the next trial where it gains so many times what the trial does.
     better: float = 2.0

@@ -347,7 +347,7 @@ def _more_damping(state: RefinementState) -> float:
     """Damping where a step of EM is better than the damped one: far off that was too long."""
     if state.far:
         return NEWTON.damping.after(state.damping, -1.0, state.predicted)
-    return min(REFINEMENT.falls * max(state.damping, REFINEMENT.smallest), REFINEMENT.most)
+    return state.damping
 
 
 def _next_damping(state: RefinementState, gain: float, best: OtherTrial | None, best_gain: float) -> float:
@@ -409,26 +409,24 @@ def _next_trial(
         after = after._replace(converged=False, stopped=False)
     if after.stopped or (current.damping == 0.0 and steps.concave and not rejected and precise):
         return after
-    others = tuple(_other_trials(current, steps, prior, family))
     if by_em:
-        return _led_by_em(after, others, current)
-    return after._replace(others=others)
+        return _led_by_em(after, current, steps, prior, family)
+    return after._replace(others=tuple(_other_trials(current, steps, prior, family)))
 
 
 def _led_by_em(
-    state: RefinementState, others: tuple[OtherTrial, ...], current: NewtonState
+    state: RefinementState, current: NewtonState, steps: LevenbergSteps, prior: Prior, family: Family
 ) -> RefinementState:
-    """The state whose trial is that of EM among ``others``, longer ones and the damped one beside it."""
-    (em,) = (other for other in others if other.damping is None)
+    """The state whose trial is a step of EM; longer ones, and damped ones of all lengths, are beside it."""
     layout = Layout.of(current.parameters)
-    step = layout.pack(em.parameters) - layout.pack(current.parameters)
-    longer = (
-        OtherTrial(layout.shift(current.parameters, layout.bounded(times * step)), None)
-        for times in REFINEMENT.longer
-    )
-    damped = OtherTrial(state.trial, state.damping)
-    rest = (damped, *(other for other in others if other.damping is not None), *longer)
-    return state._replace(trial=em.parameters, others=rest, by_em=True)
+
+    def at(step: FloatArray, damping: float | None) -> OtherTrial:
+        return OtherTrial(layout.shift(current.parameters, step), damping)
+
+    step = _em_step(current, prior, 1.0, family)[0]
+    others = [at(steps.step(damping)[0], damping) for damping in REFINEMENT.ladder]
+    others += [at(layout.bounded(times * step), None) for times in REFINEMENT.longer]
+    return state._replace(trial=at(step, None).parameters, others=tuple(others), by_em=True)
 
 
 def _towards(

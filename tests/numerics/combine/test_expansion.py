@@ -19,7 +19,8 @@ from daskmoe.numerics.combine.expansion import (
     expand_estimate,
     make_pilot,
 )
-from daskmoe.numerics.combine.refinement import advance, first_state, round_statistics
+from daskmoe.numerics.combine.refinement import advance, first_state
+from daskmoe.numerics.combine.round_sums import round_statistics
 from daskmoe.numerics.likelihood.priors import prior_from
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics
 from daskmoe.numerics.predictive.designs import draw_design, sample_rows

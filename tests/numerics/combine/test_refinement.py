@@ -15,14 +15,11 @@ from daskmoe.numerics.base.coordinates import Coordinates
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import MoEParameters
-from daskmoe.numerics.combine.refinement import (
+from daskmoe.numerics.combine.em_step import em_step
+from daskmoe.numerics.combine.refinement import RefinementState, RoundInfo, advance, first_state
+from daskmoe.numerics.combine.round_sums import (
     PackedStatistics,
-    RefinementState,
-    RoundInfo,
-    _em_step,
     add_statistics,
-    advance,
-    first_state,
     round_statistics,
     unpack_statistics,
 )
@@ -190,7 +187,7 @@ def test_the_gain_of_an_em_step_is_that_of_its_bound(weighted: bool, rng: np.ran
     inner = coordinates.from_data(model)
     raw = likelihood_statistics(inner, rows.blocks(coordinates), GAUSSIAN)
     # So much damping leaves the gates where they are: their bound is no parabola.
-    step, gain = _em_step(NewtonState(inner, penalized(raw, inner, prior), 0.0), prior, 1e12, GAUSSIAN)
+    step, gain = em_step(NewtonState(inner, penalized(raw, inner, prior), 0.0), prior, 1e12, GAUSSIAN)
     moved = Layout.of(inner).shift(inner, step)
     block = next(iter(rows.blocks(coordinates)))
     tau = np.stack([posterior(inner, u[1:], v) for u, v in zip(block.design.T, block.response, strict=True)])

@@ -42,7 +42,7 @@ class OtherTrial(NamedTuple):
     """A point of which a round finds the objective alone."""
 
     parameters: MoEParameters
-    # Of the step that leads there; None for a step of EM.
+    # Of the step that leads there, by which the next ones go on; None for a step of EM, or far off.
     damping: float | None
 
 
@@ -108,7 +108,7 @@ def advance(
     if before is not None and best is not None and asked and best_gain > max(REFINEMENT.better * gain, limit):
         # That it rises is known, so the round that looks at it in full cannot fail.
         step = float(np.abs(layout.pack(best.parameters) - layout.pack(before.parameters)).max())
-        by_em = best.damping is None
+        by_em = best.damping is None and not state.far
         damping = _more_damping(state) if best.damping is None else best.damping
         info = RoundInfo(raw.value, statistics.value, damping, step, False)
         return state._replace(
@@ -190,17 +190,7 @@ def _next_trial(
         first = NEWTON.damping.first if still_far else REFINEMENT.first
         current = current._replace(damping=first if rejected else 0.0)
     if still_far:
-        step, predicted, used = damped_step(current)
-        if used >= 1.0 or predicted <= 0.0:
-            # With residuals far beyond their variance the observed information exceeds the complete data's,
-            # and no blend of the two is a metric: an EM step rises all the same.
-            used = max(used, 1.0)
-            step, predicted = em_step(current, prior, used, family)
-        after = _towards(current._replace(damping=used), step, predicted, left, limit)._replace(far=True)
-        shifts = [steps.step(damping)[0] for damping in REFINEMENT.far]
-        shifts.append(em_step(current, prior, 1.0, family, bounded=True)[0])
-        others = (OtherTrial(layout.shift(current.parameters, shift), None) for shift in shifts)
-        return after._replace(careful=True, others=tuple(others))
+        return _far_trial(current, steps, prior, family, limit)
     step, predicted = steps.step(current.damping)
     after = _towards(current, step, predicted, left, limit)._replace(careful=True)
     if not precise:
@@ -211,6 +201,24 @@ def _next_trial(
     if by_em:
         return _led_by_em(after, current, steps, prior, family)
     return after._replace(others=tuple(_other_trials(current, steps, prior, family)))
+
+
+def _far_trial(
+    current: NewtonState, steps: LevenbergSteps, prior: Prior, family: Family, limit: float
+) -> RefinementState:
+    """The way on where much is left: a blend with EM's step; beside it steps that spare a fall."""
+    layout = Layout.of(current.parameters)
+    step, predicted, used = damped_step(current)
+    if used >= 1.0 or predicted <= 0.0:
+        # With residuals far beyond their variance the observed information exceeds the complete data's, and
+        # no blend of the two is a metric: an EM step rises all the same.
+        used = max(used, 1.0)
+        step, predicted = em_step(current, prior, used, family)
+    shifts = [steps.step(damping)[0] for damping in REFINEMENT.far]
+    shifts.append(em_step(current, prior, 1.0, family, bounded=True)[0])
+    others = tuple(OtherTrial(layout.shift(current.parameters, shift), None) for shift in shifts)
+    after = _towards(current._replace(damping=used), step, predicted, steps.left(), limit)
+    return after._replace(far=True, careful=True, others=others)
 
 
 def _led_by_em(

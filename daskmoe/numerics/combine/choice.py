@@ -53,7 +53,8 @@ LEAST_SQUARES = "least squares"
 PILOT = "pilot"
 # What the best estimator from a shared start may be that is not made of local estimates alone.
 FROM_PILOT = (
-    "one-shot", "half step", "Newton step", "damped step", "short step", "EM step", PILOT, LEAST_SQUARES
+    "one-shot", "half step", "Newton step", "damped step", "short step", "EM step", "sure step", PILOT,
+    LEAST_SQUARES,
 )  # fmt: skip
 
 
@@ -194,7 +195,8 @@ def _first_steps(sent: Sent, pilot: Pilot, known: _Penalized) -> dict[str, MoEPa
     n_experts = pilot.parameters.n_experts
     prior = prior_from(known.pooled, frame.coordinates, n_experts, known.family, known.regularization)
     layout = Layout.of(frame.coordinates.from_data(pilot.parameters))
-    return first_steps(StartSums.of(at_start, pilot.parameters, frame), layout, frame.coordinates, prior)
+    sums = StartSums.of(at_start, pilot.parameters, frame)
+    return first_steps(sums, layout, frame.coordinates, prior, known.family)
 
 
 def _halfway(pilot: Pilot, pooled: Moments, whole: MoEParameters) -> MoEParameters:

@@ -21,7 +21,9 @@ from daskmoe.numerics.base.linalg import solve
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.base.policies import CHOICE
+from daskmoe.numerics.combine.em_step import em_step
 from daskmoe.numerics.combine.frames import Frame
+from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.priors import Prior
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, penalized
 from daskmoe.numerics.local.levenberg import RIDGE, LevenbergSteps
@@ -127,12 +129,12 @@ def _summed(known: Sequence[AtStart], layout: Layout) -> _WholeSums:
 
 
 def first_steps(
-    sums: StartSums, layout: Layout, coordinates: Coordinates, prior: Prior
+    sums: StartSums, layout: Layout, coordinates: Coordinates, prior: Prior, family: Family
 ) -> dict[str, MoEParameters]:
     """Where steps lead, in the data's units, by kind; without those that lead to no model.
 
-    Newton's, two that are shorter (`levenberg`), and that in EM's metric, for where the quadratic model of
-    the others is wrong.
+    Newton's, two that are shorter (`levenberg`), and two of EM (`em_step`) for where the quadratic model of
+    the others is wrong, as beside a row that is far from all others; the last of them cannot fall.
     """
     start = layout.unpack(sums.origin)
     observed = LikelihoodStatistics(
@@ -146,7 +148,8 @@ def first_steps(
     levenberg = LevenbergSteps(observed, layout)
     for kind, damping in zip(("damped step", "short step"), CHOICE.dampings, strict=True):
         steps[kind] = levenberg.step(damping)[0]
-    steps["EM step"] = damped_step(NewtonState(start, expected, 0.0))[0]
+    for kind, bounded in (("EM step", False), ("sure step", True)):
+        steps[kind] = em_step(NewtonState(start, expected, 0.0), prior, 1.0, family, bounded=bounded)[0]
     ends = {kind: sums.origin + step for kind, step in steps.items()}
     return {
         kind: coordinates.to_data(layout.unpack(end)) for kind, end in ends.items() if layout.is_model(end)

@@ -16,7 +16,7 @@ from daskmoe.numerics.likelihood.statistics import likelihood_statistics, log_li
 from numerics.oracles import GAUSSIAN, gaussian_model
 
 EFFECT = 20.0
-KINDS = ["Newton step", "damped step", "short step", "EM step"]
+KINDS = ["Newton step", "damped step", "short step", "EM step", "sure step"]
 
 
 def rows_with(rng: np.random.Generator, level: FloatArray) -> Observations:
@@ -82,7 +82,7 @@ def test_every_step_rises(counts: tuple[int, ...], pilot: Pilot, rng: np.random.
     rows = together(parts)
     frame, layout, prior = setting(rows, pilot)
     sums = StartSums.of(sent(parts, pilot), pilot.parameters, frame)
-    steps = first_steps(sums, layout, frame.coordinates, prior)
+    steps = first_steps(sums, layout, frame.coordinates, prior, GAUSSIAN)
     assert list(steps) == KINDS
 
     def objective(parameters: MoEParameters) -> float:
@@ -101,6 +101,21 @@ def test_steps_know_a_level_that_few_partitions_have(pilot: Pilot, rng: np.rando
     rows = together(parts)
     frame, layout, prior = setting(rows, pilot)
     sums = StartSums.of(sent(parts, pilot), pilot.parameters, frame)
-    steps = first_steps(sums, layout, frame.coordinates, prior)
+    steps = first_steps(sums, layout, frame.coordinates, prior, GAUSSIAN)
     for kind in ("Newton step", "EM step"):
         np.testing.assert_allclose(steps[kind].coef[..., 3], EFFECT, atol=0.5)
+
+
+def test_one_step_rises_whatever_a_row_says(pilot: Pilot, rng: np.random.Generator) -> None:
+    """A row far from all others is most of the gradient, and the quadratic model of it is wrong."""
+    parts = parts_with(rng, (0, 0))
+    parts[0].features[0, 1] = 200.0
+    rows = together(parts)
+    frame, layout, prior = setting(rows, pilot)
+    sums = StartSums.of(sent(parts, pilot), pilot.parameters, frame)
+    step = first_steps(sums, layout, frame.coordinates, prior, GAUSSIAN)["sure step"]
+    before, after = (
+        log_likelihood_of(inner, rows.blocks(frame.coordinates), GAUSSIAN) - float(prior.penalty(*inner))
+        for inner in map(frame.coordinates.from_data, (pilot.parameters, step))
+    )
+    assert after > before

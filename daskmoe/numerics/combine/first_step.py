@@ -133,8 +133,8 @@ def first_steps(
 ) -> dict[str, MoEParameters]:
     """Where steps lead, in the data's units, by kind; without those that lead to no model.
 
-    Newton's, two that are shorter (`levenberg`), and two of EM (`em_step`) for where the quadratic model of
-    the others is wrong, as beside a row that is far from all others; the last of them cannot fall.
+    Newton's, two that are shorter (`levenberg`), and for where the quadratic model of these is wrong, as
+    beside a row that is far from all others, that in EM's metric and a step of EM that cannot fall.
     """
     start = layout.unpack(sums.origin)
     observed = LikelihoodStatistics(
@@ -148,8 +148,9 @@ def first_steps(
     levenberg = LevenbergSteps(observed, layout)
     for kind, damping in zip(("damped step", "short step"), CHOICE.dampings, strict=True):
         steps[kind] = levenberg.step(damping)[0]
-    for kind, bounded in (("EM step", False), ("sure step", True)):
-        steps[kind] = em_step(NewtonState(start, expected, 0.0), prior, 1.0, family, bounded=bounded)[0]
+    at_start = NewtonState(start, expected, 0.0)
+    steps["EM step"] = damped_step(at_start)[0]
+    steps["sure step"] = em_step(at_start, prior, 1.0, family, bounded=True)[0]
     ends = {kind: sums.origin + step for kind, step in steps.items()}
     return {
         kind: coordinates.to_data(layout.unpack(end)) for kind, end in ends.items() if layout.is_model(end)

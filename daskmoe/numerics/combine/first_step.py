@@ -134,7 +134,8 @@ def first_steps(
     """Where steps lead, in the data's units, by kind; without those that lead to no model.
 
     Newton's, two that are shorter (`levenberg`), and for where the quadratic model of these is wrong, as
-    beside a row that is far from all others, that in EM's metric and a step of EM that cannot fall.
+    beside a row that is far from all others, that in EM's metric and a step of EM that cannot fall
+    if all started in one point.
     """
     start = layout.unpack(sums.origin)
     observed = LikelihoodStatistics(

@@ -230,12 +230,26 @@ class ExpansionPolicy:
     # More gain nothing that the prior would not take back; nats a row.
     passes: int = 5
     tolerance: float = 1e-4
-    # How many times the pilot's sample joins a sum that has no maximum, tried in turn.
+    # How many times what is known at the start joins a sum that has no maximum, tried in turn.
     pilot_weights: tuple[float, ...] = (0.0, 1.0, 4.0, 16.0)
-    # Of a pilot's sample, the share of rows with another value than the usual up to which it does not see a
-    # feature vary; and the share of rows that it may do without for that.
-    rare_level: float = 0.002
+    # Share of its rows that a pilot's sample may do without where these have rare levels.
     most_rare_rows: float = 0.05
+
+
+@dataclass(frozen=True)
+class LevelsPolicy:
+    """Rare levels and their effects (local_estimator: Rare levels)."""
+
+    # Share of the rows up to which another value than the usual is rare.
+    rare: float = 0.002
+    # Rows that tell whether there is a usual value: one that more than this share of them has.
+    looked_at: int = 2_000
+    mostly: float = 0.9
+    # Steps of the slope that experts share, which is one step of the identity link, and of EM from there.
+    shared_steps: int = 3
+    own_steps: int = 10
+    # Nats in all that its rows must gain for a level to be learned again.
+    gain: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -266,8 +280,8 @@ class ChoicePolicy:
     starts: int = 4
     # Standard errors of the difference to the best up to which they may be.
     deviations: float = 3.0
-    # Of steps from the shared start itself: Newton's, one between, and that of EM.
-    dampings: tuple[float, ...] = (0.0, 0.1, 1.0)
+    # Of the damped and the short step from the shared start itself.
+    dampings: tuple[float, float] = (0.1, 1.0)
 
 
 @dataclass(frozen=True)
@@ -289,6 +303,9 @@ class RefinementPolicy:
     others: tuple[float, ...] = (0.03, 0.3, 10.0)
     # The dampings that it looks at where much is left.
     far: tuple[float, ...] = (0.1, 1.0)
+    # Where EM's steps are the better ones: dampings beside them, and how many times longer other ones are.
+    ladder: tuple[float, ...] = (0.0, 1e-4, 1e-2, 1.0)
+    longer: tuple[float, ...] = (4.0,)
     # Another point of a round is the next trial where it gains so many times what the trial does.
     better: float = 2.0
     # Share of the predicted gain under which an undamped step was too long.
@@ -391,6 +408,7 @@ NEWTON = NewtonPolicy()
 SEARCH = SearchPolicy()
 STARTS = StartsPolicy()
 EXPANSION = ExpansionPolicy()
+LEVELS = LevelsPolicy()
 AVERAGING = AveragingPolicy()
 CHOICE = ChoicePolicy()
 REFINEMENT = RefinementPolicy()

@@ -28,6 +28,7 @@ from daskmoe.numerics.likelihood.statistics import entropy_and_extremes
 from daskmoe.numerics.local.em import em_statistics, m_step
 from daskmoe.numerics.local.newton import NewtonResult
 from daskmoe.numerics.local.problem import Problem
+from daskmoe.numerics.local.relearning import with_levels_relearned
 from daskmoe.numerics.local.search import Candidate, polish, search
 
 
@@ -74,8 +75,24 @@ def fit_local_optima(
         results, starts = [_single_expert(problem, options)], np.empty(0)
     else:
         results, starts = search(problem, options, rng)
+        results = _with_levels_relearned(problem, results, options)
     seconds = time.perf_counter() - began
     return [_estimate(problem, known, result, starts, seconds) for result in results]
+
+
+def _with_levels_relearned(
+    problem: Problem, results: list[NewtonResult], options: LocalFit
+) -> list[NewtonResult]:
+    """The results, the first of them from where rare levels are learned again (`relearning`), if better."""
+    coordinates, best = problem.coordinates, results[0]
+    start = with_levels_relearned(problem.rows, coordinates.to_data(best.parameters), problem.family)
+    if start is None:
+        return results
+    candidate = Candidate(coordinates.from_data(start))
+    found = polish(problem, [candidate], options.tolerance, options.max_passes)[0]
+    if not found.objective > best.objective:
+        return results
+    return [found._replace(passes=best.passes + found.passes), *results[1:]]
 
 
 def _estimate(

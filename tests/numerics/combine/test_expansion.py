@@ -19,7 +19,8 @@ from daskmoe.numerics.combine.expansion import (
     expand_estimate,
     make_pilot,
 )
-from daskmoe.numerics.combine.refinement import advance, first_state, round_statistics
+from daskmoe.numerics.combine.refinement import advance, first_state
+from daskmoe.numerics.combine.round_sums import round_statistics
 from daskmoe.numerics.likelihood.priors import prior_from
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics
 from daskmoe.numerics.predictive.designs import draw_design, sample_rows
@@ -199,8 +200,8 @@ def test_narrow_sorted_chunks_in_single_precision_agree_with_double(
     prior = prior_from(moments(rows), pilot.coordinates, 2, GAUSSIAN)
     single = [expand_estimate(chunk, pilot, GAUSSIAN) for chunk in chunks]
 
-    def in_double(*args: Any, precision: type) -> LikelihoodStatistics:
-        return likelihood_statistics(*args, precision=np.float64)
+    def in_double(*args: Any, precision: type, metric: bool) -> LikelihoodStatistics:
+        return likelihood_statistics(*args, precision=np.float64, metric=metric)
 
     monkeypatch.setattr(expansion, "likelihood_statistics", in_double)
     double = [expand_estimate(chunk, pilot, GAUSSIAN) for chunk in chunks]

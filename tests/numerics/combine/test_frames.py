@@ -157,6 +157,34 @@ def test_without_a_maximum_in_the_direction_the_others_stand(pilot: Pilot, rng: 
     assert no_frame(pilot.coordinates, 1).added == 0
 
 
+def test_without_a_maximum_in_the_direction_its_rows_still_tell(
+    pilot: Pilot, rng: np.random.Generator
+) -> None:
+    """Gates of a level that one expert has are steep: the observed information is not definite there."""
+    rows = rows_with(rng, ones(400, 12))
+    _, expansion = expand_estimate(rows, pilot, GAUSSIAN)
+    information = unpack(expansion.information)
+    assert expansion.start is not None
+    own = np.abs(unpack_complete(expansion)[3, 3])
+    less = information[3, 3] + 0.5 * own
+    information[3, 3] -= less
+    vector = expansion.vector.copy()
+    vector[3] -= less * expansion.start.origin[3]
+    negative = expansion._replace(information=information[np.triu_indices(len(information))], vector=vector)
+    found = one_shot([negative], pilot, moments(rows), GAUSSIAN)
+    assert found is not None
+    np.testing.assert_allclose(found.coef[..., 3], EFFECT, atol=0.3)
+
+
+def unpack_complete(expansion: Expansion) -> FloatArray:
+    """The complete data's information where a partition with two experts and four columns started."""
+    assert expansion.start is not None
+    layout = Layout(2, 4, 4, 1, 1)
+    out = np.zeros((layout.size, layout.size))
+    out[layout.complete()] = expansion.start.complete
+    return out
+
+
 def test_rows_of_rare_levels_are_no_part_of_a_sample(rng: np.random.Generator) -> None:
     level, usual = ones(1_000, 1)[::-1], (rng.random(1_000) < 0.1).astype(float)
     rows = Observations(np.column_stack([rng.standard_normal(1_000), level, usual]), np.zeros(1_000))

@@ -12,9 +12,11 @@ from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParam
 from daskmoe.numerics.base.policies import LocalFit
 from daskmoe.numerics.likelihood.priors import prior_from
 from daskmoe.numerics.likelihood.statistics import likelihood_statistics, penalized
+from daskmoe.numerics.local.ascents import polish
 from daskmoe.numerics.local.fit import fit_local_estimate
 from daskmoe.numerics.local.problem import Problem
-from daskmoe.numerics.local.search import Candidate, polish, sample_sizes
+from daskmoe.numerics.local.race import Candidate
+from daskmoe.numerics.local.search import sample_sizes
 from daskmoe.numerics.predictive.designs import draw_design, sample_rows
 from daskmoe.numerics.predictive.mixture import log_likelihood, responsibilities
 from numerics.oracles import (
@@ -238,8 +240,8 @@ class TestOptimum:
     def test_starts_that_meet_are_enough_and_effort_scales_them(self) -> None:
         rng = np.random.default_rng(3)
         rows = Observations(*sample_rows(draw_design("overlap", 12, 3, rng), 1000, rng))
-        assert fit(rows).start_log_likelihoods.size == 12
-        assert fit(rows, effort=0.5).start_log_likelihoods.size == 6
+        assert fit(rows).start_log_likelihoods.size == 24
+        assert fit(rows, effort=0.5).start_log_likelihoods.size == 12
 
     def test_polished_candidates_come_best_first(self, rng: np.random.Generator) -> None:
         rows = random_rows(rng, 200, 2)

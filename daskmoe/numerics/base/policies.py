@@ -188,9 +188,9 @@ class SearchPolicy:
     # Nats a row within which two ascents have ended in one optimum.
     met: float = 1e-4
     # Where all rows are few and passes cheap: the race, its starts (in units of n_init), the most races, and
-    # the ascents that end in the best optimum after which there are no more. Optima may be close: no run is
-    # dropped for another that it has not met.
-    small: RacePolicy = RacePolicy((24,), 8, close=1e-9)
+    # the ascents that end in the best optimum after which there are no more. Runs that have met all count,
+    # so none is dropped for another.
+    small: RacePolicy = RacePolicy((24,), 8, close=-1.0)
     small_starts: int = 2
     small_waves: int = 3
     small_again: int = 3

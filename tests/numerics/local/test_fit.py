@@ -243,6 +243,20 @@ class TestOptimum:
         assert fit(rows).start_log_likelihoods.size == 24
         assert fit(rows, effort=0.5).start_log_likelihoods.size == 12
 
+    def test_seeds_agree_where_gates_are_switches(self) -> None:
+        # Counts that are mostly zero, as steps of a second: a subsample says little of the optima of all rows.
+        rng = np.random.default_rng(0)
+        n = 8000
+        steps = np.exp(1.5 * rng.standard_normal((n, 3))) * 10
+        counts = np.where(rng.random((n, 3)) < 0.8, 0, steps).round()
+        person = rng.integers(0, 12, n)
+        level, slope = rng.standard_normal(12), rng.random(12)
+        noise = rng.standard_normal(n) * (1 + (counts[:, 0] > 0))
+        response = 0.15 * level[person] - 0.1 * np.log1p(counts.sum(axis=1)) * slope[person] + 0.1 * noise
+        rows = Observations(counts, response)
+        objectives = np.array([fit(rows, seed=seed).objective for seed in range(2)]) / n
+        assert np.ptp(objectives) < 1e-4
+
     def test_polished_candidates_come_best_first(self, rng: np.random.Generator) -> None:
         rows = random_rows(rng, 200, 2)
         known = moments(rows)

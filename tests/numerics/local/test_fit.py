@@ -244,7 +244,7 @@ class TestOptimum:
         assert fit(rows, effort=0.5).start_log_likelihoods.size == 12
 
     def test_seeds_agree_where_gates_are_switches(self) -> None:
-        # Counts that are mostly zero, as steps of a second: a subsample says little of the optima of all rows.
+        # Counts that are mostly zero, as steps a second: a subsample says little of all rows.
         rng = np.random.default_rng(0)
         n = 8000
         steps = np.exp(1.5 * rng.standard_normal((n, 3))) * 10

@@ -70,7 +70,7 @@ def report_rivals(found: xr.Dataset) -> None:
         start = name.rsplit(" ", 1)[-1]
         if start.isdecimal():
             best_of_start[start] = max(score, best_of_start.get(start, -np.inf))
-    kinds = ("one-shot", "half step", PILOT)
+    kinds = ("one-shot", "narrow one-shot", "half step", PILOT)
     first = [score for name, score in scores.items() if name in kinds]
     if not first or not best_of_start:
         return

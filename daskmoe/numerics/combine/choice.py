@@ -35,7 +35,7 @@ from daskmoe.numerics.combine.candidates import (
     score_rows,
     scores_of,
 )
-from daskmoe.numerics.combine.expansion import Expansion, Pilot, frames_of, one_shot, summed_curvature
+from daskmoe.numerics.combine.expansion import Expansion, Pilot, frames_of, one_shots, summed_curvature
 from daskmoe.numerics.combine.first_step import StartSums, first_steps
 from daskmoe.numerics.combine.information import information_average
 from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
@@ -53,8 +53,8 @@ LEAST_SQUARES = "least squares"
 PILOT = "pilot"
 # What the best estimator from a shared start may be that is not made of local estimates alone.
 FROM_PILOT = (
-    "one-shot", "half step", "Newton step", "damped step", "short step", "EM step", "sure step", PILOT,
-    LEAST_SQUARES,
+    "one-shot", "narrow one-shot", "half step", "Newton step", "damped step", "short step", "EM step",
+    "sure step", PILOT, LEAST_SQUARES,
 )  # fmt: skip
 
 
@@ -164,10 +164,11 @@ def propose_one_shot(
         return Proposal(candidates, {"one-shot": found}, list(sent), known, pilots)
     candidates = []
     for start, (pilot, own) in enumerate(zip(pilots, sent, strict=True)):
-        whole = one_shot(own.expansions, pilot, known.pooled, family, regularization)
-        if whole is not None:
-            candidates.append(known.candidate("one-shot", whole, start))
-            candidates.append(known.candidate("half step", _halfway(pilot, known.pooled, whole), start))
+        maxima = one_shots(own.expansions, pilot, known.pooled, family, regularization)
+        for name, whole in zip(("one-shot", "narrow one-shot"), maxima, strict=False):
+            candidates.append(known.candidate(name, whole, start))
+        if maxima:
+            candidates.append(known.candidate("half step", _halfway(pilot, known.pooled, maxima[0]), start))
         steps = _first_steps(own, pilot, known)
         candidates += [known.candidate(kind, parameters, start) for kind, parameters in steps.items()]
         candidates.append(known.candidate(PILOT, pilot.parameters, start))

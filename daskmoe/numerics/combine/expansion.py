@@ -261,24 +261,36 @@ def expand_at(
     return _expansion(likelihood_statistics(inner, blocks, family, precision=np.float32), inner)
 
 
-def one_shot(
+class Combined(NamedTuple):
+    """The maximum of summed expansions."""
+
+    parameters: MoEParameters
+    # Whether there is one only with what is known at the start.
+    held: bool
+
+
+def one_shots(
     expansions: Sequence[Expansion],
     pilot: Pilot,
     pooled: Moments,
     family: Family,
     regularization: Regularization = DEFAULTS,
-) -> MoEParameters | None:
+) -> list[MoEParameters]:
     """The maximum of the summed expansions and the prior of all rows, whose moments are ``pooled``.
 
-    With all directions that any rows see; where that sum has no maximum, with those of the pilot's sample.
+    With all directions that any rows see; where that sum has no maximum of its own, behind what holds it
+    there is that with the directions of the pilot's sample. None at all if no sum has a maximum.
     """
+    out = []
     for frame in frames_of(pilot, pooled):
         n_experts = pilot.parameters.n_experts
         prior = prior_from(pooled, frame.coordinates, n_experts, family, regularization)
         found = combine_expansions(expansions, pilot, prior, frame)
         if found is not None:
-            return found
-    return None
+            out.append(found.parameters)
+            if not found.held:
+                break
+    return out
 
 
 def frames_of(pilot: Pilot, pooled: Moments) -> list[Frame]:
@@ -292,7 +304,7 @@ def frames_of(pilot: Pilot, pooled: Moments) -> list[Frame]:
 
 def combine_expansions(
     expansions: Sequence[Expansion], pilot: Pilot, prior: Prior, frame: Frame | None = None
-) -> MoEParameters | None:
+) -> Combined | None:
     """The maximum of the summed expansions and the prior, in a frame; by default that of the pilot alone.
 
     Where the sum has no maximum, as if what is known at the start came with it, once or a few times; None if
@@ -316,7 +328,7 @@ def combine_expansions(
         # A quadratic says nothing of a nuisance that changes by orders of magnitude, as beside an outlier.
         found = origin + layout.bounded(theta - origin)
         if layout.is_model(found):
-            return frame.coordinates.to_data(layout.unpack(found))
+            return Combined(frame.coordinates.to_data(layout.unpack(found)), times > 0)
     return None
 
 

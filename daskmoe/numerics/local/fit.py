@@ -25,11 +25,13 @@ from daskmoe.numerics.families.protocol import Change
 from daskmoe.numerics.likelihood.e_step import Runs
 from daskmoe.numerics.likelihood.priors import prior_from
 from daskmoe.numerics.likelihood.statistics import entropy_and_extremes
+from daskmoe.numerics.local.ascents import polish
 from daskmoe.numerics.local.em import em_statistics, m_step
 from daskmoe.numerics.local.newton import NewtonResult
 from daskmoe.numerics.local.problem import Problem
+from daskmoe.numerics.local.race import Candidate
 from daskmoe.numerics.local.relearning import with_levels_relearned
-from daskmoe.numerics.local.search import Candidate, polish, search
+from daskmoe.numerics.local.search import search
 
 
 def fit_local_estimate(

@@ -69,8 +69,9 @@ def test_no_variance_moves_by_orders_of_magnitude(rows: Observations, pilot: Pil
     target = origin.copy()
     target[-1] -= 90.0
     packed = information[np.triu_indices(len(origin))]
-    found = combine_expansions([Expansion(1e6 * packed, 1e6 * target)], pilot, prior)
-    assert found is not None
+    combined = combine_expansions([Expansion(1e6 * packed, 1e6 * target)], pilot, prior)
+    assert combined is not None
+    found = combined.parameters
     moved = vector_of(pilot.coordinates.from_data(found)) - origin
     assert moved[-1] == pytest.approx(-2.0)
     np.testing.assert_allclose(moved[:-1], 0.0, atol=1e-3)
@@ -114,7 +115,9 @@ def test_the_sum_leads_close_to_the_optimum_however_rows_are_partitioned(
     expansions = [
         expand_estimate(part, pilot, GAUSSIAN)[1] for part in parts(rows, number, by_feature=by_feature)
     ]
-    found = combine_expansions(expansions, pilot, prior)
+    combined = combine_expansions(expansions, pilot, prior)
+    assert combined is not None
+    found = combined.parameters
     assert excess(rows, pilot.parameters, optimum) > 1e-3
     assert excess(rows, found, optimum) < 1e-3
 
@@ -179,8 +182,9 @@ def test_a_sum_without_maximum_leans_on_the_pilot(
     )
     with pytest.raises(np.linalg.LinAlgError):
         np.linalg.cholesky(sum(unpack(e.information).astype(np.float64) for e in expansions))
-    found = combine_expansions(expansions, pilot, prior)
-    assert found is not None
+    combined = combine_expansions(expansions, pilot, prior)
+    assert combined is not None
+    found = combined.parameters
     assert excess(rows, found, optimum) < excess(rows, pilot.parameters, optimum)
 
 
@@ -207,7 +211,11 @@ def test_narrow_sorted_chunks_in_single_precision_agree_with_double(
     double = [expand_estimate(chunk, pilot, GAUSSIAN) for chunk in chunks]
     assert [estimate.converged for estimate, _ in single] == [estimate.converged for estimate, _ in double]
     found, expected = (
-        vector_of(pilot.coordinates.from_data(combine_expansions([sent for _, sent in each], pilot, prior)))
+        vector_of(
+            pilot.coordinates.from_data(
+                combine_expansions([sent for _, sent in each], pilot, prior).parameters
+            )
+        )
         for each in (single, double)
     )
     information = sum(unpack(sent.information).astype(float) for _, sent in double)

@@ -50,7 +50,7 @@ def target_range(diagnostics: xr.Dataset | None) -> tuple[float, float]:
         raise InvalidDataError(
             "clip: expected a model that knows the range of its target, got one that does not: no response "
             "left the partitions, or it was aggregated or made from parameters. Use prediction.clip(low, high) "
-            "or daskmoe.refine(model, data, rounds=1), which finds it."
+            "or refine it: daskmoe.refine(model, data, rounds=1)."
         )
     low, high = diagnostics[TARGET_RANGE].values
     return float(low), float(high)

@@ -7,6 +7,7 @@ data they come from: they are read, never written to.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError
 from daskmoe.rows.partitions import Partition, comparable, count_missing
+from daskmoe.rows.stores import STORED
 from daskmoe.rows.variables import FeatureVariable, RowSchema
 
 FloatArray = NDArray[np.float64]
@@ -25,6 +27,10 @@ OnError = Literal["raise", "skip", "drop"]
 
 # Elements handled at a time: a block of features and its temporaries stay in cache.
 _BLOCK = 1 << 17
+# A store is read in so many parts of the rows, where it has chunks enough, and of the columns, where they are
+# in several variables. More would need less memory, and more time: each part passes over the result.
+_SLABS = 4
+_GROUPS = 4
 
 
 class Rows(NamedTuple):
@@ -188,27 +194,81 @@ def _feature_part(box: xr.Dataset, variable: FeatureVariable, sample_dims: tuple
 
 
 def _features(box: xr.Dataset, schema: RowSchema, shape: tuple[int, ...]) -> FeatureArray:
-    parts = [_feature_part(box, variable, schema.sample_dims) for variable in schema.variables]
-    single = all(part.dtype.kind == "f" and part.dtype.itemsize == 4 for part in parts)
-    dtype = np.dtype(np.float32 if single else np.float64)
-    width = sum(part.shape[-1] for part in parts)
-    if len(parts) == 1 and parts[0].shape[:-1] == shape:
-        return np.ascontiguousarray(parts[0], dtype).reshape(-1, width)
+    """The features of all rows of a box, (n, p).
+
+    What is read and not yet in place is kept small beside the result: a store is read a part of the rows and
+    a few variables at a time.
+    """
+    found = [box.variables[variable.name] for variable in schema.variables]
+    dtype = np.dtype(np.float32 if all(each.dtype == np.float32 for each in found) else np.float64)
+    width = len(schema.feature_labels)
+    slabs = _slabs(box, schema, shape)
+    if len(found) == len(slabs) == 1:
+        (part,) = (_feature_part(box, variable, schema.sample_dims) for variable in schema.variables)
+        if part.shape[:-1] == shape:
+            return np.ascontiguousarray(part, dtype).reshape(-1, width)
     out = np.empty((*shape, width), dtype)
-    # By blocks of the first dimension: written column by column, every column would pull all of `out`
-    # through the cache once more.
-    step = max(1, _BLOCK // max(1, width * math.prod(shape[1:])))
-    for start in range(0, shape[0], step):
-        _fill(out, parts, slice(start, start + step))
+    for slab in slabs:
+        piece = box if len(slabs) == 1 else box.isel({schema.sample_dims[0]: slab}, missing_dims="ignore")
+        column = 0
+        for group in _groups(schema.variables, _is_stored(box)):
+            parts = [_feature_part(piece, variable, schema.sample_dims) for variable in group]
+            stop = column + sum(part.shape[-1] for part in parts)
+            _fill(out[slab, ..., column:stop], parts)
+            column = stop
+            # Not to be held while the next are read.
+            del parts
     return out.reshape(-1, width)
 
 
-def _fill(out: FeatureArray, parts: list[NDArray[Any]], block: slice) -> None:
-    column = 0
-    for part in parts:
-        stop = column + part.shape[-1]
-        out[block, ..., column:stop] = part if part.shape[0] == 1 else part[block]
-        column = stop
+def _is_stored(box: xr.Dataset) -> bool:
+    return bool(box.encoding.get(STORED))
+
+
+def _slabs(box: xr.Dataset, schema: RowSchema, shape: tuple[int, ...]) -> list[slice]:
+    """Ranges of the first dimension that are read in turn: of a store a few, each of whole chunks."""
+    chunks = [
+        each.encoding.get("shards") or each.encoding.get("chunks") or each.shape
+        for each in box.variables.values()
+    ]
+    dim = schema.sample_dims[0]
+    sizes = {
+        int(sizes[each.dims.index(dim)])
+        for each, sizes in zip(box.variables.values(), chunks, strict=True)
+        if dim in each.dims
+    }
+    if not _is_stored(box) or len(sizes) != 1:
+        return [slice(0, shape[0])]
+    (size,) = sizes
+    start = box.encoding[STORED].get(dim, 0)
+    step = max(1, shape[0] // _SLABS // size) * size
+    edges = [0, *range(step - start % size, shape[0], step), shape[0]]
+    return [slice(low, high) for low, high in pairwise(edges)]
+
+
+def _groups(variables: tuple[FeatureVariable, ...], stored: bool) -> list[tuple[FeatureVariable, ...]]:
+    """Variables that are read before they are put in place: of a store a quarter of the columns."""
+    most = sum(len(variable.labels) for variable in variables) // _GROUPS if stored else math.inf
+    groups: list[list[FeatureVariable]] = [[]]
+    for variable in variables:
+        held = sum(len(each.labels) for each in groups[-1])
+        if held and held + len(variable.labels) > most:
+            groups.append([])
+        groups[-1].append(variable)
+    return [tuple(group) for group in groups]
+
+
+def _fill(out: FeatureArray, parts: list[NDArray[Any]]) -> None:
+    # By blocks of the first dimension: written column by column, every column would pull all of `out`
+    # through the cache once more.
+    step = max(1, _BLOCK // max(1, math.prod(out.shape[1:])))
+    for start in range(0, len(out), step):
+        block = slice(start, start + step)
+        column = 0
+        for part in parts:
+            stop = column + part.shape[-1]
+            out[block, ..., column:stop] = part if part.shape[0] == 1 else part[block]
+            column = stop
 
 
 def _selection(box: xr.Dataset, schema: RowSchema, partition: Partition, shape: tuple[int, ...]) -> Selection:

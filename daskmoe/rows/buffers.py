@@ -63,6 +63,14 @@ def _can_stand_for(given: Any, expected: Any) -> bool:
 _PROTOTYPE = BufferPrototype(cpu.Buffer, AdoptingBuffer)
 
 
+class _LeanAsyncArray(zarr.AsyncArray[Any]):
+    """An array for those who wait for several at once."""
+
+    async def getitem(self, selection: Any, *, prototype: BufferPrototype | None = None) -> Any:
+        """A piece, in a buffer of ours."""
+        return await super().getitem(selection, prototype=prototype or _PROTOTYPE)
+
+
 class _LeanArray(zarr.Array[Any]):
     """An array whose results may be read-only."""
 
@@ -84,6 +92,11 @@ class LeanStore(ZarrStore):
     def members(self) -> dict[str, Any]:
         """The arrays and groups by name."""
         return {
-            name: _LeanArray(found.async_array) if isinstance(found, zarr.Array) else found
+            name: _lean(found) if isinstance(found, zarr.Array) else found
             for name, found in super().members.items()
         }
+
+
+def _lean(array: zarr.Array[Any]) -> _LeanArray:
+    known = array.async_array
+    return _LeanArray(_LeanAsyncArray(known.metadata, known.store_path, known.config))

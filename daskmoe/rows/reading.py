@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError
 from daskmoe.rows.partitions import Partition, comparable, count_missing
-from daskmoe.rows.stores import STORED
+from daskmoe.rows.stores import STORED, load_together
 from daskmoe.rows.variables import FeatureVariable, RowSchema
 
 FloatArray = NDArray[np.float64]
@@ -202,7 +202,10 @@ def _features(box: xr.Dataset, schema: RowSchema, shape: tuple[int, ...]) -> Fea
     found = [box.variables[variable.name] for variable in schema.variables]
     dtype = np.dtype(np.float32 if all(each.dtype == np.float32 for each in found) else np.float64)
     width = len(schema.feature_labels)
-    slabs = _slabs(box, schema, shape)
+    stored = STORED in box.encoding
+    groups = _groups(schema.variables, stored)
+    # Several variables are few at a time already, and parts of the rows too would cost their calls again.
+    slabs = _slabs(box, schema, shape) if stored and len(groups) < _GROUPS else [slice(0, shape[0])]
     if len(found) == len(slabs) == 1:
         (part,) = (_feature_part(box, variable, schema.sample_dims) for variable in schema.variables)
         if part.shape[:-1] == shape:
@@ -211,18 +214,16 @@ def _features(box: xr.Dataset, schema: RowSchema, shape: tuple[int, ...]) -> Fea
     for slab in slabs:
         piece = box if len(slabs) == 1 else box.isel({schema.sample_dims[0]: slab}, missing_dims="ignore")
         column = 0
-        for group in _groups(schema.variables, _is_stored(box)):
-            parts = [_feature_part(piece, variable, schema.sample_dims) for variable in group]
+        for group in groups:
+            together = stored and len(group) > 1
+            some = load_together(piece, [each.name for each in group]) if together else piece
+            parts = [_feature_part(some, variable, schema.sample_dims) for variable in group]
             stop = column + sum(part.shape[-1] for part in parts)
             _fill(out[slab, ..., column:stop], parts)
             column = stop
             # Not to be held while the next are read.
-            del parts
+            del parts, some
     return out.reshape(-1, width)
-
-
-def _is_stored(box: xr.Dataset) -> bool:
-    return bool(box.encoding.get(STORED))
 
 
 def _slabs(box: xr.Dataset, schema: RowSchema, shape: tuple[int, ...]) -> list[slice]:
@@ -237,7 +238,7 @@ def _slabs(box: xr.Dataset, schema: RowSchema, shape: tuple[int, ...]) -> list[s
         for each, sizes in zip(box.variables.values(), chunks, strict=True)
         if dim in each.dims
     }
-    if not _is_stored(box) or len(sizes) != 1:
+    if len(sizes) != 1:
         return [slice(0, shape[0])]
     (size,) = sizes
     start = box.encoding[STORED].get(dim, 0)

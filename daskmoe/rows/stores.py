@@ -15,6 +15,7 @@ import xarray as xr
 import zarr
 from xarray.backends import ZarrStore
 from zarr.abc.store import Store
+from zarr.core.sync import sync
 
 from daskmoe.errors import InvalidDataError, StoreError
 from daskmoe.rows.buffers import LeanStore
@@ -65,6 +66,16 @@ def open_zarr_object(store: Store) -> xr.Dataset:
 def open_variable(location: str, name: str) -> xr.Variable:
     """One variable, which reads its elements when they are asked for, without Dask."""
     return _open(location, (name,)).variables[name]
+
+
+def load_together(box: xr.Dataset, names: Collection[str]) -> xr.Dataset:
+    """Some variables of a box from a store in memory, read at once: one after the other each would wait."""
+    some = xr.Dataset({name: box.variables[name].copy(deep=False) for name in names})
+    try:
+        return sync(some.load_async())
+    # Not every kind of lazy array can; what is wrong with the data is said again.
+    except Exception:
+        return some.load()
 
 
 def _with_stored_chunks(ds: xr.Dataset) -> xr.Dataset:

@@ -92,7 +92,8 @@ class LeanStore(ZarrStore):
     def members(self) -> dict[str, Any]:
         """The arrays and groups by name."""
         return {
-            name: _lean(found) if isinstance(found, zarr.Array) else found
+            # Inside shards Zarr wants its own buffers.
+            name: _lean(found) if isinstance(found, zarr.Array) and found.shards is None else found
             for name, found in super().members.items()
         }
 

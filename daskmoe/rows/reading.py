@@ -200,7 +200,8 @@ def _features(box: xr.Dataset, schema: RowSchema, shape: tuple[int, ...]) -> Fea
     a few variables at a time.
     """
     found = [box.variables[variable.name] for variable in schema.variables]
-    dtype = np.dtype(np.float32 if all(each.dtype == np.float32 for each in found) else np.float64)
+    single = all(each.dtype.kind == "f" and each.dtype.itemsize == 4 for each in found)
+    dtype = np.dtype(np.float32 if single else np.float64)
     width = len(schema.feature_labels)
     stored = STORED in box.encoding
     groups = _groups(schema.variables, stored)

@@ -21,7 +21,7 @@ from daskmoe.numerics.combine.expansion import (
 )
 from daskmoe.numerics.combine.refinement import advance, first_state
 from daskmoe.numerics.combine.round_sums import round_statistics
-from daskmoe.numerics.likelihood.priors import prior_from
+from daskmoe.numerics.likelihood.priors import Prior, prior_from
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics
 from daskmoe.numerics.predictive.designs import draw_design, sample_rows
 from daskmoe.numerics.predictive.draws import sample_response
@@ -60,6 +60,12 @@ def pilot(rows: Observations, optimum: MoEParameters) -> Pilot:
     )
     moved = Layout.of(inner).shift(inner, noise)
     return make_pilot(made.coordinates.to_data(moved), rows.take(np.arange(0, 6_000, 10)), GAUSSIAN)
+
+
+def combined_of(expansions: list[Expansion], pilot: Pilot, prior: Prior) -> MoEParameters:
+    combined = combine_expansions(expansions, pilot, prior)
+    assert combined is not None
+    return combined.parameters
 
 
 def test_no_variance_moves_by_orders_of_magnitude(rows: Observations, pilot: Pilot) -> None:

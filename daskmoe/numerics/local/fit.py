@@ -130,24 +130,27 @@ def _estimate(
 def _single_expert(problem: Problem, options: LocalFit) -> NewtonResult:
     """K = 1: maximum likelihood without a search.
 
-    Least squares, minimum-norm in whitened coordinates, where the family's M-step is exact; Newton goes on
-    from there where it is not.
+    Least squares, minimum-norm in whitened coordinates, where the family's M-step is exact; else Newton from
+    a constant.
     """
     family, q = problem.family, problem.coordinates.size
+    exact = family.exact_m_step
     coef = np.zeros((1, 1, family.n_predictors, q))
+    if not exact:
+        coef[..., 0] = problem.prior.location
     fitted = Runs(np.zeros((1, 1, q)), coef, np.ones((1, 1, family.n_nuisances)))
     # A solve removes what the rounding of the single-precision Gram matrix has left in the one before.
-    for _ in range(3):
+    for _ in range(3 if exact else 1):
         before = fitted
         statistics = em_statistics(before, problem.rows.blocks(problem.coordinates), family)
-        fitted = m_step(before, statistics, problem.prior, np.zeros(1), family)
+        if exact:
+            fitted = m_step(before, statistics, problem.prior, np.zeros(1), family)
     # These sums are at the coefficients before the last solve, which moved them by rounding only.
     nothing = Change(np.zeros((1, 1)), np.zeros((1, 1)))
     nuisance = family.update_nuisance(
         before.nuisance, statistics.mass, statistics.nuisance, nothing, problem.prior
     )
     parameters = MoEParameters(fitted.gate[0], fitted.coef[0], nuisance[0])
-    if family.exact_m_step:
+    if exact:
         return NewtonResult(parameters, problem.objective(parameters), 4, True)
-    start = Candidate(parameters)
-    return polish(problem, [start], options.tolerance, options.max_passes)[0]
+    return polish(problem, [Candidate(parameters)], options.tolerance, options.max_passes)[0]

@@ -16,11 +16,14 @@ from daskmoe.errors import (
     InvalidDataError,
     InvalidOptionError,
     NotAtOptimumError,
+    NotFittedError,
     OutputExistsError,
     PartitionError,
     SchemaError,
     StoreError,
+    TooFewRowsError,
 )
+from daskmoe.estimators import MoERegressor
 from daskmoe.model import MixtureOfExperts, open_model
 
 __version__ = _version("daskmoe")
@@ -33,11 +36,14 @@ __all__ = [
     "InvalidDataError",
     "InvalidOptionError",
     "MixtureOfExperts",
+    "MoERegressor",
     "NotAtOptimumError",
+    "NotFittedError",
     "OutputExistsError",
     "PartitionError",
     "SchemaError",
     "StoreError",
+    "TooFewRowsError",
     "__version__",
     "aggregate",
     "features",

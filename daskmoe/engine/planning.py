@@ -10,7 +10,7 @@ import xarray as xr
 from daskmoe.engine.given_support import plan_support
 from daskmoe.engine.request import FitRequest, GivenSupport
 from daskmoe.engine.seeds import Seed, generator
-from daskmoe.errors import InvalidDataError, InvalidOptionError
+from daskmoe.errors import InvalidDataError, InvalidOptionError, TooFewRowsError
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.policies import LocalFit
 from daskmoe.numerics.combine.registry import AGGREGATORS
@@ -138,18 +138,23 @@ def _check_rows(partitions: tuple[Partition, ...], schema: RowSchema, local: Loc
 
     A single expert has its least squares.
     """
-    rows = sum(partition.n_rows for partition in partitions)
-    family, n_features = get_family(local.family), len(schema.feature_labels)
-    q = n_features + 1
-    size = Layout(local.n_experts, q, q, family.n_predictors, family.n_nuisances).size
+    rows, n_features = sum(partition.n_rows for partition in partitions), len(schema.feature_labels)
+    size = _free_parameters(local.n_experts, n_features, local.family)
     if local.n_experts == 1 and rows < 2:
         raise InvalidDataError(f"Expected at least 2 rows of {schema.target!r} for 1 expert, got {rows}.")
     if local.n_experts > 1 and rows < size:
-        raise InvalidDataError(
+        fewer = range(local.n_experts - 1, 1, -1)
+        raise TooFewRowsError(
             f"Expected at least {size} rows of {schema.target!r}, one for every free parameter of "
             f"{local.n_experts} experts with {n_features} features, got {rows}. Use fewer features "
-            "(features=...) or fewer experts (n_experts=...)."
+            "(features=...) or fewer experts (n_experts=...).",
+            next((k for k in fewer if _free_parameters(k, n_features, local.family) <= rows), 1),
         )
+
+
+def _free_parameters(n_experts: int, n_features: int, family: str) -> int:
+    known, q = get_family(family), n_features + 1
+    return Layout(n_experts, q, q, known.n_predictors, known.n_nuisances).size
 
 
 def _check_sizes(partitions: tuple[Partition, ...], schema: RowSchema, n_experts: int) -> None:

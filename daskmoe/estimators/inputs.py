@@ -54,7 +54,7 @@ def kind_of(X: Any) -> Kind:
     return Kind.ARRAY
 
 
-def check_features(X: Any, name: str) -> Any:
+def check_features(X: Any, name: str, *, columns: bool = False) -> Any:
     """``X`` as one of the kinds; `InvalidDataError` for what has no rows and columns of real numbers.
 
     Parameters
@@ -63,6 +63,8 @@ def check_features(X: Any, name: str) -> Any:
         As it was given.
     name : str
         Of the estimator.
+    columns : bool
+        Whether the fit was to a table, whose columns may be text.
     """
     if scipy.sparse.issparse(X):
         raise InvalidDataError(
@@ -72,7 +74,8 @@ def check_features(X: Any, name: str) -> Any:
     if kind_of(X) is Kind.LABELLED:
         return X
     if kind_of(X) is Kind.ARRAY:
-        X = _numbers(np.asarray(X))
+        X = np.asarray(X)
+        X = X if columns and X.dtype == object else _numbers(X)
     if X.ndim != 2:
         raise InvalidDataError(
             f"Expected 2D array, got {X.ndim}D array instead. Reshape your data either using "
@@ -184,7 +187,7 @@ def label_features(
         return xr.Dataset({c: (labels.row, X[:, j]) for j, c in enumerate(labels.columns)}), {}
     if kind is Kind.LAZY_TABLE:
         return _lazy_columns(X, labels, lengths)
-    table = pd.DataFrame(X) if kind is Kind.ARRAY else X
+    table = pd.DataFrame(X).infer_objects() if kind is Kind.ARRAY else X
     table = table.set_axis(list(labels.columns), axis=1).reset_index(drop=True).rename_axis(labels.row)
     return xr.Dataset.from_dataframe(table).drop_vars(labels.row), {}
 

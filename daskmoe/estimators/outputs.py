@@ -48,8 +48,10 @@ def answer(ask: Ask, model: MixtureOfExperts, X: Any, labels: Labels, on_error: 
     """
     kind = kind_of(X)
     if kind is Kind.LAZY_TABLE:
-        known = partial(_of_part, ask=ask, model=model, labels=labels, on_error=on_error)
-        return X.map_partitions(known, meta=known(X._meta_nonempty).iloc[:0])
+        known = partial(_of_part, ask=ask, model=model, labels=labels)
+        # Dask's example of rows has levels of its own.
+        meta = known(X._meta_nonempty, on_error="skip").iloc[:0]
+        return X.map_partitions(partial(known, on_error=on_error), meta=meta)
     if kind is Kind.TABLE:
         return _of_table(X, 0, ask, model, labels, on_error)
     found = ask(model, label_features(X, labels)[0], 0, on_error)

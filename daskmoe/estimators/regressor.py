@@ -63,9 +63,9 @@ prior_strength, min_scale, random_state, checkpoint, on_error, weight_kind, n_in
     --------
     >>> import numpy as np
     >>> import daskmoe
-    >>> X = np.random.default_rng(0).normal(size=(1000, 2))
-    >>> y = np.where(X[:, 0] > 0, 3.0, -1.0) * X[:, 1]
-    >>> regressor = daskmoe.MoERegressor(n_experts=2, min_scale=0.01, random_state=0).fit(X, y)
+    >>> X, noise = np.split(np.random.default_rng(0).normal(size=(1000, 3)), [2], axis=1)
+    >>> y = np.where(X[:, 0] > 0, 3.0, -1.0) * X[:, 1] + 0.1 * noise[:, 0]
+    >>> regressor = daskmoe.MoERegressor(n_experts=2, random_state=0).fit(X, y)
     >>> regressor.predict(X).shape, regressor.score(X, y) > 0.9
     ((1000,), True)
     """
@@ -238,7 +238,7 @@ prior_strength, min_scale, random_state, checkpoint, on_error, weight_kind, n_in
     def _asked(self, ask: Ask, X: Any) -> Any:
         """What the model says of rows, held as they were given."""
         model = self._fitted()
-        X = check_features(X, type(self).__name__)
+        X = check_features(X, type(self).__name__, columns=self._labels.columns is not None)
         if kind_of(X) is Kind.LABELLED:
             name = model.rows.variables[0].name
             return ask(model, X.to_dataset(name=name) if isinstance(X, xr.DataArray) else X, 0, self.on_error)

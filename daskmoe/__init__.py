@@ -7,6 +7,7 @@ from daskmoe.api.aggregate import aggregate
 from daskmoe.api.divergence import transportation_divergence
 from daskmoe.api.fit import fit, fit_local
 from daskmoe.api.refine import refine
+from daskmoe.api.select import select_n_experts
 from daskmoe.api.simulate import simulate
 from daskmoe.errors import (
     ConvergenceWarning,
@@ -25,6 +26,7 @@ from daskmoe.errors import (
 )
 from daskmoe.estimators import MoERegressor
 from daskmoe.model import MixtureOfExperts, open_model
+from daskmoe.model.selection import Selection
 
 __version__ = _version("daskmoe")
 
@@ -42,6 +44,7 @@ __all__ = [
     "OutputExistsError",
     "PartitionError",
     "SchemaError",
+    "Selection",
     "StoreError",
     "TooFewRowsError",
     "__version__",
@@ -51,6 +54,7 @@ __all__ = [
     "fit_local",
     "open_model",
     "refine",
+    "select_n_experts",
     "simulate",
     "transportation_divergence",
 ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
+import numpy as np
 import xarray as xr
 
 from daskmoe.engine.given_support import plan_support
@@ -29,6 +31,7 @@ from daskmoe.rows import (
 )
 from daskmoe.rows.learning import find_weight_factor
 from daskmoe.rows.partitions import cluster_variable
+from daskmoe.rows.sampling import without_partitions
 
 _PILOT_ROWS = 10_000
 _LARGEST_PILOT_ROWS = 30_000
@@ -55,6 +58,50 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
     if options.on_error == "raise":
         _check_sizes(partitions, schema, size)
     return request
+
+
+def with_size(request: FitRequest, n_experts: int) -> FitRequest:
+    """The same request for another number of experts, checked again where that matters.
+
+    Raises
+    ------
+    TooFewRowsError, InvalidDataError
+        As `plan_request`.
+    """
+    options = replace(request.options, n_experts=n_experts, n_local_experts=None)
+    _check_rows(request.partitions, request.schema, options.local)
+    if not request.sample and options.on_error == "raise":
+        _check_sizes(request.partitions, request.schema, n_experts)
+    return replace(request, options=options)
+
+
+def hold_out(request: FitRequest, share: float) -> tuple[FitRequest, FitRequest]:
+    """Two requests: for the partitions that are fitted, and for those that are held out.
+
+    The held out ones are drawn evenly over the partitions, and the sample of the shared start has none of
+    their rows, unless partitions are values of a coordinate, whose rows may lie anywhere.
+    """
+    count = len(request.partitions)
+    n_held = max(2, round(share * count))
+    if count - n_held < 2:
+        raise InvalidOptionError(
+            f"held_out: expected at least two partitions to fit and two to hold out, got {count} in all, of "
+            f"which {share:.0%} are {n_held}. Divide the rows further, as with partitions=20."
+        )
+    rng = generator(request.options.seed, Seed.HELD_OUT)
+    bounds = np.linspace(0, count, n_held + 1).astype(np.int64).tolist()
+    chosen = {int(rng.integers(low, high)) for low, high in pairwise(bounds)}
+    kept = [part for part in request.partitions if part.index not in chosen]
+    held = [part for part in request.partitions if part.index in chosen]
+    sample = tuple(without_partitions(request.sample, held))
+    return (
+        replace(request, partitions=_renumbered(kept), sample=sample),
+        replace(request, partitions=_renumbered(held), sample=()),
+    )
+
+
+def _renumbered(partitions: list[Partition]) -> tuple[Partition, ...]:
+    return tuple(replace(part, index=index) for index, part in enumerate(partitions))
 
 
 def plan_passes(data: Data, rows: RowSchema, options: FitOptions, cluster: str | None = None) -> FitRequest:

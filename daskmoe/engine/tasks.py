@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -65,11 +66,12 @@ def fit_partition(
     piece: xr.Dataset | None,
     pilots: list[Pilot] | None,
     support_rows: int,
+    read: Callable[[], Observations] | None = None,
 ) -> PartitionResult:
     """Read one partition, fit it (from each pilot, if there are any) and draw its share of the support.
 
-    A failure is a `DaskMoEError` that names the partition; with ``on_error="skip"`` the result says why it
-    was left out.
+    The rows are what ``read`` gives, where several fits share them. A failure is a `DaskMoEError` that names
+    the partition; with ``on_error="skip"`` the result says why it was left out.
     """
     path = None
     if plan.checkpoint is not None:
@@ -77,7 +79,9 @@ def fit_partition(
         if (kept := load_result(path)) is not None:
             logger.info("partition %s: taken from checkpoint %s", partition.label, path)
             return kept
-    result = attempt(plan, partition, lambda: _fit(plan, partition, piece, pilots, support_rows))
+    if read is None:
+        read = partial(read_rows, plan, partition, piece, plan.options.on_error)
+    result = attempt(plan, partition, lambda: _fit(plan, partition, read, pilots, support_rows))
     if isinstance(result, DaskMoEError):
         return _left_out(partition, plan, str(result))
     if path is not None:
@@ -104,12 +108,12 @@ def attempt(plan: TaskPlan, partition: Partition, work: Callable[[], T]) -> T | 
 def _fit(
     plan: TaskPlan,
     partition: Partition,
-    piece: xr.Dataset | None,
+    read: Callable[[], Observations],
     pilots: list[Pilot] | None,
     support_rows: int,
 ) -> PartitionResult:
     fit_seed, support_seed = sequence(plan.options.seed, Seed.PARTITION, partition.index).spawn(2)
-    data = read_rows(plan, partition, piece, plan.options.on_error)
+    data = read()
     # From a shared start, whose prior holds what few rows leave open, one row is enough.
     _check_rows(data, partition, plan, 1 if pilots else max(2, plan.options.n_experts))
     known = moments(data)

@@ -87,8 +87,8 @@ def select_n_experts(
     >>> data, _ = daskmoe.simulate(4000, n_features=2, n_experts=2, design="overlap", random_state=1)
     >>> selection = daskmoe.select_n_experts(data, "y", n_experts=[1, 2, 3], partitions=8, held_out=0.25,
     ...                                      random_state=0)
-    >>> selection.n_experts, int(selection.table["held_out"].argmax())
-    (2, 1)
+    >>> selection.n_experts, int(selection.table["held_out"].idxmax())
+    (2, 2)
     """
     requests = plan_sizes(data, target, n_experts, criterion, dict(options))
     report_identifiers(requests[0])

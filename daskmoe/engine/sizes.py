@@ -52,9 +52,12 @@ def build_sizes(requests: Sequence[FitRequest]) -> list[Delayed]:
     scores = partition_tasks(first, f"moe-score-{name}", score_sizes, plans, ballots)
     tallies = sum_tree(f"moe-combine-{name}", _add_scores, scores)
     return [
-        join(place, plan[place], proposed[place], tallies, dask_key_name=f"moe-aggregate-{name}-{size}")
-        for place, size in enumerate(sizes)
-    ]
+        join(
+            place, plan[place], proposed[place], tallies, request.compares,
+            dask_key_name=f"moe-aggregate-{name}-{request.options.n_experts}",
+        )
+        for place, request in enumerate(requests)
+    ]  # fmt: skip
 
 
 def _build_pilots(request: FitRequest, plans: Delayed, token: str, count: int) -> Delayed:
@@ -127,9 +130,11 @@ def _add_scores(first: _Scores, second: _Scores) -> _Scores:
 
 
 def _aggregate_size(
-    place: int, plan: AggregationPlan, proposed: Proposed, tallies: _Scores | None
+    place: int, plan: AggregationPlan, proposed: Proposed, tallies: _Scores | None, choose: bool
 ) -> FitResult:
-    return aggregate_partitions(plan, proposed, None if tallies is None else tallies.sizes[place])
+    # Where a fit of this size alone compares nothing, the scores only tell how good it is.
+    tally = None if tallies is None else tallies.sizes[place]
+    return aggregate_partitions(plan, proposed, tally, choose=choose)
 
 
 def log_likelihoods_by_partition(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Criteria, and whether more is better.
 CRITERIA: dict[str, bool] = {"bic": False, "aic": False, "icl": False, "held_out": True}
 SIZE = "n_experts"
+_WIDTH = 9
 
 
 class Selection:
@@ -93,12 +94,17 @@ class Selection:
         columns = ["n_parameters", "log_likelihood", *(name for name in CRITERIA if name in self.table)]
         columns += [f"{self.criterion}_difference"]
         columns += ["held_out_error"] if self.criterion == "held_out" else []
-        head = f"<Selection: {self.n_experts} experts of {self.model.target!r} by {self.criterion.upper()}>"
-        lines = [head, f"{SIZE:<11}" + "".join(f"{name:>{len(name) + 4}}" for name in columns)]
-        for size, row in zip(self.models, _rows_of(self.table, columns), strict=True):
-            mark = "*" if size == self.n_experts else " "
-            cells = (f"{value:>{len(name) + 4}}" for name, value in zip(columns, row, strict=True))
-            lines.append(f"{size:>{len(SIZE)}} {mark} {''.join(cells)}")
+        widths = [max(len(name), _WIDTH) + 2 for name in columns]
+        head = f"<Selection: {self.n_experts} experts of {self.model.target!r} by {self.criterion}>"
+        names = (f"{name:>{width}}" for name, width in zip(columns, widths, strict=True))
+        lines = [head, f"{SIZE}  {''.join(names)}"]
+        for row in self.table.to_dataframe().itertuples():
+            cells = (
+                f"{_shown(getattr(row, name), name):>{width}}"
+                for name, width in zip(columns, widths, strict=True)
+            )
+            mark = "*" if row.Index == self.n_experts else " "
+            lines.append(f"{row.Index:>{len(SIZE)}} {mark}{''.join(cells)}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -164,10 +170,8 @@ def _differences(weights: FloatArray, values: FloatArray) -> tuple[FloatArray, F
     return differences, spread
 
 
-def _rows_of(table: xr.Dataset, columns: list[str]) -> list[tuple[str, ...]]:
-    """The cells of some columns, candidate by candidate."""
-    values = [table[name].values.tolist() for name in columns]
-    return [
-        tuple(f"{value:.6g}" if value % 1 else f"{value:.0f}" for value in row)
-        for row in zip(*values, strict=True)
-    ]
+def _shown(value: float, name: str) -> str:
+    """Differences of a nat count; those a row are small."""
+    if name == "n_parameters":
+        return f"{value:.0f}"
+    return f"{value:.5f}" if name.startswith("held_out") else f"{value:.1f}"

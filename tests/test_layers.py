@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("rows",),
     ("engine", "model"),
     ("api",),
+    ("estimators",),
     ("cli",),
 )
 DEPTH_OF = {room: depth for depth, layer in enumerate(LAYERS) for room in layer}
@@ -41,6 +42,7 @@ FORBIDDEN = {
     "engine": {"matplotlib", "sklearn", "click"},
     "model": {"distributed", "sklearn", "click"},
     "api": {"matplotlib", "sklearn", "click"},
+    "estimators": {"distributed", "matplotlib", "click"},
 }
 NUMERICS_MAY_IMPORT = {"numpy", "scipy"} | sys.stdlib_module_names
 # Imported inside the functions that need them, so that the package works without them.

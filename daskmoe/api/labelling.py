@@ -198,7 +198,8 @@ def _of_fit(result: FitResult, family: Family) -> dict[str, Any]:
         (only,) = (r.estimate for r in fitted)
         found |= _training(only.log_likelihood, only.entropy)
     elif result.aggregate.log_likelihood is not None:
-        found |= _training(result.aggregate.log_likelihood)
+        told = result.aggregate.told
+        found |= _training(result.aggregate.log_likelihood, None if told is None else told.entropy)
     return found | _told(result, [str(r.label) for r in result.partitions])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 from collections.abc import Mapping
 from typing import Any, Self
@@ -12,10 +11,12 @@ import xarray as xr
 from daskmoe.errors import InvalidDataError
 from daskmoe.model import store as storage
 from daskmoe.model import uncertainty
+from daskmoe.model.card import make_card
 from daskmoe.model.history import training_of, weight_of
 from daskmoe.model.labels import check_params, label_parameters, parameters_from
 from daskmoe.model.store import ModelParts
-from daskmoe.model.summary import summarize
+from daskmoe.model.summary import Summary, summarize
+from daskmoe.model.table import make_table
 from daskmoe.numerics.base.layout import count_parameters
 from daskmoe.numerics.base.parameters import LargeMoE, Mixture, MoEParameters
 from daskmoe.numerics.families import get_family
@@ -281,9 +282,48 @@ class LabelledModel:
         """
         storage.save_netcdf(storage.stamped(self.to_dataset()), path)
 
-    def summary(self) -> str:
-        """The model in a few lines of text: its experts, and how its fit went."""
-        return summarize(self._parts)
+    def table(self, level: float = 0.95, kind: str = "model") -> xr.Dataset:
+        """All that the model says of itself, as one labelled dataset; `summary` and the card are made of it.
+
+        Parameters
+        ----------
+        level : float
+            Of the confidence intervals, strictly between 0 and 1.
+        kind : {"model", "robust", "cluster", "approximate"}
+            As in `covariance`. A model that has no errors of any kind has NaN.
+
+        Returns
+        -------
+        xr.Dataset
+            By ``parameter`` and ``expert``: ``estimate``, ``standard_error``, ``z``, ``lower`` and ``upper``,
+            where coordinates of ``parameter`` say its ``variable`` among ``params``, its ``term``, a feature
+            for a coefficient, and its ``units``. By expert: ``share`` of the rows, ``standard_deviation``.
+            By partition: ``rows``, ``outcome``. Of the whole: ``log_likelihood``, ``aic``, ``bic``, ``icl``,
+            ``rows_used``, ``rows_dropped``, ``close_rivals`` and more, of what the model knows.
+
+        Raises
+        ------
+        InvalidOptionError
+            If ``level`` is not between 0 and 1, or ``kind`` is unknown.
+        NotAtOptimumError
+            If the model has errors, but none of this kind.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, _ = daskmoe.simulate(1000, n_features=2, n_experts=2, random_state=0)
+        >>> model = daskmoe.fit(data, "y", n_experts=2, partitions=2, random_state=0)
+        >>> table = model.table()
+        >>> table["estimate"].sel(parameter="coef[x0]").dims
+        ('expert',)
+        >>> bool((table["lower"] < table["estimate"]).sel(parameter="intercept").all())
+        True
+        """
+        return make_table(self._parts, self.n_parameters, level, kind)
+
+    def summary(self) -> Summary:
+        """The table as text, which a console shows as it is: facts, experts, coefficients, their errors."""
+        return summarize(self.table())
 
     def __repr__(self) -> str:
         return (
@@ -292,4 +332,4 @@ class LabelledModel:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(repr(self)[1:-1])}</p>{self.params._repr_html_()}"
+        return make_card(self.table())

@@ -81,6 +81,12 @@ def label_parameters(parameters: Mixture, rows: RowSchema, family: Family) -> xr
     )
 
 
+def expert_names(params: xr.Dataset) -> list[str]:
+    """What experts are called in texts: their own names, or ``expert`` and the number."""
+    labels = params[EXPERT].values
+    return [str(label) if labels.dtype.kind in "UTO" else f"expert {label}" for label in labels]
+
+
 def label_local_estimates(
     parameters: Sequence[MoEParameters | None], labels: Sequence[str], rows: RowSchema, family: Family
 ) -> xr.Dataset:

@@ -22,6 +22,7 @@ from daskmoe.errors import (
     StoreError,
 )
 from daskmoe.model import MixtureOfExperts, open_model
+from daskmoe.plotting import Pictures as _Pictures  # noqa: F401 - gives models their `plot`
 
 __version__ = _version("daskmoe")
 

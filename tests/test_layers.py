@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("options",),
     ("rows",),
     ("engine", "model"),
+    ("plotting",),
     ("api",),
     ("cli",),
 )
@@ -40,6 +41,7 @@ FORBIDDEN = {
     "rows": {"distributed", "matplotlib", "sklearn", "click"},
     "engine": {"matplotlib", "sklearn", "click"},
     "model": {"distributed", "sklearn", "click"},
+    "plotting": {"distributed", "sklearn", "click"},
     "api": {"matplotlib", "sklearn", "click"},
 }
 NUMERICS_MAY_IMPORT = {"numpy", "scipy"} | sys.stdlib_module_names

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, ClassVar
+
 import xarray as xr
 
 from daskmoe.model import criteria, prediction
@@ -58,6 +61,21 @@ class MixtureOfExperts(LabelledModel):
 
     # Whether the log has said what figures of a density are worth here.
     _told_of_floor = False
+    # What draws models: a room above this one hands it down.
+    _pictures: ClassVar[Callable[[MixtureOfExperts], Any] | None] = None
+
+    @classmethod
+    def draw_with(cls, pictures: Callable[[MixtureOfExperts], Any]) -> None:
+        """Let ``plot`` give ``pictures(model)``."""
+        cls._pictures = staticmethod(pictures)
+
+    @property
+    def plot(self) -> Any:
+        """Pictures of the model, with matplotlib: see `daskmoe.plotting.Pictures`."""
+        pictures = type(self)._pictures
+        if pictures is None:
+            raise AttributeError("plot: expected daskmoe.plotting to be imported, as by import daskmoe.")
+        return pictures(self)
 
     def predict(self, data: Data, *, on_error: OnError = "raise") -> xr.DataArray:
         """E[y|x] = sum_k pi_k(x) E[y|x, expert k], with the target's dimensions, coordinates, name and units.

@@ -10,15 +10,13 @@ import xarray as xr
 from daskmoe.errors import InvalidDataError, InvalidOptionError
 from daskmoe.model import MixtureOfExperts
 from daskmoe.numerics.base.parameters import FloatArray
-from daskmoe.plotting.canvas import DARK, PALETTE, above, axes_of
+from daskmoe.plotting.canvas import PALETTE, above, axes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Stages -> the variable of the diagnostics that tells of them.
 STAGES: Final = {"rounds": "round_objective", "mm": "objective", "starts": "start_log_likelihood"}
-# What is closer is at the bottom of the logarithmic axis.
-_CLOSEST: Final = 1e-12
 
 
 def draw_convergence(model: MixtureOfExperts, of: str | None, ax: Axes | None) -> Axes:
@@ -65,7 +63,6 @@ def _draw_starts(ax: Axes, found: xr.Dataset) -> None:
     gap = _gap(np.nanmax(values, axis=1, keepdims=True) - values)
     places = np.arange(len(gap))[:, None] + np.random.default_rng(0).uniform(-0.25, 0.25, gap.shape)
     ax.plot(places.ravel(), gap.ravel(), ls="", marker=".", ms=4, color=PALETTE[0], alpha=0.6)
-    ax.axhline(0.01, color=DARK, lw=0.8, ls=":")
     ax.set(yscale="log", xlabel="partition", ylabel="a start's log-likelihood below the best [nats a row]")
     labels = [str(label) for label in found["partition"].values]
     if len(labels) <= 40:
@@ -73,4 +70,5 @@ def _draw_starts(ax: Axes, found: xr.Dataset) -> None:
 
 
 def _gap(values: FloatArray) -> FloatArray:
-    return np.maximum(values, _CLOSEST)
+    """Distances for a logarithmic axis, on which the best itself has no place."""
+    return np.where(values > 0.0, values, np.nan)

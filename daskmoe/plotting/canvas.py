@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # (2008). Neighbours differ in lightness too, for print without colours.
 PALETTE: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C6D31", "#999999")
 DARK: Final = "#333333"
+FAINT: Final = "#BBBBBB"
 # Of what lies behind: the density of the data.
 BEHIND: Final = "Greys"
 

@@ -56,7 +56,7 @@ def draw_calibration(model: MixtureOfExperts, data: Data, ax: Axes | None) -> Ax
     density, edges = np.histogram(pit, _BINS, (0.0, 1.0), density=True)
     n_rows = len(pit)
     low, high = (scipy.special.bdtrik(p, n_rows, 1 / _BINS) * _BINS / n_rows for p in (0.005, 0.995))
-    ax.axhspan(low, high, color=DARK, alpha=0.18, lw=0, label="99 % of independent rows of the model")
+    ax.axhspan(low, high, color=DARK, alpha=0.18, lw=0, label="99% band if the model is right")
     ax.axhline(1, color=DARK, lw=0.8, ls=":")
     ax.stairs(density, edges, color=PALETTE[0], fill=True, alpha=0.7)
     told = [f"{level:.0%} interval covers {_coverage(pit, level):.1%}" for level in _LEVELS]

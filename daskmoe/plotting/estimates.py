@@ -152,7 +152,7 @@ def _effect(
     interval = f", {level:.0%} interval" if bool(rows["lower"].notnull().any()) else ""
     left = rows.sizes["parameter"] - _MOST_TERMS
     more = f"; {left} smaller ones not shown" if left > 0 else ""
-    return f"change of {of} with {per} of the feature{interval}{more}"
+    return f"change of {of}\nwith {per} of the feature{interval}{more}"
 
 
 def _of_term(model: MixtureOfExperts, local: xr.Dataset, term: str) -> tuple[FloatArray, FloatArray, str]:

@@ -37,8 +37,8 @@ class Pictures:
     def experts(self, data: Data, feature: str, *, ax: Axes | None = None) -> Axes:
         """The fits of the experts along a feature, over the data's density.
 
-        Other features are at their means, or most frequent levels. A line is as wide as its gate is open
-        there; dotted is the mean of the mixture.
+        Other features are at their means over the rows that are an expert's own, or most frequent levels.
+        A line is as wide as its gate is open to the rows there; dotted is the mixture's mean over them.
 
         Parameters
         ----------
@@ -64,8 +64,8 @@ class Pictures:
     def gates(self, data: Data, feature: str, other: str | None = None, *, ax: Axes | None = None) -> Axes:
         """The gating probabilities along a feature, or the ruling expert along two.
 
-        Other features are at their means, or most frequent levels. Of two features, colours are the paler
-        the less certain it is which expert rules; lines are where one has a probability of one half.
+        They are averages over the rows near each value. Of two features, colours are the paler the less
+        certain it is which expert rules; where there are no rows there is no colour.
 
         Parameters
         ----------

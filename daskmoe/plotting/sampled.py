@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -16,13 +17,13 @@ from daskmoe.numerics.base.parameters import FloatArray
 from daskmoe.rows import Data, RowSchema
 from daskmoe.rows.codings import Levels
 from daskmoe.rows.columns import stack_features
-from daskmoe.rows.values import plain_values
+from daskmoe.rows.values import as_objects, plain_values
 
 # Rows that a picture shows, in so many runs along each dimension: of a store few chunks are read.
 MOST_ROWS: Final = 20_000
 _RUNS: Final = 24
-# Points along a feature.
-_POINTS: Final = 240
+# Of the values, left out at each end of an axis.
+_OUTER: Final = 0.001
 
 
 class Sample(NamedTuple):
@@ -40,20 +41,64 @@ class Sample(NamedTuple):
     data: xr.Dataset
 
 
-class Sweep(NamedTuple):
-    """Rows along one feature, all others as is typical of them."""
+@dataclass(frozen=True)
+class Axis:
+    """A feature, a variable or a column of one, as the axis of a picture."""
 
-    # (m,): Positions on an axis, or dates.
-    along: NDArray[Any]
-    # Texts of the positions where these are levels; None where they are values.
-    levels: list[str] | None
-    # (m, p)
-    features: FloatArray
-    # (n,): The feature's values of the sample, where they are on the axis.
-    seen: NDArray[Any]
-    # Name of the variable, and of its column where it has several.
+    # The variable, its column where it has several, and where that is.
     name: str
     column: str
+    position: int | None
+    # (n,): The values of the sample; positions of the levels where it has such.
+    seen: NDArray[Any]
+    # What levels are called, and are in the data; None for numbers and dates.
+    levels: list[str] | None = None
+    values_of_levels: tuple[Any, ...] = ()
+
+    def within(self) -> FloatArray:
+        """The values as numbers, (n,); NaN for the outermost thousandths, for which no axis is to be long."""
+        values = as_numbers(self.seen)
+        if self.levels is not None or self.seen.dtype.kind in "mM":
+            return values
+        low, high = np.quantile(values, [_OUTER, 1.0 - _OUTER])
+        return np.where((values >= low) & (values <= high), values, np.nan)
+
+    def placed(self, numbers: FloatArray) -> NDArray[Any]:
+        """Numbers back as values of the axis."""
+        return numbers.astype(np.int64).astype(self.seen.dtype) if self.seen.dtype.kind in "mM" else numbers
+
+    def grid(self, n_points: int) -> NDArray[Any]:
+        """Values from end to end, or the positions of all levels."""
+        if self.levels is not None:
+            return np.arange(len(self.levels))
+        values = self.within()
+        return self.placed(np.linspace(np.nanmin(values), np.nanmax(values), n_points))
+
+    def middles(self, n_bins: int) -> NDArray[Any]:
+        """The mean value of the rows of each bin, or the positions of all levels."""
+        if self.levels is not None:
+            return np.arange(len(self.levels))
+        values = as_numbers(self.seen)
+        return self.placed(np.array([values[rows].mean() for rows in self._bins(n_bins)]))
+
+    def average(self, of: FloatArray, n_bins: int) -> FloatArray:
+        """Means over the rows of bins of equally many, or over those of each level; zero where is none."""
+        if self.levels is not None:
+            kept = self.seen >= 0
+            count = np.bincount(self.seen[kept], minlength=len(self.levels))
+            sums = np.bincount(self.seen[kept], of[kept], minlength=len(self.levels))
+            return np.asarray(sums / np.maximum(count, 1))
+        return np.array([of[rows].mean() for rows in self._bins(n_bins)])
+
+    def _bins(self, n_bins: int) -> list[NDArray[np.intp]]:
+        """Rows by value; rows of the same value are never in two bins."""
+        values, bin_of = np.unique(as_numbers(self.seen), return_inverse=True)
+        if len(values) > n_bins:
+            order = np.argsort(bin_of, kind="stable")
+            cut = np.unique(bin_of[order[:: -(-len(order) // n_bins)]])
+            bin_of = np.searchsorted(cut, bin_of, side="right") - 1
+        order = np.argsort(bin_of, kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(bin_of[order])) + 1)
 
 
 def take_sample(model: MixtureOfExperts, data: Data, *, need_target: bool = False) -> Sample:
@@ -99,45 +144,45 @@ def take_sample(model: MixtureOfExperts, data: Data, *, need_target: bool = Fals
     )
 
 
-def sweep(sample: Sample, feature: str, n_points: int = _POINTS) -> Sweep:
-    """The features along ``feature``, a variable or a column of one; others are at means or usual levels."""
+def axis_of(sample: Sample, feature: str) -> Axis:
+    """The axis along ``feature``, a variable or a column of one; `InvalidOptionError` if it is none."""
     name, position = _find(sample, feature)
     values = sample.sources[name] if position is None else sample.sources[name][:, position]
-    coding = next(
-        (v.coding for each in sample.rows.variables for v in each.leaves if v.name == name and v.coding), None
-    )
-    levels: list[str] | None = None
+    codings = (leaf.coding for each in sample.rows.variables for leaf in each.leaves if leaf.name == name)
+    coding = next((coding for coding in codings if coding is not None), None)
     if isinstance(coding, Levels):
-        grid: NDArray[Any] = np.array(coding.levels, dtype=object)
-        levels = list(coding.names)
-        along: NDArray[Any] = np.arange(len(grid))
-        seen = pd.Index(grid).get_indexer(pd.Index(values.astype(object)))
-    else:
-        seen, along = values, _grid(values, n_points)
-        grid = along
-    features = _stack(sample, {name: (grid, position)}, len(grid))
-    return Sweep(along, levels, features, seen, name, feature)
+        known = pd.Index(np.array(coding.levels, dtype=object))
+        seen = known.get_indexer(pd.Index(as_objects(values)))
+        return Axis(name, feature, position, seen, list(coding.names), coding.levels)
+    if values.dtype.kind == "b":
+        return Axis(name, feature, position, values.astype(np.intp), ["False", "True"], (False, True))
+    return Axis(name, feature, position, values)
 
 
-def sweep_two(sample: Sample, first: str, second: str, n_points: int) -> tuple[Sweep, Sweep, FloatArray]:
-    """Two sweeps, and the features on their grid, (m_second, m_first, p)."""
-    one, two = (sweep(sample, feature, n_points) for feature in (first, second))
-    (name, position), (other, place) = _find(sample, first), _find(sample, second)
-    if name == other and position == place:
-        raise InvalidOptionError(f"other: expected another feature than {first!r}, got the same.")
-    if one.levels is not None or two.levels is not None:
+def different_axis(sample: Sample, first: Axis, other: str) -> Axis:
+    """A second axis of numbers or dates beside a first one."""
+    second = axis_of(sample, other)
+    if (first.name, first.position) == (second.name, second.position):
+        raise InvalidOptionError(f"other: expected another feature than {other!r}, got the same.")
+    if first.levels is not None or second.levels is not None:
         raise InvalidOptionError("other: expected two features of numbers or dates, got one of levels.")
-    x = np.tile(one.along, len(two.along))
-    y = np.repeat(two.along, len(one.along))
-    changed = {name: (x, position)}
-    if name == other:
-        joined = np.stack([_typical(sample.sources[name])] * len(x))
-        joined[:, position], joined[:, place] = x, y
-        changed = {name: (joined, None)}
-    else:
-        changed[other] = (y, place)
-    features = _stack(sample, changed, len(x))
-    return one, two, features.reshape(len(two.along), len(one.along), -1)
+    return second
+
+
+def features_along(sample: Sample, axis: Axis, grid: NDArray[Any], weight: FloatArray) -> FloatArray:
+    """Features along a grid of an axis, all others as is typical of the weighted rows, (m, p)."""
+    values = {}
+    for name, seen in sample.sources.items():
+        usual = _typical(seen, weight)
+        filled = np.stack([usual] * len(grid)) if usual.ndim else np.full(len(grid), usual, usual.dtype)
+        if name == axis.name:
+            wanted = grid if axis.levels is None else np.array(axis.values_of_levels, dtype=object)
+            if axis.position is None:
+                filled = wanted
+            else:
+                filled[:, axis.position] = wanted
+        values[name] = filled
+    return np.asarray(stack_features(values, sample.rows.variables, (len(grid),)), np.float64)
 
 
 def _find(sample: Sample, feature: str) -> tuple[str, int | None]:
@@ -156,39 +201,21 @@ def _find(sample: Sample, feature: str) -> tuple[str, int | None]:
     return columns[feature]
 
 
-def _stack(sample: Sample, changed: dict[str, tuple[NDArray[Any], int | None]], n_rows: int) -> FloatArray:
-    values = {}
-    for name, seen in sample.sources.items():
-        usual = _typical(seen)
-        filled = np.stack([usual] * n_rows) if usual.ndim else np.full(n_rows, usual, dtype=usual.dtype)
-        if name in changed:
-            given, position = changed[name]
-            if position is None:
-                filled = given
-            else:
-                filled[:, position] = given
-        values[name] = filled
-    return np.asarray(stack_features(values, sample.rows.variables, (n_rows,)), np.float64)
-
-
-def _typical(values: NDArray[Any]) -> NDArray[Any]:
-    """The mean of numbers, the middle of dates, the most frequent of all else."""
+def _typical(values: NDArray[Any], weight: FloatArray) -> NDArray[Any]:
+    """The mean of numbers, the middle of dates, the most frequent of all else, by weight."""
     if values.dtype.kind in "iuf":
-        return np.asarray(values.astype(np.float64).mean(axis=0))
+        return np.asarray(np.average(values.astype(np.float64), axis=0, weights=weight))
     if values.dtype.kind in "mM":
-        return np.asarray(np.sort(values)[len(values) // 2])
-    return np.asarray(pd.Series(values).mode().iloc[0], dtype=values.dtype)
+        order = np.argsort(values, kind="stable")
+        mass = np.cumsum(weight[order])
+        return np.asarray(values[order[np.searchsorted(mass, 0.5 * mass[-1])]])
+    found, inverse = np.unique(values, return_inverse=True)
+    return np.asarray(found[np.bincount(inverse.ravel(), weight).argmax()], dtype=values.dtype)
 
 
-def _grid(values: NDArray[Any], n_points: int) -> NDArray[Any]:
-    """Between the least and the largest value, of which the outermost thousandth is left out."""
-    if values.dtype.kind in "mM":
-        numbers = values.astype(np.int64)
-        return np.linspace(numbers.min(), numbers.max(), n_points).astype(np.int64).astype(values.dtype)
-    if values.dtype.kind == "b":
-        return np.array([False, True])
-    low, high = np.quantile(values.astype(np.float64), [0.001, 0.999])
-    return np.linspace(low, high, n_points)
+def as_numbers(values: NDArray[Any]) -> FloatArray:
+    """Dates as numbers too."""
+    return np.asarray(values.astype(np.int64) if values.dtype.kind in "mM" else values, dtype=np.float64)
 
 
 def _flat(

@@ -25,6 +25,7 @@ from daskmoe.plotting.canvas import (
     faded,
     key,
     names,
+    short_dates,
     source_label,
     target_label,
 )
@@ -123,8 +124,10 @@ def _draw_plane(
     ruling = np.nan_to_num(means).argmax(axis=0)
     across, up = (axis.placed(values) for axis, values in zip((one, two), edges, strict=True))
     ax.pcolormesh(across, up, faded(means.max(axis=0), ruling, palette), rasterized=True)
-    for axis, put in ((one, ax.set_xlabel), (two, ax.set_ylabel)):
+    for axis, side, put in ((one, ax.xaxis, ax.set_xlabel), (two, ax.yaxis, ax.set_ylabel)):
         put(source_label(sample.data, axis.name, axis.column))
+        if axis.seen.dtype.kind == "M":
+            short_dates(side)
     key(ax, names(model), palette)
     return ax
 
@@ -183,6 +186,8 @@ def _label_along(ax: Axes, sample: Sample, axis: Axis) -> None:
     if axis.levels is not None:
         crowded = sum(map(len, axis.levels)) > 50
         ax.set_xticks(np.arange(len(axis.levels)), axis.levels, rotation=90 if crowded else 0)
+    if axis.seen.dtype.kind == "M":
+        short_dates(ax.xaxis)
     ax.set_xlabel(source_label(sample.data, axis.name, axis.column))
 
 

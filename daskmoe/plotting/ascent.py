@@ -28,7 +28,7 @@ def draw_convergence(model: MixtureOfExperts, of: str | None, ax: Axes | None) -
         raise InvalidOptionError(f"of: expected one of {list(STAGES)}, got {of!r}.")
     if not known or (of is not None and of not in known):
         raise InvalidDataError(
-            f"Expected a model whose diagnostics tell of {of or 'a fit in several steps'}, got one that "
+            f"Expected a model whose diagnostics tell of {'several steps' if of is None else repr(of)}, got one that "
             f"knows of {known or 'none'}: local fits keep 'starts', a reduction 'mm', refine 'rounds'."
         )
     ax = axes_of(ax)

@@ -97,3 +97,12 @@ def above(ax: Axes, **options: Any) -> None:
     ax.legend(
         loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, frameon=False, fontsize="small", **options
     )
+
+
+def short_dates(axis: Any) -> None:
+    """Ticks of a date axis that do not repeat the year."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(maxticks=8)
+    axis.set_major_locator(locator)
+    axis.set_major_formatter(ConciseDateFormatter(locator))

@@ -192,4 +192,4 @@ def _label_along(ax: Axes, sample: Sample, axis: Axis) -> None:
 
 
 def _on_axis(ax: Axes, x: Any) -> FloatArray:
-    return np.asarray(ax.convert_xunits(x), dtype=np.float64)  # type: ignore[no-untyped-call]
+    return np.asarray(ax.convert_xunits(x), dtype=np.float64)

@@ -27,9 +27,10 @@ def draw_convergence(model: MixtureOfExperts, of: str | None, ax: Axes | None) -
     if of is not None and of not in STAGES:
         raise InvalidOptionError(f"of: expected one of {list(STAGES)}, got {of!r}.")
     if not known or (of is not None and of not in known):
+        wanted = "several steps" if of is None else repr(of)
         raise InvalidDataError(
-            f"Expected a model whose diagnostics tell of {'several steps' if of is None else repr(of)}, got one that "
-            f"knows of {known or 'none'}: local fits keep 'starts', a reduction 'mm', refine 'rounds'."
+            f"Expected a model whose diagnostics tell of {wanted}, got one that knows of "
+            f"{known or 'none'}: local fits keep 'starts', a reduction 'mm', refine 'rounds'."
         )
     ax = axes_of(ax)
     stage = known[0] if of is None else of

@@ -13,6 +13,7 @@ from daskmoe.errors import FitWarning
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.floor import AtFloor, experts_at_floor
 from daskmoe.model.history import distances_of_rivals, training_of
+from daskmoe.model.labels import expert_names
 from daskmoe.model.moments import moments_from
 from daskmoe.numerics.base.policies import SOUNDNESS
 from daskmoe.numerics.combine.choice import LEAST_SQUARES
@@ -73,12 +74,12 @@ def report_rivals(found: xr.Dataset) -> None:
 
 def _of_spikes(spikes: list[AtFloor], model: MixtureOfExperts) -> str:
     """One sentence an expert, and what to do."""
-    said = []
+    said, called = [], expert_names(model.params)
     for spike in spikes:
         share = "" if spike.share is None else f" ({spike.share:.1%} of the rows)"
         where = "a line" if spike.value is None else f"the value {_shown(spike.value, spike.deviation)}"
         said.append(
-            f"expert {spike.expert}{share} sits on {where} (standard deviation {spike.deviation:.2g})"
+            f"{called[spike.expert]}{share} sits on {where} (standard deviation {spike.deviation:.2g})"
         )
     what = "Repeated values of the target are"
     if any(spike.value is None for spike in spikes):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from typing import Any, Self
 
+import numpy as np
 import xarray as xr
+from dask.base import normalize_token, tokenize
+from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError
 from daskmoe.model import store as storage
@@ -59,9 +63,10 @@ class LabelledModel:
         diagnostics: xr.Dataset | None = None,
         local: xr.Dataset | None = None,
         weight: float | None = None,
+        experts: NDArray[np.str_] | None = None,
     ) -> Self:
-        """The model with these parameters, labelled by ``rows``."""
-        params = label_parameters(parameters, rows, get_family(family))
+        """The model with these parameters, labelled by ``rows`` and the names of the experts, if any."""
+        params = label_parameters(parameters, rows, get_family(family), experts)
         return cls(params, diagnostics, local, family=family, rows=rows, options=options or {}, weight=weight)
 
     @property
@@ -262,25 +267,39 @@ class LabelledModel:
         """
         return storage.flatten(self._parts)
 
-    def to_zarr(self, path: str | os.PathLike[str]) -> None:
-        """Save the model as a new Zarr store, for `daskmoe.open_model`.
+    def to_zarr(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Save the model as a Zarr store, for `daskmoe.open_model`.
+
+        Parameters
+        ----------
+        path : str or path
+            A folder or a URL.
+        overwrite : bool
+            Whether it takes the place of a Zarr store that is there, once it is written.
 
         Raises
         ------
         OutputExistsError
-            If ``path`` exists.
+            If ``path`` exists, with ``overwrite`` if it is something else than a Zarr store.
         """
-        storage.save_zarr(storage.stamped(self.to_dataset()), path)
+        storage.save_zarr(storage.stamped(self.to_dataset()), path, overwrite=overwrite)
 
-    def to_netcdf(self, path: str | os.PathLike[str]) -> None:
-        """Save the model as a new netCDF file, for `daskmoe.open_model`.
+    def to_netcdf(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Save the model as a netCDF file, for `daskmoe.open_model`.
+
+        Parameters
+        ----------
+        path : str or path
+            A file.
+        overwrite : bool
+            Whether it takes the place of a netCDF file that is there, once it is written.
 
         Raises
         ------
         OutputExistsError
-            If ``path`` exists.
+            If ``path`` exists, with ``overwrite`` if it is something else than a netCDF file.
         """
-        storage.save_netcdf(storage.stamped(self.to_dataset()), path)
+        storage.save_netcdf(storage.stamped(self.to_dataset()), path, overwrite=overwrite)
 
     def table(self, level: float = 0.95, kind: str = "model") -> xr.Dataset:
         """All that the model says of itself, as one labelled dataset; `summary` and the card are made of it.
@@ -324,6 +343,20 @@ class LabelledModel:
     def summary(self) -> Summary:
         """The table as text, which a console shows as it is: facts, experts, coefficients, their errors."""
         return summarize(self.table())
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all parts are the same, the story of the fit too, as of a model saved and opened."""
+        if not isinstance(other, LabelledModel):
+            return NotImplemented
+        return bool(self.to_dataset().identical(other.to_dataset()))
+
+    def __hash__(self) -> int:
+        return hash(tokenize(self))
+
+    def __dask_tokenize__(self) -> Any:
+        params, diagnostics, local, family, rows, options, weight = self._parts
+        texts = (type(self).__qualname__, family, rows.to_json(), json.dumps(dict(options)))
+        return normalize_token((*texts, params, diagnostics, local, weight))
 
     def __repr__(self) -> str:
         return (

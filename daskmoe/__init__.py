@@ -11,6 +11,7 @@ from daskmoe.api.simulate import simulate
 from daskmoe.errors import (
     ConvergenceWarning,
     DaskMoEError,
+    DataWarning,
     FitWarning,
     IdentificationWarning,
     InvalidDataError,
@@ -29,6 +30,7 @@ __version__ = _version("daskmoe")
 __all__ = [
     "ConvergenceWarning",
     "DaskMoEError",
+    "DataWarning",
     "FitWarning",
     "IdentificationWarning",
     "InvalidDataError",

@@ -39,6 +39,10 @@ class NotAtOptimumError(DaskMoEError, ValueError):
     """Inference was asked of a model that is not at a maximum of the likelihood."""
 
 
+class DataWarning(UserWarning):
+    """Data that are not all there, or that changed while they were read."""
+
+
 class FitWarning(UserWarning):
     """A model that is not what was hoped for: a spike, worse than one line, or wild predictions."""
 

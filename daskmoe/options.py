@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import xarray as xr
+from zarr.abc.store import Store
 
 from daskmoe.errors import InvalidOptionError
 from daskmoe.features import Term, parse_features
@@ -25,6 +26,8 @@ Aggregation = Literal["auto", Method]
 Support = Literal["labelled", "features", "synthetic"]
 OnError = Literal["raise", "skip"]
 WeightKind = Literal["frequency", "importance"]
+# What becomes of chunks that are not in the store.
+OnMissingChunks = Literal["raise", "warn", "fill"]
 Rounds = int | Literal["converged"]
 RandomState = None | int | np.random.SeedSequence | np.random.Generator
 
@@ -33,6 +36,7 @@ AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 SUPPORTS: tuple[str, ...] = get_args(Support)
 ON_ERROR: tuple[str, ...] = get_args(OnError)
 WEIGHT_KINDS: tuple[str, ...] = get_args(WeightKind)
+MISSING_CHUNKS: tuple[str, ...] = get_args(OnMissingChunks)
 
 
 def check_integer(name: str, value: Any, minimum: int) -> int:
@@ -250,7 +254,7 @@ class FitOptions:
     aggregation: Aggregation = option(
         "auto", "Estimator of the model.", check=OneOf(AGGREGATIONS), token=False, joins=True
     )
-    support: Support | str | os.PathLike[str] | xr.Dataset = option(
+    support: Support | str | os.PathLike[str] | xr.Dataset | Store = option(
         "labelled",
         "What may leave a partition: rows with responses, rows of features, none; or a store of such rows.",
         check=_support,
@@ -295,6 +299,13 @@ class FitOptions:
         flag=Flag(metavar="PATH"),
     )
     on_error: OnError = option("raise", "What bad rows and partitions do.", check=OneOf(ON_ERROR))
+    missing_chunks: OnMissingChunks = option(
+        "warn",
+        "What chunks do that were never written.",
+        check=OneOf(MISSING_CHUNKS),
+        token=False,
+        record=False,
+    )
     sample_weight: str | None = option(
         None, "Variable of row weights.", token=False, record=False, flag=Flag(metavar="NAME")
     )

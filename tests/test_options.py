@@ -43,6 +43,7 @@ OTHERS: dict[str, Any] = {
     "random_state": 5,
     "checkpoint": "kept",
     "on_error": "skip",
+    "missing_chunks": "raise",
     "sample_weight": "w",
     "weight_kind": "importance",
     "n_init": 3,

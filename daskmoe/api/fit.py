@@ -14,7 +14,16 @@ from daskmoe.engine import build_model, plan_request, run, run_here
 from daskmoe.errors import InvalidOptionError
 from daskmoe.features import Term
 from daskmoe.model import MixtureOfExperts
-from daskmoe.options import Aggregation, FitOptions, OnError, RandomState, Rounds, Support, WeightKind
+from daskmoe.options import (
+    Aggregation,
+    FitOptions,
+    OnError,
+    OnMissingChunks,
+    RandomState,
+    Rounds,
+    Support,
+    WeightKind,
+)
 from daskmoe.rows import Data
 
 
@@ -35,6 +44,7 @@ class FitKeywords(TypedDict, total=False):
     random_state: RandomState
     checkpoint: str | os.PathLike[str] | None
     on_error: OnError
+    missing_chunks: OnMissingChunks
     sample_weight: str | None
     weight_kind: WeightKind
     n_init: int
@@ -70,6 +80,7 @@ def fit(
     random_state: RandomState = None,
     checkpoint: str | os.PathLike[str] | None = None,
     on_error: OnError = "raise",
+    missing_chunks: OnMissingChunks = "warn",
     compute: bool = True,
     sample_weight: str | None = None,
     weight_kind: WeightKind = "frequency",
@@ -138,6 +149,9 @@ def fit(
     on_error : {"raise", "skip"}
         "skip" leaves out rows with missing values and partitions that fail, and reports them in the log and
         in ``diagnostics``.
+    missing_chunks : {"raise", "warn", "fill"}
+        What to do about chunks of a store that were never written, which are read as fill values: refuse them
+        before any work, warn with their counts, or take the fill values as data without a word.
     compute : bool
         False returns the `Delayed` model; building the graph computes nothing.
     sample_weight : str, optional
@@ -167,6 +181,8 @@ def fit(
 
     Warns
     -----
+    DataWarning
+        If chunks of the store are missing, or the store changed while it was read.
     ConvergenceWarning
         If the aggregation, or a refinement that was to converge, did not.
 
@@ -199,6 +215,7 @@ def fit(
         random_state=random_state,
         checkpoint=checkpoint,
         on_error=on_error,
+        missing_chunks=missing_chunks,
         sample_weight=sample_weight,
         weight_kind=weight_kind,
         n_init=n_init,
@@ -227,6 +244,7 @@ def fit_local(
     min_scale: float | None = None,
     random_state: RandomState = None,
     on_error: OnError = "raise",
+    missing_chunks: OnMissingChunks = "warn",
     sample_weight: str | None = None,
     weight_kind: WeightKind = "frequency",
     n_init: int = 12,
@@ -273,6 +291,7 @@ def fit_local(
         min_scale=min_scale,
         random_state=random_state,
         on_error=on_error,
+        missing_chunks=missing_chunks,
         sample_weight=sample_weight,
         weight_kind=weight_kind,
         n_init=n_init,

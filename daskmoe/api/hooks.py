@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Final
 
 from daskmoe.api.labelling import label_fit, label_refinement
-from daskmoe.api.reporting import report_fit, report_refinement
+from daskmoe.api.reporting import report_change, report_data, report_fit, report_refinement
 from daskmoe.engine import Hooks
 from daskmoe.model import MixtureOfExperts
 
@@ -16,4 +16,6 @@ HOOKS: Final[Hooks[MixtureOfExperts]] = Hooks(
     refined=label_refinement,
     report=report_fit,
     report_rounds=report_refinement,
+    report_data=report_data,
+    report_change=report_change,
 )

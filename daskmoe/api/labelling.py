@@ -38,6 +38,7 @@ from daskmoe.numerics.likelihood.inference import (
 )
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import (
+    ABSENT_ROWS,
     BOUND,
     CLUSTERS,
     COLUMN,
@@ -280,6 +281,10 @@ def _per_partition(parts: Sequence[PartitionResult]) -> dict[str, Any]:
         name: ("partition", np.asarray(values), {"long_name": text})
         for name, (text, values) in columns.items()
     }
+    absent = np.array([r.absent_rows for r in parts])
+    if absent.any():
+        known = {"long_name": "rows that are not there: target and features are missing"}
+        out[ABSENT_ROWS] = ("partition", absent, known)
     for name, text, values in (
         (OUTCOME, "how the partition ended", [r.ending.outcome for r in parts]),
         (STATUS, "ok, or what went wrong", [r.ending.status for r in parts]),

@@ -7,7 +7,7 @@ import os
 from daskmoe.api.hooks import HOOKS
 from daskmoe.engine import plan_passes, run_rounds
 from daskmoe.model import MixtureOfExperts, model_at
-from daskmoe.options import FitOptions, OnError, Rounds, check_rounds
+from daskmoe.options import FitOptions, OnError, OnMissingChunks, Rounds, check_rounds
 from daskmoe.rows import Data
 
 
@@ -18,6 +18,7 @@ def refine(
     rounds: Rounds = 3,
     partitions: int | str | None = None,
     on_error: OnError = "raise",
+    missing_chunks: OnMissingChunks = "warn",
     cluster: str | None = None,
 ) -> MixtureOfExperts:
     """Maximize the penalized log-likelihood of all rows from a model that is at hand.
@@ -42,6 +43,8 @@ def refine(
     partitions : int, str or None
         As in `fit`.
     on_error : {"raise", "skip"}
+        As in `fit`.
+    missing_chunks : {"raise", "warn", "fill"}
         As in `fit`.
     cluster : str, optional
         A variable over the sample dimensions, such as a day or a station: rows of a value may depend on each
@@ -93,6 +96,7 @@ def refine(
         random_state=0,
         weight_kind=model.options.get("weight_kind", "frequency"),
         on_error=on_error,
+        missing_chunks=missing_chunks,
         # What no response left in the fit tells none in the rounds.
         support="labelled" if model.options.get("support", "labelled") == "labelled" else "features",
     )

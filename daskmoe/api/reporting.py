@@ -14,7 +14,9 @@ from daskmoe.api.caller import warn
 from daskmoe.api.columns import report_columns
 from daskmoe.api.soundness import report_rivals, report_soundness
 from daskmoe.engine.outcomes import Ending
-from daskmoe.errors import ConvergenceWarning, IdentificationWarning
+from daskmoe.engine.planning import say_missing_chunks
+from daskmoe.engine.request import FitRequest
+from daskmoe.errors import ConvergenceWarning, DataWarning, IdentificationWarning
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.history import outcomes_of
 from daskmoe.model.moments import moments_from
@@ -24,6 +26,7 @@ from daskmoe.numerics.base.policies import REFINEMENT
 from daskmoe.numerics.combine.choice import FROM_PILOT
 from daskmoe.numerics.combine.registry import AGGREGATORS
 from daskmoe.rows.names import (
+    ABSENT_ROWS,
     COEF,
     EXPERT,
     FEATURE,
@@ -37,10 +40,47 @@ from daskmoe.rows.names import (
     UNKNOWN_SUPPORT,
     Outcome,
 )
+from daskmoe.rows.variables import listed
 
 logger = logging.getLogger(__name__)
 
 _NAMED: Final = 5
+
+
+def report_data(request: FitRequest) -> None:
+    """Warn of chunks that are not in the store of a request.
+
+    Parameters
+    ----------
+    request : FitRequest
+
+    Warns
+    -----
+    DataWarning
+        At the line that called the package.
+    """
+    if request.missing_chunks:
+        warn(say_missing_chunks(request.missing_chunks), DataWarning)
+
+
+def report_change(request: FitRequest) -> None:
+    """Warn of a store that was written while it was read.
+
+    Parameters
+    ----------
+    request : FitRequest
+
+    Warns
+    -----
+    DataWarning
+        At the line that called the package.
+    """
+    warn(
+        f"The store {request.source!r} changed while it was read: metadata or chunks of "
+        f"{listed(sorted(request.used))} are not those of the start. The model may be made of old and new "
+        "rows, and of fill values where chunks were away: fit it again.",
+        DataWarning,
+    )
 
 
 def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
@@ -65,6 +105,11 @@ def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
         logger.info("%d of %d partitions were taken from their checkpoints", kept, len(endings))
     if "dropped_rows" in found:
         _report_rows(found, skipped=model.options.get("on_error") == "skip")
+    if ABSENT_ROWS in found:
+        absent, others = int(found[ABSENT_ROWS].sum()), int((found["rows"] + found["dropped_rows"]).sum())
+        logger.info(
+            "%d of %d rows are not there: target and features are all missing", absent, absent + others
+        )
     if "weight" in found:
         _report_weight(found, model.params)
     reasons = [f"{label} ({status})" for label, status in left_out(model).items()]

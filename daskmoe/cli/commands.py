@@ -21,7 +21,7 @@ from daskmoe.api.reporting import left_out
 from daskmoe.cli.cluster import ClusterChoice, connect, resumable, show_progress
 from daskmoe.cli.demo import DemoOptions, free_folder, run_demo
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT
-from daskmoe.cli.fit_options import fit_options
+from daskmoe.cli.fit_options import fit_options, with_flags
 from daskmoe.engine import plan_request
 from daskmoe.engine import run as run_fit
 from daskmoe.errors import (
@@ -32,6 +32,7 @@ from daskmoe.errors import (
     SchemaError,
     StoreError,
 )
+from daskmoe.model.blockwise import FLOAT_TYPES, FloatType
 from daskmoe.model.store import require_new, save_zarr
 from daskmoe.options import METHODS, FitOptions, Method
 
@@ -73,10 +74,10 @@ def run(arguments: Sequence[str]) -> int:
         logger.error("%s", " ".join(["Interrupted.", *map(str, getattr(error.__cause__, "args", ()))]))
         return INTERRUPTED
     except _INPUT_ERRORS as error:
-        logger.error("%s", error)
+        logger.error("%s", with_flags(str(error)))
         return BAD_INPUT
     except (DaskMoEError, TimeoutError) as error:
-        logger.error("%s", error)
+        logger.error("%s", with_flags(str(error)))
         return FAILED
     except Exception:
         logger.exception("The job failed; the traceback says where.")
@@ -128,9 +129,16 @@ def commands() -> None:
     """
 
 
+class _WithFlags(logging.Formatter):
+    """What the library says, with its options spelled as those of the command line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return with_flags(super().format(record))
+
+
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
+    handler.setFormatter(_WithFlags("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
     # Python's warnings reach the log of a job too.
     logging.captureWarnings(True)
     for name in ("daskmoe", "py.warnings"):
@@ -189,12 +197,14 @@ def fit(
 @click.argument("model")
 @click.argument("store")
 @click.option("--output", type=click.Path(), required=True, help="Zarr store to write.")
+@click.option("--clip", is_flag=True, help="Keep to the target's range in the fit.")
+@click.option("--dtype", type=click.Choice(FLOAT_TYPES), default="float64", help="Of the predictions.")
 @cluster_options
-def predict(model: str, store: str, output: str, **cluster: Any) -> None:
+def predict(model: str, store: str, output: str, clip: bool, dtype: FloatType, **cluster: Any) -> None:
     """Predict the target of MODEL on the rows of STORE, chunk by chunk."""
     choice = _choose_cluster(**cluster)
     require_new(output)
-    prediction = daskmoe.open_model(model).predict(store)
+    prediction = daskmoe.open_model(model).predict(store, clip=clip, dtype=dtype)
     with connect(choice):
         save_zarr(prediction.to_dataset(), output)
     click.echo(output)

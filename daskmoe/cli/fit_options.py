@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar
@@ -23,6 +24,21 @@ def fit_options(command: Command, options: type[FitOptions] = FitOptions) -> Com
     return command
 
 
+def with_flags(text: str) -> str:
+    """A message of the library with its options as flags: ``on_error='skip'`` as ``--on-error skip``."""
+    flags = {name: _name_of(name, known.flag) for name, known in FitOptions.known().items() if known.flag}
+    option = rf"(?<![\w-])({'|'.join(flags)})="
+    text = re.sub(rf"{option}'([^']*)'", lambda found: f"{flags[found[1]]} {found[2]}", text)
+    text = re.sub(rf"{option}([\w.]*\w|\.{{3}})", lambda found: f"{flags[found[1]]} {found[2]}", text)
+    text = re.sub(option, lambda found: flags[found[1]], text)
+    # Where a message has both spellings.
+    return re.sub(r"(--[\w-]+), \1\b", r"\1", text)
+
+
+def _name_of(name: str, flag: Flag) -> str:
+    return f"--{(flag.name or name).replace('_', '-')}"
+
+
 def _flag(each: Field[Any], known: Option, flag: Flag) -> Callable[[Command], Command]:
     unset = f"  [default: {flag.default}]" if flag.default else ""
     settings: dict[str, Any] = {"help": known.help + unset, "metavar": flag.metavar or None}
@@ -39,7 +55,7 @@ def _flag(each: Field[Any], known: Option, flag: Flag) -> Callable[[Command], Co
     else:
         # Click would take the type of the default, which is that of the parsed value.
         settings |= {"type": str, "callback": _parsed(known, flag)}
-    return click.option(f"--{(flag.name or each.name).replace('_', '-')}", each.name, **settings)
+    return click.option(_name_of(each.name, flag), each.name, **settings)
 
 
 def _parsed(known: Option, flag: Flag) -> Callable[..., Any]:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from daskmoe.engine.outcomes import Outcome
 from daskmoe.engine.results import FitResult, PartitionResult, Proposed
 from daskmoe.engine.seeds import Seed, generator
 from daskmoe.engine.threads import single_threaded_blas
@@ -49,7 +48,7 @@ def propose(
     given: SupportSample | None,
 ) -> Proposed:
     """Candidates from what the partitions sent, in their order; `PartitionError` if all were left out."""
-    fitted = [r for r in results if r.ending.outcome is not Outcome.LEFT_OUT]
+    fitted = [r for r in results if r.ending.fitted]
     if not fitted:
         reasons = "; ".join(sorted({r.ending.status for r in results})[:3])
         raise PartitionError(f"Expected at least one partition that can be fitted, got none: {reasons}")

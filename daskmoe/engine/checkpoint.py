@@ -60,7 +60,8 @@ def load_result(path: Path) -> PartitionResult | None:
 
 def _to_arrays(result: PartitionResult) -> dict[str, Any]:
     arrays: dict[str, Any] = {}
-    scalars: dict[str, Any] = {"label": result.label, "data_bytes": result.data_bytes}
+    kept = ("label", "data_bytes", "absent_rows")
+    scalars: dict[str, Any] = {name: getattr(result, name) for name in kept}
     scalars["answers"] = [_add_answer(arrays, f"{i}.", each) for i, each in enumerate(result.answers)]
     _add_group(arrays, "support", result.support)
     _add_group(arrays, "moments", result.moments)
@@ -106,6 +107,7 @@ def _from_arrays(arrays: dict[str, Any]) -> PartitionResult:
         scalars["data_bytes"],
         expansion,
         tuple(rivals),
+        scalars["absent_rows"],
     )
 
 

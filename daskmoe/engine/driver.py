@@ -22,8 +22,10 @@ from daskmoe.engine.results import FitResult
 from daskmoe.engine.rounds import Refinement, refine_rounds
 from daskmoe.numerics.base.parameters import MoEParameters, Moments
 from daskmoe.rows import RowSchema
+from daskmoe.rows.computing import computed
 
 Model = TypeVar("Model")
+Result = TypeVar("Result")
 # What a graph computes, the start of the keys of the tasks that count, and what these are in the plural.
 Progress = Callable[[Delayed, str, str], AbstractContextManager[None]]
 
@@ -41,6 +43,10 @@ class Hooks(Generic[Model]):
     report: Callable[[Model, Sequence[Ending]], None]
     # Says how a refinement went that was to take so many rounds, or to converge.
     report_rounds: Callable[[Model, int | str], None]
+    # Says what is wrong with the data of a request, before any work.
+    report_data: Callable[[FitRequest], None] = lambda request: None
+    # Says that the store of a request changed while it was read.
+    report_change: Callable[[FitRequest], None] = lambda request: None
 
 
 class Fitted(NamedTuple):
@@ -53,19 +59,24 @@ class Fitted(NamedTuple):
 
 def build_model(request: FitRequest, hooks: Hooks[Any]) -> Delayed:
     """The delayed model; building it computes nothing."""
+    hooks.report_data(request)
     return _labelled(request, hooks.label)
 
 
 def run(request: FitRequest, hooks: Hooks[Model], progress: Progress | None = None) -> Model:
     """Fit in one computation, in the context of ``progress``, report, and refine if the options say so."""
     refine = bool(request.options.refine)
-    job = _labelled(request, partial(_fitted, hooks.label, refine), "run")
-    shown = nullcontext() if progress is None else progress(job, "moe-local-fit", "Partitions fitted")
-    with shown:
-        fitted: Fitted = job.compute()
-    model = cast(Model, fitted.model)
-    hooks.report(model, fitted.endings)
-    return run_rounds(request, hooks, model, fitted.moments) if refine else model
+
+    def work() -> Model:
+        job = _labelled(request, partial(_fitted, hooks.label, refine), "run")
+        shown = nullcontext() if progress is None else progress(job, "moe-local-fit", "Partitions fitted")
+        with shown:
+            fitted: Fitted = computed(job)
+        model = cast(Model, fitted.model)
+        hooks.report(model, fitted.endings)
+        return _run_rounds(request, hooks, model, fitted.moments) if refine else model
+
+    return _watched(request, hooks, work)
 
 
 def run_here(request: FitRequest, hooks: Hooks[Model]) -> Model:
@@ -73,14 +84,35 @@ def run_here(request: FitRequest, hooks: Hooks[Model]) -> Model:
     schema, family, recorded = _named(request)
     joins = {name for name, option in request.options.known().items() if option.joins}
     recorded = {name: value for name, value in recorded.items() if name not in joins}
-    result = fit_directly(request)
+    result = _watched(request, hooks, lambda: fit_directly(request))
     model = hooks.label(result, schema, family, recorded)
     hooks.report(model, result.endings)
     return model
 
 
-def run_rounds(request: FitRequest, hooks: Hooks[Model], model: Model, known: Moments | None = None) -> Model:
-    """Refine a model by the request's rounds, and report; a pass finds the moments if they are not known."""
+def run_rounds(request: FitRequest, hooks: Hooks[Model], model: Model) -> Model:
+    """Refine a model by the request's rounds, and report."""
+    return _watched(request, hooks, lambda: _run_rounds(request, hooks, model, None))
+
+
+def _watched(request: FitRequest, hooks: Hooks[Any], work: Callable[[], Result]) -> Result:
+    """Report what the data are like, work, and report if their store is not the same in the end."""
+    hooks.report_data(request)
+    before = request.fingerprint()
+    try:
+        result = work()
+    except Exception:
+        # What changed may be why.
+        if request.fingerprint() != before:
+            hooks.report_change(request)
+        raise
+    if request.fingerprint() != before:
+        hooks.report_change(request)
+    return result
+
+
+def _run_rounds(request: FitRequest, hooks: Hooks[Model], model: Model, known: Moments | None) -> Model:
+    """Refine and report; a pass finds the moments if they are not known."""
     options = request.options
     refined = hooks.refined(model, refine_rounds(request, hooks.start(model), options.most_rounds, known))
     hooks.report_rounds(refined, options.refine)

@@ -20,9 +20,14 @@ class Ending(NamedTuple):
     kept: bool = False
 
     @property
+    def fitted(self) -> bool:
+        """Whether there is an estimate."""
+        return self.outcome not in (Outcome.LEFT_OUT, Outcome.EMPTY)
+
+    @property
     def status(self) -> str:
         """What the diagnostics say of it to a reader."""
-        if self.outcome is Outcome.LEFT_OUT:
+        if not self.fitted:
             return f"{self.outcome}: {self.reason}"
         return str(self.outcome) if self.outcome is Outcome.NOT_CONVERGED else "ok"
 

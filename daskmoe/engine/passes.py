@@ -16,6 +16,7 @@ from daskmoe.errors import DaskMoEError, PartitionError
 from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.combine.candidates import Ballot, Tally, score_rows
 from daskmoe.rows import Partition
+from daskmoe.rows.computing import computed
 
 _FAN_IN = 16
 
@@ -78,7 +79,7 @@ def run_sum(
 
     Rows have the labels of their ``clusters`` where these are asked for and the request names them.
     """
-    total = build_sum(request, name, function, add, clusters=clusters).compute()
+    total = computed(build_sum(request, name, function, add, clusters=clusters))
     if total is None:
         raise PartitionError("Expected at least one partition with complete rows, got none.")
     return total

@@ -34,6 +34,10 @@ class Sampled(NamedTuple):
     incomplete: int = 0
     # by variable.
     reasons: tuple[tuple[str, int], ...] = ()
+    # where the first of them are,
+    places: str = ""
+    # and those that are not there.
+    absent: int = 0
     # Why the first of the unread rows could not be read.
     failure: str = ""
 
@@ -43,8 +47,8 @@ def read_sample(
 ) -> Sampled:
     """Read some of the pilot's sample; of each window at most a random ``share`` of its rows.
 
-    Incomplete rows and those of a wrong weight are left out, whatever ``on_error`` says: their partition
-    tells of them. It decides about windows that cannot be read.
+    Incomplete rows and those of a wrong weight are counted and left out; ``on_error`` decides about windows
+    that cannot be read.
     """
     parts = zip(windows, pieces, strict=True)
     return merge_samples([_read(plan, part, piece, share) for part, piece in parts])
@@ -63,7 +67,14 @@ def _read(plan: TaskPlan, part: SampleWindow, piece: xr.Dataset | None, share: f
     rows = attempt(plan, part.window, work)
     if isinstance(rows, DaskMoEError):
         return Sampled(None, positions.size, unread=positions.size, failure=str(rows))
-    sample = Sampled(observations(rows), positions.size, incomplete=rows.dropped, reasons=rows.reasons)
+    sample = Sampled(
+        observations(rows),
+        positions.size,
+        incomplete=rows.dropped,
+        reasons=rows.reasons,
+        places=rows.places,
+        absent=rows.absent,
+    )
     most = math.ceil(share * positions.size)
     return _thinned(sample, most, generator(plan.options.seed, Seed.PILOT, part.window.index))
 
@@ -80,6 +91,8 @@ def merge_samples(samples: Sequence[Sampled]) -> Sampled:
         sum(sample.unread for sample in samples),
         sum(sample.incomplete for sample in samples),
         tuple(reasons.items()),
+        next((sample.places for sample in samples if sample.places), ""),
+        sum(sample.absent for sample in samples),
         next((sample.failure for sample in samples if sample.failure), ""),
     )
 
@@ -94,9 +107,18 @@ def _concatenate(parts: Sequence[Observations]) -> Observations:
 
 
 def fit_sample(plan: TaskPlan, samples: Sequence[Sampled]) -> list[Pilot]:
-    """Fit the sample: the shared starts of all partitions; `InvalidDataError` for too few complete rows."""
+    """Fit the sample: the shared starts of all partitions.
+
+    `InvalidDataError` for too few complete rows, and for any that is not where ``on_error`` is to raise: what
+    a partition would say after the fit is known before it.
+    """
     rng = generator(plan.options.seed, Seed.PILOT)
-    sample = _thinned(merge_samples(samples), plan.sample_rows, rng)
+    merged = merge_samples(samples)
+    # Of a wrong weight its partition tells, which no option lets pass.
+    missing = any(name != plan.schema.weight for name, _ in merged.reasons)
+    if missing and merged.incomplete < merged.drawn and plan.options.on_error == "raise":
+        raise InvalidDataError(_incomplete(merged))
+    sample = _thinned(merged, plan.sample_rows, rng)
     least = max(2, plan.options.n_experts)
     if sample.rows is None or sample.rows.n_rows < least:
         raise InvalidDataError(_too_few(sample, least))
@@ -104,9 +126,21 @@ def fit_sample(plan: TaskPlan, samples: Sequence[Sampled]) -> list[Pilot]:
         return fit_pilots(without_rare_levels(sample.rows), plan.options.local, rng)
 
 
+def _counts(sample: Sampled) -> str:
+    return ", ".join(f"{name!r} {count}" for name, count in sample.reasons)
+
+
+def _incomplete(sample: Sampled) -> str:
+    return (
+        f"Expected finite values, got NaN or infinity in {sample.incomplete} of {sample.drawn} sampled rows, "
+        f"which are read first (by variable: {_counts(sample)}; "
+        f"{sample.places}). on_error='skip' drops such rows and counts them."
+    )
+
+
 def _too_few(sample: Sampled, least: int) -> str:
     """Why there are too few rows, and what helps: another aggregation where other rows may be better."""
-    counts = ", ".join(f"{name!r} {count}" for name, count in sample.reasons)
+    counts = _counts(sample)
     if sample.incomplete == sample.drawn:
         return (
             f"Expected complete rows, got none among {sample.drawn} sampled rows: missing or infinite values "
@@ -116,6 +150,8 @@ def _too_few(sample: Sampled, least: int) -> str:
     causes = [f"got {found}"]
     if sample.incomplete:
         causes.append(f"{sample.incomplete} of them are incomplete (by variable: {counts})")
+    if sample.absent:
+        causes.append(f"{sample.absent} of them are not there (target and features are all missing)")
     if sample.unread:
         causes.append(f"{sample.unread} of them could not be read (first: {sample.failure})")
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import xarray as xr
@@ -27,8 +28,10 @@ from daskmoe.rows import (
     plan_sample,
     source_of,
 )
+from daskmoe.rows.chunks import MissingChunks, find_missing_chunks
 from daskmoe.rows.learning import find_weight_factor
 from daskmoe.rows.partitions import cluster_variable
+from daskmoe.rows.variables import listed
 
 _PILOT_ROWS = 10_000
 _LARGEST_PILOT_ROWS = 30_000
@@ -45,6 +48,7 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
     schema = _weighed(dataset, schema, options)
     support = _support(options, schema)
     request = replace(_request(dataset, source, schema, options), support=support)
+    request = _with_missing_chunks(request)
     partitions, size = request.partitions, options.local.n_experts
     _check_rows(partitions, schema, options.local)
     if options.aggregation == "auto" and support == "labelled" and len(partitions) > 1:
@@ -63,9 +67,9 @@ def plan_passes(data: Data, rows: RowSchema, options: FitOptions, cluster: str |
     schema = _weighed(dataset, match_schema(dataset, rows, need_target=True), options)
     assert isinstance(options.support, str)
     request = replace(_request(dataset, source, schema, options), support=options.support)
-    return (
-        request if cluster is None else replace(request, cluster=cluster_variable(dataset, schema, cluster))
-    )
+    if cluster is not None:
+        request = replace(request, cluster=cluster_variable(dataset, schema, cluster))
+    return _with_missing_chunks(request)
 
 
 def _weighed(dataset: xr.Dataset, schema: RowSchema, options: FitOptions) -> RowSchema:
@@ -79,6 +83,28 @@ def _request(
     dataset: xr.Dataset, source: str | xr.Dataset, schema: RowSchema, options: FitOptions
 ) -> FitRequest:
     return FitRequest(source, schema, plan_partitions(dataset, schema, options.partitions), options)
+
+
+def _with_missing_chunks(request: FitRequest) -> FitRequest:
+    """The request with what its store misses; `InvalidDataError` if the options say so."""
+    how = request.options.missing_chunks
+    if how == "fill" or not isinstance(request.source, str):
+        return request
+    missing = tuple(find_missing_chunks(request.source, request.used, request.partitions))
+    if missing and how == "raise":
+        raise InvalidDataError(say_missing_chunks(missing))
+    return replace(request, missing_chunks=missing)
+
+
+def say_missing_chunks(missing: Sequence[MissingChunks]) -> str:
+    """What is missing, where, and what mends it."""
+    labels = list(dict.fromkeys(label for each in missing for label in each.partitions))
+    where = f"partition{'s' if len(labels) > 1 else ''} {listed(labels, 10)}"
+    return (
+        "Expected every chunk in the store, got some that were never written: "
+        f"{'; '.join(map(str, missing))}. They are in {where}. Write them, or leave these rows out "
+        "(data.isel(...)); missing_chunks='fill' takes what is read there as data."
+    )
 
 
 def _support(options: FitOptions, schema: RowSchema) -> str | GivenSupport:

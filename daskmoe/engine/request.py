@@ -16,6 +16,7 @@ from daskmoe.engine.identity import content_of, nonce_of
 from daskmoe.engine.tasks import Sends, TaskPlan
 from daskmoe.options import FitOptions
 from daskmoe.rows import Partition, RowSchema, SampleWindow, read_box
+from daskmoe.rows.chunks import MissingChunks, fingerprint
 
 
 class GivenSupport(NamedTuple):
@@ -45,6 +46,19 @@ class FitRequest:
     support: str | GivenSupport = "labelled"
     # The variable that tells the clusters of a pass for scores; None where they are the partitions.
     cluster: str | None = None
+    # Chunks of the used variables of a store that are not there.
+    missing_chunks: tuple[MissingChunks, ...] = ()
+
+    @cached_property
+    def used(self) -> frozenset[str]:
+        """The variables that rows are made of, and those that tell partitions and clusters."""
+        names = {*self.schema.used(), self.cluster}
+        names |= {part.where[0] for part in self.partitions if part.where is not None}
+        return frozenset(name for name in names if name is not None)
+
+    def fingerprint(self) -> str:
+        """Of the used variables of a store as they are now; empty for a dataset."""
+        return fingerprint(self.source, self.used) if isinstance(self.source, str) else ""
 
     @property
     def sends(self) -> Sends:
@@ -67,9 +81,7 @@ class FitRequest:
     @cached_property
     def kept_token(self) -> str:
         """Names the checkpoints, which go on even where a change of the data cannot be seen."""
-        used = {*self.schema.used(), self.cluster}
-        used |= {part.where[0] for part in self.partitions if part.where is not None}
-        source = content_of(self.source, {name for name in used if name is not None})
+        source = content_of(self.source, self.used)
         seen = self.options.in_tasks()
         # Another version may fit the same request in another way.
         code = version("daskmoe"), seen.local

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from typing import Any, NamedTuple
 
-from daskmoe.engine.outcomes import Ending
+from daskmoe.engine.outcomes import Ending, Outcome
 from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.parameters import LocalEstimate, Moments, SupportSample
 from daskmoe.numerics.combine.choice import Proposal
@@ -38,6 +38,8 @@ class PartitionResult(NamedTuple):
     expansion: Expansion | None = None
     # What the other shared starts led to.
     rivals: tuple[Answer, ...] = ()
+    # Rows whose target and features are all missing.
+    absent_rows: int = 0
 
     @property
     def answers(self) -> list[Answer]:
@@ -85,5 +87,6 @@ class FitResult(NamedTuple):
     @property
     def moments(self) -> Moments | None:
         """Of all rows; None where a partition was left out, which a later pass may still be able to read."""
-        known = [m for result in self.partitions if (m := result.moments) is not None]
-        return reduce(merge_moments, known) if len(known) == len(self.partitions) else None
+        there = [each for each in self.partitions if each.ending.outcome is not Outcome.EMPTY]
+        known = [m for result in there if (m := result.moments) is not None]
+        return reduce(merge_moments, known) if len(known) == len(there) else None

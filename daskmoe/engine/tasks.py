@@ -79,7 +79,7 @@ def fit_partition(
             return kept
     result = attempt(plan, partition, lambda: _fit(plan, partition, piece, pilots, support_rows))
     if isinstance(result, DaskMoEError):
-        return _left_out(partition, plan, str(result))
+        return _nothing(partition, plan, Ending(Outcome.LEFT_OUT, str(result)))
     if path is not None:
         save_result(path, result)
     return result
@@ -109,15 +109,23 @@ def _fit(
     support_rows: int,
 ) -> PartitionResult:
     fit_seed, support_seed = sequence(plan.options.seed, Seed.PARTITION, partition.index).spawn(2)
-    data = read_rows(plan, partition, piece, plan.options.on_error)
+    rows = load_rows(plan, partition, piece, plan.options.on_error)
+    data, absent = observations(rows), rows.absent
+    del rows
+    if absent:
+        logger.info("partition %s: %d of %d rows are not there", partition.label, absent, partition.n_rows)
+    if absent == partition.n_rows:
+        nowhere = Ending(Outcome.EMPTY, "target and features are all missing")
+        return _nothing(partition, plan, nowhere)._replace(absent_rows=absent)
+    there = partition.n_rows - absent
     # From a shared start, whose prior holds what few rows leave open, one row is enough.
     _check_rows(data, partition, plan, 1 if pilots else max(2, plan.options.n_experts))
     known = moments(data)
     if pilots:
-        family, dropped = get_family(plan.options.family), partition.n_rows - data.n_rows
+        family, dropped = get_family(plan.options.family), there - data.n_rows
         answers = [_answer(*expand_estimate(data, pilot, family, known), dropped) for pilot in pilots]
     else:
-        answers = [_own_fit(plan, partition, data, known, np.random.default_rng(fit_seed))]
+        answers = [_own_fit(plan, partition, data, known, np.random.default_rng(fit_seed), there)]
     (estimate, ending, expansion), *rivals = answers
     logger.info(
         "partition %s: %d rows fitted in %.2f s, %.4f nats a row",
@@ -129,7 +137,7 @@ def _fit(
     support = draw_support(data, drawn, np.random.default_rng(support_seed), plan.sends.responses)
     data_bytes = sum(a.nbytes for a in data if a is not None)
     return PartitionResult(
-        partition.label, estimate, ending, support, known, data_bytes, expansion, tuple(rivals)
+        partition.label, estimate, ending, support, known, data_bytes, expansion, tuple(rivals), absent
     )
 
 
@@ -141,9 +149,14 @@ def _answer(estimate: LocalEstimate, expansion: Expansion, dropped_rows: int) ->
 
 
 def _own_fit(
-    plan: TaskPlan, partition: Partition, data: Observations, known: Moments, rng: np.random.Generator
+    plan: TaskPlan,
+    partition: Partition,
+    data: Observations,
+    known: Moments,
+    rng: np.random.Generator,
+    n_rows: int,
 ) -> Answer:
-    """What a partition finds by itself."""
+    """What a partition finds by itself, which has so many rows, incomplete ones among them."""
     estimate = fit_local_estimate(data, plan.options.local, rng, known)
     assert estimate.parameters is not None
     expansion = None
@@ -151,7 +164,7 @@ def _own_fit(
         expansion = expand_at(data, estimate.parameters, known, get_family(plan.options.family))
     _tell_empty_experts(estimate, partition)
     extremes = estimate.extremes if plan.sends.responses else None
-    estimate = estimate._replace(dropped_rows=partition.n_rows - data.n_rows, extremes=extremes)
+    estimate = estimate._replace(dropped_rows=n_rows - data.n_rows, extremes=extremes)
     return Answer(estimate, ending_of(estimate, from_pilot=False), expansion)
 
 
@@ -232,11 +245,12 @@ def _as_partition_error(error: Exception, partition: Partition, on_error: str) -
     return PartitionError(f"{name} {failed}: {type(error).__name__}: {error}. Look at these rows{advice}.")
 
 
-def _left_out(partition: Partition, plan: TaskPlan, reason: str) -> PartitionResult:
+def _nothing(partition: Partition, plan: TaskPlan, ending: Ending) -> PartitionResult:
+    """The result of a partition that has no estimate: of one that was left out all rows were dropped."""
     estimate = LocalEstimate(
         parameters=None,
         rows=0,
-        dropped_rows=partition.n_rows,
+        dropped_rows=partition.n_rows if ending.outcome is Outcome.LEFT_OUT else 0,
         weight=0.0,
         log_likelihood=float("nan"),
         objective=float("nan"),
@@ -248,4 +262,4 @@ def _left_out(partition: Partition, plan: TaskPlan, reason: str) -> PartitionRes
         seconds=0.0,
     )
     support = SupportSample(np.empty((0, len(plan.schema.feature_labels))), None, np.empty(0))
-    return PartitionResult(partition.label, estimate, Ending(Outcome.LEFT_OUT, reason), support, None, 0)
+    return PartitionResult(partition.label, estimate, ending, support, None, 0)

@@ -7,7 +7,7 @@ leading dimension, (K, n). It runs on blocks of rows, so a chunk needs little mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import xarray as xr
@@ -15,12 +15,36 @@ from numpy.typing import NDArray
 
 from daskmoe.numerics.base.parameters import FloatArray
 from daskmoe.numerics.predictive.mixture import BLOCK_ROWS, row_blocks
-from daskmoe.options import OnError
+from daskmoe.options import ON_ERROR, OnError, check_choice
 from daskmoe.rows import FeatureVariable, RowSchema
 from daskmoe.rows.columns import stack_features
 from daskmoe.rows.values import plain
 
 RowFunction = Callable[..., FloatArray]
+FloatType = Literal["float64", "float32"]
+FLOAT_TYPES: tuple[str, ...] = get_args(FloatType)
+
+# What a coordinate's encoding says of its values. The rest is how the store that it comes from is laid out:
+# its chunks, shards and codecs, which fit neither another format nor other chunks.
+_OF_VALUES = ("units", "calendar", "dtype", "scale_factor", "add_offset", "_FillValue", "missing_value")
+
+
+class Evaluation(NamedTuple):
+    """How rows are evaluated."""
+
+    # Whether a level that the model does not know is an error or a missing input.
+    on_error: OnError = "raise"
+    # Of the result, which is found in double precision.
+    dtype: FloatType = "float64"
+
+    def checked(self) -> Self:
+        """Itself; `InvalidOptionError` for what cannot be."""
+        check_choice("on_error", self.on_error, ON_ERROR)
+        check_choice("dtype", self.dtype, FLOAT_TYPES)
+        return self
+
+
+PLAIN: Final = Evaluation()
 
 
 def input_key(name: str) -> str:
@@ -71,7 +95,7 @@ def apply_to_rows(
     per_row: xr.Variable | None = None,
     leading: tuple[str, int] | None = None,
     block_size: int = BLOCK_ROWS,
-    on_error: OnError = "raise",
+    how: Evaluation = PLAIN,
 ) -> xr.Variable:
     """Evaluate ``function`` on all rows; rows with a missing or infinite input give NaN.
 
@@ -88,8 +112,8 @@ def apply_to_rows(
         Name and length of the dimension that the results of ``function`` have in front.
     block_size : int
         Rows that ``function`` gets at once.
-    on_error : {"raise", "skip"}
-        Whether a level that the model does not know is an error or a missing input.
+    how : Evaluation
+        What a level is that the model does not know, and the result's dtype.
 
     Returns
     -------
@@ -109,12 +133,13 @@ def apply_to_rows(
             "function": function,
             "sources": rows.sources,
             "variables": rows.variables,
-            "unknown_is_missing": on_error != "raise",
+            "unknown_is_missing": how.on_error != "raise",
             "width": None if leading is None else leading[1],
             "block_size": block_size,
+            "dtype": np.dtype(how.dtype),
         },
         dask="parallelized",
-        output_dtypes=[np.float64],
+        output_dtypes=[np.dtype(how.dtype)],
         dask_gufunc_kwargs={} if leading is None else {"output_sizes": dict([leading])},
         keep_attrs=False,
     )
@@ -135,16 +160,44 @@ def row_numbers(inputs: xr.Dataset, rows: RowSchema) -> xr.Variable:
 def label_result(
     result: xr.Variable, data: xr.Dataset, rows: RowSchema, *, name: str, attrs: Mapping[str, Any]
 ) -> xr.DataArray:
-    """A result with the coordinates that the target has, or would have, in ``data``; none is loaded."""
+    """A result with the coordinates that the target has, or would have, in ``data``; none is loaded.
+
+    It can be written as it is: chunks that differ become chunks of the largest of them, and of the encodings
+    of coordinates those of their values are kept.
+    """
     kept = [
         key for key, coord in data.coords.items() if set(coord.dims) <= set(rows.sample_dims) and key != name
     ]
     coords = data.coords.to_dataset()
     coords = coords.drop_vars([key for key in coords.variables if key not in kept])
+    coords = _writable(coords)
+    result = _regular(result)
     leading = [dim for dim in result.dims if dim not in rows.sample_dims]
     coords = coords.assign_coords({dim: np.arange(result.sizes[dim]) for dim in leading})
     # A Coordinates object goes as it is; from a plain mapping xarray would load values to build indexes.
     return xr.DataArray(result, coords=coords.coords, name=name, attrs=dict(attrs))
+
+
+def _writable(coords: xr.Dataset) -> xr.Dataset:
+    """Coordinates in chunks that a store can have, with what their encodings say of values."""
+    lazy = {name: _regular(v) for name, v in coords.variables.items() if v.chunks is not None}
+    # A copy, as the caller's data keep their encodings.
+    out = coords.assign_coords(xr.Coordinates(lazy, {})).copy(deep=False)
+    for coordinate in out.variables.values():
+        kept = _OF_VALUES if coordinate.dtype.kind in "biufmM" else ()
+        coordinate.encoding = {key: value for key, value in coordinate.encoding.items() if key in kept}
+    return out
+
+
+def _regular(variable: xr.Variable) -> xr.Variable:
+    """Lazy values in chunks of one size, but for the last, along every dimension."""
+    uneven = {
+        dim: max(sizes)
+        for dim, sizes in variable.chunksizes.items()
+        if len({*sizes[:-1]}) > 1 or sizes[-1] > sizes[0]
+    }
+    chunked: xr.Variable = variable.chunk(uneven) if uneven else variable
+    return chunked
 
 
 def _target_grid(data: xr.Dataset, rows: RowSchema) -> dict[Any, tuple[int, ...]]:
@@ -170,7 +223,8 @@ def _evaluate_block(
     unknown_is_missing: bool,
     width: int | None,
     block_size: int,
-) -> FloatArray:
+    dtype: np.dtype[Any],
+) -> NDArray[np.floating[Any]]:
     """Stack the arrays of one chunk to rows, evaluate them in blocks, restore the chunk's shape."""
     values = arrays[len(sources) :]
     wide = [dim is not None for dim in sources.values()]
@@ -183,7 +237,7 @@ def _evaluate_block(
     }
     features = stack_features(aligned, variables, shape, unknown_is_missing=unknown_is_missing)
     flat_values = [np.broadcast_to(v, shape).reshape(-1) for v in values]
-    out = np.full((width or 1, len(features)), np.nan)
+    out = np.full((width or 1, len(features)), np.nan, dtype)
     for block in row_blocks(len(features), block_size):
         arguments = [features[block], *(v[block] for v in flat_values)]
         used = np.isfinite(arguments[0]).all(axis=1)

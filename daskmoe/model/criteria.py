@@ -16,6 +16,7 @@ from daskmoe.model.labels import expert_names
 from daskmoe.model.store import ModelParts
 from daskmoe.numerics.base.parameters import Mixture
 from daskmoe.numerics.families import get_family
+from daskmoe.options import OnError
 from daskmoe.rows import Data
 
 logger = logging.getLogger(__name__)
@@ -30,11 +31,11 @@ class Likelihood(NamedTuple):
     rows: float
 
 
-def likelihood(parts: ModelParts, parameters: Mixture, data: Data | None, *, skipna: bool) -> Likelihood:
+def likelihood(parts: ModelParts, parameters: Mixture, data: Data | None, *, on_error: OnError) -> Likelihood:
     """Of ``data``, or without any of the rows of the fit."""
     if data is not None:
         family = get_family(parts.family)
-        return Likelihood(*prediction.total_log_density(parameters, family, data, parts.rows, skipna=skipna))
+        return Likelihood(*prediction.total_log_density(parameters, family, data, parts.rows, on_error))
     value = training_of(parts.diagnostics).log_likelihood
     if value is None or parts.weight is None:
         raise InvalidDataError(_unknown("log-likelihood", "log_likelihood", parts.diagnostics))
@@ -54,10 +55,12 @@ def tell_of_floor(parts: ModelParts, parameters: Mixture) -> None:
         )
 
 
-def entropy(parts: ModelParts, parameters: Mixture, data: Data | None, *, skipna: bool) -> float:
+def entropy(parts: ModelParts, parameters: Mixture, data: Data | None, *, on_error: OnError) -> float:
     """Sum over the same rows of the entropy of their responsibilities."""
     if data is not None:
-        return prediction.total_entropy(parameters, get_family(parts.family), data, parts.rows, skipna=skipna)
+        return prediction.total_entropy(
+            parameters, get_family(parts.family), data, parts.rows, on_error=on_error
+        )
     value = training_of(parts.diagnostics).entropy
     if value is None:
         raise InvalidDataError(_unknown("entropy of the responsibilities", "icl", parts.diagnostics))

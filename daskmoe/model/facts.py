@@ -50,8 +50,13 @@ def facts(table: xr.Dataset) -> dict[str, str]:
     if PARTITION in table.sizes:
         found["partitions"] = f"{table.sizes[PARTITION]}{_states(table)}"
     if "rows_used" in table:
-        dropped = int(table.get("rows_dropped", 0))
-        found["rows"] = f"{int(table['rows_used'])}{f' ({dropped} dropped)' if dropped else ''}"
+        counts = {
+            what: int(table[name])
+            for what, name in (("dropped", "rows_dropped"), ("not there", "rows_absent"))
+            if name in table
+        }
+        said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        found["rows"] = f"{int(table['rows_used'])}{f' ({said})' if said else ''}"
     if "aggregation" in table.attrs:
         found["aggregation"] = str(table.attrs["aggregation"])
     if "n_rounds" in table:

@@ -9,7 +9,9 @@ import xarray as xr
 
 from daskmoe.errors import InvalidDataError
 from daskmoe.model import criteria, prediction
+from daskmoe.model.blockwise import Evaluation, FloatType
 from daskmoe.model.labels import expert_names
+from daskmoe.model.moments import known_moments, target_range
 from daskmoe.model.named import NamedExperts
 from daskmoe.model.table import shares_of
 from daskmoe.numerics.families import Family, get_family
@@ -81,7 +83,9 @@ class MixtureOfExperts(NamedExperts):
             raise AttributeError("plot: expected daskmoe.plotting to be imported, as by import daskmoe.")
         return pictures(self)
 
-    def predict(self, data: Data, *, on_error: OnError = "raise") -> xr.DataArray:
+    def predict(
+        self, data: Data, *, clip: bool = False, on_error: OnError = "raise", dtype: FloatType = "float64"
+    ) -> xr.DataArray:
         """E[y|x] = sum_k pi_k(x) E[y|x, expert k], with the target's dimensions, coordinates, name and units.
 
         Parameters
@@ -91,6 +95,10 @@ class MixtureOfExperts(NamedExperts):
         on_error : {"raise", "skip"}
             Whether a level of a feature that the fit did not have is an error, or a missing input, whose
             result is NaN.
+        clip : bool
+            Whether to keep predictions within the range of the target in the rows of the fit.
+        dtype : {"float64", "float32"}
+            Of the result.
 
         Returns
         -------
@@ -99,7 +107,7 @@ class MixtureOfExperts(NamedExperts):
         Raises
         ------
         InvalidDataError
-            If a feature is missing or unknown.
+            If a feature is missing or unknown; with ``clip``, if the model does not know the target's range.
 
         Examples
         --------
@@ -109,9 +117,50 @@ class MixtureOfExperts(NamedExperts):
         >>> prediction.name, prediction.dims
         ('y', ('row',))
         """
-        return prediction.mean(self.mixture, self._family, data, self.rows, on_error)
+        limits = target_range(self.diagnostics) if clip else None
+        return prediction.mean(
+            self.mixture, self._family, data, self.rows, limits, Evaluation(on_error, dtype)
+        )
 
-    def predict_interval(self, data: Data, level: float = 0.95, *, on_error: OnError = "raise") -> xr.Dataset:
+    def extrapolation(self, data: Data) -> xr.DataArray:
+        """How far the features of every row are from those of the fit, in standard deviations.
+
+        The Mahalanobis distance from the mean of the fit's rows, by the moments that the model keeps: of all
+        linear combinations of the features, the one that is most standard deviations off. It is infinite
+        where a feature differs that was constant in the fit, or features break a relation that they had
+        there. Over the rows of the fit its root mean square is the attribute ``root_mean_square``, the root
+        of the number of features; what is several times as far is no interpolation.
+
+        Parameters
+        ----------
+        data : xr.Dataset, str or path
+            The target need not be there.
+
+        Returns
+        -------
+        xr.DataArray
+            With the sample dimensions, lazy where the data are.
+
+        Raises
+        ------
+        InvalidDataError
+            As `predict`; if the model has no moments, as one made from parameters.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, _ = daskmoe.simulate(1000, n_features=2, n_experts=2, random_state=0)
+        >>> model = daskmoe.fit_local(data, "y", n_experts=2, random_state=0)
+        >>> abs(float((model.extrapolation(data) ** 2).mean()) - 2) < 1e-6
+        True
+        >>> bool(model.extrapolation(data + 10).min() > 5)
+        True
+        """
+        return prediction.extrapolation(known_moments(self.diagnostics), data, self.rows)
+
+    def predict_interval(
+        self, data: Data, level: float = 0.95, *, on_error: OnError = "raise", dtype: FloatType = "float64"
+    ) -> xr.Dataset:
         """The central interval that holds y with probability ``level`` given x.
 
         Its bounds are the quantiles (1 - level) / 2 and (1 + level) / 2 of the predictive mixture f(y|x); the
@@ -125,6 +174,8 @@ class MixtureOfExperts(NamedExperts):
             Strictly between 0 and 1.
         on_error : {"raise", "skip"}
             As in `predict`.
+        dtype : {"float64", "float32"}
+            Of the result.
 
         Returns
         -------
@@ -147,9 +198,13 @@ class MixtureOfExperts(NamedExperts):
         >>> 0.8 < float(inside.mean()) <= 1.0
         True
         """
-        return prediction.interval(self.mixture, self._family, data, self.rows, level, on_error)
+        return prediction.interval(
+            self.mixture, self._family, data, self.rows, level, Evaluation(on_error, dtype)
+        )
 
-    def gating_probabilities(self, data: Data, *, on_error: OnError = "raise") -> xr.DataArray:
+    def gating_probabilities(
+        self, data: Data, *, on_error: OnError = "raise", dtype: FloatType = "float64"
+    ) -> xr.DataArray:
         """pi_k(x) = exp(a_k + w_k' x) / sum_l exp(a_l + w_l' x), how likely each expert is at x.
 
         Parameters
@@ -158,6 +213,8 @@ class MixtureOfExperts(NamedExperts):
             The target need not be there.
         on_error : {"raise", "skip"}
             As in `predict`.
+        dtype : {"float64", "float32"}
+            Of the result.
 
         Returns
         -------
@@ -176,9 +233,12 @@ class MixtureOfExperts(NamedExperts):
         >>> truth.gating_probabilities(data).dims
         ('expert', 'row')
         """
-        return self._named(prediction.gating_probabilities(self.mixture, data, self.rows, on_error))
+        how = Evaluation(on_error, dtype)
+        return self._named(prediction.gating_probabilities(self.mixture, data, self.rows, how))
 
-    def responsibilities(self, data: Data, *, on_error: OnError = "raise") -> xr.DataArray:
+    def responsibilities(
+        self, data: Data, *, on_error: OnError = "raise", dtype: FloatType = "float64"
+    ) -> xr.DataArray:
         """tau_k = pi_k(x) phi_k(y|x) / f(y|x): how likely it is that expert k gave y.
 
         Parameters
@@ -187,6 +247,8 @@ class MixtureOfExperts(NamedExperts):
             With the target.
         on_error : {"raise", "skip"}
             As in `predict`.
+        dtype : {"float64", "float32"}
+            Of the result.
 
         Returns
         -------
@@ -206,8 +268,8 @@ class MixtureOfExperts(NamedExperts):
         >>> bool((abs(tau.sum("expert") - 1) < 1e-12).all())
         True
         """
-        found = prediction.responsibilities(self.mixture, self._family, data, self.rows, on_error)
-        return self._named(found)
+        how = Evaluation(on_error, dtype)
+        return self._named(prediction.responsibilities(self.mixture, self._family, data, self.rows, how))
 
     def assign_experts(
         self,
@@ -250,8 +312,8 @@ class MixtureOfExperts(NamedExperts):
         """
         if by is not None:
             check_choice("by", by, ("gate", "responsibility"))
-        called = expert_names(self.params)
-        return prediction.assignments(self.mixture, self._family, data, self.rows, by, called, on_error)
+        called, how = expert_names(self.params), Evaluation(on_error)
+        return prediction.assignments(self.mixture, self._family, data, self.rows, by, called, how)
 
     def expert_shares(self, data: Data | None = None) -> xr.DataArray:
         """The share of the rows that each expert speaks for: the means of their responsibilities.
@@ -292,7 +354,9 @@ class MixtureOfExperts(NamedExperts):
         attrs = {"long_name": "share of the rows that the expert speaks for", "units": "1"}
         return self._named(xr.DataArray(found, dims=EXPERT, name="expert_share", attrs=attrs))
 
-    def log_density(self, data: Data, *, on_error: OnError = "raise") -> xr.DataArray:
+    def log_density(
+        self, data: Data, *, on_error: OnError = "raise", dtype: FloatType = "float64"
+    ) -> xr.DataArray:
         """log f(y|x) of every row, in nats.
 
         Parameters
@@ -301,6 +365,8 @@ class MixtureOfExperts(NamedExperts):
             With the target.
         on_error : {"raise", "skip"}
             As in `predict`.
+        dtype : {"float64", "float32"}
+            Of the result.
 
         Returns
         -------
@@ -319,10 +385,17 @@ class MixtureOfExperts(NamedExperts):
         >>> abs(float(truth.log_density(data).sum()) - truth.log_likelihood(data)) < 1e-9
         True
         """
-        return prediction.log_densities(self.mixture, self._family, data, self.rows, on_error)
+        return prediction.log_densities(
+            self.mixture, self._family, data, self.rows, Evaluation(on_error, dtype)
+        )
 
     def sample(
-        self, data: Data, random_state: RandomState = None, *, on_error: OnError = "raise"
+        self,
+        data: Data,
+        random_state: RandomState = None,
+        *,
+        on_error: OnError = "raise",
+        dtype: FloatType = "float64",
     ) -> xr.DataArray:
         """Draw y from f(y|x) for every row, labelled like the result of `predict`.
 
@@ -334,6 +407,8 @@ class MixtureOfExperts(NamedExperts):
             The draws depend on it and on the chunks of the data, never on the scheduler; None draws anew.
         on_error : {"raise", "skip"}
             As in `predict`.
+        dtype : {"float64", "float32"}
+            Of the result.
 
         Returns
         -------
@@ -352,9 +427,11 @@ class MixtureOfExperts(NamedExperts):
         >>> drawn.equals(truth.sample(data, random_state=0))
         True
         """
-        return prediction.draw(self.mixture, self._family, data, self.rows, random_state, on_error)
+        return prediction.draw(
+            self.mixture, self._family, data, self.rows, random_state, Evaluation(on_error, dtype)
+        )
 
-    def log_likelihood(self, data: Data | None = None, *, skipna: bool = False) -> float:
+    def log_likelihood(self, data: Data | None = None, *, on_error: OnError = "raise") -> float:
         """Sum of log f(y|x) over all rows of ``data``, each counted once; one computation, chunk by chunk.
 
         Without data, that of the rows of the fit, weighted as there, where the fit keeps it: `fit_local`,
@@ -367,8 +444,9 @@ class MixtureOfExperts(NamedExperts):
         ----------
         data : xr.Dataset, str or path, optional
             With the target. Row weights are not used.
-        skipna : bool
-            Whether to leave out rows with a missing or infinite value, such as the masked cells of a grid.
+        on_error : {"raise", "skip"}
+            "skip" leaves out rows with a missing or infinite value. Rows of which target and features are all
+            missing, as over the sea, are not there and need no word.
 
         Returns
         -------
@@ -379,26 +457,26 @@ class MixtureOfExperts(NamedExperts):
         ------
         InvalidDataError
             If the target or a feature is missing; if a row holds a missing or infinite value, or with
-            ``skipna`` all do; without data, if the model does not know.
+            "skip" all do; without data, if the model does not know.
 
         Examples
         --------
         >>> import daskmoe
         >>> data, truth = daskmoe.simulate(100, n_features=2, n_experts=2, random_state=0)
         >>> masked = data.where(data["y"] > 0)
-        >>> truth.log_likelihood(masked, skipna=True) < 0
+        >>> truth.log_likelihood(masked, on_error="skip") < 0
         True
         """
-        return self._likelihood(data, skipna).value
+        return self._likelihood(data, on_error).value
 
-    def aic(self, data: Data | None = None, *, skipna: bool = False) -> float:
+    def aic(self, data: Data | None = None, *, on_error: OnError = "raise") -> float:
         """Akaike's criterion 2 P - 2 log L, with P = `n_parameters`; the less the better.
 
         Of no meaning on values that the target repeats: see `log_likelihood`.
 
         Parameters
         ----------
-        data, skipna
+        data, on_error
             As in `log_likelihood`: without data, of the rows of the fit.
 
         Returns
@@ -418,16 +496,16 @@ class MixtureOfExperts(NamedExperts):
         >>> abs(model.aic() - model.aic(data)) < 1e-6
         True
         """
-        return criteria.aic(self._likelihood(data, skipna), self.n_parameters)
+        return criteria.aic(self._likelihood(data, on_error), self.n_parameters)
 
-    def bic(self, data: Data | None = None, *, skipna: bool = False) -> float:
+    def bic(self, data: Data | None = None, *, on_error: OnError = "raise") -> float:
         """Schwarz' criterion P log n - 2 log L, with n the rows or the sum of their weights.
 
         Of no meaning on values that the target repeats: see `log_likelihood`.
 
         Parameters
         ----------
-        data, skipna
+        data, on_error
             As in `aic`.
 
         Returns
@@ -448,9 +526,9 @@ class MixtureOfExperts(NamedExperts):
         >>> two.bic() < one.bic()
         True
         """
-        return criteria.bic(self._likelihood(data, skipna), self.n_parameters)
+        return criteria.bic(self._likelihood(data, on_error), self.n_parameters)
 
-    def icl(self, data: Data | None = None, *, skipna: bool = False) -> float:
+    def icl(self, data: Data | None = None, *, on_error: OnError = "raise") -> float:
         """The integrated completed likelihood, as BIC + 2 E, with E the entropy of all responsibilities.
 
         It asks more than BIC: that rows belong to one expert each. Of no meaning on values that the target
@@ -458,7 +536,7 @@ class MixtureOfExperts(NamedExperts):
 
         Parameters
         ----------
-        data, skipna
+        data, on_error
             As in `aic`.
 
         Returns
@@ -484,23 +562,23 @@ class MixtureOfExperts(NamedExperts):
         >>> model.icl() > model.bic()
         True
         """
-        entropy = criteria.entropy(self._parts, self.mixture, data, skipna=skipna)
-        return criteria.icl(self._likelihood(data, skipna), self.n_parameters, entropy)
+        entropy = criteria.entropy(self._parts, self.mixture, data, on_error=on_error)
+        return criteria.icl(self._likelihood(data, on_error), self.n_parameters, entropy)
 
-    def _likelihood(self, data: Data | None, skipna: bool) -> criteria.Likelihood:
+    def _likelihood(self, data: Data | None, on_error: OnError) -> criteria.Likelihood:
         if not self._told_of_floor:
             criteria.tell_of_floor(self._parts, self.mixture)
             self._told_of_floor = True
-        return criteria.likelihood(self._parts, self.mixture, data, skipna=skipna)
+        return criteria.likelihood(self._parts, self.mixture, data, on_error=on_error)
 
-    def score(self, data: Data, *, skipna: bool = False) -> float:
+    def score(self, data: Data, *, on_error: OnError = "raise") -> float:
         """R² = 1 - sum (y - E[y|x])² / sum (y - mean y)² over all rows of ``data``; one computation.
 
         For a constant target it is 1 where the prediction is exact, else 0.
 
         Parameters
         ----------
-        data, skipna
+        data, on_error
             As in `log_likelihood`.
 
         Returns
@@ -519,7 +597,7 @@ class MixtureOfExperts(NamedExperts):
         >>> 0 < truth.score(data) < 1
         True
         """
-        return prediction.r_squared(self.mixture, self._family, data, self.rows, skipna=skipna)
+        return prediction.r_squared(self.mixture, self._family, data, self.rows, on_error)
 
     def _named(self, found: xr.DataArray) -> xr.DataArray:
         """A result with the labels of the experts."""

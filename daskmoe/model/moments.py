@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from daskmoe.errors import InvalidDataError
 from daskmoe.numerics.base.parameters import Moments
 from daskmoe.rows import RowSchema
-from daskmoe.rows.names import COLUMN, OTHER_COLUMN, ROW_MEAN, ROW_SCATTER, ROW_WEIGHT
+from daskmoe.rows.names import COLUMN, OTHER_COLUMN, ROW_MEAN, ROW_SCATTER, ROW_WEIGHT, TARGET_RANGE
 
 
 def label_moments(moments: Moments, rows: RowSchema) -> xr.Dataset:
@@ -30,3 +31,26 @@ def moments_from(diagnostics: xr.Dataset | None) -> Moments | None:
         return None
     scatter = diagnostics[ROW_SCATTER].transpose(COLUMN, OTHER_COLUMN).values
     return Moments(float(diagnostics[ROW_WEIGHT]), diagnostics[ROW_MEAN].values, scatter)
+
+
+def known_moments(diagnostics: xr.Dataset | None) -> Moments:
+    """The moments of the rows of a fit; `InvalidDataError` where a model does not have them."""
+    moments = moments_from(diagnostics)
+    if moments is None:
+        raise InvalidDataError(
+            "extrapolation: expected a model that knows the moments of its rows, got one that has none, as "
+            "one made from parameters. Refine it: daskmoe.refine(model, data, rounds=1)."
+        )
+    return moments
+
+
+def target_range(diagnostics: xr.Dataset | None) -> tuple[float, float]:
+    """The lowest and the highest target of the rows of a fit; `InvalidDataError` where that is not known."""
+    if diagnostics is None or TARGET_RANGE not in diagnostics:
+        raise InvalidDataError(
+            "clip: expected a model that knows the range of its target, got one that does not: no response "
+            "left the partitions, or it was aggregated or made from parameters. Use prediction.clip(low, "
+            "high), or daskmoe.refine(model, data, rounds=1), which finds it."
+        )
+    low, high = diagnostics[TARGET_RANGE].values
+    return float(low), float(high)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError
 from daskmoe.model.blockwise import (
+    PLAIN,
+    Evaluation,
     RowFunction,
     apply_to_rows,
     gather_inputs,
@@ -20,9 +22,11 @@ from daskmoe.model.blockwise import (
     label_result,
     row_numbers,
 )
-from daskmoe.numerics.base.parameters import FloatArray, Mixture
+from daskmoe.numerics.base.coordinates import Scaling, coordinates_from
+from daskmoe.numerics.base.parameters import FloatArray, Mixture, Moments
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.predictive.draws import sample_response
+from daskmoe.numerics.predictive.extrapolation import distance
 from daskmoe.numerics.predictive.mixture import (
     BLOCK_ROWS,
     Features,
@@ -33,8 +37,9 @@ from daskmoe.numerics.predictive.mixture import (
 )
 from daskmoe.numerics.predictive.mixture import responsibilities as posterior
 from daskmoe.numerics.predictive.quantiles import mixture_quantiles
-from daskmoe.options import OnError, RandomState, check_share, entropy_of
+from daskmoe.options import ON_ERROR, OnError, RandomState, check_choice, check_share, entropy_of
 from daskmoe.rows import Data, RowSchema, match_schema, source_of
+from daskmoe.rows.computing import computed
 from daskmoe.rows.names import BOUND, EXPERT, LOWER, UPPER
 
 
@@ -54,33 +59,51 @@ def evaluate(
     leading: tuple[str, int] | None = None,
     with_target: bool = False,
     block_size: int = BLOCK_ROWS,
-    on_error: OnError = "raise",
+    how: Evaluation = PLAIN,
 ) -> xr.DataArray:
     """``function(features)``, or ``function(features, response)``, of all rows as a labelled array."""
+    how = how.checked()
     data, rows = match_data(data, rows, with_target=with_target)
     inputs = gather_inputs(data, rows, with_target=with_target)
     response = inputs.variables[input_key(rows.target)] if with_target else None
     result = apply_to_rows(
-        function,
-        inputs,
-        rows,
-        per_row=response,
-        leading=leading,
-        block_size=block_size,
-        on_error=on_error,
+        function, inputs, rows, per_row=response, leading=leading, block_size=block_size, how=how
     )
     return label_result(result, data, rows, name=name, attrs=attrs)
 
 
-def mean(parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError) -> xr.DataArray:
-    """E[y|x] of every row, labelled as the target."""
-    function, size = partial(mixture_mean, parameters, family), block_rows(parameters.n_experts)
-    return evaluate(
-        function, data, rows, name=rows.target, attrs=rows.target_attrs, block_size=size, on_error=on_error
-    )
+def mean(
+    parameters: Mixture,
+    family: Family,
+    data: Data,
+    rows: RowSchema,
+    limits: tuple[float, float] | None,
+    how: Evaluation,
+) -> xr.DataArray:
+    """E[y|x] of every row, kept within ``limits`` where there are some, labelled as the target."""
+    function: RowFunction = partial(mixture_mean, parameters, family)
+    if limits is not None:
+        function = partial(_clipped, function, limits)
+    size = block_rows(parameters.n_experts)
+    return evaluate(function, data, rows, name=rows.target, attrs=rows.target_attrs, block_size=size, how=how)
 
 
-def gating_probabilities(parameters: Mixture, data: Data, rows: RowSchema, on_error: OnError) -> xr.DataArray:
+def _clipped(function: RowFunction, limits: tuple[float, float], features: Features) -> FloatArray:
+    return np.clip(function(features), *limits)
+
+
+def extrapolation(moments: Moments, data: Data, rows: RowSchema) -> xr.DataArray:
+    """How far every row is from those with these moments."""
+    coordinates = coordinates_from(moments, Scaling.none(0))
+    attrs = {
+        "long_name": "distance of the features from the mean of the fit's rows, in standard deviations",
+        "units": "1",
+        "root_mean_square": float(np.sqrt(len(coordinates.transform))),
+    }
+    return evaluate(partial(distance, coordinates), data, rows, name="extrapolation", attrs=attrs)
+
+
+def gating_probabilities(parameters: Mixture, data: Data, rows: RowSchema, how: Evaluation) -> xr.DataArray:
     """pi_k(x) of every row, the experts first."""
     return evaluate(
         partial(gating, parameters),
@@ -90,12 +113,12 @@ def gating_probabilities(parameters: Mixture, data: Data, rows: RowSchema, on_er
         attrs={"long_name": "probability of the expert given the features", "units": "1"},
         leading=(EXPERT, parameters.n_experts),
         block_size=block_rows(parameters.n_experts),
-        on_error=on_error,
+        how=how,
     )
 
 
 def responsibilities(
-    parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError
+    parameters: Mixture, family: Family, data: Data, rows: RowSchema, how: Evaluation
 ) -> xr.DataArray:
     """tau_k of every row, the experts first."""
     return evaluate(
@@ -107,7 +130,7 @@ def responsibilities(
         leading=(EXPERT, parameters.n_experts),
         with_target=True,
         block_size=block_rows(parameters.n_experts),
-        on_error=on_error,
+        how=how,
     )
 
 
@@ -118,7 +141,7 @@ def assignments(
     rows: RowSchema,
     by: str | None,
     names: Sequence[str],
-    on_error: OnError,
+    how: Evaluation,
 ) -> xr.DataArray:
     """The most likely expert of every row, by position: with the target, or by the features alone."""
     dataset, _ = match_data(data, rows)
@@ -138,7 +161,7 @@ def assignments(
         },
         with_target=with_target,
         block_size=block_rows(parameters.n_experts),
-        on_error=on_error,
+        how=how,
     )
     found.encoding = {"dtype": "int32", "_FillValue": np.int32(-1)}
     return found
@@ -148,15 +171,15 @@ def shares(parameters: Mixture, family: Family, data: Data, rows: RowSchema) -> 
     """Means over the complete rows of the responsibilities, of the gates where there is no target, (K,)."""
     dataset, _ = match_data(data, rows)
     if rows.target in dataset.variables:
-        found = responsibilities(parameters, family, dataset, rows, "skip")
+        found = responsibilities(parameters, family, dataset, rows, Evaluation("skip"))
     else:
-        found = gating_probabilities(parameters, dataset, rows, "skip")
+        found = gating_probabilities(parameters, dataset, rows, Evaluation("skip"))
     over = [dim for dim in found.dims if dim != EXPERT]
-    return np.asarray(found.mean(over, skipna=True).values)
+    return np.asarray(computed(found.mean(over, skipna=True)).values)
 
 
 def log_densities(
-    parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError
+    parameters: Mixture, family: Family, data: Data, rows: RowSchema, how: Evaluation
 ) -> xr.DataArray:
     """log f(y|x) of every row."""
     return evaluate(
@@ -167,12 +190,12 @@ def log_densities(
         attrs={"long_name": "log density of the target given the features"},
         with_target=True,
         block_size=block_rows(parameters.n_experts),
-        on_error=on_error,
+        how=how,
     )
 
 
 def interval(
-    parameters: Mixture, family: Family, data: Data, rows: RowSchema, level: float, on_error: OnError
+    parameters: Mixture, family: Family, data: Data, rows: RowSchema, level: float, how: Evaluation
 ) -> xr.Dataset:
     """The central predictive interval of probability ``level``, as variables ``lower`` and ``upper``."""
     level = check_share("level", level)
@@ -192,7 +215,7 @@ def interval(
         attrs=rows.target_attrs,
         leading=(BOUND, 2),
         block_size=block_rows(parameters.n_experts),
-        on_error=on_error,
+        how=how,
     )
     variables = {name: bounds.isel({BOUND: i}, drop=True) for i, name in enumerate((LOWER, UPPER))}
     return bounds.coords.to_dataset().drop_vars(BOUND).assign(variables).assign_attrs(level=level)
@@ -204,38 +227,40 @@ def draw(
     data: Data,
     rows: RowSchema,
     random_state: RandomState,
-    on_error: OnError,
+    how: Evaluation,
 ) -> xr.DataArray:
     """Draw y given x for every row."""
+    how = how.checked()
     data, rows = match_data(data, rows)
     inputs = gather_inputs(data, rows)
     function = partial(_draw_rows, parameters, family, entropy_of(random_state))
     size = block_rows(parameters.n_experts)
-    drawn = apply_to_rows(
-        function, inputs, rows, per_row=row_numbers(inputs, rows), block_size=size, on_error=on_error
-    )
+    numbers = row_numbers(inputs, rows)
+    drawn = apply_to_rows(function, inputs, rows, per_row=numbers, block_size=size, how=how)
     return label_result(drawn, data, rows, name=rows.target, attrs=rows.target_attrs)
 
 
 def total_log_density(
-    parameters: Mixture, family: Family, data: Data, rows: RowSchema, *, skipna: bool
+    parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError
 ) -> tuple[float, float]:
     """Sum of log f(y|x) over all rows, or over the complete ones, and how many these are."""
     function = partial(log_density, parameters, family)
-    totals = _totals(function, data, rows, block_rows(parameters.n_experts), skipna=skipna)
+    totals = _totals(function, data, rows, block_rows(parameters.n_experts), on_error)
     return totals["sum"], totals["count"]
 
 
-def total_entropy(parameters: Mixture, family: Family, data: Data, rows: RowSchema, *, skipna: bool) -> float:
+def total_entropy(
+    parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError
+) -> float:
     """Sum over the same rows of the entropy of their responsibilities."""
     function = partial(_entropy, parameters, family)
-    return _totals(function, data, rows, block_rows(parameters.n_experts), skipna=skipna)["sum"]
+    return _totals(function, data, rows, block_rows(parameters.n_experts), on_error)["sum"]
 
 
-def r_squared(parameters: Mixture, family: Family, data: Data, rows: RowSchema, *, skipna: bool) -> float:
+def r_squared(parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError) -> float:
     """The share of the variance of y that E[y|x] explains; of a constant y, 1 if it is exact and 0 if not."""
     function = partial(_squared_error, parameters, family)
-    totals = _totals(function, data, rows, block_rows(parameters.n_experts), skipna=skipna)
+    totals = _totals(function, data, rows, block_rows(parameters.n_experts), on_error)
     if totals["spread"] == 0:
         return float(totals["sum"] == 0)
     return 1.0 - totals["sum"] / totals["spread"]
@@ -269,19 +294,21 @@ def _draw_rows(
 
 
 def _totals(
-    function: RowFunction, data: Data, rows: RowSchema, block_size: int, *, skipna: bool
+    function: RowFunction, data: Data, rows: RowSchema, block_size: int, on_error: OnError
 ) -> dict[str, float]:
     """Sums over rows in one computation.
 
-    A row with a missing or infinite value is an error, or is left out with ``skipna``.
+    A row with a missing or infinite value is an error, or is left out with "skip". Rows that are not there,
+    target and all features missing, are left out in any case.
     """
+    check_choice("on_error", on_error, ON_ERROR)
     data, rows = match_data(data, rows, with_target=True)
     inputs = gather_inputs(data, rows, with_target=True)
     response = inputs.variables[input_key(rows.target)]
     if response.size == 0:
         raise InvalidDataError(f"data: expected at least one row, got sizes {dict(response.sizes)}.")
-    on_error: OnError = "skip" if skipna else "raise"
-    values = apply_to_rows(function, inputs, rows, per_row=response, block_size=block_size, on_error=on_error)
+    how = Evaluation(on_error)
+    values = apply_to_rows(function, inputs, rows, per_row=response, block_size=block_size, how=how)
     complete = values.notnull()
     used = response.astype(np.float64).where(complete)  # type: ignore[no-untyped-call]
     count = complete.sum()
@@ -291,20 +318,42 @@ def _totals(
         "spread": used.var(skipna=True) * count,
         "missing": response.size - count,
     }
-    totals = {str(name): float(total) for name, total in xr.Dataset(sums).compute().items()}
-    if totals["missing"] and (not skipna or totals["missing"] == response.size):
+    totals = {str(name): float(total) for name, total in computed(xr.Dataset(sums)).items()}
+    missing = totals["missing"]
+    if missing and on_error == "raise":
+        missing -= _count_absent(inputs, rows)
+    if missing and (on_error == "raise" or missing == response.size):
         raise InvalidDataError(
-            "data: expected numbers in all rows, got missing or infinite values in "
-            f"{totals['missing']:.0f} of {response.size} rows (values by variable: "
-            f"{_count_missing(inputs, rows)}); fill them, or leave such rows out with skipna=True."
+            f"data: expected numbers in all rows, got missing or infinite values in {missing:.0f} of "
+            f"{response.size} rows (values by variable: {_count_missing(inputs, rows)}); fill them, or leave "
+            "such rows out with on_error='skip'."
+        )
+    if not totals["count"]:
+        raise InvalidDataError(
+            f"data: expected rows with values, got {response.size} of which target and features are missing."
         )
     return totals
 
 
+def _count_absent(inputs: xr.Dataset, rows: RowSchema) -> float:
+    """How many rows are not there: target and features are all missing."""
+    maskable = [leaf for each in rows.variables for leaf in each.leaves if rows.can_mask(leaf)]
+    if not maskable:
+        return 0.0
+    absent = inputs[input_key(rows.target)].isnull()
+    for variable in maskable:
+        missing = inputs[input_key(variable.name)].isnull()
+        absent &= missing if variable.feature_dim is None else missing.all(variable.feature_dim)
+    return float(computed(absent.sum()))
+
+
 def _count_missing(inputs: xr.Dataset, rows: RowSchema) -> dict[str, int]:
     """How many values of each input are missing or infinite, for those that have some."""
-    names = [*(variable.name for variable in rows.variables), rows.target]
-    values = {name: inputs.variables[input_key(name)].astype(np.float64) for name in names}
-    missing = {input_key(name): (~np.isfinite(value)).sum() for name, value in values.items()}
-    counts = xr.Dataset(missing).compute()
+    names = [*rows.sources, rows.target]
+    values = {name: inputs.variables[input_key(name)] for name in names}
+    missing = {
+        input_key(name): (~np.isfinite(value) if value.dtype.kind == "f" else value.isnull()).sum()
+        for name, value in values.items()
+    }
+    counts = computed(xr.Dataset(missing))
     return {name: int(counts[input_key(name)]) for name in names if counts[input_key(name)] > 0}

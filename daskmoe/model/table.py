@@ -17,6 +17,7 @@ from daskmoe.numerics.families import Family, get_family
 from daskmoe.options import check_choice
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import (
+    ABSENT_ROWS,
     CLUSTERS,
     COEF,
     EXPERT,
@@ -58,6 +59,7 @@ _TEXTS: Final = {
     "weight": "sum of the row weights of the last fit",
     "rows_used": "rows that were used",
     "rows_dropped": "rows left out: missing values or no weight",
+    "rows_absent": "rows that are not there: target and features are missing",
     "n_rounds": "rounds of the last refinement",
     "round_log_likelihood": "log-likelihood that the last refinement reached, of all its rows",
     "left_to_gain": "what the last refinement left to gain",
@@ -65,6 +67,10 @@ _TEXTS: Final = {
     "nearest_rival": "how far below the model's the nearest of them ended, a row",
     "left_out_reason": "why a variable is no feature",
 }
+# Of the diagnostics, as they are.
+_KEPT: Final = (
+    "rows", "dropped_rows", ABSENT_ROWS, STATUS, "candidate_objective", "candidate_log_likelihood",
+)  # fmt: skip
 _IN_NATS: Final = ("log_likelihood", "round_log_likelihood", "left_to_gain", "nearest_rival")
 
 
@@ -89,8 +95,7 @@ def make_table(parts: ModelParts, n_parameters: int, level: float, kind: str) ->
         {name: xr.Variable(dims, values, _attrs_of(name)) for name, (dims, values) in variables.items()}
     )
     if diagnostics is not None:
-        kept = ["rows", "dropped_rows", STATUS, "candidate_objective", "candidate_log_likelihood"]
-        table = table.assign({name: diagnostics[name] for name in kept if name in diagnostics})
+        table = table.assign({name: diagnostics[name] for name in _KEPT if name in diagnostics})
         if outcomes := outcomes_of(diagnostics):
             table[OUTCOME] = (PARTITION, [str(each) for each in outcomes])
     return table.assign_attrs(_story(parts))
@@ -208,7 +213,7 @@ def _of_fit(parts: ModelParts, n_parameters: int) -> dict[str, tuple[Any, Any]]:
             found["icl"] = criteria.icl(known, n_parameters, training.entropy)
     if diagnostics is None:
         return {name: ((), value) for name, value in found.items()}
-    for name, of in (("rows_used", "rows"), ("rows_dropped", "dropped_rows")):
+    for name, of in (("rows_used", "rows"), ("rows_dropped", "dropped_rows"), ("rows_absent", ABSENT_ROWS)):
         if of in diagnostics:
             found[name] = int(diagnostics[of].sum())
     if "refinement_converged" in diagnostics.attrs:

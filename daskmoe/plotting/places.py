@@ -11,6 +11,7 @@ from daskmoe.errors import InvalidDataError
 from daskmoe.model import MixtureOfExperts
 from daskmoe.plotting.canvas import axes_of, colours, faded, key, names, quantity
 from daskmoe.rows import Data
+from daskmoe.rows.computing import computed
 from daskmoe.rows.names import EXPERT
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def draw_ruling_expert(
     chances = model.gating_probabilities(data) if by == "gate" else model.responsibilities(data)
     y, x = _plane(chances)
     over = [dim for dim in chances.dims if dim not in (EXPERT, x, y)]
-    mean = chances.mean(over, skipna=True).transpose(EXPERT, y, x).compute()
+    mean = computed(chances.mean(over, skipna=True).transpose(EXPERT, y, x))
     values = mean.values
     certainty = np.where(np.isnan(values).all(axis=0), np.nan, np.nan_to_num(values).max(axis=0))
     ruling = np.nan_to_num(values).argmax(axis=0)

@@ -17,6 +17,7 @@ from daskmoe.numerics.base.parameters import FloatArray
 from daskmoe.rows import Data, RowSchema
 from daskmoe.rows.codings import Levels
 from daskmoe.rows.columns import stack_features
+from daskmoe.rows.computing import computed
 from daskmoe.rows.values import as_objects, plain_values
 
 # Rows that a picture shows, in so many runs along each dimension: of a store few chunks are read.
@@ -121,7 +122,7 @@ def take_sample(model: MixtureOfExperts, data: Data, *, need_target: bool = Fals
     if with_target and not need_target:
         dataset, rows = match_data(dataset, model.rows, with_target=True)
     wanted = [*rows.sources, *([rows.target] if with_target else [])]
-    some = dataset[wanted].isel(_runs({dim: dataset.sizes[dim] for dim in rows.sample_dims})).load()
+    some = computed(dataset[wanted].isel(_runs({dim: dataset.sizes[dim] for dim in rows.sample_dims})))
     shape = tuple(some.sizes[dim] for dim in rows.sample_dims)
     sources = {name: _flat(some[name], rows.sample_dims, dim, shape) for name, dim in rows.sources.items()}
     features = np.asarray(

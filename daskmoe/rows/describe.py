@@ -17,6 +17,7 @@ from daskmoe.rows.learning import Categories, Learned, learn, variable_of
 from daskmoe.rows.schema import FeatureVariable, RowSchema
 from daskmoe.rows.values import ValueKind, kind_of
 from daskmoe.rows.variables import (
+    UNREADABLE,
     check_unique,
     check_weight,
     column_keys,
@@ -151,6 +152,8 @@ def _fitting_names(
             left_out[name] = "holds the bounds of a coordinate"
         elif misfit := _misfit(ds.variables[name], sample_dims):
             left_out[name] = misfit
+    for name, why in ds.encoding.get(UNREADABLE, {}).items():
+        left_out[name] = f"cannot be read: {why}"
     return sorted({*map(str, ds.data_vars)} - used - {*left_out}), left_out
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from daskmoe.errors import InvalidDataError, InvalidOptionError
 from daskmoe.features import Term
 from daskmoe.rows.codings import Levels, declared_levels, plain_level
+from daskmoe.rows.computing import computed
 from daskmoe.rows.values import ValueKind, as_objects, kind_of, plain
 from daskmoe.rows.variables import listed, wrong_dtype
 
@@ -120,7 +121,7 @@ def find_weight_factor(weight: xr.Variable) -> float:
     """
     values = xr.DataArray(plain(weight).astype(np.float64))
     used = (values > 0) & np.isfinite(values)
-    sums = xr.Dataset({"total": values.where(used, 0.0).sum(), "count": used.sum()}).compute()
+    sums = computed(xr.Dataset({"total": values.where(used, 0.0).sum(), "count": used.sum()}))
     total = float(sums["total"])
     return float(sums["count"]) / total if total > 0 else 1.0
 
@@ -129,9 +130,9 @@ def _computed(parts: Sequence[Any]) -> Sequence[Any]:
     """In one computation, if there is a lazy one."""
     if all(isinstance(value, np.ndarray | float) for part in parts for value in part):
         return parts
-    from dask.base import compute
+    from dask.delayed import delayed
 
-    return cast(Sequence[Any], compute(*parts))
+    return cast(Sequence[Any], computed(delayed(parts)))
 
 
 def _by_block(variable: xr.Variable) -> Any:

@@ -74,6 +74,7 @@ FROM_SAMPLE: Final = "from_sample"
 
 # Of the diagnostics of a fit, by partition.
 OUTCOME: Final = "outcome"
+ABSENT_ROWS: Final = "absent_rows"
 STATUS: Final = "status"
 
 # Of the diagnostics, the moments of the rows by column: the features and, last, the target.
@@ -92,13 +93,15 @@ class Outcome(StrEnum):
     """How a partition ended, as the diagnostics have it.
 
     A local fit is done or did not converge in its passes. From a shared start a partition takes a few passes
-    only: one that is out of them is expanded where it stands, and the sum of all is the better for it.
+    only: one that is out of them is expanded where it stands, and the sum of all is the better for it. One
+    without rows, as of the sea, was not to be fitted.
     """
 
     FITTED = "fitted"
     NOT_CONVERGED = "not converged"
     OUT_OF_PASSES = "out of passes"
     LEFT_OUT = "left out"
+    EMPTY = "no rows"
 
 
 # Parts of a saved model other than the parameters: their names carry the part's name and a dot in front, so

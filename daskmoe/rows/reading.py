@@ -37,6 +37,10 @@ class Rows(NamedTuple):
     dropped: int
     # (name, count): in how many of these rows it was this variable.
     reasons: tuple[tuple[str, int], ...] = ()
+    # Where the first of them are.
+    places: str = ""
+    # Number of rows that are not there: neither target nor features have a value, as over the sea.
+    absent: int = 0
     # (n,): Labels of their clusters, where these are asked for.
     cluster: NDArray[Any] | None = None
 
@@ -52,6 +56,9 @@ def extract_rows(
     cluster: str | None = None,
 ) -> Rows:
     """Stack the rows of a partition, loading them if they are lazy.
+
+    Rows whose target and features are all missing are not there: they are counted and left out without a
+    word. Features that lack a sample dimension, as a season does, cannot be masked and are not asked.
 
     Parameters
     ----------
@@ -100,30 +107,41 @@ def extract_rows(
         selection = positions + selection.start
     features = _features(box, schema, partition, shape, on_error)[selection]
     response = _column(box, schema.target, schema, shape)[selection] if need_target else None
+    bad = _bad_rows(features, response)
+    absent = None if bad is None or response is None else _absent_rows(features, response, bad, schema)
     weight = wrong = None
     if schema.weight is not None:
         weight = _column(box, schema.weight, schema, shape)[selection]
         weight = weight if schema.weight_factor == 1.0 else weight * schema.weight_factor
-        wrong = _wrong_weights(weight)
+        wrong = _wrong_weights(weight, absent)
         if wrong is not None and on_error != "drop":
             raise InvalidDataError(_wrong_text(wrong, schema.weight, partition, selection))
-    bad = _either(_bad_rows(features, response), wrong)
+    bad = _either(bad, wrong)
     if bad is not None and weight is not None:
         # A row of weight zero is masked, and may hold anything.
         bad &= weight != 0
     labels = None if cluster is None else _labels(box, cluster, schema, shape)[selection]
     if bad is None or not bad.any():
         return _with_clusters(Rows(features, response, weight, 0), labels, cluster, partition)
-    reasons = _reasons(features, response, wrong, bad, schema)
-    if on_error == "raise":
-        raise InvalidDataError(_bad_text(reasons, bad, partition, selection))
     good = ~bad
+    if absent is not None:
+        bad &= ~absent
+    reasons: tuple[tuple[str, int], ...] = ()
+    places = ""
+    if bad.any():
+        reasons = _reasons(features, response, wrong, bad, schema)
+        places = _places(bad, partition, selection)
+        if on_error == "raise":
+            raise InvalidDataError(_bad_text(reasons, bad, partition, places))
+    dropped = int(np.count_nonzero(bad))
     kept = Rows(
         features[good],
         None if response is None else response[good],
         None if weight is None else weight[good],
-        int(np.count_nonzero(bad)),
+        dropped,
         reasons,
+        places,
+        len(good) - int(np.count_nonzero(good)) - dropped,
     )
     return _with_clusters(kept, None if labels is None else labels[good], cluster, partition)
 
@@ -180,12 +198,14 @@ def _selection(box: xr.Dataset, schema: RowSchema, partition: Partition, shape: 
     return np.flatnonzero(np.broadcast_to(values == value, shape))
 
 
-def _wrong_weights(weight: FloatArray) -> Flags | None:
-    """Which weights are negative or not finite; None if none is."""
+def _wrong_weights(weight: FloatArray, absent: Flags | None) -> Flags | None:
+    """Which weights of rows that are there are negative or not finite; None if none is."""
     if not weight.size or (weight.min() >= 0 and weight.max() < math.inf):
         return None
     wrong: Flags = ~((weight >= 0) & (weight < math.inf))
-    return wrong
+    if absent is not None:
+        wrong &= ~absent
+    return wrong if wrong.any() else None
 
 
 def _wrong_text(wrong: Flags, name: str, partition: Partition, selection: Selection) -> str:
@@ -197,6 +217,17 @@ def _wrong_text(wrong: Flags, name: str, partition: Partition, selection: Select
 
 def _bad_rows(features: FeatureArray, response: FloatArray | None) -> Flags | None:
     return _either(_not_finite(features), None if response is None else _not_finite(response[:, np.newaxis]))
+
+
+def _absent_rows(features: FeatureArray, response: FloatArray, bad: Flags, schema: RowSchema) -> Flags | None:
+    """Which of the bad rows are not there; None if none can be."""
+    maskable = np.concatenate([np.full(len(v.labels), schema.can_mask(v)) for v in schema.variables])
+    if not maskable.any():
+        return None
+    absent = np.zeros(len(bad), np.bool_)
+    candidates = np.flatnonzero(bad & np.isnan(response))
+    absent[candidates] = np.isnan(features[candidates][:, maskable]).all(axis=1)
+    return absent
 
 
 def _either(first: Flags | None, second: Flags | None) -> Flags | None:
@@ -237,14 +268,12 @@ def _reasons(
     return tuple((name, count) for name, count in counts if count)
 
 
-def _bad_text(
-    reasons: tuple[tuple[str, int], ...], bad: Flags, partition: Partition, selection: Selection
-) -> str:
+def _bad_text(reasons: tuple[tuple[str, int], ...], bad: Flags, partition: Partition, places: str) -> str:
     return (
         f"Expected finite values, got NaN or infinity in {np.count_nonzero(bad)} of {bad.size} rows of "
         f"{partition.name} (by variable: "
         + ", ".join(f"{name!r} {count}" for name, count in reasons)
-        + f"; {_places(bad, partition, selection)}). on_error='skip' drops such rows and counts them."
+        + f"; {places}). on_error='skip' drops such rows and counts them."
     )
 
 

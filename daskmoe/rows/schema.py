@@ -86,6 +86,10 @@ class RowSchema:
         """The variables that columns are made of, in order -> the feature dimension of each, if any."""
         return {leaf.name: leaf.feature_dim for variable in self.variables for leaf in variable.leaves}
 
+    def can_mask(self, variable: FeatureVariable) -> bool:
+        """Whether a feature variable can say that a row is not there: it has all sample dimensions."""
+        return set(self.sample_dims) <= set(variable.dims)
+
     def used(self, *, with_target: bool = True) -> list[str]:
         """Names of all variables that rows are made of."""
         names = [*self.sources]

@@ -7,11 +7,14 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 import xarray as xr
+import zarr.storage
+from zarr.abc.store import Store
 
 from daskmoe.errors import InvalidDataError
-from daskmoe.rows.stores import open_store
+from daskmoe.rows.locations import absolute
+from daskmoe.rows.stores import open_store, open_zarr_object
 
-Data: TypeAlias = xr.Dataset | pd.DataFrame | str | os.PathLike[str]
+Data: TypeAlias = xr.Dataset | pd.DataFrame | str | os.PathLike[str] | Store
 
 
 def source_of(data: Data, name: str = "data") -> tuple[xr.Dataset, str | xr.Dataset]:
@@ -20,7 +23,7 @@ def source_of(data: Data, name: str = "data") -> tuple[xr.Dataset, str | xr.Data
     Parameters
     ----------
     data : xr.Dataset, pd.DataFrame or path
-        A table becomes a dataset, its index the dimension.
+        A table becomes a dataset, its index the dimension. A `zarr.abc.store.Store` will do for a path.
     name : str
         Of the caller's option, for the error message.
 
@@ -37,14 +40,19 @@ def source_of(data: Data, name: str = "data") -> tuple[xr.Dataset, str | xr.Data
     if isinstance(data, xr.Dataset):
         _check_names(data, name)
         return data, data
+    if isinstance(data, zarr.storage.LocalStore):
+        data = data.root
+    elif isinstance(data, zarr.storage.ZipStore):
+        data = data.path
+    elif isinstance(data, Store):
+        opened = open_zarr_object(data)
+        return opened, opened
     if not isinstance(data, str | os.PathLike):
         raise InvalidDataError(
             f"{name}: expected an xarray.Dataset, a pandas.DataFrame or the path of a Zarr store, got "
             f"{_kind_of(data)}{_advice(data)}."
         )
-    path = os.fspath(data)
-    # Absolute, as chunks that a worker does not find are fill values to it.
-    path = path if "://" in path else os.path.abspath(path)
+    path = absolute(data)
     return open_store(path), path
 
 

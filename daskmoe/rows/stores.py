@@ -1,18 +1,28 @@
-"""Opening Zarr stores: lazily for planning and prediction, and for one partition inside a task."""
+"""Opening Zarr stores: lazily for planning and prediction, and for one partition inside a task.
+
+Only what is used is opened and decoded: a variable that nobody asks for may have a codec, units or a calendar
+that nobody here knows.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
 from collections.abc import Collection
 
 import xarray as xr
+import zarr
 from xarray.backends import ZarrStore
+from zarr.abc.store import Store
 
 from daskmoe.errors import InvalidDataError, StoreError
+from daskmoe.rows.locations import SelectedStore, absolute, group_inside, names_in, zarr_store
 from daskmoe.rows.partitions import Partition
 from daskmoe.rows.schema import RowSchema
-from daskmoe.rows.variables import listed
+from daskmoe.rows.variables import UNREADABLE, listed
+
+logger = logging.getLogger(__name__)
 
 # Coordinates up to this many elements stay out of Dask, so that labels can be read without a scheduler.
 _SMALL_COORDINATE = 10_000_000
@@ -21,12 +31,13 @@ _SMALL_COORDINATE = 10_000_000
 def open_store(path: str | os.PathLike[str]) -> xr.Dataset:
     """Open a Zarr store lazily: data variables as Dask arrays, one chunk a stored chunk (or shard).
 
-    Coordinates get no index and stay on disk until they are asked for.
+    Coordinates get no index and stay on disk until they are asked for. Variables that cannot be read are left
+    out: the log names them, and `find_variable` says why one that is asked for is not there.
 
     Parameters
     ----------
     path : str or path
-        A folder or URL.
+        A folder, a group in one, a zip file, or a URL that fsspec opens.
 
     Returns
     -------
@@ -35,13 +46,32 @@ def open_store(path: str | os.PathLike[str]) -> xr.Dataset:
     Raises
     ------
     StoreError
-        If there is nothing, or something that is not a Zarr group.
+        If there is nothing, something that is not a Zarr group, or a group of groups only.
     """
-    ds = _open(path, None)
+    location = absolute(path)
+    ds = _open(location, None)
+    if not ds.variables:
+        _refuse_empty(location)
+    return _with_stored_chunks(ds)
+
+
+def open_zarr_object(store: Store) -> xr.Dataset:
+    """Open a store that is at hand as an object, such as one in memory, as `open_store` does."""
+    return _with_stored_chunks(_open_selected(store, None, f"{store!r}"))
+
+
+def open_variable(location: str, name: str) -> xr.Variable:
+    """One variable, which reads its elements when they are asked for, without Dask."""
+    return _open(location, (name,)).variables[name]
+
+
+def _with_stored_chunks(ds: xr.Dataset) -> xr.Dataset:
     large = {name: found for name, found in ds.coords.variables.items() if found.size > _SMALL_COORDINATE}
     coords = {name: found.chunk(_stored_chunks(found)) for name, found in large.items()}
     data = {name: found.chunk(_stored_chunks(found)) for name, found in ds.data_vars.variables.items()}
-    return ds.assign(data).assign_coords(xr.Coordinates(coords, indexes={}))
+    chunked = ds.assign(data).assign_coords(xr.Coordinates(coords, indexes={}))
+    chunked.encoding = ds.encoding
+    return chunked
 
 
 def read_box(
@@ -82,7 +112,7 @@ def read_box(
     names = {*schema.used(with_target=need_target)}
     names |= {cluster} if cluster is not None else set()
     names |= {partition.where[0]} if partition.where is not None else set()
-    ds = source if isinstance(source, xr.Dataset) else _open(source, names)
+    ds = source if isinstance(source, xr.Dataset) else _open(absolute(source), names)
     if missing := sorted(name for name in names if name not in ds.variables):
         raise InvalidDataError(
             f"Expected the variables {listed(missing)} for {partition.name}, got a dataset that has "
@@ -99,32 +129,105 @@ def _stored_chunks(variable: xr.Variable) -> dict[str, int]:
     return {str(dim): max(int(size), 1) for dim, size in zip(variable.dims, sizes, strict=True)}
 
 
-def _open(path: str | os.PathLike[str], only: Collection[str] | None) -> xr.Dataset:
-    location = os.fspath(path)
+def _open(location: str, only: Collection[str] | None) -> xr.Dataset:
     try:
-        group = _open_group(location)
-        others = [] if only is None else [name for name in group.array_keys() if name not in only]
-        # Decoding a dropped variable would cost reads: times are decoded from their first and last element.
-        return xr.open_dataset(
-            group, chunks=None, cache=False, create_default_indexes=False, drop_variables=others
+        return _open_selected(zarr_store(location), only, location)
+    except StoreError:
+        raise
+    # Every kind of store has errors of its own.
+    except Exception as error:
+        raise StoreError(_not_opened(location, error)) from error
+
+
+def _not_opened(location: str, error: Exception) -> str:
+    if _is_array(location):
+        return (
+            f"Expected a Zarr group, but {location!r} is an array: pass the group that it is in, "
+            f"{os.path.dirname(location)!r}, and name it."
         )
-    except FileNotFoundError as error:
-        there = "is not a Zarr group" if os.path.exists(location) else "does not exist"
-        raise StoreError(
-            f"Expected a Zarr store, but {location!r} {there}. Open other formats with xarray and pass the "
-            "Dataset."
-        ) from error
-    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
-        raise StoreError(f"The Zarr store {location!r} cannot be opened: {error}") from error
+    if not isinstance(error, FileNotFoundError):
+        return f"The Zarr store {location!r} cannot be opened: {type(error).__name__}: {error}"
+    there = "is not a Zarr group" if os.path.exists(location) else "does not exist"
+    advice = "Open other formats with xarray and pass the Dataset."
+    return f"Expected a Zarr store, but {location!r} {there}. {advice}"
 
 
-def _open_group(location: str) -> ZarrStore:
+def _open_selected(store: Store, only: Collection[str] | None, location: str) -> xr.Dataset:
+    """The variables named in ``only``, or all that can be read."""
+    try:
+        return _decode(_open_group(store, only, ()))
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)
+        broken = _find_broken(store, only)
+        if not broken:
+            raise
+    if only is not None:
+        name, reason = next(iter(broken.items()))
+        raise StoreError(f"The variable {name!r} of the Zarr store {location!r} cannot be read: {reason}.")
+    for name, reason in broken.items():
+        logger.info("variable %r of %s is left out, as it cannot be read: %s", name, location, reason)
+    ds = _decode(_open_group(store, None, broken))
+    ds.encoding[UNREADABLE] = broken
+    return ds
+
+
+def _open_group(store: Store, only: Collection[str] | None, hidden: Collection[str]) -> ZarrStore:
+    """The group of the variables to show; no metadata of others are parsed."""
+    selected = SelectedStore(store, only, hidden)
     # Asking for consolidated metadata outright is silent where letting xarray look for them warns.
     group: ZarrStore
     try:
-        group = ZarrStore.open_group(location, mode="r", consolidated=True)
+        group = ZarrStore.open_group(selected, mode="r", consolidated=True)
     except ValueError as error:
         # Zarr leaves a cycle of frames and with it whoever called, rows included, until the collector comes.
         traceback.clear_frames(error.__traceback__)
-        group = ZarrStore.open_group(location, mode="r", consolidated=False)
+        group = ZarrStore.open_group(selected, mode="r", consolidated=False)
     return group
+
+
+def _decode(group: ZarrStore) -> xr.Dataset:
+    return xr.open_dataset(group, chunks=None, cache=False, create_default_indexes=False)
+
+
+def _find_broken(store: Store, only: Collection[str] | None) -> dict[str, str]:
+    """The variables that cannot be read by themselves, and why."""
+    broken: dict[str, str] = {}
+    for name in names_in(store) if only is None else sorted(only):
+        try:
+            _decode(_open_group(store, (name,), ()))
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)
+            broken[name] = f"{type(error).__name__}: {error}".rstrip(".")
+    return broken
+
+
+def _refuse_empty(location: str) -> None:
+    """`StoreError` for a store that has no variables: it may have groups that have."""
+    names = names_in(zarr_store(location))
+    groups = [name for name in names if _is_group(location, name)]
+    if not groups:
+        raise StoreError(
+            f"Expected variables in the Zarr store {location!r}, got none. Where a server lists no folders, "
+            "consolidate the metadata: zarr.consolidate_metadata(store)."
+        )
+    raise StoreError(
+        f"Expected a Zarr group with variables, but {location!r} holds the groups {listed(groups)}. Pass one "
+        f"of them, as {group_inside(location, groups[0])!r}."
+    )
+
+
+def _is_group(location: str, name: str) -> bool:
+    try:
+        return isinstance(zarr.open(zarr_store(location), path=name, mode="r"), zarr.Group)
+    except Exception:
+        return False
+
+
+def _is_array(location: str) -> bool:
+    try:
+        zarr.open_array(zarr_store(location), mode="r")
+    except Exception:
+        return False
+    return True

@@ -12,6 +12,9 @@ from daskmoe.errors import InvalidDataError
 from daskmoe.rows.names import BOUND, EXPERT
 from daskmoe.rows.values import ValueKind, kind_of
 
+# In the encoding of a dataset that was opened here: which variables of the store cannot be read, and why.
+UNREADABLE = "unreadable"
+
 
 def listed(names: Iterable[Any], limit: int = 20) -> str:
     """Names for an error message, the first of them where there are many."""
@@ -23,6 +26,8 @@ def listed(names: Iterable[Any], limit: int = 20) -> str:
 def find_variable(ds: xr.Dataset, name: str, role: str) -> xr.Variable:
     """The variable, or an error that says which one of which role is missing."""
     if name not in ds.variables:
+        if reason := ds.encoding.get(UNREADABLE, {}).get(name):
+            raise InvalidDataError(f"The {role} variable {name!r} of the store cannot be read: {reason}.")
         raise InvalidDataError(
             f"Expected a {role} variable {name!r}, got a dataset that has {listed(ds.data_vars)}."
         )

@@ -150,12 +150,11 @@ DTYPES = {
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("role", ["target", "feature", "weight"])
+@pytest.mark.parametrize("role", ["target", "weight"])
 def test_dtypes_that_are_not_numbers(dtype: str, role: str, raise_if_dask_computes: Guard) -> None:
     data = rows().assign(bad=("row", DTYPES[dtype]))
     options = {"target": "y", "features": ["X"]} | {
         "target": {"target": "bad"},
-        "feature": {"features": ["X", "bad"]},
         "weight": {"sample_weight": "bad"},
     }[role]
     for source in (data, lazy(data)):
@@ -165,10 +164,27 @@ def test_dtypes_that_are_not_numbers(dtype: str, role: str, raise_if_dask_comput
         assert role in str(caught.value).lower()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "said"),
+    [
+        ("object", ("holds objects (mixed", "astype(str) or astype(float)")),
+        ("complex128", ("has dtype complex128", "expected real numbers or booleans")),
+        ("datetime64[ns]", ("holds dates", "features=[..., daskmoe.features.harmonics('bad'")),
+        ("timedelta64[ns]", ("holds dates", "/ np.timedelta64(1, 'D')")),
+    ],
+)
+def test_dtypes_that_are_no_features(dtype: str, said: tuple[str, ...]) -> None:
+    data = rows().assign(bad=("row", DTYPES[dtype]))
+    for source in (data, lazy(data)):
+        with pytest.raises(InvalidDataError) as caught:
+            daskmoe.fit(source, **FAST, target="y", features=["X", "bad"])
+        assert_says(caught.value, "Feature variable 'bad'", *said)
+
+
 @pytest.mark.parametrize("data", [np.ones((3, 2)), rows()["X"], None, {"y": [1.0]}], ids=str)
 def test_data_that_are_no_dataset(data: Any) -> None:
     for function in (daskmoe.fit, daskmoe.fit_local):
-        with pytest.raises(InvalidDataError, match=r"data: expected an xarray.Dataset or the path of a Zarr"):
+        with pytest.raises(InvalidDataError, match=r"data: expected an xarray.Dataset, a pandas.D"):
             function(data, "y", n_experts=2)
 
 
@@ -441,7 +457,11 @@ def test_skipping_everything_is_an_error() -> None:
     data = rows() * np.nan
     with pytest.raises(PartitionError) as caught:
         daskmoe.fit(lazy(data), "y", on_error="skip", **FAST)
-    assert_says(caught.value, "Expected at least one partition that can be fitted, got none", "complete rows")
+    assert_says(
+        caught.value,
+        "Expected at least one partition that can be fitted, got none",
+        "no rows: target and features",
+    )
     with pytest.raises(PartitionError, match="at least one partition that can be fitted"):
         daskmoe.fit_local(data, "y", n_experts=2, on_error="skip")
 

@@ -422,7 +422,7 @@ def matrix_layout() -> Layout:
 
 
 def column_layout() -> Layout:
-    """One variable a feature, of several dtypes, text among them that no fit can use."""
+    """One variable a feature, of several dtypes, text among them."""
     rng = np.random.default_rng(2)
     data = xr.Dataset(
         {
@@ -434,8 +434,8 @@ def column_layout() -> Layout:
         },
         {"time": np.arange(400).astype("datetime64[h]").astype("datetime64[ns]")},
     )
-    names = ["wind", "day", "rain", "sun"]
-    columns = [data[name].astype(float) for name in names]
+    names = ["wind", "day", "rain", "sun", "name"]
+    columns = [data[name].astype(float) for name in names[:-1]] + [(data["name"] == "b").astype(float)]
     return Layout(data.assign(t=response(*columns, dims=("time",), name="t")), names, columns, {"time": 130})
 
 
@@ -511,7 +511,7 @@ def test_features_by_default_are_the_same_however_a_store_lists_them(tmp_path: P
     for consolidated in (True, False):
         lazy.to_zarr(tmp_path / f"{consolidated}.zarr", zarr_format=2, consolidated=consolidated)
     expected = daskmoe.fit(tmp_path / "True.zarr", "t", **FAST)
-    assert set(expected.feature_names) == {"wind", "day", "rain", "sun"}
+    assert set(expected.feature_names) == {"wind", "day", "rain", "sun", "name_b"}
     assert_same_bits(daskmoe.fit(tmp_path / "False.zarr", "t", **FAST), expected)
     assert_same_bits(daskmoe.fit(lazy, "t", **FAST), expected)
 

@@ -74,7 +74,7 @@ class Context(NamedTuple):
         return daskmoe.fit(data, "y", n_experts=n_experts, **{"random_state": 0, **self.scale.fit, **options})
 
 
-def describe(model: MixtureOfExperts, data: Any = None, *, skipna: bool = False) -> Results:
+def describe(model: MixtureOfExperts, data: Any = None, *, on_error: str = "raise") -> Results:
     """All that a model says of itself, and its log-likelihood of ``data``."""
     found: Results = {f"params.{name}": model.params[name].values for name in model.params.variables}
     if model.local_estimates is not None:
@@ -90,7 +90,7 @@ def describe(model: MixtureOfExperts, data: Any = None, *, skipna: bool = False)
         found |= {f"diagnostics.attrs.{name}": np.array(value) for name, value in known.attrs.items()}
     found["note.options"] = np.array(json.dumps(model.options, sort_keys=True, default=str))
     if data is not None:
-        found["log_likelihood"] = np.array(model.log_likelihood(data, skipna=skipna))
+        found["log_likelihood"] = np.array(model.log_likelihood(data, on_error=on_error))
     return found
 
 
@@ -267,7 +267,7 @@ def skipped(context: Context) -> Results:
     data = data.assign(X=(data["X"].dims, features), y=("row", response)).chunk(row=context.scale.chunks)
     model = context.fit(data, on_error="skip")
     refined = daskmoe.refine(model, data, rounds=3, on_error="skip")
-    return describe(model, data, skipna=True) | named("refined", describe(refined, data, skipna=True))
+    return describe(model, data, on_error="skip") | named("refined", describe(refined, data, on_error="skip"))
 
 
 def single_precision(context: Context) -> Results:

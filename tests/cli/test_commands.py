@@ -28,6 +28,7 @@ from daskmoe.cli.commands import run
 from daskmoe.cli.demo import Row, format_table, free_folder
 from daskmoe.cli.demo_figure import draw_demo_figure
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT
+from daskmoe.cli.fit_options import with_flags
 from daskmoe.engine import rounds
 
 
@@ -53,7 +54,7 @@ def gap_store(store: Path) -> Path:
     data = xr.open_zarr(store).load()
     data["y"][:500] = np.nan
     path = store.with_name("gap.zarr")
-    data.drop_encoding().chunk(row=500).to_zarr(path, zarr_format=2)
+    data.drop_encoding().chunk(row=500).to_zarr(path, zarr_format=2, write_empty_chunks=True)
     return path
 
 
@@ -141,13 +142,14 @@ def test_fit_takes_partitions_features_and_netcdf(cluster: LocalCluster, store: 
 def test_fit_takes_text_and_terms(cluster: LocalCluster, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x, wind = rng.normal(size=400), rng.choice(list("NES"), 400).astype(object)
-    table = xr.Dataset({"x": ("row", x), "wind": ("row", wind), "y": ("row", x**2 + (wind == "N"))})
+    y = x**2 + (wind == "N") + 0.3 * rng.normal(size=400)
+    table = xr.Dataset({"x": ("row", x), "wind": ("row", wind), "y": ("row", y)})
     encoding = {name: {"chunks": (100,)} for name in table.data_vars}
     table.to_zarr(tmp_path / "data.zarr", consolidated=False, encoding=encoding)
     arguments = fit_arguments(
         tmp_path / "data.zarr",
         tmp_path / "model.zarr",
-        *("--features", "x,powers(x,2),wind", "--categories", "wind=S|N|E", "--min-scale", "0.1"),
+        *("--features", "x,powers(x,2),wind", "--categories", "wind=S|N|E"),
         *("--scheduler", cluster.scheduler_address),
     )
     assert run(arguments) == DONE
@@ -158,7 +160,6 @@ def test_fit_takes_text_and_terms(cluster: LocalCluster, tmp_path: Path) -> None
         "y",
         features=["x", daskmoe.features.powers("x", 2), "wind"],
         categories={"wind": ["S", "N", "E"]},
-        min_scale=0.1,
         n_experts=2,
         random_state=0,
     )
@@ -257,8 +258,26 @@ def test_missing_values_are_bad_input(
 ) -> None:
     output = tmp_path / "model.zarr"
     assert run(fit_arguments(gap_store, output, "--scheduler", cluster.scheduler_address)) == BAD_INPUT
-    assert "on_error='skip'" in caplog.text
+    assert "--on-error skip drops such rows" in caplog.text
+    assert "on_error" not in caplog.text
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ("on_error='skip' drops such rows.", "--on-error skip drops such rows."),
+        ("Use min_scale=0.1. Or random_state=0.", "Use --min-scale 0.1. Or --seed 0."),
+        ("Set min_scale= to the precision", "Set --min-scale to the precision"),
+        (
+            "Use fewer (n_experts=...), refine (refine=, --refine).",
+            "Use fewer (--n-experts ...), refine (--refine).",
+        ),
+        *[(text, text) for text in ("diagnostics['status']", "my_refine=2", "--refine=3")],
+    ],
+)
+def test_messages_have_options_as_flags(said: str, heard: str) -> None:
+    assert with_flags(said) == heard
 
 
 @pytest.mark.cluster
@@ -348,7 +367,7 @@ def test_a_scheduler_without_workers(
     ):
         address = empty.scheduler_address
         assert run(fit_arguments(store, tmp_path / "m.zarr", "--scheduler", address)) == FAILED
-    lines = [record.getMessage() for record in caplog.records if record.name.startswith("daskmoe")]
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("daskmoe.cli")]
     assert [line.split(":")[0] for line in lines[:2]] == [
         f"Connecting to {address.split(':')[0]}",
         "Dashboard",

@@ -219,7 +219,7 @@ def test_different_chunks_without_the_target_are_unified(raise_if_dask_computes:
     lazy["season"] = lazy["season"].chunk(time=3)
     with raise_if_dask_computes():
         result = model.predict(lazy)
-    assert result.chunksizes == {"time": (3, 1, 2), "lat": (4,), "lon": (5,)}
+    assert result.chunksizes == {"time": (3, 3), "lat": (4,), "lon": (5,)}
     xr.testing.assert_allclose(result.compute(), model.predict(data))
 
 
@@ -316,7 +316,7 @@ def test_totals_of_the_complete_rows() -> None:
     data["y"][5] = np.nan
     for holed in (data, data.chunk(time=7)):
         for name in ("log_likelihood", "score"):
-            found = getattr(model, name)(holed, skipna=True)
+            found = getattr(model, name)(holed, on_error="skip")
             assert found == pytest.approx(getattr(model, name)(complete), rel=1e-12)
 
 
@@ -327,7 +327,7 @@ def test_totals_need_a_complete_row() -> None:
     model, empty = make_model(data, "y"), data * np.nan
     for lazy in (empty, empty.chunk(time=7)):
         with pytest.raises(InvalidDataError, match="50 of 50 rows"):
-            model.score(lazy, skipna=True)
+            model.score(lazy, on_error="skip")
 
 
 @pytest.mark.slow

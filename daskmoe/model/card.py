@@ -21,16 +21,16 @@ _TEXT: Final = 160
 
 # Colours are the page's own, or between light and dark.
 _STYLE: Final = """
-.daskmoe-card{font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:60em}
+.daskmoe-card{font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:75em;overflow-x:auto}
 .daskmoe-card h4{margin:0 0 .5em;font-size:1.15em}
-.daskmoe-card table{border-collapse:collapse;margin:.4em 0 .9em;color:inherit;background:none}
+.daskmoe-card table{border-collapse:collapse;margin:.4em 0 .9em;color:inherit;background:none;font:inherit}
 .daskmoe-card caption{caption-side:top;text-align:left;font-weight:600;padding:0;color:inherit}
-.daskmoe-card th,.daskmoe-card td{padding:.15em .7em;text-align:right;border:0;background:none;
-border-bottom:1px solid rgba(128,128,128,.3);font-variant-numeric:tabular-nums;color:inherit}
+.daskmoe-card th,.daskmoe-card td{padding:.15em .7em;white-space:nowrap;text-align:right;border:0;
+background:none;border-bottom:1px solid rgba(128,128,128,.3);font-variant-numeric:tabular-nums;color:inherit}
 .daskmoe-card th{font-weight:600}
 .daskmoe-card th:first-child,.daskmoe-card .t{text-align:left}
-.daskmoe-card .facts th{opacity:.7;font-weight:400;vertical-align:top;white-space:nowrap}
-.daskmoe-card .facts td{text-align:left}
+.daskmoe-card .facts th{opacity:.7;font-weight:400;vertical-align:top}
+.daskmoe-card .facts td{text-align:left;white-space:normal}
 .daskmoe-card small{opacity:.7}
 .daskmoe-card summary{cursor:pointer;padding:.15em 0}
 .daskmoe-card .bar{display:inline-block;height:.7em;margin-right:.4em;background:#3b8bc9;border-radius:2px}

@@ -115,7 +115,7 @@ def _draw_plane(
     """The ruling expert by two features where there are rows, paler where it is less certain."""
     x, y = one.within(), two.within()
     inside = np.isfinite(x) & np.isfinite(y)
-    edges = [np.linspace(values[inside].min(), values[inside].max(), _CELLS + 1) for values in (x, y)]
+    edges = [axis.edges(_CELLS) for axis in (one, two)]
     count = np.histogram2d(x[inside], y[inside], edges)[0].T
     sums = [np.histogram2d(x[inside], y[inside], edges, weights=gate[inside])[0].T for gate in gates]
     with np.errstate(invalid="ignore"):
@@ -166,9 +166,9 @@ def _draw_weighted(ax: Axes, x: Any, y: FloatArray, gate: FloatArray, colour: st
 def _draw_margin(ax: Axes, axis: Axis) -> None:
     """Where the data are, as a small histogram at the bottom."""
     values = axis.within()
-    counts, edges = np.histogram(values[np.isfinite(values)], _BARS)
+    counts, edges = np.histogram(values[np.isfinite(values)], axis.edges(_BARS), density=True)
     ax.stairs(
-        0.12 * counts / max(1, counts.max()), _on_axis(ax, axis.placed(edges)), color=DARK, fill=True,
+        0.12 * counts / counts.max(), _on_axis(ax, axis.placed(edges)), color=DARK, fill=True,
         alpha=0.75, label="data", transform=ax.get_xaxis_transform(),
     )  # fmt: skip
 

@@ -75,6 +75,15 @@ class Axis:
         values = self.within()
         return self.placed(np.linspace(np.nanmin(values), np.nanmax(values), n_points))
 
+    def edges(self, n_cells: int) -> FloatArray:
+        """Edges of cells of one width as numbers, or halfway between the values where these are few."""
+        values = self.within()
+        found = np.unique(values[np.isfinite(values)])
+        if len(found) > n_cells or len(found) < 2:
+            return np.linspace(found[0], found[-1], n_cells + 1)
+        halves = 0.5 * (found[1:] + found[:-1])
+        return np.concatenate([[2 * found[0] - halves[0]], halves, [2 * found[-1] - halves[-1]]])
+
     def middles(self, n_bins: int) -> NDArray[Any]:
         """The mean value of the rows of each bin, or the positions of all levels."""
         if self.levels is not None:

@@ -272,3 +272,10 @@ def test_many_experts_have_a_colour_each() -> None:
 
 def test_the_pictures_name_themselves(reduced: MixtureOfExperts) -> None:
     assert "coefficients" in repr(reduced.plot)
+
+
+def test_cells_are_of_the_values_where_these_are_few() -> None:
+    few = Axis("x", "x", None, np.repeat([1.0, 2.0, 4.0], 500))
+    assert few.edges(10).tolist() == [0.5, 1.5, 3.0, 5.0]
+    assert len(Axis("x", "x", None, np.arange(1_000.0)).edges(10)) == 11
+    assert len(Axis("x", "x", None, np.ones(5)).edges(10)) == 11

@@ -23,7 +23,7 @@ from daskmoe.model.table import make_table
 from daskmoe.numerics.base.layout import count_parameters
 from daskmoe.numerics.base.parameters import LargeMoE, Mixture, MoEParameters
 from daskmoe.numerics.families import get_family
-from daskmoe.rows import RowSchema
+from daskmoe.rows import Data, RowSchema
 from daskmoe.rows.names import EXPERT
 
 
@@ -300,11 +300,15 @@ class LabelledModel:
         """
         storage.save_netcdf(storage.stamped(self.to_dataset()), path, overwrite=overwrite)
 
-    def table(self, level: float = 0.95, kind: str = "model") -> xr.Dataset:
+    def table(self, data: Data | None = None, *, level: float = 0.95, kind: str = "model") -> xr.Dataset:
         """All that the model says of itself, as one labelled dataset; `summary` and the card are made of it.
 
         Parameters
         ----------
+        data : xr.Dataset, str or path, optional
+            Rows that tell where each expert rules: its ``share`` of the complete ones, and the means and
+            standard deviations of the features over those that it speaks for, ``feature_mean`` and
+            ``feature_deviation``; with the target ``r2`` too.
         level : float
             Of the confidence intervals, strictly between 0 and 1.
         kind : {"model", "robust", "cluster", "approximate"}
@@ -337,11 +341,17 @@ class LabelledModel:
         >>> bool((table["lower"] < table["estimate"]).sel(parameter="intercept").all())
         True
         """
-        return make_table(self._parts, self.n_parameters, level, kind)
+        return make_table(self._parts, self.n_parameters, data, level, kind)
 
-    def summary(self) -> Summary:
-        """The table as text, which a console shows as it is: facts, experts, coefficients, their errors."""
-        return summarize(self.table())
+    def summary(self, data: Data | None = None) -> Summary:
+        """The table as text, which a console shows as it is: facts, experts, coefficients, their errors.
+
+        Parameters
+        ----------
+        data : xr.Dataset, str or path, optional
+            Rows that tell where each expert rules, as of `table`.
+        """
+        return summarize(self.table(data))
 
     def __eq__(self, other: object) -> bool:
         """Whether all parts are the same, the story of the fit too, as of a model saved and opened."""

@@ -10,7 +10,7 @@ from typing import Final
 import xarray as xr
 
 from daskmoe.model.facts import facts, left_out, names, not_ok, title
-from daskmoe.model.summary import MAX_EXPERTS, MAX_FEATURES, by_variable
+from daskmoe.model.summary import MAX_EXPERTS, MAX_FEATURES, by_variable, where_they_rule
 from daskmoe.rows.names import COEF, EXPERT, GATE_COEF, OUTCOME, PARAMETER, PARTITION, STATUS
 
 # What keeps the card of any model under 40 KB.
@@ -45,6 +45,7 @@ def make_card(table: xr.Dataset) -> str:
         _experts(table),
         _matrix(table, COEF, "coefficients of the experts (coef)"),
         _folded("coefficients of the gating network (gate_coef)", _matrix(table, GATE_COEF, "")),
+        _rule(table),
         _folded("all parameters, with intervals", _parameters(table)),
         _partitions(table),
         _candidates(table),
@@ -101,6 +102,20 @@ def _matrix(table: xr.Dataset, variable: str, caption: str) -> str:
     more = rows.sizes[PARAMETER] - len(lines)
     heads = ["", *(html.escape(_short(name)) for name in names(table)[:experts])]
     return _table(caption, heads, lines, f"{more} more features" if more > 0 else "")
+
+
+def _rule(table: xr.Dataset) -> str:
+    """Means of the features over the rows of each expert, and their deviations."""
+    if "feature_mean" not in table:
+        return ""
+    found = where_they_rule(table.isel({EXPERT: slice(MAX_EXPERTS)}))
+    count = min(MAX_FEATURES, max(1, _MAX_CELLS // found.sizes[EXPERT]))
+    lines = [
+        [html.escape(_short(str(term))), *_estimates(found.isel({PARAMETER: i}))]
+        for i, term in enumerate(found["term"].values[:count])
+    ]
+    heads = ["", *(html.escape(_short(name)) for name in names(table)[:MAX_EXPERTS])]
+    return _table("where the experts rule: means (standard deviations) of the features", heads, lines)
 
 
 def _parameters(table: xr.Dataset) -> str:

@@ -45,6 +45,8 @@ def facts(table: xr.Dataset) -> dict[str, str]:
     if "left_out" in table.sizes:
         reasons = (f"{name} ({cause(str(why.values))})" for name, why in left_out(table).items())
         found["left out"] = textwrap.shorten("; ".join(reasons), _LINE, placeholder=" ...")
+    if "r2" in table:
+        found["R2"] = f"{float(table['r2']):.4f} of the given rows"
     if not table.attrs["fitted"]:
         return found
     if PARTITION in table.sizes:

@@ -7,7 +7,7 @@ from typing import Final
 import xarray as xr
 
 from daskmoe.model.facts import facts, names, title
-from daskmoe.rows.names import COEF, EXPERT, GATE_COEF, PARAMETER
+from daskmoe.rows.names import COEF, EXPERT, FEATURE, GATE_COEF, PARAMETER
 
 MAX_FEATURES: Final = 30
 MAX_EXPERTS: Final = 12
@@ -36,6 +36,10 @@ def summarize(table: xr.Dataset) -> Summary:
         _block("coefficients of the experts (coef)", _of(shown, COEF)),
         _block("coefficients of the gating network (gate_coef)", _of(shown, GATE_COEF)),
     ]
+    if "feature_mean" in shown:
+        sections.append(
+            _block("where the experts rule", where_they_rule(shown), behind="standard deviations")
+        )
     more_experts = table.sizes[EXPERT] - MAX_EXPERTS
     if more_experts > 0:
         sections.append([f"... and {more_experts} more experts: see .table()"])
@@ -48,6 +52,14 @@ def summarize(table: xr.Dataset) -> Summary:
 def by_variable(table: xr.Dataset, variable: str) -> xr.Dataset:
     """The rows of a table that are of one variable."""
     return table.sel({PARAMETER: table["variable"] == variable})
+
+
+def where_they_rule(table: xr.Dataset) -> xr.Dataset:
+    """Means of the features with their deviations, named as estimates with their errors are."""
+    names_of = {"feature_mean": "estimate", "feature_deviation": "standard_error", FEATURE: PARAMETER}
+    found = table[["feature_mean", "feature_deviation"]].isel({FEATURE: slice(MAX_FEATURES)})
+    found = found.drop_vars([name for name in found.coords if name not in (EXPERT, FEATURE)]).rename(names_of)
+    return found.assign(term=found[PARAMETER].rename("term")).assign_attrs(table.attrs)
 
 
 def _of(table: xr.Dataset, variable: str) -> xr.Dataset:
@@ -63,7 +75,12 @@ def _shares(table: xr.Dataset) -> dict[str, list[str]]:
     return texts
 
 
-def _block(heading: str, table: xr.Dataset, before: dict[str, list[str]] | None = None) -> list[str]:
+def _block(
+    heading: str,
+    table: xr.Dataset,
+    before: dict[str, list[str]] | None = None,
+    behind: str = "standard errors",
+) -> list[str]:
     """One line a parameter, one column an expert, as many columns beside each other as a line holds."""
     estimates = table["estimate"].transpose(PARAMETER, EXPERT).values
     errors = table["standard_error"].transpose(PARAMETER, EXPERT).values
@@ -71,15 +88,15 @@ def _block(heading: str, table: xr.Dataset, before: dict[str, list[str]] | None 
     told = (errors > 0).any()
     cells = {name: [f"{text:>{_WIDTH}}" for text in texts] for name, texts in (before or {}).items()}
     for term, row, row_errors in zip(table["term"].values.tolist(), estimates, errors, strict=True):
-        behind = [f"({e:.2g})" if e > 0 else "" for e in row_errors]
+        brackets = [f"({e:.2g})" if e > 0 else "" for e in row_errors]
         cells[term] = [
             f"{v:>{_WIDTH}.5g} {b:<{_ERROR_WIDTH}}" if told else f"{v:>{_WIDTH}.5g}"
-            for v, b in zip(row, behind, strict=True)
+            for v, b in zip(row, brackets, strict=True)
         ]
     first = max(map(len, cells), default=0)
     width = _WIDTH + (_ERROR_WIDTH + 1) * bool(told)
     columns = max(1, (_LINE - first) // (width + 1))
-    lines = [f"{heading}{', with standard errors' if told else ''}"]
+    lines = [f"{heading}{f', with {behind}' if told else ''}"]
     for start in range(0, table.sizes[EXPERT], columns):
         some = slice(start, start + columns)
         lines.append(_line("", [f"{name:>{_WIDTH}}" for name in names(table)[some]], first, width))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, Final
 
 import numpy as np
@@ -11,11 +12,12 @@ from daskmoe.model import criteria, uncertainty
 from daskmoe.model.floor import experts_at_floor
 from daskmoe.model.history import distances_of_rivals, outcomes_of, training_of
 from daskmoe.model.labels import expert_names, parameters_from
+from daskmoe.model.profile import profile
 from daskmoe.model.store import ModelParts
 from daskmoe.numerics.base.policies import SOUNDNESS
 from daskmoe.numerics.families import Family, get_family
 from daskmoe.options import check_choice
-from daskmoe.rows import RowSchema
+from daskmoe.rows import Data, RowSchema
 from daskmoe.rows.names import (
     ABSENT_ROWS,
     CLUSTERS,
@@ -51,6 +53,9 @@ _TEXTS: Final = {
     "share": "share of the rows that the expert speaks for",
     "standard_deviation": "root of the variance of the expert's density",
     "at_floor": "1 where the expert is as narrow as the penalty lets it be, on repeated values",
+    "feature_mean": "mean of the feature over the expert's rows of the given data",
+    "feature_deviation": "standard deviation of the feature over the expert's rows of the given data",
+    "r2": "share of the variance of the target in the given data that the prediction explains",
     "n_parameters": "free parameters that the rows can tell apart",
     "log_likelihood": "log-likelihood of the model's own rows",
     "aic": "Akaike's criterion, the less the better",
@@ -74,7 +79,9 @@ _KEPT: Final = (
 _IN_NATS: Final = ("log_likelihood", "round_log_likelihood", "left_to_gain", "nearest_rival")
 
 
-def make_table(parts: ModelParts, n_parameters: int, level: float, kind: str) -> xr.Dataset:
+def make_table(
+    parts: ModelParts, n_parameters: int, data: Data | None, level: float, kind: str
+) -> xr.Dataset:
     """The table of `MixtureOfExperts.table`.
 
     Parameters
@@ -82,6 +89,8 @@ def make_table(parts: ModelParts, n_parameters: int, level: float, kind: str) ->
     parts : ModelParts
     n_parameters : int
         Free parameters.
+    data : xr.Dataset, str, path or None
+        Rows to say where the experts rule.
     level, kind
         Of the confidence intervals.
     """
@@ -98,6 +107,10 @@ def make_table(parts: ModelParts, n_parameters: int, level: float, kind: str) ->
         table = table.assign({name: diagnostics[name] for name in _KEPT if name in diagnostics})
         if outcomes := outcomes_of(diagnostics):
             table[OUTCOME] = (PARTITION, [str(each) for each in outcomes])
+    if data is not None:
+        seen = profile(parameters_from(parts.params, family), family, data, parts.rows)
+        labelled = seen.assign_coords({EXPERT: table[EXPERT]})
+        table = table.assign({name: found.assign_attrs(_attrs_of(name)) for name, found in labelled.items()})
     return table.assign_attrs(_story(parts))
 
 
@@ -249,6 +262,6 @@ def _story(parts: ModelParts) -> dict[str, Any]:
     return story
 
 
-def _attrs_of(name: str) -> dict[str, str]:
-    attrs = {"long_name": _TEXTS[name]}
+def _attrs_of(name: Hashable) -> dict[str, str]:
+    attrs = {"long_name": _TEXTS[str(name)]}
     return attrs | {"units": "nats"} if name in _IN_NATS else attrs

@@ -77,7 +77,7 @@ class Balanced(HTMLParser):
 
 @pytest.mark.parametrize("kind", ["model", "robust", "cluster"])
 def test_estimates_are_those_of_the_parameters(refined: MixtureOfExperts, kind: str) -> None:
-    table = refined.table(0.9, kind)
+    table = refined.table(level=0.9, kind=kind)
     errors, interval = refined.standard_errors(kind), refined.confidence_interval(0.9, kind)
     assert table.attrs["kind"] == kind
     for variable in refined.params.data_vars:
@@ -173,6 +173,8 @@ def test_the_card_is_whole_and_of_one_size(n_experts: int, n_features: int) -> N
     table = model.table()
     # With all columns filled.
     full = table.assign({name: table["estimate"] - 1_000.123 for name in NAMES if name != "estimate"})
+    full["feature_mean"] = model.params["coef"] - 1_000.123
+    full["feature_deviation"] = model.params["coef"] + 1_000.123
     for card in (model._repr_html_(), make_card(full)):
         parser = Balanced()
         parser.feed(card)
@@ -204,3 +206,37 @@ def test_the_card_says_what_the_table_holds(refined: MixtureOfExperts, one_shot:
     assert make_card(saved) == card
     assert summarize(saved) == refined.summary()
     assert "refinement" not in one_shot._repr_html_()
+
+
+def test_data_tell_where_the_experts_rule(data: xr.Dataset, refined: MixtureOfExperts) -> None:
+    gaps = data.copy(deep=True)
+    gaps["x"][5], gaps["y"][7] = np.nan, np.nan
+    table = refined.table(gaps)
+    kept = gaps.isel(row=np.setdiff1d(np.arange(1_200), [5, 7]))
+    weight = refined.responsibilities(kept).values
+    assert float(table["r2"]) == pytest.approx(refined.score(kept), rel=1e-12)
+    np.testing.assert_allclose(table["share"], weight.mean(axis=1))
+    for name in ("x", "wind"):
+        values, own = kept[name].values, table.sel(feature=name)
+        means = (weight @ values) / weight.sum(axis=1)
+        np.testing.assert_allclose(own["feature_mean"], means, rtol=1e-9)
+        spread = [
+            np.average((values - mean) ** 2, weights=w) ** 0.5 for mean, w in zip(means, weight, strict=True)
+        ]
+        np.testing.assert_allclose(own["feature_deviation"], spread, rtol=1e-9)
+    lazy = refined.table(gaps.chunk(row=100))
+    xr.testing.assert_allclose(lazy, table)
+    assert "where the experts rule, with standard deviations" in refined.summary(gaps)
+    assert "R2          0.9" in refined.summary(gaps)
+    assert "where the experts rule" in make_card(table)
+    without = refined.table(gaps.drop_vars("y"))
+    assert "r2" not in without
+    shares = refined.gating_probabilities(gaps).mean("row")
+    np.testing.assert_allclose(without["share"], shares, rtol=1e-9)
+
+
+def test_far_from_zero_deviations_are_those_of_the_rows() -> None:
+    rows, truth = daskmoe.simulate(500, n_features=2, n_experts=1, random_state=0)
+    far = rows.assign(X=rows["X"] + 1e9)
+    found = truth.table(far)
+    np.testing.assert_allclose(found["feature_deviation"][0], rows["X"].std("row"), rtol=1e-6)

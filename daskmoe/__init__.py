@@ -28,6 +28,7 @@ from daskmoe.errors import (
 from daskmoe.estimators import MoERegressor
 from daskmoe.model import MixtureOfExperts, open_model
 from daskmoe.model.selection import Selection
+from daskmoe.plotting import Pictures as _Pictures  # noqa: F401 - gives models their `plot`
 
 __version__ = _version("daskmoe")
 

@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("options",),
     ("rows",),
     ("engine", "model"),
+    ("plotting",),
     ("api",),
     ("estimators",),
     ("cli",),
@@ -41,6 +42,7 @@ FORBIDDEN = {
     "rows": {"distributed", "matplotlib", "sklearn", "click"},
     "engine": {"matplotlib", "sklearn", "click"},
     "model": {"distributed", "sklearn", "click"},
+    "plotting": {"distributed", "sklearn", "click"},
     "api": {"matplotlib", "sklearn", "click"},
     "estimators": {"distributed", "matplotlib", "click"},
 }

@@ -14,7 +14,7 @@ from daskmoe.engine import FitResult, PartitionResult
 from daskmoe.engine.rounds import Refinement
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.covariances import covariance_variables, stack_arrays, stack_derivatives
-from daskmoe.model.labels import label_local_estimates
+from daskmoe.model.labels import has_names, label_local_estimates
 from daskmoe.model.moments import label_moments
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
 from daskmoe.numerics.base.extremes import Extremes
@@ -364,6 +364,7 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
         diagnostics=diagnostics,
         local=model.local_estimates,
         weight=weight,
+        experts=model.params[EXPERT].values[order] if has_names(model.params) else None,
     )
 
 

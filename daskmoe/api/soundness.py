@@ -6,17 +6,17 @@ import logging
 import math
 from typing import Final
 
-import numpy as np
 import xarray as xr
 
 from daskmoe.api.caller import warn
 from daskmoe.errors import FitWarning
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.floor import AtFloor, experts_at_floor
-from daskmoe.model.history import training_of
+from daskmoe.model.history import distances_of_rivals, training_of
+from daskmoe.model.labels import expert_names
 from daskmoe.model.moments import moments_from
 from daskmoe.numerics.base.policies import SOUNDNESS
-from daskmoe.numerics.combine.choice import LEAST_SQUARES, PILOT
+from daskmoe.numerics.combine.choice import LEAST_SQUARES
 from daskmoe.numerics.families import get_family
 from daskmoe.rows.names import (
     FROM_SAMPLE,
@@ -62,21 +62,7 @@ def report_rivals(found: xr.Dataset) -> None:
     found : xr.Dataset
         Diagnostics of a fit that compared candidates.
     """
-    if "candidate_objective" not in found:
-        return
-    scores = dict(zip(found["candidate"].values.tolist(), found["candidate_objective"].values, strict=True))
-    best_of_start: dict[str, float] = {}
-    for name, score in scores.items():
-        start = name.rsplit(" ", 1)[-1]
-        if start.isdecimal():
-            best_of_start[start] = max(score, best_of_start.get(start, -np.inf))
-    kinds = ("one-shot", "narrow one-shot", "half step", PILOT)
-    first = [score for name, score in scores.items() if name in kinds]
-    if not first or not best_of_start:
-        return
-    best_of_start["1"] = max(first)
-    best = max(best_of_start.values())
-    distances = sorted(best - score for score in best_of_start.values())[1:]
+    distances = distances_of_rivals(found)
     close = [distance for distance in distances if distance <= SOUNDNESS.rival]
     if close:
         logger.info(
@@ -88,12 +74,12 @@ def report_rivals(found: xr.Dataset) -> None:
 
 def _of_spikes(spikes: list[AtFloor], model: MixtureOfExperts) -> str:
     """One sentence an expert, and what to do."""
-    said = []
+    said, called = [], expert_names(model.params)
     for spike in spikes:
         share = "" if spike.share is None else f" ({spike.share:.1%} of the rows)"
         where = "a line" if spike.value is None else f"the value {_shown(spike.value, spike.deviation)}"
         said.append(
-            f"expert {spike.expert}{share} sits on {where} (standard deviation {spike.deviation:.2g})"
+            f"{called[spike.expert]}{share} sits on {where} (standard deviation {spike.deviation:.2g})"
         )
     what = "Repeated values of the target are"
     if any(spike.value is None for spike in spikes):

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import html
+import json
 import os
 from collections.abc import Mapping
 from typing import Any, Self
 
+import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError
 from daskmoe.model import store as storage
 from daskmoe.model import uncertainty
+from daskmoe.model.card import make_card
 from daskmoe.model.history import training_of, weight_of
 from daskmoe.model.labels import check_params, label_parameters, parameters_from
 from daskmoe.model.store import ModelParts
-from daskmoe.model.summary import summarize
+from daskmoe.model.summary import Summary, summarize
+from daskmoe.model.table import make_table
 from daskmoe.numerics.base.layout import count_parameters
 from daskmoe.numerics.base.parameters import LargeMoE, Mixture, MoEParameters
 from daskmoe.numerics.families import get_family
-from daskmoe.rows import RowSchema
+from daskmoe.rows import Data, RowSchema
 from daskmoe.rows.names import EXPERT
 
 
@@ -58,9 +62,10 @@ class LabelledModel:
         diagnostics: xr.Dataset | None = None,
         local: xr.Dataset | None = None,
         weight: float | None = None,
+        experts: NDArray[np.str_] | None = None,
     ) -> Self:
-        """The model with these parameters, labelled by ``rows``."""
-        params = label_parameters(parameters, rows, get_family(family))
+        """The model with these parameters, labelled by ``rows`` and the names of the experts, if any."""
+        params = label_parameters(parameters, rows, get_family(family), experts)
         return cls(params, diagnostics, local, family=family, rows=rows, options=options or {}, weight=weight)
 
     @property
@@ -261,29 +266,109 @@ class LabelledModel:
         """
         return storage.flatten(self._parts)
 
-    def to_zarr(self, path: str | os.PathLike[str]) -> None:
-        """Save the model as a new Zarr store, for `daskmoe.open_model`.
+    def to_zarr(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Save the model as a Zarr store, for `daskmoe.open_model`.
+
+        Parameters
+        ----------
+        path : str or path
+            A folder or a URL.
+        overwrite : bool
+            Whether it takes the place of a Zarr store that is there, once it is written.
 
         Raises
         ------
         OutputExistsError
-            If ``path`` exists.
+            If ``path`` exists, with ``overwrite`` if it is something else than a Zarr store.
         """
-        storage.save_zarr(storage.stamped(self.to_dataset()), path)
+        storage.save_zarr(storage.stamped(self.to_dataset()), path, overwrite=overwrite)
 
-    def to_netcdf(self, path: str | os.PathLike[str]) -> None:
-        """Save the model as a new netCDF file, for `daskmoe.open_model`.
+    def to_netcdf(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Save the model as a netCDF file, for `daskmoe.open_model`.
+
+        Parameters
+        ----------
+        path : str or path
+            A file.
+        overwrite : bool
+            Whether it takes the place of a netCDF file that is there, once it is written.
 
         Raises
         ------
         OutputExistsError
-            If ``path`` exists.
+            If ``path`` exists, with ``overwrite`` if it is something else than a netCDF file.
         """
-        storage.save_netcdf(storage.stamped(self.to_dataset()), path)
+        storage.save_netcdf(storage.stamped(self.to_dataset()), path, overwrite=overwrite)
 
-    def summary(self) -> str:
-        """The model in a few lines of text: its experts, and how its fit went."""
-        return summarize(self._parts)
+    def table(self, data: Data | None = None, *, level: float = 0.95, kind: str = "model") -> xr.Dataset:
+        """All that the model says of itself, as one labelled dataset; `summary` and the card are made of it.
+
+        Parameters
+        ----------
+        data : xr.Dataset, str or path, optional
+            Rows that tell where each expert rules: its ``share`` of the complete ones, and the means and
+            standard deviations of the features over those that it speaks for, ``feature_mean`` and
+            ``feature_deviation``; with the target ``r2`` too.
+        level : float
+            Of the confidence intervals, strictly between 0 and 1.
+        kind : {"model", "robust", "cluster", "approximate"}
+            As in `covariance`. A model that has no errors of any kind has NaN.
+
+        Returns
+        -------
+        xr.Dataset
+            By ``parameter`` and ``expert``: ``estimate``, ``standard_error``, ``z``, ``lower`` and ``upper``,
+            where coordinates of ``parameter`` say its ``variable`` among ``params``, its ``term``, a feature
+            for a coefficient, and its ``units``. By expert: ``share`` of the rows, ``standard_deviation``.
+            By partition: ``rows``, ``outcome``. Of the whole: ``log_likelihood``, ``aic``, ``bic``, ``icl``,
+            ``rows_used``, ``rows_dropped``, ``close_rivals`` and more, of what the model knows.
+
+        Raises
+        ------
+        InvalidOptionError
+            If ``level`` is not between 0 and 1, or ``kind`` is unknown.
+        NotAtOptimumError
+            If the model has errors, but none of this kind.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, _ = daskmoe.simulate(1000, n_features=2, n_experts=2, random_state=0)
+        >>> model = daskmoe.fit(data, "y", n_experts=2, partitions=2, random_state=0)
+        >>> table = model.table()
+        >>> table["estimate"].sel(parameter="coef[x0]").dims
+        ('expert',)
+        >>> bool((table["lower"] < table["estimate"]).sel(parameter="intercept").all())
+        True
+        """
+        return make_table(self._parts, self.n_parameters, data, level, kind)
+
+    def summary(self, data: Data | None = None) -> Summary:
+        """The table as text, which a console shows as it is: facts, experts, coefficients, their errors.
+
+        Parameters
+        ----------
+        data : xr.Dataset, str or path, optional
+            Rows that tell where each expert rules, as of `table`.
+        """
+        return summarize(self.table(data))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all parts are the same, the story of the fit too, as of a model saved and opened."""
+        if not isinstance(other, LabelledModel):
+            return NotImplemented
+        return bool(self.to_dataset().identical(other.to_dataset()))
+
+    def __hash__(self) -> int:
+        return hash((self.family, self.rows.to_json(), self.params["intercept"].values.tobytes()))
+
+    def __dask_tokenize__(self) -> Any:
+        # Data in memory need no Dask.
+        from dask.base import normalize_token
+
+        params, diagnostics, local, family, rows, options, weight = self._parts
+        texts = (type(self).__qualname__, family, rows.to_json(), json.dumps(dict(options)))
+        return normalize_token((*texts, params, diagnostics, local, weight))
 
     def __repr__(self) -> str:
         return (
@@ -292,4 +377,4 @@ class LabelledModel:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(repr(self)[1:-1])}</p>{self.params._repr_html_()}"
+        return make_card(self.table())

@@ -12,6 +12,7 @@ from daskmoe.errors import InvalidDataError
 from daskmoe.model import prediction
 from daskmoe.model.floor import experts_at_floor
 from daskmoe.model.history import training_of
+from daskmoe.model.labels import expert_names
 from daskmoe.model.store import ModelParts
 from daskmoe.numerics.base.parameters import Mixture
 from daskmoe.numerics.families import get_family
@@ -45,9 +46,10 @@ def tell_of_floor(parts: ModelParts, parameters: Mixture) -> None:
     """Log that figures of a density say little where an expert sits on repeated values."""
     spikes = experts_at_floor(parameters, get_family(parts.family), parts.diagnostics, parts.options)
     if spikes:
-        named = ", ".join(str(spike.expert) for spike in spikes)
+        called = expert_names(parts.params)
+        named = ", ".join(called[spike.expert] for spike in spikes)
         logger.warning(
-            "expert %s is at the variance floor: a density on repeated values is not one. log_likelihood, "
+            "%s is at the variance floor: a density on repeated values is not one. log_likelihood, "
             "aic, bic and icl grow with the floor's fineness; compare such models by their predictions.",
             named,
         )

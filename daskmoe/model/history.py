@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import xarray as xr
 
+from daskmoe.numerics.combine.choice import PILOT
 from daskmoe.rows.names import (
     N_PARAMETERS,
     OUTCOME,
@@ -65,3 +67,25 @@ def _told_by_0_1_0(found: xr.Dataset) -> float | None:
     if found.attrs.get("aggregation") == "local" and "log_likelihood" in found:
         return float(found["log_likelihood"].sum())
     return None
+
+
+def distances_of_rivals(diagnostics: xr.Dataset) -> list[float]:
+    """How far below the best shared start each other one ended, in nats a row, from the nearest on."""
+    if "candidate_objective" not in diagnostics:
+        return []
+    names, scores = (
+        diagnostics["candidate"].values.tolist(),
+        diagnostics["candidate_objective"].values.tolist(),
+    )
+    best_of_start: dict[str, float] = {}
+    first: list[float] = []
+    for name, score in zip(names, scores, strict=True):
+        start = name.rsplit(" ", 1)[-1]
+        if start.isdecimal():
+            best_of_start[start] = max(score, best_of_start.get(start, -np.inf))
+        elif name in ("one-shot", "narrow one-shot", "half step", PILOT):
+            first.append(score)
+    if not first or not best_of_start:
+        return []
+    ends = [max(first), *best_of_start.values()]
+    return sorted(max(ends) - end for end in ends)[1:]

@@ -42,7 +42,9 @@ def parameter_variables(family: Family) -> dict[str, bool]:
     return PARAMETERS | {nuisance.name: False for nuisance in family.nuisances}
 
 
-def label_parameters(parameters: Mixture, rows: RowSchema, family: Family) -> xr.Dataset:
+def label_parameters(
+    parameters: Mixture, rows: RowSchema, family: Family, experts: NDArray[np.str_] | None = None
+) -> xr.Dataset:
     """The parameters of one model as a dataset.
 
     Parameters
@@ -53,6 +55,8 @@ def label_parameters(parameters: Mixture, rows: RowSchema, family: Family) -> xr
         Gives the feature labels and the units of the target.
     family : Family
         Names the nuisances.
+    experts : ndarray of str, optional
+        Names of the experts; else they are numbered.
 
     Returns
     -------
@@ -68,7 +72,8 @@ def label_parameters(parameters: Mixture, rows: RowSchema, family: Family) -> xr
         If the number of features differs.
     """
     _check_features(parameters, rows)
-    coords = {EXPERT: np.arange(parameters.n_experts), FEATURE: _labels(rows.feature_labels)}
+    numbers: NDArray[Any] = np.arange(parameters.n_experts)
+    coords = {EXPERT: numbers if experts is None else experts, FEATURE: _labels(rows.feature_labels)}
     labelled = _dataset(parameter_arrays(parameters, family), (EXPERT,), coords, rows, family)
     if not isinstance(parameters, LargeMoE):
         return labelled
@@ -79,6 +84,17 @@ def label_parameters(parameters: Mixture, rows: RowSchema, family: Family) -> xr
             GROUP_WEIGHT: (EXPERT, weights, {"long_name": LONG_NAMES[GROUP_WEIGHT], "units": "1"}),
         }
     )
+
+
+def expert_names(params: xr.Dataset) -> list[str]:
+    """What experts are called in texts: their own names, or ``expert`` and the number."""
+    named = has_names(params)
+    return [str(label) if named else f"expert {label}" for label in params[EXPERT].values]
+
+
+def has_names(params: xr.Dataset) -> bool:
+    """Whether experts are labelled by names, not numbers."""
+    return params[EXPERT].dtype.kind in "UTO"
 
 
 def label_local_estimates(

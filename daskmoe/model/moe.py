@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
 import xarray as xr
 
+from daskmoe.errors import InvalidDataError
 from daskmoe.model import criteria, prediction
-from daskmoe.model.base import LabelledModel
 from daskmoe.model.blockwise import Evaluation, FloatType
+from daskmoe.model.labels import expert_names
 from daskmoe.model.moments import known_moments, target_range
+from daskmoe.model.named import NamedExperts
+from daskmoe.model.table import shares_of
 from daskmoe.numerics.families import Family, get_family
-from daskmoe.options import OnError, RandomState
+from daskmoe.options import OnError, RandomState, check_choice
 from daskmoe.rows import Data
+from daskmoe.rows.names import EXPERT
 
 
-class MixtureOfExperts(LabelledModel):
+class MixtureOfExperts(NamedExperts):
     """A mixture of experts f(y|x) = sum_k pi_k(x) phi_k(y|x) with labelled parameters.
 
     Made by `daskmoe.fit` and its siblings, or `daskmoe.open_model`. All methods that take ``data`` want it
@@ -60,6 +67,21 @@ class MixtureOfExperts(LabelledModel):
 
     # Whether the log has said what figures of a density are worth here.
     _told_of_floor = False
+    # What draws models: a room above this one hands it down.
+    _pictures: ClassVar[Callable[[MixtureOfExperts], Any] | None] = None
+
+    @classmethod
+    def draw_with(cls, pictures: Callable[[MixtureOfExperts], Any]) -> None:
+        """Let ``plot`` give ``pictures(model)``."""
+        cls._pictures = staticmethod(pictures)
+
+    @property
+    def plot(self) -> Any:
+        """Pictures of the model, with matplotlib: see `daskmoe.plotting.Pictures`."""
+        pictures = type(self)._pictures
+        if pictures is None:
+            raise AttributeError("plot: expected daskmoe.plotting to be imported, as by import daskmoe.")
+        return pictures(self)
 
     def predict(
         self, data: Data, *, clip: bool = False, on_error: OnError = "raise", dtype: FloatType = "float64"
@@ -212,7 +234,7 @@ class MixtureOfExperts(LabelledModel):
         ('expert', 'row')
         """
         how = Evaluation(on_error, dtype)
-        return prediction.gating_probabilities(self.mixture, data, self.rows, how)
+        return self._named(prediction.gating_probabilities(self.mixture, data, self.rows, how))
 
     def responsibilities(
         self, data: Data, *, on_error: OnError = "raise", dtype: FloatType = "float64"
@@ -246,9 +268,91 @@ class MixtureOfExperts(LabelledModel):
         >>> bool((abs(tau.sum("expert") - 1) < 1e-12).all())
         True
         """
-        return prediction.responsibilities(
-            self.mixture, self._family, data, self.rows, Evaluation(on_error, dtype)
-        )
+        how = Evaluation(on_error, dtype)
+        return self._named(prediction.responsibilities(self.mixture, self._family, data, self.rows, how))
+
+    def assign_experts(
+        self,
+        data: Data,
+        by: Literal["gate", "responsibility"] | None = None,
+        *,
+        on_error: OnError = "raise",
+    ) -> xr.DataArray:
+        """The expert that is most likely for every row.
+
+        Parameters
+        ----------
+        data : xr.Dataset, str or path
+        by : {"gate", "responsibility"}, optional
+            What the features say, or what the target says too; by default the latter where the data have the
+            target.
+        on_error : {"raise", "skip"}
+            As in `predict`.
+
+        Returns
+        -------
+        xr.DataArray
+            Positions of experts with the target's dimensions and coordinates, NaN where an input is missing.
+            Attributes ``flag_values`` and ``flag_meanings`` name them, and they are written as integers.
+
+        Raises
+        ------
+        InvalidDataError
+            As `predict`, or `responsibilities`.
+        InvalidOptionError
+            If ``by`` is something else.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, truth = daskmoe.simulate(100, n_features=2, n_experts=2, random_state=0)
+        >>> found = truth.assign_experts(data)
+        >>> found.attrs["flag_meanings"]
+        'expert_0 expert_1'
+        """
+        if by is not None:
+            check_choice("by", by, ("gate", "responsibility"))
+        called, how = expert_names(self.params), Evaluation(on_error)
+        return prediction.assignments(self.mixture, self._family, data, self.rows, by, called, how)
+
+    def expert_shares(self, data: Data | None = None) -> xr.DataArray:
+        """The share of the rows that each expert speaks for: the means of their responsibilities.
+
+        Parameters
+        ----------
+        data : xr.Dataset, str or path, optional
+            All its complete rows; means of the gating probabilities where they have no target. Without data,
+            the rows of the fit, weighted as there, where the model keeps that.
+
+        Returns
+        -------
+        xr.DataArray
+            With dimension ``expert``; sums to one.
+
+        Raises
+        ------
+        InvalidDataError
+            Without data, if the model does not know.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, truth = daskmoe.simulate(1000, n_features=2, n_experts=2, random_state=0)
+        >>> abs(float(truth.expert_shares(data).sum()) - 1) < 1e-12
+        True
+        """
+        known = shares_of(self.diagnostics)
+        if data is not None:
+            found = prediction.shares(self.mixture, self._family, data, self.rows)
+        elif known is not None and known.size == self.n_experts:
+            found = known.values
+        else:
+            raise InvalidDataError(
+                "expert_shares: expected data, or a model that knows the shares of its own rows, got neither."
+                " Use model.expert_shares(data)."
+            )
+        attrs = {"long_name": "share of the rows that the expert speaks for", "units": "1"}
+        return self._named(xr.DataArray(found, dims=EXPERT, name="expert_share", attrs=attrs))
 
     def log_density(
         self, data: Data, *, on_error: OnError = "raise", dtype: FloatType = "float64"
@@ -494,6 +598,10 @@ class MixtureOfExperts(LabelledModel):
         True
         """
         return prediction.r_squared(self.mixture, self._family, data, self.rows, on_error)
+
+    def _named(self, found: xr.DataArray) -> xr.DataArray:
+        """A result with the labels of the experts."""
+        return found.assign_coords({EXPERT: self.params[EXPERT].values})
 
     @property
     def _family(self) -> Family:

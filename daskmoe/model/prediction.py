@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -134,6 +134,50 @@ def responsibilities(
     )
 
 
+def assignments(
+    parameters: Mixture,
+    family: Family,
+    data: Data,
+    rows: RowSchema,
+    by: str | None,
+    names: Sequence[str],
+    how: Evaluation,
+) -> xr.DataArray:
+    """The most likely expert of every row, by position: with the target, or by the features alone."""
+    dataset, _ = match_data(data, rows)
+    with_target = rows.target in dataset.variables if by is None else by == "responsibility"
+    function = partial(posterior, parameters, family) if with_target else partial(gating, parameters)
+    given = "the features and the target" if with_target else "the features"
+    found = evaluate(
+        partial(_largest, function),
+        dataset,
+        rows,
+        name=EXPERT,
+        attrs={
+            "long_name": f"most likely expert given {given}",
+            "flag_values": np.arange(len(names), dtype=np.int32),
+            # Meanings are words with blanks between them.
+            "flag_meanings": " ".join("_".join(name.split()) for name in names),
+        },
+        with_target=with_target,
+        block_size=block_rows(parameters.n_experts),
+        how=how,
+    )
+    found.encoding = {"dtype": "int32", "_FillValue": np.int32(-1)}
+    return found
+
+
+def shares(parameters: Mixture, family: Family, data: Data, rows: RowSchema) -> FloatArray:
+    """Means over the complete rows of the responsibilities, of the gates where there is no target, (K,)."""
+    dataset, _ = match_data(data, rows)
+    if rows.target in dataset.variables:
+        found = responsibilities(parameters, family, dataset, rows, Evaluation("skip"))
+    else:
+        found = gating_probabilities(parameters, dataset, rows, Evaluation("skip"))
+    over = [dim for dim in found.dims if dim != EXPERT]
+    return np.asarray(computed(found.mean(over, skipna=True)).values)
+
+
 def log_densities(
     parameters: Mixture, family: Family, data: Data, rows: RowSchema, how: Evaluation
 ) -> xr.DataArray:
@@ -225,6 +269,10 @@ def r_squared(parameters: Mixture, family: Family, data: Data, rows: RowSchema, 
 def gating(parameters: Mixture, features: Features) -> FloatArray:
     """pi_k(x), shape (K, n)."""
     return np.exp(log_gating(parameters, features))
+
+
+def _largest(function: RowFunction, *arguments: Any) -> FloatArray:
+    return np.asarray(function(*arguments).argmax(axis=0), dtype=np.float64)
 
 
 def _squared_error(

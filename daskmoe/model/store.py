@@ -12,7 +12,7 @@ import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -128,8 +128,8 @@ def stamped(flat: xr.Dataset) -> xr.Dataset:
     return flat.assign_attrs({ATTR_CREATED: datetime.now(UTC).isoformat(timespec="seconds")})
 
 
-def save_zarr(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
-    """Write a dataset to a new Zarr store, chunk by chunk; where ``path`` is local, whole or not at all.
+def save_zarr(ds: xr.Dataset, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write a dataset to a Zarr store, chunk by chunk; where ``path`` is local, whole or not at all.
 
     Parameters
     ----------
@@ -137,46 +137,55 @@ def save_zarr(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
         In memory or lazy; its chunks become the store's, ragged ones made regular.
     path : str or path
         A folder, or a URL.
+    overwrite : bool
+        Whether a Zarr store that is there makes way for it.
 
     Raises
     ------
     OutputExistsError
-        If ``path`` exists.
+        If ``path`` exists, with ``overwrite`` if it is no Zarr store.
     """
     # Zarr has a stable specification for texts of variable length only.
     ds = _with_regular_chunks(_as_dtype(ds.drop_encoding(), {"U": np.dtypes.StringDType()}))
     if not _is_url(path):
-        with _new_path(path) as temporary:
+        with _new_path(path, _is_store if overwrite else None) as temporary:
             _write_zarr(ds, temporary)
         return
     try:
-        _write_zarr(ds, str(path))
+        _write_zarr(ds, str(path), overwrite=overwrite)
     except FileExistsError as error:
         raise _exists(path) from error
 
 
-def _write_zarr(ds: xr.Dataset, path: str | Path) -> None:
-    ds.to_zarr(path, mode="w-", zarr_format=3, consolidated=False)
+def _write_zarr(ds: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> None:
+    ds.to_zarr(path, mode="w" if overwrite else "w-", zarr_format=3, consolidated=False)
     # Else xarray warns whoever opens the store. Zarr 3 warns that other software may not know such metadata.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
         zarr.consolidate_metadata(path, zarr_format=3)
 
 
-def save_netcdf(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
-    """Write a dataset to a new netCDF 3 file, whole or not at all.
+def save_netcdf(ds: xr.Dataset, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write a dataset to a netCDF 3 file, whole or not at all.
+
+    Parameters
+    ----------
+    ds : xr.Dataset
+    path : str or path
+    overwrite : bool
+        Whether a netCDF file that is there makes way for it.
 
     Raises
     ------
     OutputExistsError
-        If ``path`` exists.
+        If ``path`` exists, with ``overwrite`` if it is no netCDF file.
     StoreError
         If ``path`` is a URL.
     """
     if _is_url(path):
         raise StoreError(f"{path}: expected a local path for netCDF, got a URL; use to_zarr.")
     ds = _without_long_integers(_with_fixed_texts(ds.drop_encoding()))
-    with _new_path(path) as temporary:
+    with _new_path(path, _is_netcdf if overwrite else None) as temporary:
         ds.to_netcdf(temporary, engine="scipy", format="NETCDF3_64BIT")
 
 
@@ -273,30 +282,64 @@ def _is_url(path: str | os.PathLike[str]) -> bool:
     return "://" in os.fspath(path)
 
 
-def _exists(path: str | os.PathLike[str]) -> OutputExistsError:
-    text = "exists already and is not overwritten; remove it or choose another path."
+def _is_store(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs"))
+
+
+def _is_netcdf(path: Path) -> bool:
+    return path.is_file() and (_starts_with(path, b"CDF") or _starts_with(path, b"\x89HDF"))
+
+
+def _exists(path: str | os.PathLike[str], wrong_kind: bool = False) -> OutputExistsError:
+    if wrong_kind:
+        return OutputExistsError(
+            f"{path}: is something else than what is to be written, and is not overwritten; remove it or "
+            "choose another path."
+        )
+    text = "exists already and is not overwritten; use overwrite=True, remove it, or choose another path."
     return OutputExistsError(f"{path}: {text}")
 
 
 def require_new(path: str | os.PathLike[str]) -> None:
     """Raise `OutputExistsError` where there is something."""
-    if Path(path).exists():
+    if os.path.lexists(path):
         raise _exists(path)
 
 
 @contextmanager
-def _new_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary sibling of ``path`` that takes its name when the block ends well, else is removed."""
+def _new_path(
+    path: str | os.PathLike[str], may_replace: Callable[[Path], bool] | None = None
+) -> Iterator[Path]:
+    """A temporary sibling of ``path`` that takes its name when the block ends well, else is removed.
+
+    What is there makes way only then, and only if ``may_replace`` says so of it.
+    """
     final = Path(path)
-    require_new(final)
+
+    def check() -> None:
+        if may_replace is None:
+            require_new(final)
+        elif os.path.lexists(final) and not may_replace(final):
+            raise _exists(final, wrong_kind=True)
+
+    check()
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
+    before = temporary.with_suffix(".old")
     try:
         yield temporary
-        require_new(final)
-        temporary.rename(final)
+        check()
+        if may_replace is not None and os.path.lexists(final):
+            final.rename(before)
+        try:
+            temporary.rename(final)
+        except OSError:
+            if os.path.lexists(before):
+                before.rename(final)
+            raise
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        for left in (temporary, before):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)

@@ -1,161 +1,108 @@
-"""A model as a few lines of text."""
+"""The table of a model as text."""
 
 from __future__ import annotations
 
-import re
-import textwrap
+from typing import Final
 
 import xarray as xr
 
-from daskmoe.model.history import outcomes_of
-from daskmoe.model.store import ModelParts
-from daskmoe.model.uncertainty import kinds_of, not_identified
-from daskmoe.numerics.families import get_family
-from daskmoe.rows.names import (
-    ABSENT_ROWS,
-    CLUSTERS,
-    COEF,
-    EXPERT,
-    FEATURE,
-    GATE_COEF,
-    GATE_INTERCEPT,
-    INTERCEPT,
-    LEFT,
-    N_CLUSTERS,
-    PARTITION,
-    STATUS,
-    Kind,
-    Outcome,
-)
+from daskmoe.model.facts import facts, names, title
+from daskmoe.rows.names import COEF, EXPERT, FEATURE, GATE_COEF, PARAMETER
 
-MAX_FEATURES = 30
-MAX_EXPERTS = 12
-_WIDTH = 12
-_REASON = 100
-_LINE = 300
-# Parameters without errors that are named one by one.
-_NAMED = 12
-_NOT_OK = (Outcome.NOT_CONVERGED, Outcome.LEFT_OUT)
+MAX_FEATURES: Final = 30
+MAX_EXPERTS: Final = 12
+_WIDTH: Final = 12
+# Of an error behind its estimate.
+_ERROR_WIDTH: Final = 10
+_LINE: Final = 96
 
 
-def summarize(parts: ModelParts) -> str:
-    """Head, table of the experts, table of the coefficients, and how the fit went."""
-    params, rows = parts.params, parts.rows
-    units = rows.target_attrs.get("units")
-    head = [
-        f"Mixture of {params.sizes[EXPERT]} {parts.family} experts",
-        f"target      {rows.target}{f' [{units}]' if units else ''} ({', '.join(rows.sample_dims)})",
-        f"features    {len(rows.feature_labels)}",
-    ]
-    if rows.left_out:
-        reasons = (f"{name} ({_cause(why)})" for name, why in rows.left_out.items())
-        head.append(f"left out    {textwrap.shorten('; '.join(reasons), _LINE, placeholder=' ...')}")
-    shown = params.isel({EXPERT: slice(MAX_EXPERTS)})
-    own = [label.name for label in get_family(parts.family).nuisances]
-    scalars = {name: shown[name] for name in (INTERCEPT, *own, GATE_INTERCEPT)}
+class Summary(str):
+    """Text that a console shows as it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def summarize(table: xr.Dataset) -> Summary:
+    """Facts, experts and coefficients; errors stand behind their estimates in parentheses."""
+    shown = table.isel({EXPERT: slice(MAX_EXPERTS)})
+    of_experts = ~table["variable"].isin([COEF, GATE_COEF])
     sections = [
-        head + _fit_lines(parts.diagnostics) + _error_lines(parts),
-        _table("experts", {name: values.values.tolist() for name, values in scalars.items()}),
-        _table("coefficients of the experts (coef)", _by_feature(shown[COEF])),
-        _table("coefficients of the gating network (gate_coef)", _by_feature(shown[GATE_COEF])),
+        [title(table), *(f"{name:<12}{text}" for name, text in facts(table).items())],
+        _block("experts", shown.sel({PARAMETER: of_experts}), _shares(shown)),
+        _block("coefficients of the experts (coef)", _of(shown, COEF)),
+        _block("coefficients of the gating network (gate_coef)", _of(shown, GATE_COEF)),
     ]
-    more_experts = params.sizes[EXPERT] - MAX_EXPERTS
+    if "feature_mean" in shown:
+        sections.append(
+            _block("where the experts rule", where_they_rule(shown), behind="standard deviations")
+        )
+    more_experts = table.sizes[EXPERT] - MAX_EXPERTS
     if more_experts > 0:
-        sections.append([f"... and {more_experts} more experts: see .params"])
-    left_out = len(rows.feature_labels) - MAX_FEATURES
+        sections.append([f"... and {more_experts} more experts: see .table()"])
+    left_out = table.attrs["n_features"] - MAX_FEATURES
     if left_out > 0:
-        sections.append([f"... and {left_out} more features: see .params"])
-    return "\n\n".join("\n".join(lines) for lines in sections)
+        sections.append([f"... and {left_out} more features: see .table()"])
+    return Summary("\n\n".join("\n".join(lines) for lines in sections))
 
 
-def _cause(why: str) -> str:
-    """The beginning of a reason, without what to do about it."""
-    return re.split("[,;:]", why, maxsplit=1)[0]
+def by_variable(table: xr.Dataset, variable: str) -> xr.Dataset:
+    """The rows of a table that are of one variable."""
+    return table.sel({PARAMETER: table["variable"] == variable})
 
 
-def _fit_lines(diagnostics: xr.Dataset | None) -> list[str]:
-    if diagnostics is None:
-        return []
-    lines = []
-    if PARTITION in diagnostics.sizes:
-        lines.append(f"partitions  {diagnostics.sizes[PARTITION]}{_states(diagnostics)}")
-    if "rows" in diagnostics:
-        dropped = int(diagnostics["dropped_rows"].sum()) if "dropped_rows" in diagnostics else 0
-        absent = int(diagnostics[ABSENT_ROWS].sum()) if ABSENT_ROWS in diagnostics else 0
-        counts = {"dropped": dropped, "not there": absent}
-        said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        note = f" ({said})" if said else ""
-        lines.append(f"rows        {int(diagnostics['rows'].sum())}{note}")
-    if "aggregation" in diagnostics.attrs:
-        lines.append(f"aggregation {diagnostics.attrs['aggregation']}")
-    if "refinement_converged" in diagnostics.attrs:
-        lines.append(f"refinement  {_refinement(diagnostics)}")
-    return lines
+def where_they_rule(table: xr.Dataset) -> xr.Dataset:
+    """Means of the features with their deviations, named as estimates with their errors are."""
+    names_of = {"feature_mean": "estimate", "feature_deviation": "standard_error", FEATURE: PARAMETER}
+    found = table[["feature_mean", "feature_deviation"]].isel({FEATURE: slice(MAX_FEATURES)})
+    found = found.drop_vars([name for name in found.coords if name not in (EXPERT, FEATURE)]).rename(names_of)
+    return found.assign(term=found[PARAMETER].rename("term")).assign_attrs(table.attrs)
 
 
-def _error_lines(parts: ModelParts) -> list[str]:
-    """Which kinds of standard errors there are, and which parameters have none."""
-    kinds = kinds_of(parts.diagnostics)
-    if parts.diagnostics is None or not kinds:
-        return []
-    if kinds == [Kind.APPROXIMATE]:
-        lines = ["errors      approximate, from the information near the maximum; refine for exact ones"]
-    else:
-        names = [
-            f"{kind} ({parts.diagnostics.attrs[N_CLUSTERS]} {parts.diagnostics.attrs[CLUSTERS]})"
-            if kind is Kind.CLUSTER
-            else str(kind)
-            for kind in kinds
+def _of(table: xr.Dataset, variable: str) -> xr.Dataset:
+    return by_variable(table, variable).isel({PARAMETER: slice(MAX_FEATURES)})
+
+
+def _shares(table: xr.Dataset) -> dict[str, list[str]]:
+    texts = {}
+    if "share" in table:
+        texts["share"] = [f"{share:.1%}" for share in table["share"].values]
+    if "standard_deviation" in table:
+        texts["std dev"] = [f"{value:.5g}" for value in table["standard_deviation"].values]
+    return texts
+
+
+def _block(
+    heading: str,
+    table: xr.Dataset,
+    before: dict[str, list[str]] | None = None,
+    behind: str = "standard errors",
+) -> list[str]:
+    """One line a parameter, one column an expert, as many columns beside each other as a line holds."""
+    estimates = table["estimate"].transpose(PARAMETER, EXPERT).values
+    errors = table["standard_error"].transpose(PARAMETER, EXPERT).values
+    # The reference of the gates is zero without an error.
+    told = (errors > 0).any()
+    cells = {name: [f"{text:>{_WIDTH}}" for text in texts] for name, texts in (before or {}).items()}
+    for term, row, row_errors in zip(table["term"].values.tolist(), estimates, errors, strict=True):
+        brackets = [f"({e:.2g})" if e > 0 else "" for e in row_errors]
+        cells[term] = [
+            f"{v:>{_WIDTH}.5g} {b:<{_ERROR_WIDTH}}" if told else f"{v:>{_WIDTH}.5g}"
+            for v, b in zip(row, brackets, strict=True)
         ]
-        lines = [f"errors      {', '.join(names)}"]
-    if none := not_identified(parts.params, parts.diagnostics, get_family(parts.family)):
-        # Of many, the features; of those that have none, the variables.
-        inside = [label.removesuffix("]").partition(", ")[2] or label.partition("[")[0] for label in none]
-        named = none if len(none) <= _NAMED else list(dict.fromkeys(inside))
-        text = textwrap.shorten(", ".join(named), _REASON, placeholder=" ...")
-        lines.append(f"no errors   of {len(none)} parameters that the rows do not identify: {text}")
+    first = max(map(len, cells), default=0)
+    width = _WIDTH + (_ERROR_WIDTH + 1) * bool(told)
+    columns = max(1, (_LINE - first) // (width + 1))
+    lines = [f"{heading}{f', with {behind}' if told else ''}"]
+    for start in range(0, table.sizes[EXPERT], columns):
+        some = slice(start, start + columns)
+        lines.append(_line("", [f"{name:>{_WIDTH}}" for name in names(table)[some]], first, width))
+        lines += [_line(term, row[some], first, width) for term, row in cells.items()]
     return lines
 
 
-def _refinement(diagnostics: xr.Dataset) -> str:
-    rounds = diagnostics["round_log_likelihood"]
-    # The model is where the last accepted round was. The sum is of the rows of the refinement, which need not
-    # be those of the fit, so it cannot be told a row.
-    reached = rounds.values[diagnostics["round_accepted"].values == 1][-1]
-    converged, left = diagnostics.attrs["refinement_converged"], diagnostics.attrs.get(LEFT)
-    state = "converged" if converged else "not converged"
-    plural = "s" if rounds.size > 1 else ""
-    # Models that an earlier version saved do not know.
-    short = "" if converged or left is None else f", about {left:.2g} nats short of a maximum"
-    return f"{state} in {rounds.size} round{plural}, log-likelihood {reached:.2f} of all its rows{short}"
-
-
-def _states(diagnostics: xr.Dataset) -> str:
-    outcomes = outcomes_of(diagnostics)
-    if not outcomes:
-        return ""
-    failed = [m for m, outcome in enumerate(outcomes) if outcome in _NOT_OK]
-    if not failed:
-        return ", all ok"
-    first = diagnostics[STATUS][failed[0]]
-    label = f" {first[PARTITION].item()}" if PARTITION in first.coords else ""
-    reason = textwrap.shorten(str(first.item()), _REASON, placeholder=" ...")
-    return f", {len(failed)} not ok (first: partition{label}, {reason})"
-
-
-def _by_feature(values: xr.DataArray) -> dict[str, list[float]]:
-    labelled = values.transpose(FEATURE, EXPERT)
-    labels = map(str, labelled[FEATURE].values[:MAX_FEATURES])
-    return dict(zip(labels, labelled.values.tolist(), strict=False))
-
-
-def _table(title: str, lines: dict[str, list[float]]) -> list[str]:
-    """One line a quantity, one column an expert."""
-    first = max(map(len, lines))
-    n_experts = len(next(iter(lines.values())))
-    header = " ".join(f"{f'expert {k}':>{_WIDTH}}" for k in range(n_experts))
-    body = [
-        f"  {name:<{first}} " + " ".join(f"{value:>{_WIDTH}.5g}" for value in values)
-        for name, values in lines.items()
-    ]
-    return [title, f"  {'':<{first}} {header}", *body]
+def _line(term: str, cells: list[str], first: int, width: int) -> str:
+    return f"  {term:<{first}} {' '.join(f'{cell:<{width}}' for cell in cells)}".rstrip()

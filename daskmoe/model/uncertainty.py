@@ -100,12 +100,9 @@ def _cluster_quantile(n_clusters: int, n_parameters: int, level: float) -> float
     return student * math.sqrt(max(1.0, (n_clusters - 1) / left))
 
 
-def not_identified(params: xr.Dataset, diagnostics: xr.Dataset, family: Family) -> list[str]:
-    """Labels of the parameters that have no errors, though the model has some."""
-    if IDENTIFIED not in diagnostics:
-        return []
-    _, labels = stacked_coordinates(params, family)[PARAMETER]
-    return [str(label) for label in labels[diagnostics[IDENTIFIED].values == 0]]
+def identified(params: xr.Dataset, diagnostics: xr.Dataset, family: Family) -> xr.Dataset:
+    """1 where the rows identify a parameter by itself, shaped like ``params``."""
+    return unstack(diagnostics[IDENTIFIED].values, params, family)
 
 
 def _find(diagnostics: xr.Dataset | None, kind: str) -> tuple[Kind, xr.Dataset]:

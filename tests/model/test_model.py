@@ -742,3 +742,33 @@ def test_a_model_in_a_large_graph_is_not_copied() -> None:
     with dask.config.set(scheduler="synchronous"):
         assert model.predict(lazy).data.npartitions == 200
         np.testing.assert_allclose(model.predict(lazy), model.predict(data))
+
+
+@pytest.mark.parametrize(
+    ("save", "name"), [(MixtureOfExperts.to_zarr, "m.zarr"), (MixtureOfExperts.to_netcdf, "m.nc")]
+)
+def test_a_model_takes_the_place_of_one_where_asked(
+    tmp_path: Path, save: Callable[..., None], name: str
+) -> None:
+    first, second = make_model(flat_data(), "y", n_experts=2), make_model(flat_data(), "y", n_experts=3)
+    path = tmp_path / name
+    save(first, path)
+    with pytest.raises(OutputExistsError, match="overwrite=True"):
+        save(second, path)
+    save(second, path, overwrite=True)
+    assert open_model(path) == second
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    save(first, tmp_path / "new", overwrite=True)
+    assert open_model(tmp_path / "new") == first
+
+
+@pytest.mark.parametrize("save", [MixtureOfExperts.to_zarr, MixtureOfExperts.to_netcdf])
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_nothing_else_makes_way(tmp_path: Path, save: Callable[..., None], kind: str) -> None:
+    path = tmp_path / "thing"
+    kept = path / "letter" if kind == "folder" else path
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("keep")
+    with pytest.raises(OutputExistsError, match="something else"):
+        save(make_model(flat_data(), "y"), path, overwrite=True)
+    assert kept.read_text() == "keep"

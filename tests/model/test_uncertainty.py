@@ -111,7 +111,7 @@ def test_what_the_columns_do_not_tell_apart_has_no_error(data: xr.Dataset, plain
         total = variance_of(model, {"coef[0, b]": 1.0, "coef[0, b2]": 1.0}, kind)
         assert total == pytest.approx(float(expected["coef"].sel(expert=0, feature="b")) ** 2, rel=1e-4)
     text = model.summary()
-    assert "no errors   of 12 parameters that the rows do not identify: gate_coef[0, b], " in text
+    assert "no errors   of 12 parameters that the rows do not identify: coef[0, b], " in text
     assert "no errors" not in plain.summary()
     assert "errors      model, robust" in plain.summary()
 

@@ -85,6 +85,13 @@ def mixture_mean(parameters: Mixture, family: Family, features: Features) -> Flo
     return np.asarray(np.sum(gates * expert_means(parameters, family, features), axis=0))
 
 
+def mixture_cdf(parameters: Mixture, family: Family, features: Features, response: FloatArray) -> FloatArray:
+    """F(y|x) = sum_k pi_k(x) F_k(y|x), shape (n,)."""
+    gates = np.exp(log_gating(parameters, features))
+    eta = linear_predictor(parameters.coef, features)
+    return np.asarray((gates * family.cdf(response, eta, parameters.nuisance)).sum(axis=0))
+
+
 def log_likelihood(
     parameters: Mixture,
     family: Family,

@@ -1,0 +1,66 @@
+"""Where the experts of a model rule: the rows of some data that each of them speaks for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import xarray as xr
+
+from daskmoe.model import prediction
+from daskmoe.model.blockwise import Evaluation
+from daskmoe.numerics.base.parameters import FloatArray, Mixture
+from daskmoe.numerics.families import Family
+from daskmoe.numerics.predictive.mixture import Features
+from daskmoe.rows import Data, RowSchema
+from daskmoe.rows.computing import computed
+from daskmoe.rows.names import EXPERT, FEATURE
+
+# The data may have a dimension of the name that the result has.
+_COLUMN: Final = "feature column"
+_COMPLETE: Final = Evaluation("skip")
+
+
+def profile(parameters: Mixture, family: Family, data: Data, rows: RowSchema) -> xr.Dataset:
+    """The share of the complete rows of each expert, and the means and deviations of their features.
+
+    Rows count by their responsibilities, or by the gates where there is no target; with a target there is
+    R2 too. Three passes over lazy data: the middle of all rows, the experts' rows about it, the residuals.
+    """
+    dataset, _ = prediction.match_data(data, rows)
+    with_target = rows.target in dataset.variables
+    if with_target:
+        weight = prediction.responsibilities(parameters, family, dataset, rows, _COMPLETE)
+    else:
+        weight = prediction.gating_probabilities(parameters, dataset, rows, _COMPLETE)
+    labels = list(rows.feature_labels)
+    columns = prediction.evaluate(
+        _columns, dataset, rows, name="feature", attrs={}, leading=(_COLUMN, len(labels)), how=_COMPLETE
+    )
+    dims = [dim for dim in weight.dims if dim != EXPERT]
+    middle = computed(columns.mean(dims, skipna=True))
+    counted, around = weight.fillna(0.0), (columns - middle).fillna(0.0)
+    sums = computed(
+        xr.Dataset(
+            {
+                "mass": counted.sum(dims),
+                "first": xr.dot(counted, around, dim=dims),
+                "second": xr.dot(counted, around**2, dim=dims),
+            }
+        )
+    )
+    first, second = sums["first"] / sums["mass"], sums["second"] / sums["mass"]
+    found = xr.Dataset(
+        {
+            "share": sums["mass"] / sums["mass"].sum(),
+            "feature_mean": middle + first,
+            "feature_deviation": np.sqrt((second - first**2).clip(0.0)),
+        }
+    )
+    if with_target:
+        found["r2"] = prediction.r_squared(parameters, family, dataset, rows, "skip")
+    return found.rename({_COLUMN: FEATURE}).assign_coords({FEATURE: labels}).transpose(EXPERT, FEATURE)
+
+
+def _columns(features: Features) -> FloatArray:
+    return np.asarray(features.T, dtype=np.float64)

@@ -1,0 +1,206 @@
+"""Coefficients with their intervals, those of the partitions beside the model's, and the transport plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+import xarray as xr
+
+from daskmoe.errors import InvalidDataError, InvalidOptionError
+from daskmoe.model import MixtureOfExperts
+from daskmoe.model.moments import moments_from
+from daskmoe.numerics.base.parameters import FloatArray
+from daskmoe.plotting.canvas import DARK, above, axes_of, colours, names
+from daskmoe.rows.names import COEF, EXPERT, FEATURE, INTERCEPT, LOCAL_EXPERT, PARTITION
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MARKERS: Final = "osD^vPX*"
+# Terms that a forest plot holds.
+_MOST_TERMS: Final = 40
+# Cells of a plan that are written out, and partitions that have ticks.
+_MOST_CELLS: Final = 120
+_MOST_TICKS: Final = 40
+
+
+def draw_coefficients(
+    model: MixtureOfExperts,
+    variable: Literal["coef", "gate_coef"],
+    level: float,
+    standardized: bool | None,
+    ax: Axes | None,
+) -> Axes:
+    """See `Pictures.coefficients`."""
+    ax = axes_of(ax)
+    scale = _deviations(model)
+    if standardized and scale is None:
+        raise InvalidOptionError(
+            "standardized: expected a model that knows its features' deviations, as one that was fitted or "
+            "refined; use standardized=False."
+        )
+    if standardized is False or scale is None:
+        scale = None
+    table = model.table(level)
+    rows = table.sel(parameter=table["variable"] == variable)
+    factor = np.ones(rows.sizes["parameter"]) if scale is None else scale
+    order = _largest(rows, factor)
+    palette = colours(model.n_experts)
+    for k, label in enumerate(names(model)):
+        own = rows.isel(expert=k)
+        if variable == "gate_coef" and not own["estimate"].values.any():
+            # The reference of the gates.
+            continue
+        places = np.arange(len(order)) + _offset(k, model.n_experts)
+        estimate, low, high = ((own[name].values * factor)[order] for name in ("estimate", "lower", "upper"))
+        bars = np.nan_to_num(np.stack([estimate - low, high - estimate]))
+        ax.errorbar(
+            estimate, places, xerr=bars, ls="", marker=_MARKERS[k % len(_MARKERS)], ms=5, color=palette[k],
+            label=label, elinewidth=1.8,
+        )  # fmt: skip
+    ax.axvline(0, color=DARK, lw=0.8, ls=":", zorder=0)
+    ax.set_yticks(np.arange(len(order)), [str(term) for term in rows["term"].values[order]])
+    ax.set_ylim(len(order) - 0.5, -0.5)
+    ax.set_xlabel(_effect(model, variable, scale is not None, rows, level))
+    above(ax)
+    return ax
+
+
+def draw_partitions(model: MixtureOfExperts, term: str | None, ax: Axes | None) -> Axes:
+    """See `Pictures.partitions`."""
+    local = model.local_estimates
+    if local is None:
+        raise InvalidDataError(
+            "Expected a model with local estimates, got one without: daskmoe.fit keeps those of its "
+            "partitions."
+        )
+    ax = axes_of(ax)
+    term = INTERCEPT if term is None else term
+    own, parts, units = _of_term(model, local, term)
+    table = model.table()
+    which = _belongs(model, local)
+    palette = colours(model.n_experts)
+    for k, label in enumerate(names(model)):
+        row = table.sel(parameter=INTERCEPT if term == INTERCEPT else f"{COEF}[{term}]").isel(expert=k)
+        ax.axhline(float(own[k]), color=palette[k], lw=1.6, label=label)
+        if np.isfinite(row["lower"]):
+            ax.axhspan(float(row["lower"]), float(row["upper"]), color=palette[k], alpha=0.2, lw=0)
+        m, j = np.nonzero(which == k)
+        marker = _MARKERS[k % len(_MARKERS)]
+        ax.plot(m, parts[m, j], ls="", marker=marker, ms=5, color=palette[k], mec="white", mew=0.5)
+    _tick_partitions(ax.xaxis, [str(each) for each in local[PARTITION].values])
+    ax.set_xlabel("partition")
+    what = "intercept" if term == INTERCEPT else f"coefficient of {term}"
+    ax.set_ylabel(f"{what} [{units}]" if units else what)
+    above(ax)
+    return ax
+
+
+def draw_transport_plan(model: MixtureOfExperts, ax: Axes | None) -> Axes:
+    """See `Pictures.transport_plan`."""
+    plan = _plan(model)
+    if plan is None:
+        raise InvalidDataError(
+            "Expected a model with a transport plan, got one without: daskmoe.fit with several partitions "
+            "keeps it."
+        )
+    ax = axes_of(ax)
+    mass = plan.sum(LOCAL_EXPERT).transpose(PARTITION, EXPERT).values
+    share = mass / np.maximum(mass.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    image = ax.pcolormesh(share, cmap="cividis", vmin=0, vmax=1, ec="white", lw=0.5)
+    ax.set_xticks(np.arange(model.n_experts) + 0.5, names(model))
+    _tick_partitions(ax.yaxis, [str(each) for each in plan[PARTITION].values], 0.5)
+    ax.set_ylim(len(mass), 0)
+    if mass.size <= _MOST_CELLS:
+        for (m, k), value in np.ndenumerate(share):
+            colour = "white" if value < 0.55 else "black"
+            ax.text(
+                k + 0.5, m + 0.5, f"{value:.2f}", ha="center", va="center", color=colour, fontsize="small"
+            )
+    ax.figure.colorbar(image, ax=ax, label="share of the partition's mass")
+    ax.set(xlabel="expert of the model", ylabel="partition")
+    return ax
+
+
+def _offset(k: int, n_experts: int) -> float:
+    """Of an expert's marks from the middle of a line."""
+    return 0.6 * ((k + 0.5) / n_experts - 0.5)
+
+
+def _deviations(model: MixtureOfExperts) -> FloatArray | None:
+    known = moments_from(model.diagnostics)
+    return None if known is None else np.sqrt(np.diagonal(known.scatter)[:-1] / known.weight)
+
+
+def _largest(rows: xr.Dataset, factor: FloatArray) -> Any:
+    """The terms in their order; of many, those with the largest effects."""
+    size = np.abs(rows["estimate"].transpose("parameter", EXPERT).values * factor[:, None]).max(axis=1)
+    return np.sort(np.argsort(-size, kind="stable")[:_MOST_TERMS])
+
+
+def _effect(
+    model: MixtureOfExperts, variable: str, standardized: bool, rows: xr.Dataset, level: float
+) -> str:
+    units = model.rows.target_attrs.get("units")
+    of = (
+        "log odds of the expert"
+        if variable == "gate_coef"
+        else model.target + (f" [{units}]" if units else "")
+    )
+    per = "a standard deviation" if standardized else "a unit"
+    interval = f", {level:.0%} interval" if bool(rows["lower"].notnull().any()) else ""
+    left = rows.sizes["parameter"] - _MOST_TERMS
+    more = f"; {left} smaller ones not shown" if left > 0 else ""
+    return f"change of {of}\nwith {per} of the feature{interval}{more}"
+
+
+def _of_term(model: MixtureOfExperts, local: xr.Dataset, term: str) -> tuple[FloatArray, FloatArray, str]:
+    """A coefficient of the model's experts (K,), of the partitions (M, J), and its units."""
+    if term != INTERCEPT and term not in model.feature_names:
+        raise InvalidOptionError(
+            f"term: expected 'intercept' or one of {list(model.feature_names)}, got {term!r}."
+        )
+    chosen = {} if term == INTERCEPT else {FEATURE: term}
+    name = INTERCEPT if term == INTERCEPT else COEF
+    own, parts = model.params[name].sel(chosen), local[name].sel(chosen).transpose(PARTITION, LOCAL_EXPERT)
+    table = model.table()
+    label = INTERCEPT if term == INTERCEPT else f"{COEF}[{term}]"
+    return own.values, parts.values, str(table["units"].sel(parameter=label).values)
+
+
+def _plan(model: MixtureOfExperts) -> xr.DataArray | None:
+    found = model.diagnostics
+    if found is None or "plan_mass" not in found or found["plan_mass"].sizes[EXPERT] != model.n_experts:
+        return None
+    return found["plan_mass"]
+
+
+def _belongs(model: MixtureOfExperts, local: xr.Dataset) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Which expert of the model each local expert goes to: most of its mass, or the nearest coefficients."""
+    known = np.isfinite(local[INTERCEPT].transpose(PARTITION, LOCAL_EXPERT).values)
+    plan = _plan(model)
+    if (
+        plan is not None
+        and plan.sizes[PARTITION] == len(known)
+        and plan.sizes[LOCAL_EXPERT] == known.shape[1]
+    ):
+        found = plan.transpose(PARTITION, LOCAL_EXPERT, EXPERT).values.argmax(axis=2)
+    else:
+        own = np.column_stack([model.params[INTERCEPT], model.params[COEF].transpose(EXPERT, FEATURE)])
+        theirs = np.concatenate(
+            [
+                local[INTERCEPT].transpose(PARTITION, LOCAL_EXPERT).values[..., None],
+                local[COEF].transpose(PARTITION, LOCAL_EXPERT, FEATURE).values,
+            ],
+            axis=2,
+        )
+        found = np.nan_to_num(((theirs[:, :, None] - own) ** 2).sum(axis=3)).argmin(axis=2)
+    return np.where(known, found, -1)
+
+
+def _tick_partitions(axis: Any, labels: list[str], shift: float = 0.0) -> None:
+    """A tick a partition, of many every so many."""
+    step = -(-len(labels) // _MOST_TICKS)
+    turned = axis.axis_name == "x" and max(map(len, labels), default=0) * len(labels) > 60
+    axis.set_ticks(np.arange(0, len(labels), step) + shift, labels[::step], rotation=90 if turned else 0)

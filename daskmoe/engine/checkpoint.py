@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import tempfile
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -48,14 +50,30 @@ def save_result(path: Path, result: PartitionResult) -> None:
 def load_result(path: Path) -> PartitionResult | None:
     """The result kept at ``path``; None if there is none or it cannot be read."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return _from_arrays(dict(arrays))
+        with path.open("rb") as file:
+            _check_archive(file)
+            with np.load(file, allow_pickle=False) as arrays:
+                return _from_arrays(dict(arrays))
     except FileNotFoundError:
         return None
     # A spoiled archive can fail in any way, and whatever it is the partition is fitted again.
     except Exception as error:
         logger.warning("checkpoint %s cannot be read and is made anew: %s", path, error)
         return None
+
+
+def _check_archive(file: BinaryIO) -> None:
+    """Raise `ValueError` for entries that would unpack to more than the file holds; ours are as they are."""
+    with zipfile.ZipFile(file) as archive:
+        for entry in archive.infolist():
+            with archive.open(entry) as member:
+                version = np.lib.format.read_magic(member)
+                read = getattr(np.lib.format, f"read_array_header_{version[0]}_{version[1]}")
+                shape, _, dtype = read(member)
+            declared = math.prod(shape) * dtype.itemsize
+            if entry.compress_type != zipfile.ZIP_STORED or declared > entry.file_size:
+                raise ValueError(f"entry {entry.filename!r} declares more than it holds")
+    file.seek(0)
 
 
 def _to_arrays(result: PartitionResult) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import xarray as xr
 import zarr
 
 from daskmoe.errors import OutputExistsError, SchemaError, StoreError
+from daskmoe.model.trust import check_store
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import (
     ATTR_CREATED,
@@ -203,6 +204,7 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     # Nothing in a model is a time; without this a variable with units "s" would come back as one.
     options: dict[str, Any] = {"decode_times": False}
     if _is_url(path) or local.is_dir():
+        check_store(str(path))
         options |= {"engine": "zarr", "consolidated": False}
     elif _starts_with(local, b"CDF"):
         options |= {"engine": "scipy"}

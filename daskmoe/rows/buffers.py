@@ -71,7 +71,11 @@ class _LeanAsyncArray(zarr.AsyncArray[Any]):
         return await super().getitem(selection, prototype=prototype or _PROTOTYPE)
 
 
-class _LeanArray(zarr.Array[Any]):
+# Zarr's arrays are generic from 3.1.4 on.
+_Array: Any = zarr.Array
+
+
+class _LeanArray(_Array):  # type: ignore[misc]
     """An array whose results may be read-only."""
 
     def get_basic_selection(self, selection: Any = ..., **options: Any) -> Any:

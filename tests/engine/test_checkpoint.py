@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -318,3 +319,16 @@ def test_partitions_that_were_left_out_are_tried_again(store: Path, tmp_path: Pa
         assert_same_bits(fit(lazy, tmp_path, on_error="skip"), expected)
     assert len(files_of(tmp_path)) == 3
     assert len(fits) == 3
+
+
+def test_an_archive_that_unpacks_to_more_than_it_holds_is_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "moe-local-fit-x-0.npz"
+    np.savez_compressed(path, scalars=np.zeros(20_000_000))
+    tracemalloc.start()
+    assert checkpoint.load_result(path) is None
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6
+    assert "declares more than it holds" in caplog.text

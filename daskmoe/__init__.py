@@ -7,6 +7,7 @@ from daskmoe.api.aggregate import aggregate
 from daskmoe.api.divergence import transportation_divergence
 from daskmoe.api.fit import fit, fit_local
 from daskmoe.api.refine import refine
+from daskmoe.api.select import select_n_experts
 from daskmoe.api.simulate import simulate
 from daskmoe.errors import (
     ConvergenceWarning,
@@ -17,12 +18,16 @@ from daskmoe.errors import (
     InvalidDataError,
     InvalidOptionError,
     NotAtOptimumError,
+    NotFittedError,
     OutputExistsError,
     PartitionError,
     SchemaError,
     StoreError,
+    TooFewRowsError,
 )
+from daskmoe.estimators import MoERegressor
 from daskmoe.model import MixtureOfExperts, open_model
+from daskmoe.model.selection import Selection
 from daskmoe.plotting import Pictures as _Pictures  # noqa: F401 - gives models their `plot`
 
 __version__ = _version("daskmoe")
@@ -36,11 +41,15 @@ __all__ = [
     "InvalidDataError",
     "InvalidOptionError",
     "MixtureOfExperts",
+    "MoERegressor",
     "NotAtOptimumError",
+    "NotFittedError",
     "OutputExistsError",
     "PartitionError",
     "SchemaError",
+    "Selection",
     "StoreError",
+    "TooFewRowsError",
     "__version__",
     "aggregate",
     "features",
@@ -48,6 +57,7 @@ __all__ = [
     "fit_local",
     "open_model",
     "refine",
+    "select_n_experts",
     "simulate",
     "transportation_divergence",
 ]

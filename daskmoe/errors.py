@@ -15,6 +15,18 @@ class InvalidDataError(DaskMoEError, ValueError):
     """The data do not fit the request: a variable is missing, has a wrong type, dimension or value."""
 
 
+class TooFewRowsError(InvalidDataError):
+    """Rows are fewer than the parameters of so many experts; ``most_experts`` is how many they allow."""
+
+    def __init__(self, message: str, most_experts: int = 1) -> None:
+        super().__init__(message)
+        self.most_experts = most_experts
+
+
+class NotFittedError(DaskMoEError, ValueError, AttributeError):
+    """An estimator was asked before it was fitted."""
+
+
 class StoreError(DaskMoEError, OSError):
     """A store cannot be opened or is not what it should be."""
 

@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine", "model"),
     ("plotting",),
     ("api",),
+    ("estimators",),
     ("cli",),
 )
 DEPTH_OF = {room: depth for depth, layer in enumerate(LAYERS) for room in layer}
@@ -43,6 +44,7 @@ FORBIDDEN = {
     "model": {"distributed", "sklearn", "click"},
     "plotting": {"distributed", "sklearn", "click"},
     "api": {"matplotlib", "sklearn", "click"},
+    "estimators": {"distributed", "matplotlib", "click"},
 }
 NUMERICS_MAY_IMPORT = {"numpy", "scipy"} | sys.stdlib_module_names
 # Imported inside the functions that need them, so that the package works without them.

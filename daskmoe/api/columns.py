@@ -76,7 +76,7 @@ def report_columns(model: MixtureOfExperts) -> None:
 
 
 def _is_plain(variable: FeatureVariable) -> bool:
-    return variable.coding is None and not variable.parts and variable.feature_dim is None
+    return variable.is_plain and variable.feature_dim is None
 
 
 def _all_differ(variable: xr.Variable) -> bool:

@@ -110,8 +110,9 @@ def fit(
         variable alone finds, sorted.
     n_experts : int
         K.
-    family : {"gaussian"}
-        Density of the experts.
+    family : {"gaussian", "poisson", "gamma"}
+        Density of the experts. Of ``"poisson"``, for counts, and ``"gamma"``, for positive numbers, the
+        logarithm of the mean is linear in the features.
     partitions : int or str, optional
         None follows the target's chunks; an integer makes that many row ranges; the name of a coordinate
         makes one partition a value.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from daskmoe.engine import FitResult, PartitionResult
 from daskmoe.engine.rounds import Refinement
 from daskmoe.model import MixtureOfExperts
-from daskmoe.model.covariances import covariance_variables, stack_arrays
+from daskmoe.model.covariances import covariance_variables, stack_arrays, stack_derivatives
 from daskmoe.model.labels import has_names, label_local_estimates
 from daskmoe.model.moments import label_moments
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
@@ -198,7 +198,8 @@ def _of_fit(result: FitResult, family: Family) -> dict[str, Any]:
         (only,) = (r.estimate for r in fitted)
         found |= _training(only.log_likelihood, only.entropy)
     elif result.aggregate.log_likelihood is not None:
-        found |= _training(result.aggregate.log_likelihood)
+        told = result.aggregate.told
+        found |= _training(result.aggregate.log_likelihood, None if told is None else told.entropy)
     return found | _told(result, [str(r.label) for r in result.partitions])
 
 
@@ -400,7 +401,9 @@ def _refined_covariances(refinement: Refinement, order: NDArray[np.intp], family
 
 def _covariances(known: Curvature, kinds: Mapping[Kind, FloatArray | None], family: Family) -> xr.Dataset:
     """Covariances by kind, of which those with score products are sandwiches."""
-    derivatives = stack_arrays(jacobian(known.parameters, known.coordinates, known.order), family, 1)
+    nuisance = (known.parameters.nuisance * known.coordinates.response.nuisance)[known.order]
+    own = jacobian(known.parameters, known.coordinates, known.order)
+    derivatives = stack_derivatives(own, nuisance, family)
     found = {kind: covariance(known.information, scores, derivatives) for kind, scores in kinds.items()}
     apart = stack_arrays(told_apart(known), family) > 0.0
     return covariance_variables(found, apart & told_by_rows(known, derivatives))

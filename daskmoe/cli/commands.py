@@ -1,4 +1,4 @@
-"""The `daskmoe` command: demo, fit, predict, aggregate, summary.
+"""The `daskmoe` command: demo, fit, select, predict, aggregate, summary.
 
 Results go to stdout, logs to stderr. Exit codes: 0 done; 2 bad usage or input; 3 done, but some partitions
 were left out; 4 failed; 130 interrupted.
@@ -18,6 +18,7 @@ import click
 import daskmoe
 from daskmoe.api.hooks import HOOKS
 from daskmoe.api.reporting import left_out
+from daskmoe.api.select import plan_sizes, select_among
 from daskmoe.cli.cluster import ClusterChoice, connect, resumable, show_progress
 from daskmoe.cli.demo import DemoOptions, free_folder, run_demo
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT
@@ -33,6 +34,7 @@ from daskmoe.errors import (
     StoreError,
 )
 from daskmoe.model.blockwise import FLOAT_TYPES, FloatType
+from daskmoe.model.selection import CRITERIA
 from daskmoe.model.store import require_new, save_zarr
 from daskmoe.options import METHODS, FitOptions, Method
 
@@ -191,6 +193,54 @@ def fit(
         model = run_fit(request, HOOKS, partial(show_progress, client))
     _save(model, output)
     return PARTITIONS_LEFT_OUT if left_out(model) else DONE
+
+
+def _sizes(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
+    """Of ``1-6`` or ``1,2,4``."""
+    try:
+        ends = [part.partition("-") for part in text.split(",")]
+        return [size for low, _, high in ends for size in range(int(low), int(high or low) + 1)]
+    except ValueError:
+        raise click.BadParameter(f"expected numbers as 1-6 or 1,2,4, got {text!r}.") from None
+
+
+@commands.command()
+@click.argument("store")
+@click.option("--target", required=True, help="Variable to predict.")
+@click.option("--n-experts", callback=_sizes, default="1-6", metavar="1-6|1,2,4", help="Candidates.")
+@click.option("--criterion", type=click.Choice([*CRITERIA]), default="bic", help="What decides.")
+@click.option(
+    "--held-out",
+    type=float,
+    metavar="SHARE",
+    help="Share of the partitions to compare on.  [default: 0.25 where that decides]",
+)
+@partial(fit_options, without=("n_experts", "n_local_experts"))
+@click.option("--output", type=click.Path(), help="The chosen model: Zarr, or netCDF if it ends in .nc.")
+@cluster_options
+def select(
+    store: str,
+    target: str,
+    n_experts: list[int],
+    criterion: str,
+    held_out: float | None,
+    output: str | None,
+    workers: int | None,
+    scheduler: str | None,
+    scheduler_file: str | None,
+    **options: Any,
+) -> int:
+    """Fit models of several numbers of experts to a Zarr STORE and print how they compare."""
+    choice = _choose_cluster(workers, scheduler, scheduler_file)
+    if output is not None:
+        require_new(output)
+    requests = plan_sizes(store, target, n_experts, criterion, options)
+    with resumable(options["checkpoint"]), connect(choice) as client:
+        selection = select_among(requests, criterion, held_out, partial(show_progress, client))
+    click.echo(selection)
+    if output is not None:
+        _save(selection.model, output)
+    return PARTITIONS_LEFT_OUT if left_out(selection.model) else DONE
 
 
 @commands.command()

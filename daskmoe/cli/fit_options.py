@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar
 
@@ -15,11 +15,13 @@ from daskmoe.options import AtLeast, FitOptions, Flag, OneOf, Option
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def fit_options(command: Command, options: type[FitOptions] = FitOptions) -> Command:
-    """Add a flag for every option that has one."""
+def fit_options(
+    command: Command, options: type[FitOptions] = FitOptions, without: Container[str] = ()
+) -> Command:
+    """Add a flag for every option that has one, but for some."""
     for each in reversed(fields(options)):
         known: Option = each.metadata["option"]
-        if known.flag is not None:
+        if known.flag is not None and each.name not in without:
             command = _flag(each, known, known.flag)(command)
     return command
 

@@ -1,10 +1,11 @@
 """Dask: what a task does with its partition, the graphs of them, and the one driver that runs a request."""
 
-from daskmoe.engine.driver import Hooks, build_model, run, run_here, run_rounds
+from daskmoe.engine.driver import Hooks, build_model, run, run_here, run_rounds, run_sizes
 from daskmoe.engine.graph import build_fit, fit_directly
-from daskmoe.engine.planning import plan_passes, plan_request
+from daskmoe.engine.planning import hold_out, plan_passes, plan_request, with_size
 from daskmoe.engine.request import FitRequest, GivenSupport
 from daskmoe.engine.results import FitResult, PartitionResult
+from daskmoe.engine.sizes import log_likelihoods_by_partition
 
 __all__ = [
     "FitRequest",
@@ -15,9 +16,13 @@ __all__ = [
     "build_fit",
     "build_model",
     "fit_directly",
+    "hold_out",
+    "log_likelihoods_by_partition",
     "plan_passes",
     "plan_request",
     "run",
     "run_here",
     "run_rounds",
+    "run_sizes",
+    "with_size",
 ]

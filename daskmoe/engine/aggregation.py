@@ -62,10 +62,15 @@ def ballot_of(proposed: Proposed, responses: bool) -> Ballot:
     return proposed.proposal.ballot._replace(responses=responses)
 
 
-def aggregate_partitions(plan: AggregationPlan, proposed: Proposed, tally: Tally | None) -> FitResult:
-    """One model: of the candidates the best on all rows, or the one that was asked for."""
+def aggregate_partitions(
+    plan: AggregationPlan, proposed: Proposed, tally: Tally | None, *, choose: bool = True
+) -> FitResult:
+    """One model: of the candidates the best on all rows, or the one that was asked for.
+
+    Without ``choose`` it is the first, and all rows only say how good it is.
+    """
     with single_threaded_blas():
-        aggregate, start = settle(proposed.proposal, tally, choose=plan.method == "auto")
+        aggregate, start = settle(proposed.proposal, tally, choose=choose and plan.method == "auto")
     return FitResult(aggregate, [result.from_start(start) for result in proposed.partitions])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -20,6 +20,7 @@ from daskmoe.engine.outcomes import Ending
 from daskmoe.engine.request import FitRequest
 from daskmoe.engine.results import FitResult
 from daskmoe.engine.rounds import Refinement, refine_rounds
+from daskmoe.engine.sizes import build_sizes
 from daskmoe.numerics.base.parameters import MoEParameters, Moments
 from daskmoe.rows import RowSchema
 from daskmoe.rows.computing import computed
@@ -60,7 +61,7 @@ class Fitted(NamedTuple):
 def build_model(request: FitRequest, hooks: Hooks[Any]) -> Delayed:
     """The delayed model; building it computes nothing."""
     hooks.report_data(request)
-    return _labelled(request, hooks.label)
+    return _labelled(request, build_fit(request), hooks.label)
 
 
 def run(request: FitRequest, hooks: Hooks[Model], progress: Progress | None = None) -> Model:
@@ -68,7 +69,7 @@ def run(request: FitRequest, hooks: Hooks[Model], progress: Progress | None = No
     refine = bool(request.options.refine)
 
     def work() -> Model:
-        job = _labelled(request, partial(_fitted, hooks.label, refine), "run")
+        job = _labelled(request, build_fit(request), partial(_fitted, hooks.label, refine), "run")
         shown = nullcontext() if progress is None else progress(job, "moe-local-fit", "Partitions fitted")
         with shown:
             fitted: Fitted = computed(job)
@@ -77,6 +78,38 @@ def run(request: FitRequest, hooks: Hooks[Model], progress: Progress | None = No
         return _run_rounds(request, hooks, model, fitted.moments) if refine else model
 
     return _watched(request, hooks, work)
+
+
+def run_sizes(
+    requests: Sequence[FitRequest], hooks: Hooks[Model], progress: Progress | None = None
+) -> list[tuple[Model, list[Ending]]]:
+    """Fit requests of several numbers of experts in one computation, in which a partition is read once.
+
+    Nothing is reported but how partitions ended: most of the models are not the one that is wanted. Rounds of
+    refinement follow one model after the other.
+    """
+    refine = bool(requests[0].options.refine)
+    label = partial(_fitted, hooks.label, refine)
+
+    def work() -> list[tuple[Model, list[Ending]]]:
+        results = zip(requests, build_sizes(requests), strict=True)
+        labelled = [_labelled(request, result, label, "run") for request, result in results]
+        gather = delayed(list, pure=False)
+        job = gather(labelled, dask_key_name=f"moe-models-{tokenize(*(each.key for each in labelled))}")
+        with nullcontext() if progress is None else progress(job, "moe-local-fit", "Partitions fitted"):
+            fitted: list[Fitted] = computed(job)
+        silent = replace(hooks, report=_say_nothing, report_rounds=_say_nothing)
+        models = [
+            _run_rounds(request, silent, each.model, each.moments) if refine else each.model
+            for request, each in zip(requests, fitted, strict=True)
+        ]
+        return [(model, each.endings) for model, each in zip(models, fitted, strict=True)]
+
+    return _watched(requests[0], hooks, work)
+
+
+def _say_nothing(*told: Any) -> None:
+    pass
 
 
 def run_here(request: FitRequest, hooks: Hooks[Model]) -> Model:
@@ -123,9 +156,8 @@ def _fitted(label: Callable[..., Any], with_moments: bool, result: FitResult, *n
     return Fitted(label(result, *named), result.endings, result.moments if with_moments else None)
 
 
-def _labelled(request: FitRequest, label: Callable[..., Any], *marks: str) -> Delayed:
+def _labelled(request: FitRequest, result: Delayed, label: Callable[..., Any], *marks: str) -> Delayed:
     """The task that labels a result; ``marks`` tell apart what it gives."""
-    result = build_fit(request)
     # The result's name tells apart what the request's token does not, as another support.
     key = f"moe-model-{tokenize(result.key, request.recorded, *marks)}"
     task = delayed(label, pure=False, traverse=False)

@@ -38,7 +38,7 @@ def build_fit(request: FitRequest) -> Delayed:
     pilot = _build_pilot(request, shared) if request.sample else None
     shares = support_shares(request)
     results = partition_tasks(request, f"moe-local-fit-{token}", fit_partition, shared, pilot, own=shares)
-    given, plan = _build_support(request), request.aggregation
+    given, plan = build_support(request), request.aggregation
     name = tokenize(token, plan, given)
     proposed = delayed(propose, pure=False)(plan, results, pilot, given, dask_key_name=f"moe-propose-{name}")
     tally = _build_scores(request, shared, proposed, name) if request.compares else None
@@ -54,7 +54,7 @@ def _build_scores(request: FitRequest, plan: Delayed, proposed: Delayed, name: s
     return sum_tree(f"moe-combine-{name}", add_tallies, parts)
 
 
-def _build_support(request: FitRequest) -> Delayed | None:
+def build_support(request: FitRequest) -> Delayed | None:
     """The task that reads the caller's own support, if there is one."""
     if not isinstance(request.support, GivenSupport):
         return None
@@ -69,17 +69,22 @@ def _build_support(request: FitRequest) -> Delayed | None:
 
 def _build_pilot(request: FitRequest, shared: Delayed) -> Delayed:
     """The tasks of a shared start: a few that read, one that fits."""
+    fit = delayed(fit_sample, pure=False)
+    samples = build_samples(request, shared)
+    return cast(Delayed, fit(shared, samples, dask_key_name=f"moe-pilot-{request.token}"))
+
+
+def build_samples(request: FitRequest, shared: Delayed) -> list[Delayed]:
+    """The tasks that read the rows of a shared start."""
     read = delayed(read_sample, pure=False, traverse=False)
     share = _most_share(request)
-    samples = [
+    return [
         read(
             shared, windows, [piece_of(request, part.window) for part in windows], share,
             dask_key_name=f"moe-sample-{request.token}-{index}",
         )
         for index, windows in enumerate(_sample_groups(request))
     ]  # fmt: skip
-    fit = delayed(fit_sample, pure=False)
-    return cast(Delayed, fit(shared, samples, dask_key_name=f"moe-pilot-{request.token}"))
 
 
 def fit_directly(request: FitRequest) -> FitResult:

@@ -97,7 +97,7 @@ def build_sum(
     token = tokenize(request.token, name, function, clusters)
     point = delayed(function, name=f"{name}-point-{token}", traverse=False, pure=False)
     plan = shared_plan(request, token, clusters=clusters)
-    parts = partition_tasks(request, f"{name}-{token}", _evaluate, plan, point, clusters=clusters)
+    parts = partition_tasks(request, f"{name}-{token}", evaluate_partition, plan, point, clusters=clusters)
     return sum_tree(f"{name}-sum-{token}", add, parts)
 
 
@@ -118,10 +118,10 @@ def score_partition(
     plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, ballot: Ballot
 ) -> Tally | None:
     """What a partition says of the candidates; None for a partition that is left out."""
-    return cast(Tally | None, _evaluate(plan, partition, piece, partial(score_rows, ballot=ballot)))
+    return cast(Tally | None, evaluate_partition(plan, partition, piece, partial(score_rows, ballot=ballot)))
 
 
-def _evaluate(
+def evaluate_partition(
     plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, function: Callable[[Observations], Any]
 ) -> Any:
     """The function of one partition's rows; None for a partition that is left out."""

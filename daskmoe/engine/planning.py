@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
+import numpy as np
 import xarray as xr
 
 from daskmoe.engine.given_support import plan_support
 from daskmoe.engine.request import FitRequest, GivenSupport
 from daskmoe.engine.seeds import Seed, generator
-from daskmoe.errors import InvalidDataError, InvalidOptionError
+from daskmoe.errors import InvalidDataError, InvalidOptionError, TooFewRowsError
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.policies import LocalFit
 from daskmoe.numerics.combine.registry import AGGREGATORS
@@ -31,6 +33,7 @@ from daskmoe.rows import (
 from daskmoe.rows.chunks import MissingChunks, find_missing_chunks
 from daskmoe.rows.learning import find_weight_factor
 from daskmoe.rows.partitions import cluster_variable
+from daskmoe.rows.sampling import without_partitions
 from daskmoe.rows.variables import listed
 
 _PILOT_ROWS = 10_000
@@ -59,6 +62,50 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
     if options.on_error == "raise":
         _check_sizes(partitions, schema, size)
     return request
+
+
+def with_size(request: FitRequest, n_experts: int) -> FitRequest:
+    """The same request for another number of experts, checked again where that matters.
+
+    Raises
+    ------
+    TooFewRowsError, InvalidDataError
+        As `plan_request`.
+    """
+    options = replace(request.options, n_experts=n_experts, n_local_experts=None)
+    _check_rows(request.partitions, request.schema, options.local)
+    if not request.sample and options.on_error == "raise":
+        _check_sizes(request.partitions, request.schema, n_experts)
+    return replace(request, options=options)
+
+
+def hold_out(request: FitRequest, share: float) -> tuple[FitRequest, FitRequest]:
+    """Two requests: for the partitions that are fitted, and for those that are held out.
+
+    The held out ones are drawn evenly over the partitions, and the sample of the shared start has none of
+    their rows, unless partitions are values of a coordinate, whose rows may lie anywhere.
+    """
+    count = len(request.partitions)
+    n_held = max(2, round(share * count))
+    if count - n_held < 2:
+        raise InvalidOptionError(
+            f"held_out: expected at least two partitions to fit and two to hold out, got {count} in all, of "
+            f"which {share:.0%} are {n_held}. Divide the rows further, as with partitions=20."
+        )
+    rng = generator(request.options.seed, Seed.HELD_OUT)
+    bounds = np.linspace(0, count, n_held + 1).astype(np.int64).tolist()
+    chosen = {int(rng.integers(low, high)) for low, high in pairwise(bounds)}
+    kept = [part for part in request.partitions if part.index not in chosen]
+    held = [part for part in request.partitions if part.index in chosen]
+    sample = tuple(without_partitions(request.sample, held))
+    return (
+        replace(request, partitions=_renumbered(kept), sample=sample),
+        replace(request, partitions=_renumbered(held), sample=()),
+    )
+
+
+def _renumbered(partitions: list[Partition]) -> tuple[Partition, ...]:
+    return tuple(replace(part, index=index) for index, part in enumerate(partitions))
 
 
 def plan_passes(data: Data, rows: RowSchema, options: FitOptions, cluster: str | None = None) -> FitRequest:
@@ -164,18 +211,23 @@ def _check_rows(partitions: tuple[Partition, ...], schema: RowSchema, local: Loc
 
     A single expert has its least squares.
     """
-    rows = sum(partition.n_rows for partition in partitions)
-    family, n_features = get_family(local.family), len(schema.feature_labels)
-    q = n_features + 1
-    size = Layout(local.n_experts, q, q, family.n_predictors, family.n_nuisances).size
+    rows, n_features = sum(partition.n_rows for partition in partitions), len(schema.feature_labels)
+    size = _free_parameters(local.n_experts, n_features, local.family)
     if local.n_experts == 1 and rows < 2:
         raise InvalidDataError(f"Expected at least 2 rows of {schema.target!r} for 1 expert, got {rows}.")
     if local.n_experts > 1 and rows < size:
-        raise InvalidDataError(
+        fewer = range(local.n_experts - 1, 1, -1)
+        raise TooFewRowsError(
             f"Expected at least {size} rows of {schema.target!r}, one for every free parameter of "
             f"{local.n_experts} experts with {n_features} features, got {rows}. Use fewer features "
-            "(features=...) or fewer experts (n_experts=...)."
+            "(features=...) or fewer experts (n_experts=...).",
+            next((k for k in fewer if _free_parameters(k, n_features, local.family) <= rows), 1),
         )
+
+
+def _free_parameters(n_experts: int, n_features: int, family: str) -> int:
+    known, q = get_family(family), n_features + 1
+    return Layout(n_experts, q, q, known.n_predictors, known.n_nuisances).size
 
 
 def _check_sizes(partitions: tuple[Partition, ...], schema: RowSchema, n_experts: int) -> None:

@@ -18,15 +18,12 @@ from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import merge_moments, moments
 from daskmoe.numerics.base.parameters import MoEParameters, Moments
-from daskmoe.numerics.combine.refinement import (
+from daskmoe.numerics.combine.refinement import RefinementState, RoundInfo, advance, first_state
+from daskmoe.numerics.combine.round_sums import (
     PackedStatistics,
-    RefinementState,
-    RoundInfo,
     ScoreProducts,
     add_scores,
     add_statistics,
-    advance,
-    first_state,
     partition_scores,
     round_statistics,
     scores_of,

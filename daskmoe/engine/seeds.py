@@ -19,6 +19,7 @@ class Seed(Enum):
     GIVEN_ROWS = "which complete rows of a caller's support are used", ()
     PILOT = "which rows of the sample that was read are used, and the pilot's starts", (2**31,)
     SYNTHETIC_SUPPORT = "a support made of the partitions' moments", (2**31 + 1,)
+    HELD_OUT = "which partitions are held out of a comparison", (2**31 + 3,)
     GIVEN_SUPPORT = "where the runs of a caller's support are", (2**31 + 2,)
 
     def __init__(self, purpose: str, key: tuple[int, ...]) -> None:

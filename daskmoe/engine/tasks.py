@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -65,11 +66,12 @@ def fit_partition(
     piece: xr.Dataset | None,
     pilots: list[Pilot] | None,
     support_rows: int,
+    read: Callable[[], RowsRead] | None = None,
 ) -> PartitionResult:
     """Read one partition, fit it (from each pilot, if there are any) and draw its share of the support.
 
-    A failure is a `DaskMoEError` that names the partition; with ``on_error="skip"`` the result says why it
-    was left out.
+    The rows are what ``read`` gives, where several fits share them. A failure is a `DaskMoEError` that names
+    the partition; with ``on_error="skip"`` the result says why it was left out.
     """
     path = None
     if plan.checkpoint is not None:
@@ -77,7 +79,9 @@ def fit_partition(
         if (kept := load_result(path)) is not None:
             logger.info("partition %s: taken from checkpoint %s", partition.label, path)
             return kept
-    result = attempt(plan, partition, lambda: _fit(plan, partition, piece, pilots, support_rows))
+    if read is None:
+        read = partial(read_counted, plan, partition, piece)
+    result = attempt(plan, partition, lambda: _fit(plan, partition, read, pilots, support_rows))
     if isinstance(result, DaskMoEError):
         return _nothing(partition, plan, Ending(Outcome.LEFT_OUT, str(result)))
     if path is not None:
@@ -104,14 +108,12 @@ def attempt(plan: TaskPlan, partition: Partition, work: Callable[[], T]) -> T | 
 def _fit(
     plan: TaskPlan,
     partition: Partition,
-    piece: xr.Dataset | None,
+    read: Callable[[], RowsRead],
     pilots: list[Pilot] | None,
     support_rows: int,
 ) -> PartitionResult:
     fit_seed, support_seed = sequence(plan.options.seed, Seed.PARTITION, partition.index).spawn(2)
-    rows = load_rows(plan, partition, piece, plan.options.on_error)
-    data, absent = observations(rows), rows.absent
-    del rows
+    data, absent = read()
     if absent:
         logger.info("partition %s: %d of %d rows are not there", partition.label, absent, partition.n_rows)
     if absent == partition.n_rows:
@@ -179,6 +181,20 @@ def _tell_empty_experts(estimate: LocalEstimate, partition: Partition) -> None:
         )  # fmt: skip
 
 
+class RowsRead(NamedTuple):
+    """The rows of a partition."""
+
+    rows: Observations
+    # How many others are not there.
+    absent: int
+
+
+def read_counted(plan: TaskPlan, partition: Partition, piece: xr.Dataset | None) -> RowsRead:
+    """The rows that a fit is made of, and how many are not there."""
+    rows = load_rows(plan, partition, piece, plan.options.on_error)
+    return RowsRead(observations(rows), rows.absent)
+
+
 def read_rows(
     plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, on_error: OnError
 ) -> Observations:
@@ -198,9 +214,18 @@ def load_rows(
     if plan.source is not None:
         box = read_box(plan.source, plan.schema, partition, cluster=plan.cluster)
     assert box is not None
-    return extract_rows(
+    rows = extract_rows(
         box, plan.schema, partition, on_error=on_error, positions=positions, cluster=plan.cluster
     )
+    assert rows.response is not None
+    # Masked rows may hold anything.
+    seen = rows.response if rows.weight is None else rows.response[rows.weight > 0]
+    if misfit := get_family(plan.options.family).misfit(seen):
+        raise InvalidDataError(
+            f"In {partition.name}: expected the target {plan.schema.target!r} of {plan.options.family} "
+            f"experts to be {misfit}. Use another family (family=...), or drop these rows."
+        )
+    return rows
 
 
 def observations(rows: Rows) -> Observations:

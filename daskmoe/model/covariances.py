@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskmoe.model.labels import parameter_arrays, parameter_variables
+from daskmoe.model.labels import linear_arrays, parameter_variables
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.base.policies import INFERENCE
 from daskmoe.numerics.families import Family
@@ -28,8 +28,20 @@ from daskmoe.rows.names import (
 
 def stack_arrays(parameters: MoEParameters, family: Family, trailing: int = 0) -> FloatArray:
     """Arrays arranged as parameters, and ``trailing`` axes more, with all parameters along the first axis."""
-    arrays = parameter_arrays(parameters, family).values()
+    arrays = linear_arrays(parameters, family).values()
     return np.concatenate([a.reshape(-1, *a.shape[a.ndim - trailing :]) for a in arrays])
+
+
+def stack_derivatives(derivatives: MoEParameters, nuisance: FloatArray, family: Family) -> FloatArray:
+    """Derivatives of all parameters as people see them, (N, P), from those of the numerics' own.
+
+    With the nuisances (K, D) themselves, in the data's units and the same order of experts.
+    """
+    seen = derivatives.nuisance.copy()
+    for d, label in enumerate(family.nuisances):
+        if label.reciprocal:
+            seen[:, d] /= -(nuisance[:, d, None] ** 2)
+    return stack_arrays(MoEParameters(derivatives.gate, derivatives.coef, seen), family, 1)
 
 
 def covariance_variables(covariances: Mapping[Kind, FloatArray], identified: NDArray[np.bool_]) -> xr.Dataset:

@@ -83,7 +83,7 @@ def distances_of_rivals(diagnostics: xr.Dataset) -> list[float]:
         start = name.rsplit(" ", 1)[-1]
         if start.isdecimal():
             best_of_start[start] = max(score, best_of_start.get(start, -np.inf))
-        elif name in ("one-shot", "half step", PILOT):
+        elif name in ("one-shot", "narrow one-shot", "half step", PILOT):
             first.append(score)
     if not first or not best_of_start:
         return []

@@ -49,8 +49,8 @@ def target_range(diagnostics: xr.Dataset | None) -> tuple[float, float]:
     if diagnostics is None or TARGET_RANGE not in diagnostics:
         raise InvalidDataError(
             "clip: expected a model that knows the range of its target, got one that does not: no response "
-            "left the partitions, or it was aggregated or made from parameters. Use prediction.clip(low, "
-            "high), or daskmoe.refine(model, data, rounds=1), which finds it."
+            "left the partitions, or it was aggregated or made from parameters. Use prediction.clip(a, b) or "
+            "refine it: daskmoe.refine(model, data, rounds=1)."
         )
     low, high = diagnostics[TARGET_RANGE].values
     return float(low), float(high)

@@ -6,8 +6,9 @@ Works on NumPy arrays of a block of rows: in a task that reads a partition, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import reduce
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -55,34 +56,69 @@ def stack_features(
     InvalidDataError
         For a level that is not known.
     """
-    single = all(_is_single(values, variable) for variable in variables)
-    dtype = np.dtype(np.float32 if single else np.float64)
+    dtype = feature_dtype(variables, {name: array.dtype for name, array in values.items()})
     width = sum(len(variable.labels) for variable in variables)
-    if len(variables) == 1 and variables[0].coding is None and not variables[0].parts:
-        only = _columns(values, variables[0], slice(None), unknown_is_missing)
+    if len(variables) == 1 and variables[0].is_plain:
+        only = plain_columns(values, variables[0])
         if only.shape[:-1] == shape:
             return np.ascontiguousarray(only, dtype).reshape(-1, width)
     out = np.empty((*shape, width), dtype)
-    # By blocks of the first dimension: written column by column, every column would pull all of `out`
-    # through the cache once more.
-    step = max(1, BLOCK_ELEMENTS // max(1, width * math.prod(shape[1:])))
-    for start in range(0, shape[0] if shape else 1, step):
-        block = slice(start, start + step)
-        column = 0
-        for variable in variables:
-            stop = column + len(variable.labels)
-            target = out[block] if shape else out
-            target[..., column:stop] = _columns(values, variable, block, unknown_is_missing)
-            column = stop
+    for block in row_blocks(out):
+        for variable, place in column_places(variables).items():
+            target = out[block][..., place]
+            fill_columns(target, values, variable, block, unknown_is_missing=unknown_is_missing)
     return out.reshape(-1, width)
 
 
-def _is_single(values: Mapping[str, NDArray[Any]], variable: FeatureVariable) -> bool:
-    """Whether columns are numbers of single precision, of any byte order, as they are."""
-    if variable.coding is not None or variable.parts:
-        return False
-    dtype = values[variable.name].dtype
-    return bool(dtype.kind == "f" and dtype.itemsize == 4)
+def feature_dtype(variables: tuple[FeatureVariable, ...], dtypes: Mapping[str, Any]) -> np.dtype[Any]:
+    """Single precision if all columns are numbers of it, of any byte order, as they are; else double."""
+    single = all(
+        each.is_plain and dtypes[each.name].kind == "f" and dtypes[each.name].itemsize == 4
+        for each in variables
+    )
+    return np.dtype(np.float32 if single else np.float64)
+
+
+def column_places(variables: tuple[FeatureVariable, ...]) -> dict[FeatureVariable, slice]:
+    """Where the columns of each variable are."""
+    stops = list(accumulate(len(variable.labels) for variable in variables))
+    starts = [0, *stops[:-1]]
+    return {
+        variable: slice(start, stop) for variable, start, stop in zip(variables, starts, stops, strict=True)
+    }
+
+
+def row_blocks(out: FeatureArray) -> Iterator[slice]:
+    """Blocks of the first dimension of features (..., p) to be filled.
+
+    Written column by column, every column would pull all of them through the cache once more.
+    """
+    if out.ndim == 1:
+        yield slice(None)
+        return
+    step = max(1, BLOCK_ELEMENTS // max(1, math.prod(out.shape[1:])))
+    for start in range(0, len(out), step):
+        yield slice(start, start + step)
+
+
+def fill_columns(
+    out: FeatureArray,
+    values: Mapping[str, NDArray[Any]],
+    variable: FeatureVariable,
+    block: slice,
+    *,
+    unknown_is_missing: bool = False,
+) -> None:
+    """Write the columns of a block of rows, from the values of all rows, to ``out``."""
+    out[...] = _columns(values, variable, block, unknown_is_missing)
+
+
+def plain_columns(values: Mapping[str, NDArray[Any]], variable: FeatureVariable) -> NDArray[Any]:
+    """The columns of a variable that are its values, along a last axis."""
+    found = values[variable.name]
+    if variable.feature_dim is None:
+        return found[..., np.newaxis]
+    return found if variable.positions is None else np.take(found, variable.positions, axis=-1)
 
 
 def _columns(
@@ -95,14 +131,12 @@ def _columns(
     found = values[variable.name]
     if found.ndim and found.shape[0] != 1:
         found = found[block]
-    if variable.coding is not None:
-        try:
-            return variable.coding.columns(found, unknown_is_missing=unknown_is_missing)
-        except UnknownLevels as error:
-            raise InvalidDataError(_unknown_text(variable, error.levels)) from None
-    if variable.feature_dim is None:
-        return found[..., np.newaxis]
-    return found if variable.positions is None else np.take(found, variable.positions, axis=-1)
+    if variable.coding is None:
+        return plain_columns({variable.name: found}, variable)
+    try:
+        return variable.coding.columns(found, unknown_is_missing=unknown_is_missing)
+    except UnknownLevels as error:
+        raise InvalidDataError(_unknown_text(variable, error.levels)) from None
 
 
 def _products(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:

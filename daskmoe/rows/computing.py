@@ -21,8 +21,8 @@ def computed(lazy: Any) -> Any:
         if "asynchronous Client" not in str(error):
             raise
         raise InvalidOptionError(
-            "Expected no client or a synchronous one, got an asynchronous Client, for which nothing may wait: "
-            "use `await client.compute(daskmoe.fit(..., compute=False))`; for refine and sums over data run "
-            "the call in a thread that has its own: `await asyncio.to_thread(work)`, with "
+            "Expected no client or a synchronous one, got an asynchronous Client, for which nothing "
+            "may wait: use `await client.compute(daskmoe.fit(..., compute=False))`; for refine and sums over "
+            "data run the call in a thread that has its own: `await asyncio.to_thread(work)`, with "
             "`with distributed.Client(client.scheduler.address): ...` in `work`."
         ) from None

@@ -7,6 +7,8 @@ data they come from: they are read, never written to.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,14 +16,29 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError
-from daskmoe.rows.columns import BLOCK_ELEMENTS, FeatureArray, FloatArray, stack_features
+from daskmoe.rows.columns import (
+    BLOCK_ELEMENTS,
+    FeatureArray,
+    FloatArray,
+    column_places,
+    feature_dtype,
+    fill_columns,
+    plain_columns,
+    row_blocks,
+)
 from daskmoe.rows.partitions import Partition, comparable, count_missing
-from daskmoe.rows.schema import RowSchema
+from daskmoe.rows.schema import FeatureVariable, RowSchema
+from daskmoe.rows.stores import STORED, load_together
 from daskmoe.rows.values import plain_values
 
 Selection = slice | NDArray[np.intp]
 Flags = NDArray[np.bool_]
 OnError = Literal["raise", "skip", "drop"]
+
+# A store is read in so many parts of the rows, where it has chunks enough, and of the columns, where they are
+# in several variables. More would need less memory, and more time: each part passes over the result.
+_SLABS = 4
+_GROUPS = 4
 
 
 class Rows(NamedTuple):
@@ -181,13 +198,101 @@ def _column(box: xr.Dataset, name: str, schema: RowSchema, shape: tuple[int, ...
 def _features(
     box: xr.Dataset, schema: RowSchema, partition: Partition, shape: tuple[int, ...], on_error: OnError
 ) -> FeatureArray:
-    values = {
-        name: _aligned(box.variables[name], schema.sample_dims, dim) for name, dim in schema.sources.items()
+    """The features of all rows of a box, (n, p).
+
+    What is read and not yet in place is kept small beside the result: a store is read a part of the rows and
+    a few variables at a time.
+    """
+    dtype = feature_dtype(schema.variables, {name: box.variables[name].dtype for name in schema.sources})
+    width = len(schema.feature_labels)
+    stored = STORED in box.encoding
+    groups = _groups(schema.variables, stored)
+    # Several variables are few at a time already, and parts of the rows too would cost their calls again.
+    slabs = _slabs(box, schema, shape) if stored and len(groups) < _GROUPS else [slice(0, shape[0])]
+    if len(schema.variables) == len(slabs) == 1 and schema.variables[0].is_plain:
+        part = plain_columns(_values(box, schema, schema.variables), schema.variables[0])
+        if part.shape[:-1] == shape:
+            return np.ascontiguousarray(part, dtype).reshape(-1, width)
+    out = np.empty((*shape, width), dtype)
+    places = column_places(schema.variables)
+    for slab in slabs:
+        piece = box if len(slabs) == 1 else box.isel({schema.sample_dims[0]: slab}, missing_dims="ignore")
+        for group in groups:
+            names = list(dict.fromkeys(leaf.name for each in group for leaf in each.leaves))
+            some = load_together(piece, names) if stored and len(names) > 1 else piece
+            values = _values(some, schema, group)
+            try:
+                for block in row_blocks(out[slab]):
+                    for each in group:
+                        target = out[slab][block][..., places[each]]
+                        fill_columns(target, values, each, block, unknown_is_missing=on_error != "raise")
+            except InvalidDataError as error:
+                raise InvalidDataError(f"In {partition.name}: {error}") from None
+            # Not to be held while the next are read.
+            del values, some
+    return out.reshape(-1, width)
+
+
+def _values(
+    box: xr.Dataset, schema: RowSchema, variables: Sequence[FeatureVariable]
+) -> dict[str, NDArray[Any]]:
+    """What some variables are made of, loaded and aligned."""
+    sources = {leaf.name: leaf.feature_dim for each in variables for leaf in each.leaves}
+    return {name: _aligned(box.variables[name], schema.sample_dims, dim) for name, dim in sources.items()}
+
+
+def _slabs(box: xr.Dataset, schema: RowSchema, shape: tuple[int, ...]) -> list[slice]:
+    """Ranges of the first dimension that are read in turn: of a store a few, each of whole chunks."""
+    chunks = [
+        each.encoding.get("shards") or each.encoding.get("chunks") or each.shape
+        for each in box.variables.values()
+    ]
+    dim = schema.sample_dims[0]
+    sizes = {
+        int(sizes[each.dims.index(dim)])
+        for each, sizes in zip(box.variables.values(), chunks, strict=True)
+        if dim in each.dims
     }
-    try:
-        return stack_features(values, schema.variables, shape, unknown_is_missing=on_error != "raise")
-    except InvalidDataError as error:
-        raise InvalidDataError(f"In {partition.name}: {error}") from None
+    if len(sizes) != 1:
+        return [slice(0, shape[0])]
+    (size,) = sizes
+    start = box.encoding[STORED].get(dim, 0)
+    step = max(1, shape[0] // _SLABS // size) * size
+    edges = [0, *range(step - start % size, shape[0], step), shape[0]]
+    return [slice(low, high) for low, high in pairwise(edges)]
+
+
+def _groups(variables: tuple[FeatureVariable, ...], stored: bool) -> list[tuple[FeatureVariable, ...]]:
+    """Variables that are read before they are put in place: of a store a quarter of the columns.
+
+    What is made of the same variables is made at once.
+    """
+    most = sum(len(variable.labels) for variable in variables) // _GROUPS if stored else math.inf
+    groups: list[list[FeatureVariable]] = [[]]
+    for together in _sharing(variables):
+        held = sum(len(each.labels) for each in groups[-1])
+        if held and held + sum(len(each.labels) for each in together) > most:
+            groups.append([])
+        groups[-1].extend(together)
+    return [tuple(group) for group in groups]
+
+
+def _sharing(variables: tuple[FeatureVariable, ...]) -> list[list[FeatureVariable]]:
+    """The variables, those with a source in common together."""
+    out: list[tuple[set[str], list[FeatureVariable]]] = []
+    for variable in variables:
+        names = {leaf.name for leaf in variable.leaves}
+        joined = [entry for entry in out if entry[0] & names]
+        first = joined[0] if joined else (set(), [])
+        for other in joined[1:]:
+            first[0].update(other[0])
+            first[1].extend(other[1])
+            out.remove(other)
+        first[0].update(names)
+        first[1].append(variable)
+        if not joined:
+            out.append(first)
+    return [members for _, members in out]
 
 
 def _selection(box: xr.Dataset, schema: RowSchema, partition: Partition, shape: tuple[int, ...]) -> Selection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -169,3 +170,36 @@ class _Chunks(NamedTuple):
     def place_of(self, row: int) -> tuple[int, int]:
         """Which chunk a row is in."""
         return row // self.period, row % self.period // self.rows
+
+
+def without_partitions(windows: Sequence[SampleWindow], held: Sequence[Partition]) -> list[SampleWindow]:
+    """A sample without the rows of some partitions.
+
+    Rows along one dimension are cut out; along several, windows go that overlap with a partition's box. Those
+    of partitions by the values of a coordinate are left: they may be anywhere.
+    """
+    boxes = [part.box for part in held if part.where is None]
+    out: list[SampleWindow] = []
+    for each in windows:
+        near = [box for box in boxes if _overlap(each.window.box, box)]
+        if not near:
+            out.append(each)
+        elif len(each.window.box) == 1:
+            out += _cut_out(each, [(start, stop) for ((_, start, stop),) in near])
+    return [each._replace(window=replace(each.window, index=i)) for i, each in enumerate(out)]
+
+
+def _cut_out(each: SampleWindow, held: Sequence[Run]) -> Iterator[SampleWindow]:
+    """What is left of a window along one dimension, run by run."""
+    ((dim, first, _),) = each.window.box
+    left = [(first + start, first + stop) for start, stop in each.runs]
+    for low, high in held:
+        pieces = [part for a, b in left for part in ((a, min(b, low)), (max(a, high), b))]
+        left = [(a, b) for a, b in pieces if a < b]
+    for start, stop in left:
+        window = replace(each.window, box=((dim, start, stop),), n_rows=stop - start)
+        yield each._replace(window=window, runs=((0, stop - start),))
+
+
+def _overlap(first: Sequence[tuple[str, int, int]], second: Sequence[tuple[str, int, int]]) -> bool:
+    return all(a < d and c < b for (_, a, b), (_, c, d) in zip(first, second, strict=True))

@@ -33,6 +33,11 @@ class FeatureVariable:
     parts: tuple[FeatureVariable, ...] = ()
 
     @property
+    def is_plain(self) -> bool:
+        """Whether its columns are its values."""
+        return self.coding is None and not self.parts
+
+    @property
     def leaves(self) -> tuple[FeatureVariable, ...]:
         """The variables that it is of, itself where it is one."""
         return tuple(leaf for part in self.parts for leaf in part.leaves) if self.parts else (self,)

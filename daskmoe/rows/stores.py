@@ -15,8 +15,10 @@ import xarray as xr
 import zarr
 from xarray.backends import ZarrStore
 from zarr.abc.store import Store
+from zarr.core.sync import sync
 
 from daskmoe.errors import InvalidDataError, StoreError
+from daskmoe.rows.buffers import LeanStore
 from daskmoe.rows.locations import SelectedStore, absolute, group_inside, names_in, zarr_store
 from daskmoe.rows.partitions import Partition
 from daskmoe.rows.schema import RowSchema
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 # Coordinates up to this many elements stay out of Dask, so that labels can be read without a scheduler.
 _SMALL_COORDINATE = 10_000_000
+# In the encoding of a box that is read from a store: where it starts.
+STORED = "stored"
 
 
 def open_store(path: str | os.PathLike[str]) -> xr.Dataset:
@@ -63,6 +67,16 @@ def open_zarr_object(store: Store) -> xr.Dataset:
 def open_variable(location: str, name: str) -> xr.Variable:
     """One variable, which reads its elements when they are asked for, without Dask."""
     return _open(location, (name,)).variables[name]
+
+
+def load_together(box: xr.Dataset, names: Collection[str]) -> xr.Dataset:
+    """Some variables of a box from a store in memory, read at once: one after the other each would wait."""
+    some = xr.Dataset({name: box.variables[name].copy(deep=False) for name in names})
+    try:
+        return sync(some.load_async())
+    # Not every kind of lazy array can; what is wrong with the data is said again.
+    except Exception:
+        return some.load()
 
 
 def _with_stored_chunks(ds: xr.Dataset) -> xr.Dataset:
@@ -119,9 +133,10 @@ def read_box(
             f"{listed(ds.data_vars)}."
         )
     ranges = {dim: slice(start, stop) for dim, start, stop in partition.box}
-    return xr.Dataset(
-        {name: ds.variables[name].isel(ranges, missing_dims="ignore") for name in sorted(names)}
-    )
+    box = xr.Dataset({name: ds.variables[name].isel(ranges, missing_dims="ignore") for name in sorted(names)})
+    if not isinstance(source, xr.Dataset):
+        box.encoding[STORED] = {dim: start for dim, start, _ in partition.box}
+    return box
 
 
 def _stored_chunks(variable: xr.Variable) -> dict[str, int]:
@@ -176,14 +191,16 @@ def _open_selected(store: Store, only: Collection[str] | None, location: str) ->
 def _open_group(store: Store, only: Collection[str] | None, hidden: Collection[str]) -> ZarrStore:
     """The group of the variables to show; no metadata of others are parsed."""
     selected = SelectedStore(store, only, hidden)
+    # What tasks read is theirs; what else is read may come into the hands of a caller, who may write to it.
+    kind = ZarrStore if only is None else LeanStore
     # Asking for consolidated metadata outright is silent where letting xarray look for them warns.
     group: ZarrStore
     try:
-        group = ZarrStore.open_group(selected, mode="r", consolidated=True)
+        group = kind.open_group(selected, mode="r", consolidated=True)
     except ValueError as error:
         # Zarr leaves a cycle of frames and with it whoever called, rows included, until the collector comes.
         traceback.clear_frames(error.__traceback__)
-        group = ZarrStore.open_group(selected, mode="r", consolidated=False)
+        group = kind.open_group(selected, mode="r", consolidated=False)
     return group
 
 

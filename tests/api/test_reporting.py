@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from daskmoe.engine import rounds as refine
 from daskmoe.errors import ConvergenceWarning
 from daskmoe.numerics.base.policies import LocalFit
 from daskmoe.numerics.combine import choice
+from daskmoe.numerics.combine.candidates import Candidate
 from daskmoe.numerics.transport import reduction
 
 OPTIONS: dict[str, Any] = {
@@ -178,12 +180,15 @@ def test_constant_features_are_named(data: xr.Dataset, caplog: pytest.LogCapture
     assert line.startswith(f"{str(data['feature'].values[1])!r}: constant in all rows")
 
 
+def by_kind(candidates: Sequence[Candidate], kind: str) -> Candidate:
+    return next(candidate for candidate in candidates if candidate.kind == kind)
+
+
 def test_a_slope_of_zero_that_is_no_estimate_is_told(
     data: xr.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows of a rare level in all partitions, whose expansions have no maximum together."""
-    monkeypatch.setattr(choice, "one_shot", lambda *known: None)
-    monkeypatch.setattr(choice, "best_of", lambda candidates, scores: candidates[0])
+    """Rows of a rare level in all partitions, which the pilot's sample does without."""
+    monkeypatch.setattr(choice, "best_of", lambda candidates, scores: by_kind(candidates, choice.PILOT))
     data["X"][:, 1] = 0.0
     data["X"][[3, 800, 1_700], 1] = 1.0
     said = "are zero and no estimates.*daskmoe.refine"

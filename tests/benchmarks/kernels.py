@@ -14,7 +14,7 @@ import daskmoe
 from daskmoe.numerics.base.coordinates import coordinates_from
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import LargeMoE, MoEParameters, SupportSample
-from daskmoe.numerics.combine.refinement import round_statistics
+from daskmoe.numerics.combine.round_sums import round_statistics
 from daskmoe.numerics.families import get_family
 from daskmoe.numerics.likelihood.e_step import Runs
 from daskmoe.numerics.likelihood.priors import prior_from

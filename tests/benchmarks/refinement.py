@@ -29,7 +29,7 @@ from daskmoe import MixtureOfExperts
 from daskmoe.numerics.base.coordinates import coordinates_from
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import MoEParameters
-from daskmoe.numerics.combine.refinement import round_statistics
+from daskmoe.numerics.combine.round_sums import round_statistics
 from daskmoe.numerics.families import get_family
 from daskmoe.numerics.likelihood.e_step import Runs
 from daskmoe.numerics.local.em import em_statistics

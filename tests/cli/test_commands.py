@@ -530,3 +530,16 @@ def test_demo_leaves_model_predictions_and_figure(tmp_path: Path) -> None:
         assert str(output / name) in done.stdout
         assert (output / name).exists()
     assert daskmoe.open_model(output / "model.zarr").n_experts == 4
+
+
+def test_select_prints_the_table_and_writes_the_model(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], client: Client
+) -> None:
+    address, output = client.scheduler.address, tmp_path / "best.zarr"
+    arguments = ["--n-experts", "1-2,3", "--seed", "0", "--n-init", "2", "--scheduler", address]
+    assert run(["select", str(store), "--target", "y", *arguments, "--output", str(output)]) == DONE
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "<Selection: 2 experts of 'y' by bic>"
+    assert printed[-1] == str(output)
+    assert daskmoe.open_model(output).n_experts == 2
+    assert run(["select", str(store), "--target", "y", "--n-experts", "some"]) == BAD_INPUT

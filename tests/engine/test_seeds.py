@@ -18,6 +18,7 @@ KEYS = {
     Seed.PILOT: (2**31,),
     Seed.SYNTHETIC_SUPPORT: (2**31 + 1,),
     Seed.GIVEN_SUPPORT: (2**31 + 2,),
+    Seed.HELD_OUT: (2**31 + 3,),
 }
 
 

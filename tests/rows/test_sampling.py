@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dask
 import dask.array
 import hypothesis.strategies as st
@@ -11,7 +13,8 @@ import xarray as xr
 from hypothesis import given
 
 from daskmoe.rows import describe_rows, extract_rows, plan_sample, read_box
-from daskmoe.rows.sampling import SampleWindow
+from daskmoe.rows.partitions import plan_partitions
+from daskmoe.rows.sampling import SampleWindow, without_partitions
 
 
 def cube(shape: tuple[int, ...]) -> xr.Dataset:
@@ -165,3 +168,23 @@ def test_incomplete_rows_of_a_sample_are_left_out() -> None:
     assert part.response is not None
     assert part.response.tolist() == [10, 11, 13, 14, 16, 17, 19]
     assert part.dropped == 3
+
+
+@given(st.data())
+def test_a_sample_without_some_partitions_is_what_it_was_elsewhere(draw: st.DataObject) -> None:
+    ds = cube((draw.draw(st.integers(40, 3_000)),))
+    ds = draw.draw(st.sampled_from([ds, ds.chunk(time=100)]))
+    partitions = plan_partitions(ds, describe_rows(ds, "y"), 10)
+    held = [part for part in partitions if part.index in draw.draw(st.sets(st.integers(0, 9), max_size=9))]
+    windows = plan(ds, draw.draw(st.integers(1, 200)))
+    left = without_partitions(windows, held)
+
+    def rows_of(sample: Any) -> set[int]:
+        return {int(i) + each.window.box[0][1] for each in sample for i in each.positions}
+
+    out = {row for part in held for row in range(part.box[0][1], part.box[0][2])}
+    assert not rows_of(left) & out
+    # Cut within a run, every so-manieth row counts from where it goes on.
+    if all(each.step == 1 for each in windows):
+        assert rows_of(left) == rows_of(windows) - out
+    assert [each.window.index for each in left] == list(range(len(left)))

@@ -152,22 +152,25 @@ class SearchPolicy:
     tolerance: float = 2e-4
     passes: int = 24
     first: RacePolicy = RacePolicy((8, 8), 4, last=16)
-    # Race and more starts (in units of n_init) where the likelihood is rugged.
-    rugged: RacePolicy = RacePolicy((8, 8), 12, last=16)
-    rugged_starts: int = 2
-    # On more rows than these times the first subsample, a whole search is too much work (at least ``growth``:
-    # the second subsample is to have one).
+    # Where the likelihood is rugged: the race of more starts, the most ascents on many rows, the number of
+    # them that end in the best optimum after which there are no more, and their precision in nats a row.
+    rugged: RacePolicy = RacePolicy((16,), 6)
+    rugged_ascents: int = 8
+    rugged_again: int = 3
+    rugged_tolerance: float = 1e-5
+    # Passes on more rows beyond which a subsample's optimum was far from theirs.
+    far_passes: int = 15
+    # On more rows than these times the first subsample, many ascents are too much work.
     rugged_rows: int = 16
-    # Nats a row on the first subsample within which a second optimum makes a likelihood rugged.
+    # Nats a row behind the leader of a race that a run may end to be polished.
     rival: float = 0.05
     # Standard errors of the difference to the best within which an optimum of a subsample stays in the
     # running.
     deviations: float = 3.0
     # How many times the leader's gain another candidate may gain, and how many times its own last gain in a
-    # race; nats a row by which it has to pass the best.
+    # race.
     reach: float = 2.0
     hope: float = 1.0
-    worth: float = 1e-5
     # Passes that a rival of a leader has, or as many as the leader took.
     rival_passes: int = 12
     # Length of rows [1, u] and number of parameters beyond which fewer starts race, and how many at least.
@@ -182,20 +185,17 @@ class SearchPolicy:
     telling_rows: float = 8.0
     # Up to so many parameters ascents and jumps cost next to nothing.
     cheap: int = 64
-    # How many times more rows tell whether optima of the first subsample are one.
-    tells_more: float = 4.0
-    # How many go on from the first subsample where the likelihood is rugged.
-    rugged_kept: int = 5
-    # The same where all rows are few and passes cheap. Their optima may be close: no run is dropped for
-    # another that it has not met.
-    small: RacePolicy = RacePolicy((12, 12, 24), 12, close=1e-9)
-    small_starts: int = 4
-    # The first of these starts: where such a share of them is within so many nats a row of the best of them,
-    # no more are made.
-    small_first: RacePolicy = RacePolicy((24,), 6, close=1e-9)
-    small_polished: int = 8
-    agreed: float = 0.4
-    met: float = 1e-3
+    # Nats a row within which two ascents have ended in one optimum.
+    met: float = 1e-4
+    # Where all rows are few and passes cheap: the race, its starts (in units of n_init), the most races, and
+    # the ascents that end in the best optimum after which there are no more. Runs that have met all count,
+    # so none is dropped for another.
+    small: RacePolicy = RacePolicy((24,), 8, close=-1.0)
+    small_starts: int = 2
+    small_waves: int = 3
+    small_again: int = 3
+    # Nats a row within which a second optimum says that there may be more near the best.
+    cluster: float = 0.01
     # Most jumps (in units of n_init), and how many that find nothing end them.
     small_jumps: int = 2
     patience: int = 6
@@ -230,12 +230,26 @@ class ExpansionPolicy:
     # More gain nothing that the prior would not take back; nats a row.
     passes: int = 5
     tolerance: float = 1e-4
-    # How many times the pilot's sample joins a sum that has no maximum, tried in turn.
+    # How many times what is known at the start joins a sum that has no maximum, tried in turn.
     pilot_weights: tuple[float, ...] = (0.0, 1.0, 4.0, 16.0)
-    # Of a pilot's sample, the share of rows with another value than the usual up to which it does not see a
-    # feature vary; and the share of rows that it may do without for that.
-    rare_level: float = 0.002
+    # Share of its rows that a pilot's sample may do without where these have rare levels.
     most_rare_rows: float = 0.05
+
+
+@dataclass(frozen=True)
+class LevelsPolicy:
+    """Rare levels and their effects (local_estimator: Rare levels)."""
+
+    # Share of the rows up to which another value than the usual is rare.
+    rare: float = 0.002
+    # Rows that tell whether there is a usual value: one that more than this share of them has.
+    looked_at: int = 2_000
+    mostly: float = 0.9
+    # Steps of the slope that experts share, which is one step of the identity link, and of EM from there.
+    shared_steps: int = 3
+    own_steps: int = 10
+    # Nats in all that its rows must gain for a level to be learned again.
+    gain: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -266,8 +280,8 @@ class ChoicePolicy:
     starts: int = 4
     # Standard errors of the difference to the best up to which they may be.
     deviations: float = 3.0
-    # Of steps from the shared start itself: Newton's, one between, and that of EM.
-    dampings: tuple[float, ...] = (0.0, 0.1, 1.0)
+    # Of the damped and the short step from the shared start itself.
+    dampings: tuple[float, float] = (0.1, 1.0)
 
 
 @dataclass(frozen=True)
@@ -289,6 +303,9 @@ class RefinementPolicy:
     others: tuple[float, ...] = (0.03, 0.3, 10.0)
     # The dampings that it looks at where much is left.
     far: tuple[float, ...] = (0.1, 1.0)
+    # Where EM's steps are the better ones: dampings beside them, and how many times longer other ones are.
+    ladder: tuple[float, ...] = (0.0, 1e-4, 1e-2, 1.0)
+    longer: tuple[float, ...] = (4.0,)
     # Another point of a round is the next trial where it gains so many times what the trial does.
     better: float = 2.0
     # Share of the predicted gain under which an undamped step was too long.
@@ -391,6 +408,7 @@ NEWTON = NewtonPolicy()
 SEARCH = SearchPolicy()
 STARTS = StartsPolicy()
 EXPANSION = ExpansionPolicy()
+LEVELS = LevelsPolicy()
 AVERAGING = AveragingPolicy()
 CHOICE = ChoicePolicy()
 REFINEMENT = RefinementPolicy()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 
 from daskmoe.numerics.base.coordinates import Coordinates
 from daskmoe.numerics.base.extremes import Extremes, merge_extremes
@@ -54,6 +55,8 @@ class Tally(NamedTuple):
     mass: FloatArray
     # Of E[y|x] under every candidate and, last, of y; None where no response may be told.
     extremes: Extremes | None
+    # (C,): Sums of the entropies of the responsibilities, NaN of the weighted average; None where not asked.
+    entropies: FloatArray | None = None
 
     def within(self, partition: int) -> Tally:
         """The same, of rows of a partition."""
@@ -61,7 +64,10 @@ class Tally(NamedTuple):
 
     def of(self, place: int) -> Told:
         """What the rows say of one candidate."""
-        return Told(self.mass[place], None if self.extremes is None else self.extremes.take([place, -1]))
+        extremes = None if self.extremes is None else self.extremes.take([place, -1])
+        return Told(
+            self.mass[place], extremes, None if self.entropies is None else float(self.entropies[place])
+        )
 
 
 class Told(NamedTuple):
@@ -71,12 +77,17 @@ class Told(NamedTuple):
     mass: FloatArray
     # Of E[y|x] and of y; None where no response may be told.
     extremes: Extremes | None
+    # Sum of the entropies of the responsibilities; None where nobody asked.
+    entropy: float | None = None
 
 
 def add_tallies(first: Tally, second: Tally) -> Tally:
     """Of the union of two sets of rows."""
     extremes = None if second.extremes is None else merge_extremes(first.extremes, second.extremes)
-    return Tally(first.totals + second.totals, first.mass + second.mass, extremes)
+    entropies = None
+    if first.entropies is not None and second.entropies is not None:
+        entropies = first.entropies + second.entropies
+    return Tally(first.totals + second.totals, first.mass + second.mass, extremes, entropies)
 
 
 class Ballot(NamedTuple):
@@ -88,6 +99,8 @@ class Ballot(NamedTuple):
     family: Family
     # Whether the lowest and the highest response may be told.
     responses: bool = True
+    # Whether the entropies of the responsibilities are asked for, which cost a logarithm a row and expert.
+    entropies: bool = False
 
 
 def score_rows(rows: Observations, ballot: Ballot) -> Tally:
@@ -99,17 +112,20 @@ def score_rows(rows: Observations, ballot: Ballot) -> Tally:
     values = np.zeros((n_candidates + 1, 2))
     places = np.zeros(values.shape, dtype=np.intp)
     totals[-1] = rows.total_weight
+    entropies = np.full(n_candidates, np.nan) if ballot.entropies else None
     extremes = Extremes(values, places, places.copy())
     if plain:
         found = _side_by_side(rows, [ballot.parameters[i] for i in plain], ballot)
         totals[plain], mass[plain] = found.totals[:-1], found.mass
+        if entropies is not None:
+            entropies[plain] = found.entropies
         assert found.extremes is not None
         extremes.put([*plain, n_candidates], found.extremes)
     for i, parameters in enumerate(ballot.parameters):
         if isinstance(parameters, LargeMoE):
             totals[i], own = _large(rows, parameters, ballot.family)
             extremes.put([i, n_candidates], own)
-    return Tally(totals, mass, extremes if ballot.responses else None)
+    return Tally(totals, mass, extremes if ballot.responses else None, entropies)
 
 
 # A candidate may be wild; what overflows is not chosen.
@@ -121,19 +137,22 @@ def _side_by_side(rows: Observations, models: Sequence[Mixture], ballot: Ballot)
     runs = Runs(*(np.stack(arrays) for arrays in zip(*inner, strict=True)))
     e_step = EStep(runs, ballot.family)
     totals, mass = np.zeros(len(models)), np.zeros(runs.gate.shape[:2])
+    entropies = np.zeros(len(models)) if ballot.entropies else None
     extremes, n_rows = None, 0
     for block in rows.blocks(shift):
         found = e_step(block)
         weight = np.ones(block.response.size) if block.weight is None else block.weight
         totals += found.log_density @ weight
         mass += found.responsibilities @ weight
+        if entropies is not None:
+            entropies += scipy.special.entr(found.responsibilities).sum(axis=1) @ weight
         each = np.vstack([e_step.means(found), block.response])
         extremes = merge_extremes(extremes, Extremes.of(each, n_rows))
         n_rows += block.response.size
     assert extremes is not None
     totals -= rows.total_weight * shift.log_jacobian
     extremes = extremes.moved(shift.response.location, shift.response.scale)
-    return Tally(np.append(totals, rows.total_weight), mass, extremes)
+    return Tally(np.append(totals, rows.total_weight), mass, extremes, entropies)
 
 
 def _large(rows: Observations, parameters: LargeMoE, family: Family) -> tuple[float, Extremes]:

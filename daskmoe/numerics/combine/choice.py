@@ -35,8 +35,8 @@ from daskmoe.numerics.combine.candidates import (
     score_rows,
     scores_of,
 )
-from daskmoe.numerics.combine.expansion import Expansion, Pilot, frames_of, one_shot, summed_curvature
-from daskmoe.numerics.combine.first_step import first_steps
+from daskmoe.numerics.combine.expansion import Expansion, Pilot, frames_of, one_shots, summed_curvature
+from daskmoe.numerics.combine.first_step import StartSums, first_steps
 from daskmoe.numerics.combine.information import information_average
 from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
 from daskmoe.numerics.families import Family
@@ -52,9 +52,10 @@ from daskmoe.numerics.transport.reduction import (
 LEAST_SQUARES = "least squares"
 PILOT = "pilot"
 # What the best estimator from a shared start may be that is not made of local estimates alone.
-FROM_PILOT = ("one-shot", "half step", "Newton step", "damped step", "EM step", PILOT, LEAST_SQUARES)
-# By `ChoicePolicy.dampings`.
-_STEPS = ("Newton", "damped", "EM")
+FROM_PILOT = (
+    "one-shot", "narrow one-shot", "half step", "Newton step", "damped step", "short step", "EM step",
+    "sure step", PILOT, LEAST_SQUARES,
+)  # fmt: skip
 
 
 class Sent(NamedTuple):
@@ -163,14 +164,13 @@ def propose_one_shot(
         return Proposal(candidates, {"one-shot": found}, list(sent), known, pilots)
     candidates = []
     for start, (pilot, own) in enumerate(zip(pilots, sent, strict=True)):
-        whole = one_shot(own.expansions, pilot, known.pooled, family, regularization)
-        if whole is not None:
-            candidates.append(known.candidate("one-shot", whole, start))
-            candidates.append(known.candidate("half step", _halfway(pilot, known.pooled, whole), start))
+        maxima = one_shots(own.expansions, pilot, known.pooled, family, regularization)
+        for name, whole in zip(("one-shot", "narrow one-shot"), maxima, strict=False):
+            candidates.append(known.candidate(name, whole, start))
+        if maxima:
+            candidates.append(known.candidate("half step", _halfway(pilot, known.pooled, maxima[0]), start))
         steps = _first_steps(own, pilot, known)
-        candidates += [
-            known.candidate(f"{kind} step", parameters, start) for kind, parameters in steps.items()
-        ]
+        candidates += [known.candidate(kind, parameters, start) for kind, parameters in steps.items()]
         candidates.append(known.candidate(PILOT, pilot.parameters, start))
     first = candidates[0].parameters
     assert isinstance(first, MoEParameters)
@@ -190,15 +190,14 @@ def propose_one_shot(
 
 
 def _first_steps(sent: Sent, pilot: Pilot, known: _Penalized) -> dict[str, MoEParameters]:
-    """Steps from the start itself, by kind; none where partitions started in directions of their own."""
-    at_start = [expansion.start for expansion in sent.expansions]
-    together = [each for each in at_start if each is not None]
-    if len(together) < len(at_start):
-        return {}
+    """Steps from the start itself, by kind, in all directions that any rows see."""
+    at_start = [each.start for each in sent.expansions if each.start is not None]
+    frame = frames_of(pilot, known.pooled)[0]
     n_experts = pilot.parameters.n_experts
-    prior = prior_from(known.pooled, pilot.coordinates, n_experts, known.family, known.regularization)
-    steps = first_steps(together, pilot.parameters, pilot.coordinates, prior)
-    return {kind: step for kind, step in zip(_STEPS, steps, strict=True) if step is not None}
+    prior = prior_from(known.pooled, frame.coordinates, n_experts, known.family, known.regularization)
+    layout = Layout.of(frame.coordinates.from_data(pilot.parameters))
+    sums = StartSums.of(at_start, pilot.parameters, frame)
+    return first_steps(sums, layout, frame.coordinates, prior, known.family)
 
 
 def _halfway(pilot: Pilot, pooled: Moments, whole: MoEParameters) -> MoEParameters:

@@ -17,7 +17,7 @@ information says nothing of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParameters, Moments
 from daskmoe.numerics.base.policies import DEFAULTS, EXPANSION, NEWTON, Regularization
-from daskmoe.numerics.combine.first_step import AtStart, at_start
+from daskmoe.numerics.combine.first_step import AtStart, StartSums, at_start
 from daskmoe.numerics.combine.frames import Frame, frame_of, no_frame, shifted_to_residuals
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.inference import Curvature, curvature, is_definite
@@ -67,7 +67,7 @@ class Expansion(NamedTuple):
     information: NDArray[np.float32]
     # (P,): I_m theta_m + gradient_m.
     vector: FloatArray
-    # Where it started, if that is where all did.
+    # Where it started, if that is a shared start.
     start: AtStart | None = None
 
 
@@ -120,7 +120,7 @@ def expand_estimate(
     start = _start(rows, pilot, family, known)
     coordinates = start.frame.coordinates
     own = _OwnRows.of(rows, coordinates, known, family)
-    first = own.statistics(start.parameters)
+    first = own.statistics(start.parameters, metric=True)
     raw, state, passes, converged = _ascend(own, first, start, pilot.prior)
     assert raw.mass is not None
     offset = raw.weight * coordinates.log_jacobian
@@ -139,9 +139,7 @@ def expand_estimate(
         seconds=time.perf_counter() - began,
     )
     expansion = _expansion(raw, state.parameters, start.frame)
-    if start.frame.added:
-        return estimate, expansion
-    return estimate, expansion._replace(start=at_start(first, Layout.of(start.parameters)))
+    return estimate, expansion._replace(start=at_start(first, start.parameters, start.frame))
 
 
 def _expansion(raw: LikelihoodStatistics, parameters: MoEParameters, frame: Frame | None = None) -> Expansion:
@@ -195,17 +193,22 @@ class _OwnRows(NamedTuple):
         linear = own.linear_from_data(shared.linear_to_data(np.eye(shared.size))).T
         return cls(rows, own, linear, family)
 
-    def statistics(self, parameters: MoEParameters) -> LikelihoodStatistics:
-        """Value, gradient and information at, and in, parameters of the shared coordinates."""
+    def statistics(self, parameters: MoEParameters, *, metric: bool = False) -> LikelihoodStatistics:
+        """Value, gradient and information at, and in, parameters of the shared coordinates.
+
+        ``metric`` asks for that of steps, too.
+        """
         gate, coef, nuisance = parameters
         inner = MoEParameters(gate @ self.linear.T, coef @ self.linear.T, nuisance)
-        found = likelihood_statistics(inner, self.rows.blocks(self.own), self.family, precision=np.float32)
+        blocks = self.rows.blocks(self.own)
+        found = likelihood_statistics(inner, blocks, self.family, precision=np.float32, metric=metric)
         n_vectors = Layout.of(parameters).vectors
         back = partial(_pulled_back, linear=self.linear, n_vectors=n_vectors)
         return found._replace(
             gradient=back(found.gradient[:, None])[:, 0],
             information=back(back(found.information).T),
             complete=back(back(found.complete).T),
+            metric=None if found.metric is None else back(back(found.metric).T),
         )
 
 
@@ -258,24 +261,36 @@ def expand_at(
     return _expansion(likelihood_statistics(inner, blocks, family, precision=np.float32), inner)
 
 
-def one_shot(
+class Combined(NamedTuple):
+    """The maximum of summed expansions."""
+
+    parameters: MoEParameters
+    # Whether there is one only with what is known at the start.
+    held: bool
+
+
+def one_shots(
     expansions: Sequence[Expansion],
     pilot: Pilot,
     pooled: Moments,
     family: Family,
     regularization: Regularization = DEFAULTS,
-) -> MoEParameters | None:
+) -> list[MoEParameters]:
     """The maximum of the summed expansions and the prior of all rows, whose moments are ``pooled``.
 
-    With all directions that any rows see; where that sum has no maximum, with those of the pilot's sample.
+    With all directions that any rows see; where that sum has no maximum of its own, behind what holds it
+    there is that with the directions of the pilot's sample. None at all if no sum has a maximum.
     """
+    out = []
     for frame in frames_of(pilot, pooled):
         n_experts = pilot.parameters.n_experts
         prior = prior_from(pooled, frame.coordinates, n_experts, family, regularization)
         found = combine_expansions(expansions, pilot, prior, frame)
         if found is not None:
-            return found
-    return None
+            out.append(found.parameters)
+            if not found.held:
+                break
+    return out
 
 
 def frames_of(pilot: Pilot, pooled: Moments) -> list[Frame]:
@@ -288,12 +303,12 @@ def frames_of(pilot: Pilot, pooled: Moments) -> list[Frame]:
 
 
 def combine_expansions(
-    expansions: Iterable[Expansion], pilot: Pilot, prior: Prior, frame: Frame | None = None
-) -> MoEParameters | None:
+    expansions: Sequence[Expansion], pilot: Pilot, prior: Prior, frame: Frame | None = None
+) -> Combined | None:
     """The maximum of the summed expansions and the prior, in a frame; by default that of the pilot alone.
 
-    Where the sum has no maximum, as if the pilot's sample came with it, once or a few times; None if that
-    does not help.
+    Where the sum has no maximum, as if what is known at the start came with it, once or a few times; None if
+    that does not help.
     """
     frame = no_frame(pilot.coordinates, len(pilot.unseen.transform)) if frame is None else frame
     start = frame.coordinates.from_data(pilot.parameters)
@@ -303,18 +318,47 @@ def combine_expansions(
     penalty = penalized(LikelihoodStatistics.none(layout.size), start, prior)
     information += penalty.information
     vector += penalty.gradient + penalty.information @ origin
-    held = frame.from_pilot(pilot.information, layout)
+    known = _known_at_start(expansions, pilot, frame)
     for times in EXPANSION.pilot_weights:
         try:
-            factor = scipy.linalg.cho_factor(information + times * held, lower=True)
+            factor = scipy.linalg.cho_factor(information + times * known.information, lower=True)
         except np.linalg.LinAlgError:
             continue
-        theta = scipy.linalg.cho_solve(factor, vector + times * (held @ origin))
+        theta = scipy.linalg.cho_solve(factor, vector + times * known.vector)
         # A quadratic says nothing of a nuisance that changes by orders of magnitude, as beside an outlier.
         found = origin + layout.bounded(theta - origin)
         if layout.is_model(found):
-            return frame.coordinates.to_data(layout.unpack(found))
+            return Combined(frame.coordinates.to_data(layout.unpack(found)), times > 0)
     return None
+
+
+class _Quadratic(NamedTuple):
+    """theta' vector - theta' information theta / 2."""
+
+    # (P, P)
+    information: FloatArray
+    # (P,)
+    vector: FloatArray
+
+
+def _known_at_start(expansions: Sequence[Expansion], pilot: Pilot, frame: Frame) -> _Quadratic:
+    """What is known where partitions start, which is nowhere negative, to lean on.
+
+    The pilot's sample; and in directions that it did not see vary, where the observed information of few rows
+    need not be definite, EM's bound of all rows.
+    """
+    start = frame.coordinates.from_data(pilot.parameters)
+    layout = Layout.of(start)
+    information, origin = frame.from_pilot(pilot.information, layout), layout.pack(start)
+    vector = information @ origin
+    at_start = [each.start for each in expansions if each.start is not None]
+    if frame.added and at_start:
+        sums = StartSums.of(at_start, pilot.parameters, frame)
+        added = frame.is_added(layout)
+        both = np.outer(added, added)
+        information = np.where(both, sums.complete, information)
+        vector = np.where(added, sums.bound + np.where(both, sums.complete, 0.0) @ sums.origin, vector)
+    return _Quadratic(information, vector)
 
 
 def summed_curvature(
@@ -329,8 +373,8 @@ def summed_curvature(
     """The information of all expansions and the prior, for a model that is made of them.
 
     Without any, that of the pilot's sample. ``parameters`` are in the data's units with the pilot's experts,
-    which are taken in an ``order`` later. As in `combine_expansions` the pilot's sample joins a sum that has
-    no maximum; None if that does not help.
+    which are taken in an ``order`` later. As in `combine_expansions` what is known at the start joins a sum
+    that has no maximum; None if that does not help.
     """
     frame = frames_of(pilot, pooled)[0 if expansions else -1]
     prior = prior_from(pooled, frame.coordinates, parameters.n_experts, family, regularization)
@@ -338,15 +382,15 @@ def summed_curvature(
     layout = Layout.of(inner)
     information, _ = _summed(expansions, layout, frame)
     own = curvature(inner, information, prior, frame.coordinates, order)
-    held = frame.from_pilot(pilot.information, layout)
+    known = _known_at_start(expansions, pilot, frame)
     for times in EXPANSION.pilot_weights if expansions else (1.0,):
-        total = information + own.prior + times * held
+        total = information + own.prior + times * known.information
         if is_definite(total):
             return own._replace(information=total)
     return None
 
 
-def _summed(expansions: Iterable[Expansion], layout: Layout, frame: Frame) -> tuple[FloatArray, FloatArray]:
+def _summed(expansions: Sequence[Expansion], layout: Layout, frame: Frame) -> tuple[FloatArray, FloatArray]:
     """Information and vector of all partitions, in a frame."""
     size = frame.whole(layout).size
     information, vector = np.zeros((size, size)), np.zeros(size)

@@ -2,7 +2,9 @@
 
 Pure NumPy/SciPy. Where partitions differ as sites do, or gates are switches, the optima of single partitions
 lie far from that of all, and the sum of their expansions around these is no picture of the whole. At the
-start the sums are exact: gradient and observed information of all rows there, for one damped Newton step.
+start the sums are exact: gradient and observed information of all rows there, for one step. In directions
+that the shared start knows nothing of each partition starts at slopes of its own, and the sums are those of
+expansions around these.
 """
 
 from __future__ import annotations
@@ -15,58 +17,142 @@ from numpy.typing import NDArray
 
 from daskmoe.numerics.base.coordinates import Coordinates
 from daskmoe.numerics.base.layout import Layout
+from daskmoe.numerics.base.linalg import solve
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.base.policies import CHOICE
+from daskmoe.numerics.combine.em_step import em_step
+from daskmoe.numerics.combine.frames import Frame
+from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.priors import Prior
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, penalized
+from daskmoe.numerics.local.levenberg import RIDGE, LevenbergSteps
 from daskmoe.numerics.local.newton import NewtonState, damped_step
 
 
 class AtStart(NamedTuple):
-    """A partition's statistics at the shared start."""
+    """A partition's statistics where it started, in whole parameters (`frames`)."""
 
     weight: float
+    # (P,): Where that is.
+    origin: FloatArray
     # (P,)
     gradient: FloatArray
     # (P (P + 1) / 2,)
     information: NDArray[np.float32]
-    # The entries of the complete data's information that are not zero by structure.
+    # The entries of the complete data's information, and of the metric of steps, not zero by structure.
     complete: NDArray[np.float32]
+    metric: NDArray[np.float32]
 
 
-def at_start(statistics: LikelihoodStatistics, layout: Layout) -> AtStart:
-    """What a partition sends of its statistics."""
+def at_start(statistics: LikelihoodStatistics, parameters: MoEParameters, frame: Frame) -> AtStart:
+    """What a partition sends of its statistics, those of steps among them, at parameters in its frame."""
+    assert statistics.metric is not None
+    layout = Layout.of(parameters)
+    origin, gradient = layout.pack(parameters), statistics.gradient
+    matrices = [statistics.information, statistics.complete, statistics.metric]
+    if len(frame.lift):
+        back = frame.from_whole(layout)
+        origin, gradient = frame.to_whole(layout) @ origin, back.T @ gradient
+        matrices = [np.asarray(back.T @ matrix @ back) for matrix in matrices]
+        layout = frame.whole(layout)
+    information, complete, metric = (matrix.astype(np.float32) for matrix in matrices)
+    places = layout.complete()
     return AtStart(
-        statistics.weight,
-        statistics.gradient,
-        statistics.information[layout.upper()].astype(np.float32),
-        statistics.complete[layout.complete()].astype(np.float32),
+        statistics.weight, origin, gradient, information[layout.upper()], complete[places], metric[places]
     )
 
 
-def first_steps(
-    known: Sequence[AtStart], parameters: MoEParameters, coordinates: Coordinates, prior: Prior
-) -> list[MoEParameters | None]:
-    """Where the steps of `ChoicePolicy.dampings` lead, in the data's units; None for one that is no model.
+class StartSums(NamedTuple):
+    """What all partitions know where they started, as forms in the parameters of one frame.
 
-    The last of them is in EM's metric, for where the quadratic model of the others is wrong.
+    With x the way from ``origin`` the log-likelihood gains about gradient' x - x' information x / 2, and at
+    least, up to the third order, bound' x - x' complete x / 2, which EM maximizes. Where all started in one
+    point both gradients are the same.
     """
-    start = coordinates.from_data(parameters)
-    layout = Layout.of(start)
-    information, complete = np.zeros((2, layout.size, layout.size))
-    gradient, places = np.zeros(layout.size), layout.complete()
+
+    weight: float
+    # (P,): The shared start, with slopes between those that partitions started from.
+    origin: FloatArray
+    # (P,)
+    gradient: FloatArray
+    bound: FloatArray
+    # (P, P) each.
+    information: FloatArray
+    complete: FloatArray
+    metric: FloatArray
+
+    @classmethod
+    def of(cls, known: Sequence[AtStart], pilot: MoEParameters, frame: Frame) -> StartSums:
+        """From what partitions sent; ``pilot`` is the shared start, in the data's units."""
+        start = frame.coordinates.from_data(pilot)
+        layout = Layout.of(start)
+        sums = _summed(known, frame.whole(layout))
+        to_whole = frame.to_whole(layout)
+        gradient, pulled, bound = (to_whole.T @ vector for vector in sums.vectors)
+        information, complete, metric = (
+            np.asarray(to_whole.T @ matrix @ to_whole) for matrix in sums.matrices
+        )
+        origin, added = layout.pack(start), frame.is_added(layout)
+        if added.any():
+            own = np.ix_(added, added)
+            origin[added] += solve(complete[own], (bound - complete @ origin)[added], *RIDGE)
+        gradient, bound = gradient + pulled - information @ origin, gradient + bound - complete @ origin
+        weight = sum(each.weight for each in known)
+        return cls(weight, origin, gradient, bound, information, complete, metric)
+
+
+class _WholeSums(NamedTuple):
+    """In whole parameters."""
+
+    # Gradients, and information and complete information times where each partition started.
+    vectors: tuple[FloatArray, FloatArray, FloatArray]
+    # Information, complete information and metric.
+    matrices: tuple[FloatArray, FloatArray, FloatArray]
+
+
+def _summed(known: Sequence[AtStart], layout: Layout) -> _WholeSums:
+    places = layout.complete()
+    gradient, pulled, bound = np.zeros((3, layout.size))
+    information, complete, metric, own_complete = np.zeros((4, layout.size, layout.size))
     for each in known:
+        own = unpack(each.information)
+        own_complete[places] = own_complete.T[places] = each.complete
+        information += own
+        complete += own_complete
+        metric[places] += each.metric
         gradient += each.gradient
-        information += unpack(each.information)
-        complete[places] += each.complete
-    complete.T[places] = complete[places]
-    weight = sum(each.weight for each in known)
-    sums = LikelihoodStatistics(0.0, gradient, information, complete, weight)
-    statistics = penalized(sums, start, prior)
-    found: list[MoEParameters | None] = []
-    for damping in CHOICE.dampings:
-        step, _, _ = damped_step(NewtonState(start, statistics, damping))
-        trial = layout.pack(start) + step
-        found.append(coordinates.to_data(layout.unpack(trial)) if layout.is_model(trial) else None)
-    return found
+        pulled += own @ each.origin
+        bound += own_complete @ each.origin
+    metric.T[places] = metric[places]
+    return _WholeSums((gradient, pulled, bound), (information, complete, metric))
+
+
+def first_steps(
+    sums: StartSums, layout: Layout, coordinates: Coordinates, prior: Prior, family: Family
+) -> dict[str, MoEParameters]:
+    """Where steps lead, in the data's units, by kind; without those that lead to no model.
+
+    Newton's, two that are shorter (`levenberg`), and for where the quadratic model of these is wrong, as
+    beside a row that is far from all others, that in EM's metric and a step of EM that cannot fall
+    if all started in one point.
+    """
+    start = layout.unpack(sums.origin)
+    observed = LikelihoodStatistics(
+        0.0, sums.gradient, sums.information, sums.complete, sums.weight, metric=sums.metric
+    )
+    observed = penalized(observed, start, prior)
+    expected = penalized(
+        LikelihoodStatistics(0.0, sums.bound, sums.complete, sums.complete, sums.weight), start, prior
+    )
+    steps = {"Newton step": damped_step(NewtonState(start, observed, 0.0))[0]}
+    levenberg = LevenbergSteps(observed, layout)
+    for kind, damping in zip(("damped step", "short step"), CHOICE.dampings, strict=True):
+        steps[kind] = levenberg.step(damping)[0]
+    at_start = NewtonState(start, expected, 0.0)
+    steps["EM step"] = damped_step(at_start)[0]
+    steps["sure step"] = em_step(at_start, prior, 1.0, family, bounded=True)[0]
+    ends = {kind: sums.origin + step for kind, step in steps.items()}
+    return {
+        kind: coordinates.to_data(layout.unpack(end)) for kind, end in ends.items() if layout.is_model(end)
+    }

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from daskmoe.numerics.base.coordinates import Coordinates, Directions
 from daskmoe.numerics.base.layout import Layout
+from daskmoe.numerics.base.levels import rare_levels
 from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
 from daskmoe.numerics.base.policies import EXPANSION, IDENTIFICATION
@@ -73,14 +74,13 @@ def without_rare_levels(sample: Observations) -> Observations:
     fits them as well, and no ascent comes back from there. Without them the sample does not see the level,
     and the partitions, which have more of its rows, say what it is worth.
     """
-    usual = np.median(sample.features, axis=0)
-    unusual = sample.features != usual
-    counts = np.count_nonzero(unusual, axis=0)
-    rare = np.flatnonzero(counts < EXPANSION.rare_level * sample.n_rows)
-    rarest = rare[np.argsort(counts[rare], kind="stable")]
-    within = np.cumsum(counts[rarest]) <= EXPANSION.most_rare_rows * sample.n_rows
-    dropped = unusual[:, rarest[within]].any(axis=1)
-    return sample.take(np.flatnonzero(~dropped)) if dropped.any() else sample
+    levels = rare_levels(sample.features)
+    counts = [len(level.rows) for level in levels]
+    kept = np.cumsum(counts) <= EXPANSION.most_rare_rows * sample.n_rows
+    dropped = [level.rows for level, within in zip(levels, kept, strict=True) if within]
+    if not dropped:
+        return sample
+    return sample.take(np.setdiff1d(np.arange(sample.n_rows), np.concatenate(dropped)))
 
 
 def frame_of(coordinates: Coordinates, unseen: Directions, rows: Moments) -> Frame:

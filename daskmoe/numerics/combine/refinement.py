@@ -1,95 +1,28 @@
-"""Refinement rounds: likelihood statistics of a partition, and the global step made from their sum.
+"""Refinement: the global step made from the sums of a round (`round_sums`).
 
-Pure NumPy/SciPy. A round evaluates the log-likelihood, gradient and observed information of all rows at a
-trial point; the statistics of an accepted trial are those of the next step, so a round is one pass. Steps are
-those of `newton`, with the prior of all rows, so the optimum does not depend on how the rows are partitioned.
+Pure NumPy/SciPy. The statistics of an accepted trial are those of the next step, so a round is one pass.
+Steps are those of `newton`, `levenberg` and `em_step`, with the prior of all rows, so the optimum does not
+depend on how the rows are partitioned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from daskmoe.numerics.base.coordinates import Coordinates
-from daskmoe.numerics.base.extremes import Extremes, merge_extremes
 from daskmoe.numerics.base.layout import Layout
-from daskmoe.numerics.base.linalg import solve
-from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.base.policies import NEWTON, REFINEMENT
+from daskmoe.numerics.combine.em_step import em_step
+from daskmoe.numerics.combine.round_sums import PackedStatistics, unpack_statistics
 from daskmoe.numerics.families import Family
-from daskmoe.numerics.families.protocol import Change
 from daskmoe.numerics.likelihood.priors import Prior
-from daskmoe.numerics.likelihood.scores import (
-    ClusterScores,
-    add_clusters,
-    of_labels,
-    of_partition,
-    products_of,
-)
-from daskmoe.numerics.likelihood.statistics import (
-    LikelihoodStatistics,
-    likelihood_statistics,
-    log_likelihood_of,
-    penalized,
-)
-from daskmoe.numerics.local.levenberg import RIDGE, LevenbergSteps
+from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, penalized
+from daskmoe.numerics.local.levenberg import LevenbergSteps
 from daskmoe.numerics.local.newton import NewtonState, damped_step
-
-
-class PackedStatistics(NamedTuple):
-    """`LikelihoodStatistics` without what symmetry and structure repeat: under (P + 1)^2 numbers.
-
-    Beside them K masses and the twelve numbers of extremes.
-    """
-
-    value: float
-    weight: float
-    entropy: float
-    # (P,)
-    gradient: FloatArray
-    # (P (P + 1) / 2,)
-    information: FloatArray
-    # The entries of the complete-data information that are not zero by structure.
-    complete: FloatArray
-    # (P (P + 1) / 2,): Of the score products; in single precision from a partition, as their terms are.
-    scores: NDArray[np.floating[Any]] | None
-    # Beside them; None from a partition that is a cluster, of which the gradient tells.
-    clusters: ClusterScores | None = None
-    # (K,): Sums of the responsibilities.
-    mass: FloatArray | None = None
-    # Of E[y|x] and of y.
-    extremes: Extremes | None = None
-    # The entries of the metric of steps; None where nobody asks.
-    metric: FloatArray | None = None
-    # Log-likelihoods at the other points of the round.
-    values: FloatArray = np.empty(0)
-
-    def within(self, partition: int) -> PackedStatistics:
-        """The same, of rows of a partition."""
-        return self._replace(extremes=None if self.extremes is None else self.extremes.within(partition))
-
-
-class ScoreSums(NamedTuple):
-    """What a pass for scores alone gives, at the maximum."""
-
-    # (P,)
-    gradient: FloatArray
-    # (P (P + 1) / 2,): Products of the rows' scores.
-    scores: NDArray[np.floating[Any]]
-    # As of `PackedStatistics`.
-    clusters: ClusterScores | None
-
-
-class ScoreProducts(NamedTuple):
-    """Sums of outer products of scores over all rows, and over all clusters of them; (P, P) each."""
-
-    rows: FloatArray
-    clusters: FloatArray
-    n_clusters: int
 
 
 class RoundInfo(NamedTuple):
@@ -109,7 +42,7 @@ class OtherTrial(NamedTuple):
     """A point of which a round finds the objective alone."""
 
     parameters: MoEParameters
-    # Of the step that leads there; None for a step of EM.
+    # Of the step that leads there, by which the next ones go on; None for a step of EM, or far off.
     damping: float | None
 
 
@@ -121,7 +54,7 @@ class RefinementState(NamedTuple):
     trial: MoEParameters
     # Points beside it, where an undamped step is not to be trusted.
     others: tuple[OtherTrial, ...]
-    # Of the step that led to the trial.
+    # Of the step that led to the trial, or of the last one before it that was not EM's.
     damping: float
     predicted: float
     # What there is to gain from the accepted parameters by the quadratic model, in nats.
@@ -130,6 +63,8 @@ class RefinementState(NamedTuple):
     careful: bool
     # So much is left that the step is a blend with EM's, which is what ``damping`` says then.
     far: bool
+    # EM's steps are the better ones here, so that the trial is one and the damped ones are beside it.
+    by_em: bool
     # The accepted parameters are at a maximum.
     converged: bool
     # No further round would gain anything: converged, or held up by rounding.
@@ -149,144 +84,10 @@ def left_by_feature(state: RefinementState, coordinates: Coordinates) -> FloatAr
     return np.asarray(shares / max(float(shares.sum()), 1e-300))
 
 
-def round_statistics(
-    rows: Observations,
-    parameters: MoEParameters,
-    coordinates: Coordinates,
-    family: Family,
-    *,
-    scores: bool = False,
-    extremes: bool = True,
-    others: Sequence[MoEParameters] = (),
-    careful: bool = False,
-) -> PackedStatistics:
-    """A partition's part of a round, at parameters in the data's units; ``extremes`` if they may leave.
-
-    At ``others`` the log-likelihood alone. A ``careful`` round is in double precision, with the metric.
-    """
-    inner = coordinates.from_data(parameters)
-    # The information only scales steps and, to a relative 1e-5, standard errors, not the optimum.
-    full = likelihood_statistics(
-        inner,
-        rows.blocks(coordinates),
-        family,
-        precision=np.float64 if careful else np.float32,
-        scores=scores,
-        story=True,
-        metric=careful,
-    )
-    layout = Layout.of(inner)
-    beside = [coordinates.from_data(other) for other in others]
-    values = [log_likelihood_of(other, rows.blocks(coordinates), family) for other in beside]
-    return PackedStatistics(
-        full.value,
-        full.weight,
-        full.entropy,
-        full.gradient,
-        full.information[layout.upper()],
-        full.complete[layout.complete()],
-        None if full.scores is None else full.scores[layout.upper()].astype(np.float32),
-        of_labels(rows, inner, coordinates, family) if scores and rows.cluster is not None else None,
-        full.mass,
-        full.extremes if extremes else None,
-        None if full.metric is None else full.metric[layout.complete()],
-        np.array(values),
-    )
-
-
-def partition_scores(
-    rows: Observations, parameters: MoEParameters, coordinates: Coordinates, family: Family
-) -> ScoreSums:
-    """A partition's part of the score products alone, at parameters in the data's units."""
-    inner = coordinates.from_data(parameters)
-    sums = likelihood_statistics(
-        inner, rows.blocks(coordinates), family, precision=np.float32, second_order=False, scores=True
-    )
-    assert sums.scores is not None
-    clusters = None if rows.cluster is None else of_labels(rows, inner, coordinates, family)
-    packed = sums.scores[Layout.of(inner).upper()].astype(np.float32)
-    return ScoreSums(sums.gradient, packed, clusters)
-
-
-def add_scores(first: ScoreSums, second: ScoreSums) -> ScoreSums:
-    """Scores of the union of two sets of rows."""
-    return ScoreSums(
-        first.gradient + second.gradient,
-        np.add(first.scores, second.scores, dtype=np.float64),
-        add_clusters(_clusters(first), _clusters(second)),
-    )
-
-
-def _clusters(sums: ScoreSums | PackedStatistics) -> ClusterScores:
-    return of_partition(sums.gradient) if sums.clusters is None else sums.clusters
-
-
-def unpack_scores(sums: ScoreSums, layout: Layout) -> ScoreProducts:
-    """The matrices of a pass over all rows."""
-    rows = _symmetric(sums.scores, layout.upper(), layout.size)
-    return ScoreProducts(rows, *products_of(_clusters(sums)))
-
-
-def scores_of(statistics: LikelihoodStatistics) -> ScoreProducts | None:
-    """The matrices of a round over all rows; None where it did not look for scores."""
-    if statistics.scores is None or statistics.clusters is None:
-        return None
-    return ScoreProducts(statistics.scores, *products_of(statistics.clusters))
-
-
-def add_statistics(first: PackedStatistics, second: PackedStatistics) -> PackedStatistics:
-    """Statistics of the union of two sets of rows."""
-    scores = clusters = None
-    if first.scores is not None and second.scores is not None:
-        scores = np.add(first.scores, second.scores, dtype=np.float64)
-        clusters = add_clusters(_clusters(first), _clusters(second))
-    return PackedStatistics(
-        first.value + second.value,
-        first.weight + second.weight,
-        first.entropy + second.entropy,
-        first.gradient + second.gradient,
-        first.information + second.information,
-        first.complete + second.complete,
-        scores,
-        clusters,
-        None if first.mass is None or second.mass is None else first.mass + second.mass,
-        first.extremes if second.extremes is None else merge_extremes(first.extremes, second.extremes),
-        None if first.metric is None or second.metric is None else first.metric + second.metric,
-        first.values + second.values,
-    )
-
-
-def unpack_statistics(packed: PackedStatistics, layout: Layout) -> LikelihoodStatistics:
-    """The matrices again."""
-    return LikelihoodStatistics(
-        packed.value,
-        packed.gradient,
-        _symmetric(packed.information, layout.upper(), layout.size),
-        _symmetric(packed.complete, layout.complete(), layout.size),
-        packed.weight,
-        packed.mass,
-        packed.entropy,
-        scores=None if packed.scores is None else _symmetric(packed.scores, layout.upper(), layout.size),
-        clusters=None if packed.scores is None else _clusters(packed),
-        extremes=packed.extremes,
-        metric=None if packed.metric is None else _symmetric(packed.metric, layout.complete(), layout.size),
-    )
-
-
-def _symmetric(
-    values: NDArray[np.floating[Any]], where: tuple[NDArray[np.intp], ...], size: int
-) -> FloatArray:
-    """The symmetric matrix with these values in its upper triangle."""
-    out = np.zeros((size, size))
-    out[where] = values
-    out.T[where] = values
-    return out
-
-
 def first_state(parameters: MoEParameters, coordinates: Coordinates) -> RefinementState:
     """The state whose first trial is ``parameters``, in the data's units."""
     trial = coordinates.from_data(parameters)
-    return RefinementState(None, trial, (), 0.0, 0.0, np.inf, False, False, False, False)
+    return RefinementState(None, trial, (), 0.0, 0.0, np.inf, False, False, False, False, False)
 
 
 def advance(
@@ -307,17 +108,19 @@ def advance(
     if before is not None and best is not None and asked and best_gain > max(REFINEMENT.better * gain, limit):
         # That it rises is known, so the round that looks at it in full cannot fail.
         step = float(np.abs(layout.pack(best.parameters) - layout.pack(before.parameters)).max())
-        damping = state.damping if best.damping is None else best.damping
+        by_em = best.damping is None and not state.far
+        damping = _more_damping(state) if best.damping is None else best.damping
         info = RoundInfo(raw.value, statistics.value, damping, step, False)
         return state._replace(
-            trial=best.parameters, others=(), damping=damping, predicted=best_gain, careful=True
+            trial=best.parameters, others=(), damping=damping, predicted=best_gain, careful=True, by_em=by_em
         ), info
     damping = _next_damping(state, gain, best, best_gain)
     if before is None or accepted:
         accepted, current = True, NewtonState(state.trial, statistics, damping)
     else:
         current = before._replace(damping=damping)
-    after = _next_trial(current, state.far, prior, family, limit, rejected=not accepted)
+    by_em = accepted and state.by_em and not best_gain > gain
+    after = _next_trial(current, state.far, prior, family, limit, rejected=not accepted, by_em=by_em)
     idle = max(gain, best_gain) <= limit and (state.predicted <= limit or damping > REFINEMENT.largest)
     if before is not None and idle and (not accepted or state.others):
         # Nothing comes of what is left, in directions that hardly matter.
@@ -339,6 +142,13 @@ def _best_other(
     return found, most
 
 
+def _more_damping(state: RefinementState) -> float:
+    """Damping where a step of EM is better than the damped one: far off that was too long."""
+    if state.far:
+        return NEWTON.damping.after(state.damping, -1.0, state.predicted)
+    return state.damping
+
+
 def _next_damping(state: RefinementState, gain: float, best: OtherTrial | None, best_gain: float) -> float:
     """Damping after a trial that is kept, or falls with all others."""
     damping = state.damping
@@ -356,7 +166,14 @@ def _next_damping(state: RefinementState, gain: float, best: OtherTrial | None, 
 
 
 def _next_trial(
-    current: NewtonState, far: bool, prior: Prior, family: Family, limit: float, *, rejected: bool
+    current: NewtonState,
+    far: bool,
+    prior: Prior,
+    family: Family,
+    limit: float,
+    *,
+    rejected: bool,
+    by_em: bool,
 ) -> RefinementState:
     """The way on from an accepted point: Newton's where that is known to lead to a maximum."""
     layout = Layout.of(current.parameters)
@@ -373,18 +190,7 @@ def _next_trial(
         first = NEWTON.damping.first if still_far else REFINEMENT.first
         current = current._replace(damping=first if rejected else 0.0)
     if still_far:
-        step, predicted, used = damped_step(current)
-        if used >= 1.0 or predicted <= 0.0:
-            # With residuals far beyond their variance the observed information exceeds the complete data's,
-            # and no blend of the two is a metric: an EM step rises all the same.
-            used = max(used, 1.0)
-            step, predicted = _em_step(current, prior, used, family)
-        after = _towards(current._replace(damping=used), step, predicted, left, limit)._replace(far=True)
-        if not rejected:
-            return after
-        shifts = (steps.step(damping)[0] for damping in REFINEMENT.far)
-        others = (OtherTrial(layout.shift(current.parameters, shift), None) for shift in shifts)
-        return after._replace(careful=True, others=tuple(others))
+        return _far_trial(current, steps, prior, family, limit)
     step, predicted = steps.step(current.damping)
     after = _towards(current, step, predicted, left, limit)._replace(careful=True)
     if not precise:
@@ -392,7 +198,42 @@ def _next_trial(
         after = after._replace(converged=False, stopped=False)
     if after.stopped or (current.damping == 0.0 and steps.concave and not rejected and precise):
         return after
+    if by_em:
+        return _led_by_em(after, current, steps, prior, family)
     return after._replace(others=tuple(_other_trials(current, steps, prior, family)))
+
+
+def _far_trial(
+    current: NewtonState, steps: LevenbergSteps, prior: Prior, family: Family, limit: float
+) -> RefinementState:
+    """The way on where much is left: a blend with EM's step; beside it steps that spare a fall."""
+    layout = Layout.of(current.parameters)
+    step, predicted, used = damped_step(current)
+    if used >= 1.0 or predicted <= 0.0:
+        # With residuals far beyond their variance the observed information exceeds the complete data's, and
+        # no blend of the two is a metric: an EM step rises all the same.
+        used = max(used, 1.0)
+        step, predicted = em_step(current, prior, used, family)
+    shifts = [steps.step(damping)[0] for damping in REFINEMENT.far]
+    shifts.append(em_step(current, prior, 1.0, family, bounded=True)[0])
+    others = tuple(OtherTrial(layout.shift(current.parameters, shift), None) for shift in shifts)
+    after = _towards(current._replace(damping=used), step, predicted, steps.left(), limit)
+    return after._replace(far=True, careful=True, others=others)
+
+
+def _led_by_em(
+    state: RefinementState, current: NewtonState, steps: LevenbergSteps, prior: Prior, family: Family
+) -> RefinementState:
+    """The state whose trial is a step of EM; longer ones, and damped ones of all lengths, are beside it."""
+    layout = Layout.of(current.parameters)
+
+    def at(step: FloatArray, damping: float | None) -> OtherTrial:
+        return OtherTrial(layout.shift(current.parameters, step), damping)
+
+    step = em_step(current, prior, 1.0, family)[0]
+    others = [at(steps.step(damping)[0], damping) for damping in REFINEMENT.ladder]
+    others += [at(layout.bounded(times * step), None) for times in REFINEMENT.longer]
+    return state._replace(trial=at(step, None).parameters, others=tuple(others), by_em=True)
 
 
 def _towards(
@@ -404,7 +245,7 @@ def _towards(
     # Where the metric was once needed the information of the next point may be just as hard to tell.
     careful = current.statistics.metric is not None
     return RefinementState(
-        current, trial, (), current.damping, predicted, left, careful, False, converged, converged
+        current, trial, (), current.damping, predicted, left, careful, False, False, converged, converged
     )
 
 
@@ -422,7 +263,7 @@ def _other_trials(
         damping = factor * base if factor * base >= REFINEMENT.smallest else 0.0
         if damping != current.damping:
             yield at(steps.step(damping)[0], damping)
-    yield at(_em_step(current, prior, 1.0, family)[0], None)
+    yield at(em_step(current, prior, 1.0, family)[0], None)
     if not steps.concave:
         yield at(steps.step(current.damping, steps.longest)[0], current.damping)
 
@@ -437,30 +278,3 @@ def _is_precise(statistics: LikelihoodStatistics, layout: Layout) -> bool:
         if not np.linalg.eigvalsh(own)[0] > REFINEMENT.precise * np.diag(own).max():
             return False
     return True
-
-
-def _em_step(state: NewtonState, prior: Prior, damping: float, family: Family) -> tuple[FloatArray, float]:
-    """A step of EM with the gain of its lower bound; the gates' own step is divided by ``damping``.
-
-    Coefficients and nuisances are conditional maxima, however far they are, where the family's are exact.
-    """
-    parameters, layout = state.parameters, Layout.of(state.parameters)
-    gradient, complete = state.statistics.gradient, state.statistics.complete
-    step = np.zeros(layout.size)
-    gates = layout.gates
-    if gates.stop:
-        step[gates] = solve(complete[gates, gates], gradient[gates], *RIDGE) / damping
-    gain = float(gradient[gates] @ step[gates] - 0.5 * step[gates] @ complete[gates, gates] @ step[gates])
-    shrinkage, stiffness = prior.coef_gradient(parameters.coef), prior.coef_hessian(layout.n_predictors)
-    for k in range(layout.n_experts):
-        rows, own = layout.coef(k), layout.nuisance(k)
-        move = step[rows] = solve(complete[rows, rows], gradient[rows], *RIDGE)
-        gram = complete[rows, rows] - stiffness
-        pull = shrinkage[k].ravel()
-        falls = np.asarray(2.0 * move @ (gradient[rows] + pull))
-        change = Change(falls, np.asarray(move @ gram @ move))
-        found = family.expert_step(gradient[own], complete[own, own], change, parameters.nuisance[k], prior)
-        step[own] = found.nuisance
-        # The family's gain is that of the rows and of the nuisances' prior.
-        gain += found.gain - float(pull @ move + 0.5 * move @ stiffness @ move)
-    return step, gain

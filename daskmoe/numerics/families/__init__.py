@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from daskmoe.errors import InvalidOptionError
+from daskmoe.numerics.families.gamma import Gamma
 from daskmoe.numerics.families.gaussian import Gaussian
+from daskmoe.numerics.families.poisson import Poisson
 from daskmoe.numerics.families.protocol import Family
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (Gaussian(),)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (Gaussian(), Gamma(), Poisson())}
 
 
 def get_family(name: str) -> Family:

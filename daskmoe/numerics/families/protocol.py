@@ -15,7 +15,7 @@ w / a, so that a weighted fit is one (iteratively reweighted) least squares what
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -36,6 +36,8 @@ class Nuisance(NamedTuple):
     long_name: str
     # With ``{}`` in the place of the target's units; "1" where it has none.
     units: str
+    # Whether people see its reciprocal, in the units above.
+    reciprocal: bool = False
 
 
 class ResponsePrior(NamedTuple):
@@ -107,6 +109,8 @@ class Family(ABC):
     name: str
     # Whether an M-step ends at the conditional maximum, as where working weights are one.
     exact_m_step: bool = False
+    # Whether responses are whole numbers, with mass instead of density.
+    discrete: bool = False
     n_predictors: int = 1
     # As in `Nuisance`.
     predictor_units: str = "{}"
@@ -118,6 +122,10 @@ class Family(ABC):
     def n_nuisances(self) -> int:
         """D."""
         return len(self.nuisances)
+
+    def misfit(self, y: Array) -> str | None:
+        """What finite responses ``y`` were expected to be, and what was got instead; None if they fit."""
+        return None
 
     @abstractmethod
     def scaling(self, moments: Moments) -> Scaling:
@@ -286,3 +294,41 @@ def weighted_regression(design: FloatArray, weight: FloatArray, moment: FloatArr
     """argmin_b sum_s (weight_s b'u_s - 2 moment_s) b'u_s, of minimum norm where it is not unique."""
     gram = (design * weight) @ design.T
     return np.asarray(np.linalg.lstsq(gram, design @ moment, rcond=1e-13)[0])
+
+
+def convex_regression(
+    design: FloatArray,
+    sums: Callable[[FloatArray], tuple[float, FloatArray, FloatArray]],
+    coef: FloatArray,
+    *,
+    max_steps: int = 50,
+    tolerance: float = 1e-10,
+) -> FloatArray:
+    """argmin_b of a convex loss of the linear predictors b'u_s, by Newton with halved steps from ``coef``.
+
+    Parameters
+    ----------
+    design : ndarray of shape (q, S)
+    sums : callable
+        From linear predictors (S,) to the loss, minus its first derivatives (S,) and its second ones (S,).
+    coef : ndarray of shape (q,)
+    max_steps : int
+    tolerance : float
+        Gain of a step relative to the loss, below which it is the last.
+    """
+    loss, score, curvature = sums(coef @ design)
+    for _ in range(max_steps):
+        gradient = design @ score
+        step = np.linalg.lstsq((design * curvature) @ design.T, gradient, rcond=1e-13)[0]
+        gain, size = float(gradient @ step), 1.0
+        while size > 1e-6:
+            found = sums((coef + size * step) @ design)
+            if found[0] <= loss - 1e-4 * size * gain:
+                break
+            size *= 0.5
+        if not found[0] < loss:
+            break
+        coef, (loss, score, curvature) = coef + size * step, found
+        if gain <= tolerance * (abs(loss) + 1.0):
+            break
+    return coef

@@ -25,10 +25,13 @@ from daskmoe.numerics.families.protocol import Change
 from daskmoe.numerics.likelihood.e_step import Runs
 from daskmoe.numerics.likelihood.priors import prior_from
 from daskmoe.numerics.likelihood.statistics import entropy_and_extremes
+from daskmoe.numerics.local.ascents import polish
 from daskmoe.numerics.local.em import em_statistics, m_step
 from daskmoe.numerics.local.newton import NewtonResult
 from daskmoe.numerics.local.problem import Problem
-from daskmoe.numerics.local.search import Candidate, polish, search
+from daskmoe.numerics.local.race import Candidate
+from daskmoe.numerics.local.relearning import with_levels_relearned
+from daskmoe.numerics.local.search import search
 
 
 def fit_local_estimate(
@@ -74,8 +77,24 @@ def fit_local_optima(
         results, starts = [_single_expert(problem, options)], np.empty(0)
     else:
         results, starts = search(problem, options, rng)
+        results = _with_levels_relearned(problem, results, options)
     seconds = time.perf_counter() - began
     return [_estimate(problem, known, result, starts, seconds) for result in results]
+
+
+def _with_levels_relearned(
+    problem: Problem, results: list[NewtonResult], options: LocalFit
+) -> list[NewtonResult]:
+    """The results, the first of them from where rare levels are learned again (`relearning`), if better."""
+    coordinates, best = problem.coordinates, results[0]
+    start = with_levels_relearned(problem.rows, coordinates.to_data(best.parameters), problem.family)
+    if start is None:
+        return results
+    candidate = Candidate(coordinates.from_data(start))
+    found = polish(problem, [candidate], options.tolerance, options.max_passes)[0]
+    if not found.objective > best.objective:
+        return results
+    return [found._replace(passes=best.passes + found.passes), *results[1:]]
 
 
 def _estimate(
@@ -111,24 +130,27 @@ def _estimate(
 def _single_expert(problem: Problem, options: LocalFit) -> NewtonResult:
     """K = 1: maximum likelihood without a search.
 
-    Least squares, minimum-norm in whitened coordinates, where the family's M-step is exact; Newton goes on
-    from there where it is not.
+    Least squares, minimum-norm in whitened coordinates, where the family's M-step is exact; else Newton from
+    a constant.
     """
     family, q = problem.family, problem.coordinates.size
+    exact = family.exact_m_step
     coef = np.zeros((1, 1, family.n_predictors, q))
+    if not exact:
+        coef[..., 0] = problem.prior.location
     fitted = Runs(np.zeros((1, 1, q)), coef, np.ones((1, 1, family.n_nuisances)))
     # A solve removes what the rounding of the single-precision Gram matrix has left in the one before.
-    for _ in range(3):
+    for _ in range(3 if exact else 1):
         before = fitted
         statistics = em_statistics(before, problem.rows.blocks(problem.coordinates), family)
-        fitted = m_step(before, statistics, problem.prior, np.zeros(1), family)
+        if exact:
+            fitted = m_step(before, statistics, problem.prior, np.zeros(1), family)
     # These sums are at the coefficients before the last solve, which moved them by rounding only.
     nothing = Change(np.zeros((1, 1)), np.zeros((1, 1)))
     nuisance = family.update_nuisance(
         before.nuisance, statistics.mass, statistics.nuisance, nothing, problem.prior
     )
     parameters = MoEParameters(fitted.gate[0], fitted.coef[0], nuisance[0])
-    if family.exact_m_step:
+    if exact:
         return NewtonResult(parameters, problem.objective(parameters), 4, True)
-    start = Candidate(parameters)
-    return polish(problem, [start], options.tolerance, options.max_passes)[0]
+    return polish(problem, [Candidate(parameters)], options.tolerance, options.max_passes)[0]

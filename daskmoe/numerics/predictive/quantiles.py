@@ -46,7 +46,8 @@ def mixture_quantiles(
     """
     gates = np.exp(log_gating(parameters, features))
     eta = linear_predictor(parameters.coef, features)
-    return np.stack([_solve(family, gates, eta, parameters.nuisance, p) for p in probabilities])
+    solve = _solve_counts if family.discrete else _solve
+    return np.stack([solve(family, gates, eta, parameters.nuisance, p) for p in probabilities])
 
 
 def _solve(
@@ -76,6 +77,24 @@ def _solve(
         y[rows] += step
         last[rows] = np.abs(step)
     return np.asarray(y)
+
+
+def _solve_counts(
+    family: Family, gates: FloatArray, eta: FloatArray, nuisance: FloatArray, probability: float
+) -> FloatArray:
+    """The least whole number y with F(y|x) >= P, by bisection between the experts' own quantiles."""
+    own = family.quantile(probability, eta, nuisance)
+    low, high = own.min(axis=0), own.max(axis=0)
+    for _ in range(MAX_STEPS):
+        rows = np.flatnonzero(low < high)
+        if rows.size == 0:
+            break
+        middle = np.floor(low[rows] + 0.5 * (high[rows] - low[rows]))
+        reached = np.sum(gates[:, rows] * family.cdf(middle, eta[..., rows], nuisance), axis=0)
+        enough = reached >= probability
+        high[rows] = np.where(enough, middle, high[rows])
+        low[rows] = np.where(enough, low[rows], middle + 1.0)
+    return np.asarray(high)
 
 
 def _newton_step(gates: FloatArray, densities: FloatArray, excess: FloatArray) -> FloatArray:

@@ -6,6 +6,7 @@ from functools import reduce
 
 import numpy as np
 import pytest
+import scipy
 
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import LargeMoE, MoEParameters
@@ -43,6 +44,23 @@ def test_scores_are_log_likelihoods_and_add_up_over_partitions(
     both = reduce(add_tallies, [score_rows(half, ballot) for half in halves])
     np.testing.assert_allclose(both.totals, found.totals, rtol=1e-12)
     np.testing.assert_allclose(both.mass, found.mass, rtol=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_entropies_are_told_where_they_are_asked_for(weighted: bool, rng: np.random.Generator) -> None:
+    rows = random_rows(rng, 300, 3, weighted=weighted)
+    models = [random_model(rng, 3, 3) for _ in range(2)]
+    large = LargeMoE.from_estimates(models, np.array([1.0, 2.0]))
+    ballot = Ballot([models[0], large, models[1]], coordinates_of(moments(rows)), GAUSSIAN, entropies=True)
+    weight = np.ones(300) if rows.weight is None else rows.weight
+    taus = [responsibilities(model, GAUSSIAN, rows.features, rows.response) for model in models]
+    first, second = (float(scipy.special.entr(tau).sum(axis=0) @ weight) for tau in taus)
+    halves = [rows.take(np.arange(0, 120)), rows.take(np.arange(120, 300))]
+    both = reduce(add_tallies, [score_rows(half, ballot) for half in halves])
+    for found in (score_rows(rows, ballot), both):
+        np.testing.assert_allclose(found.entropies, [first, np.nan, second], rtol=1e-8)
+    assert found.of(0).entropy == pytest.approx(first)
+    assert score_rows(rows, ballot._replace(entropies=False)).of(0).entropy is None
 
 
 def test_how_far_predictions_go_and_where(rng: np.random.Generator) -> None:

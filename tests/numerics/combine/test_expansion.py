@@ -19,8 +19,9 @@ from daskmoe.numerics.combine.expansion import (
     expand_estimate,
     make_pilot,
 )
-from daskmoe.numerics.combine.refinement import advance, first_state, round_statistics
-from daskmoe.numerics.likelihood.priors import prior_from
+from daskmoe.numerics.combine.refinement import advance, first_state
+from daskmoe.numerics.combine.round_sums import round_statistics
+from daskmoe.numerics.likelihood.priors import Prior, prior_from
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics
 from daskmoe.numerics.predictive.designs import draw_design, sample_rows
 from daskmoe.numerics.predictive.draws import sample_response
@@ -61,6 +62,12 @@ def pilot(rows: Observations, optimum: MoEParameters) -> Pilot:
     return make_pilot(made.coordinates.to_data(moved), rows.take(np.arange(0, 6_000, 10)), GAUSSIAN)
 
 
+def combined_of(expansions: list[Expansion], pilot: Pilot, prior: Prior) -> MoEParameters:
+    combined = combine_expansions(expansions, pilot, prior)
+    assert combined is not None
+    return combined.parameters
+
+
 def test_no_variance_moves_by_orders_of_magnitude(rows: Observations, pilot: Pilot) -> None:
     prior = prior_from(moments(rows), pilot.coordinates, 3, GAUSSIAN)
     origin = vector_of(pilot.coordinates.from_data(pilot.parameters))
@@ -68,8 +75,9 @@ def test_no_variance_moves_by_orders_of_magnitude(rows: Observations, pilot: Pil
     target = origin.copy()
     target[-1] -= 90.0
     packed = information[np.triu_indices(len(origin))]
-    found = combine_expansions([Expansion(1e6 * packed, 1e6 * target)], pilot, prior)
-    assert found is not None
+    combined = combine_expansions([Expansion(1e6 * packed, 1e6 * target)], pilot, prior)
+    assert combined is not None
+    found = combined.parameters
     moved = vector_of(pilot.coordinates.from_data(found)) - origin
     assert moved[-1] == pytest.approx(-2.0)
     np.testing.assert_allclose(moved[:-1], 0.0, atol=1e-3)
@@ -113,7 +121,9 @@ def test_the_sum_leads_close_to_the_optimum_however_rows_are_partitioned(
     expansions = [
         expand_estimate(part, pilot, GAUSSIAN)[1] for part in parts(rows, number, by_feature=by_feature)
     ]
-    found = combine_expansions(expansions, pilot, prior)
+    combined = combine_expansions(expansions, pilot, prior)
+    assert combined is not None
+    found = combined.parameters
     assert excess(rows, pilot.parameters, optimum) > 1e-3
     assert excess(rows, found, optimum) < 1e-3
 
@@ -178,8 +188,9 @@ def test_a_sum_without_maximum_leans_on_the_pilot(
     )
     with pytest.raises(np.linalg.LinAlgError):
         np.linalg.cholesky(sum(unpack(e.information).astype(np.float64) for e in expansions))
-    found = combine_expansions(expansions, pilot, prior)
-    assert found is not None
+    combined = combine_expansions(expansions, pilot, prior)
+    assert combined is not None
+    found = combined.parameters
     assert excess(rows, found, optimum) < excess(rows, pilot.parameters, optimum)
 
 
@@ -199,14 +210,18 @@ def test_narrow_sorted_chunks_in_single_precision_agree_with_double(
     prior = prior_from(moments(rows), pilot.coordinates, 2, GAUSSIAN)
     single = [expand_estimate(chunk, pilot, GAUSSIAN) for chunk in chunks]
 
-    def in_double(*args: Any, precision: type) -> LikelihoodStatistics:
-        return likelihood_statistics(*args, precision=np.float64)
+    def in_double(*args: Any, precision: type, metric: bool) -> LikelihoodStatistics:
+        return likelihood_statistics(*args, precision=np.float64, metric=metric)
 
     monkeypatch.setattr(expansion, "likelihood_statistics", in_double)
     double = [expand_estimate(chunk, pilot, GAUSSIAN) for chunk in chunks]
     assert [estimate.converged for estimate, _ in single] == [estimate.converged for estimate, _ in double]
     found, expected = (
-        vector_of(pilot.coordinates.from_data(combine_expansions([sent for _, sent in each], pilot, prior)))
+        vector_of(
+            pilot.coordinates.from_data(
+                combine_expansions([sent for _, sent in each], pilot, prior).parameters
+            )
+        )
         for each in (single, double)
     )
     information = sum(unpack(sent.information).astype(float) for _, sent in double)

@@ -10,7 +10,7 @@ from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray
-from daskmoe.numerics.combine.expansion import Expansion, Pilot, expand_estimate, make_pilot, one_shot
+from daskmoe.numerics.combine.expansion import Expansion, Pilot, expand_estimate, make_pilot, one_shots
 from daskmoe.numerics.combine.frames import frame_of, no_frame, without_rare_levels
 from daskmoe.numerics.likelihood.statistics import likelihood_statistics
 from numerics.oracles import GAUSSIAN, coordinates_of, gaussian_model
@@ -124,8 +124,7 @@ def test_a_level_that_few_partitions_have(pilot: Pilot, rng: np.random.Generator
     together = Observations(
         np.concatenate([part.features for part in parts]), np.concatenate([part.response for part in parts])
     )
-    found = one_shot(expansions, pilot, moments(together), GAUSSIAN)
-    assert found is not None
+    found, *_ = one_shots(expansions, pilot, moments(together), GAUSSIAN)
     # Least squares of each expert's rows, which next to no row leaves in doubt.
     for k, side in enumerate((1, -1)):
         own = np.flatnonzero(side * together.features[:, 0] > 0)
@@ -139,8 +138,7 @@ def test_what_no_rows_see_has_a_slope_of_zero(pilot: Pilot, rng: np.random.Gener
     parts = [rows_with(rng, np.zeros(500)) for _ in range(2)]
     expansions = [expand_estimate(part, pilot, GAUSSIAN)[1] for part in parts]
     pooled = moments(Observations(np.concatenate([p.features for p in parts]), np.zeros(1000)))
-    found = one_shot(expansions, pilot, pooled, GAUSSIAN)
-    assert found is not None
+    found, *_ = one_shots(expansions, pilot, pooled, GAUSSIAN)
     np.testing.assert_array_equal(found.coef[..., 3], 0.0)
     np.testing.assert_array_equal(found.gate[:, 3], 0.0)
 
@@ -151,10 +149,36 @@ def test_without_a_maximum_in_the_direction_the_others_stand(pilot: Pilot, rng: 
     information = unpack(expansion.information)
     information[7, 7] = -1e9
     negative = Expansion(information[np.triu_indices(len(information))], expansion.vector)
-    found = one_shot([negative], pilot, moments(rows), GAUSSIAN)
-    assert found is not None
+    found, *_ = one_shots([negative], pilot, moments(rows), GAUSSIAN)
     np.testing.assert_array_equal(found.coef[..., 3], 0.0)
     assert no_frame(pilot.coordinates, 1).added == 0
+
+
+def test_without_a_maximum_in_the_direction_its_rows_still_tell(
+    pilot: Pilot, rng: np.random.Generator
+) -> None:
+    """Gates of a level that one expert has are steep: the observed information is not definite there."""
+    rows = rows_with(rng, ones(400, 12))
+    _, expansion = expand_estimate(rows, pilot, GAUSSIAN)
+    information = unpack(expansion.information)
+    assert expansion.start is not None
+    own = np.abs(unpack_complete(expansion)[3, 3])
+    less = information[3, 3] + 0.5 * own
+    information[3, 3] -= less
+    vector = expansion.vector.copy()
+    vector[3] -= less * expansion.start.origin[3]
+    negative = expansion._replace(information=information[np.triu_indices(len(information))], vector=vector)
+    found, *_ = one_shots([negative], pilot, moments(rows), GAUSSIAN)
+    np.testing.assert_allclose(found.coef[..., 3], EFFECT, atol=0.3)
+
+
+def unpack_complete(expansion: Expansion) -> FloatArray:
+    """The complete data's information where a partition with two experts and four columns started."""
+    assert expansion.start is not None
+    layout = Layout(2, 4, 4, 1, 1)
+    out = np.zeros((layout.size, layout.size))
+    out[layout.complete()] = expansion.start.complete
+    return out
 
 
 def test_rows_of_rare_levels_are_no_part_of_a_sample(rng: np.random.Generator) -> None:

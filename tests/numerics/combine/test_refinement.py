@@ -15,14 +15,12 @@ from daskmoe.numerics.base.coordinates import Coordinates
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import MoEParameters
-from daskmoe.numerics.combine.refinement import (
+from daskmoe.numerics.base.policies import REFINEMENT
+from daskmoe.numerics.combine.em_step import em_step
+from daskmoe.numerics.combine.refinement import RefinementState, RoundInfo, advance, first_state
+from daskmoe.numerics.combine.round_sums import (
     PackedStatistics,
-    RefinementState,
-    RoundInfo,
-    _em_step,
     add_statistics,
-    advance,
-    first_state,
     round_statistics,
     unpack_statistics,
 )
@@ -190,7 +188,7 @@ def test_the_gain_of_an_em_step_is_that_of_its_bound(weighted: bool, rng: np.ran
     inner = coordinates.from_data(model)
     raw = likelihood_statistics(inner, rows.blocks(coordinates), GAUSSIAN)
     # So much damping leaves the gates where they are: their bound is no parabola.
-    step, gain = _em_step(NewtonState(inner, penalized(raw, inner, prior), 0.0), prior, 1e12, GAUSSIAN)
+    step, gain = em_step(NewtonState(inner, penalized(raw, inner, prior), 0.0), prior, 1e12, GAUSSIAN)
     moved = Layout.of(inner).shift(inner, step)
     block = next(iter(rows.blocks(coordinates)))
     tau = np.stack([posterior(inner, u[1:], v) for u, v in zip(block.design.T, block.response, strict=True)])
@@ -203,6 +201,41 @@ def test_the_gain_of_an_em_step_is_that_of_its_bound(weighted: bool, rng: np.ran
 
     assert gain > 1.0
     assert gain == pytest.approx(bound(moved) - bound(inner), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_bounded_step_of_em_never_falls(seed: int) -> None:
+    """Nor does one with a row so far out that its gates are switches, where Newton's step of them is wild."""
+    rng = np.random.default_rng(seed)
+    rows = random_rows(rng, 400, 2, weighted=False)
+    rows.features[0] *= 300.0
+    coordinates, prior = setting(rows, 3)
+    inner = coordinates.from_data(random_model(rng, 3, 2))
+    for _ in range(5):
+        raw = likelihood_statistics(inner, rows.blocks(coordinates), GAUSSIAN)
+        state = NewtonState(inner, penalized(raw, inner, prior), 0.0)
+        step, gain = em_step(state, prior, 1.0, GAUSSIAN, bounded=True)
+        inner = Layout.of(inner).shift(inner, step)
+        assert gain >= 0.0
+        assert objective_at(rows, inner, coordinates, prior) >= state.statistics.value + gain - 1e-6
+
+
+def test_where_ems_step_is_the_better_one_it_leads() -> None:
+    """It is the next trial and those after it, damped steps of all lengths beside it."""
+    rows = with_rare_levels(0)
+    coordinates, prior = setting(rows, 3)
+    state = first_state(random_model(np.random.default_rng(3), 3, 13), coordinates)
+    led = 0
+    for _ in range(40):
+        before = state
+        state, info = advance(state, round_of(rows, state, coordinates), prior, GAUSSIAN)
+        if before.by_em and state.by_em and info.accepted:
+            assert [other.damping for other in state.others][: len(REFINEMENT.ladder)] == [*REFINEMENT.ladder]
+            led += 1
+        if state.stopped:
+            break
+    assert state.converged
+    assert led > 0
 
 
 def hopeless_starts() -> dict[str, MoEParameters]:

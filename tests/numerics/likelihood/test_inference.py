@@ -12,7 +12,7 @@ from daskmoe.numerics.base.coordinates import Coordinates, Scaling, coordinates_
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
-from daskmoe.numerics.combine.refinement import partition_scores, round_statistics, unpack_scores
+from daskmoe.numerics.combine.round_sums import partition_scores, round_statistics, unpack_scores
 from daskmoe.numerics.likelihood.inference import covariance, curvature, jacobian, told_apart, told_by_rows
 from daskmoe.numerics.likelihood.priors import prior_from
 from daskmoe.numerics.likelihood.statistics import likelihood_statistics, log_likelihood_of, penalized

@@ -11,7 +11,7 @@ import pytest
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
-from daskmoe.numerics.combine.refinement import (
+from daskmoe.numerics.combine.round_sums import (
     add_scores,
     add_statistics,
     partition_scores,

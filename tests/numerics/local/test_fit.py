@@ -12,9 +12,11 @@ from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParam
 from daskmoe.numerics.base.policies import LocalFit
 from daskmoe.numerics.likelihood.priors import prior_from
 from daskmoe.numerics.likelihood.statistics import likelihood_statistics, penalized
+from daskmoe.numerics.local.ascents import polish
 from daskmoe.numerics.local.fit import fit_local_estimate
 from daskmoe.numerics.local.problem import Problem
-from daskmoe.numerics.local.search import Candidate, polish, sample_sizes
+from daskmoe.numerics.local.race import Candidate
+from daskmoe.numerics.local.search import sample_sizes
 from daskmoe.numerics.predictive.designs import draw_design, sample_rows
 from daskmoe.numerics.predictive.mixture import log_likelihood, responsibilities
 from numerics.oracles import (
@@ -238,8 +240,22 @@ class TestOptimum:
     def test_starts_that_meet_are_enough_and_effort_scales_them(self) -> None:
         rng = np.random.default_rng(3)
         rows = Observations(*sample_rows(draw_design("overlap", 12, 3, rng), 1000, rng))
-        assert fit(rows).start_log_likelihoods.size == 12
-        assert fit(rows, effort=0.5).start_log_likelihoods.size == 6
+        assert fit(rows).start_log_likelihoods.size == 24
+        assert fit(rows, effort=0.5).start_log_likelihoods.size == 12
+
+    def test_seeds_agree_where_gates_are_switches(self) -> None:
+        # Counts that are mostly zero, as steps a second: a subsample says little of all rows.
+        rng = np.random.default_rng(0)
+        n = 8000
+        steps = np.exp(1.5 * rng.standard_normal((n, 3))) * 10
+        counts = np.where(rng.random((n, 3)) < 0.8, 0, steps).round()
+        person = rng.integers(0, 12, n)
+        level, slope = rng.standard_normal(12), rng.random(12)
+        noise = rng.standard_normal(n) * (1 + (counts[:, 0] > 0))
+        response = 0.15 * level[person] - 0.1 * np.log1p(counts.sum(axis=1)) * slope[person] + 0.1 * noise
+        rows = Observations(counts, response)
+        objectives = np.array([fit(rows, seed=seed).objective for seed in range(2)]) / n
+        assert np.ptp(objectives) < 1e-4
 
     def test_polished_candidates_come_best_first(self, rng: np.random.Generator) -> None:
         rows = random_rows(rng, 200, 2)

@@ -1,0 +1,155 @@
+"""`select_n_experts`: how many experts the rows speak for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any, Unpack
+
+from daskmoe.api.caller import warn
+from daskmoe.api.columns import report_identifiers
+from daskmoe.api.fit import FitKeywords
+from daskmoe.api.hooks import HOOKS
+from daskmoe.engine import (
+    FitRequest,
+    hold_out,
+    log_likelihoods_by_partition,
+    plan_request,
+    run_sizes,
+    with_size,
+)
+from daskmoe.engine.driver import Progress
+from daskmoe.errors import FitWarning, InvalidOptionError, TooFewRowsError
+from daskmoe.model.selection import CRITERIA, Selection, compare
+from daskmoe.numerics.base.parameters import FloatArray
+from daskmoe.options import FitOptions, check_choice, check_integer, check_share
+from daskmoe.rows import Data
+
+logger = logging.getLogger(__name__)
+
+# Of the partitions, where the criterion is what is held out.
+_SHARE = 0.25
+
+
+def select_n_experts(
+    data: Data,
+    target: str,
+    *,
+    n_experts: Iterable[int] = range(1, 7),
+    criterion: str = "bic",
+    held_out: float | None = None,
+    **options: Unpack[FitKeywords],
+) -> Selection:
+    """Fit models of several numbers of experts, compare them, and choose one.
+
+    All are fitted in one pass, in which a partition is read once for all of them, from shared starts that are
+    fitted to one sample; a second pass scores them. Every model is the one that `fit` gives for its number of
+    experts. With ``refine``, the rounds of one model follow those of the other, each with passes of its own.
+
+    Parameters
+    ----------
+    data, target
+        As in `fit`.
+    n_experts : iterable of int
+        The candidates; those with more parameters than there are rows are left out.
+    criterion : {"bic", "aic", "icl", "held_out"}
+        What is least, or of ``"held_out"`` most: the log-likelihood of partitions that no fit has seen.
+    held_out : float, optional
+        Share of the partitions, evenly spread, that is held out of fits which are made for this comparison
+        alone, with passes of their own; by default a quarter for ``criterion="held_out"``, else none. The
+        standard errors of its differences take partitions as blocks.
+    **options
+        As in `fit`, but for ``n_local_experts``, which follows the candidate, and ``compute``.
+
+    Returns
+    -------
+    Selection
+        ``table``, ``model`` (of all rows), ``models`` by number of experts, ``plot()``.
+
+    Raises
+    ------
+    InvalidOptionError, InvalidDataError, StoreError, PartitionError
+        As `fit`.
+
+    Warns
+    -----
+    FitWarning
+        If the best is the last, so that more experts may be better. What `fit` warns of is said of the model
+        that is chosen.
+
+    References
+    ----------
+    Criteria as in `MixtureOfExperts.bic` and its siblings.
+
+    Examples
+    --------
+    >>> import daskmoe
+    >>> data, _ = daskmoe.simulate(4000, n_features=2, n_experts=2, design="overlap", random_state=1)
+    >>> selection = daskmoe.select_n_experts(data, "y", n_experts=[1, 2, 3], partitions=8, held_out=0.25,
+    ...                                      random_state=0)
+    >>> selection.n_experts, int(selection.table["held_out"].idxmax())
+    (2, 2)
+    """
+    requests = plan_sizes(data, target, n_experts, criterion, dict(options))
+    report_identifiers(requests[0])
+    return select_among(requests, criterion, held_out)
+
+
+def plan_sizes(
+    data: Data, target: str, n_experts: Iterable[int], criterion: str, options: dict[str, Any]
+) -> list[FitRequest]:
+    """A request for every candidate, which share what is read; nothing is computed."""
+    check_choice("criterion", criterion, tuple(CRITERIA))
+    sizes = sorted({check_integer("n_experts", size, 1) for size in n_experts})
+    if not sizes:
+        raise InvalidOptionError("n_experts: expected at least one candidate, got none.")
+    if options.pop("n_local_experts", None) is not None:
+        raise InvalidOptionError("n_local_experts: expected none, as it follows the candidate.")
+    first = plan_request(data, target, FitOptions(n_experts=sizes[0], **options))
+    requests = [first]
+    for size in sizes[1:]:
+        try:
+            requests.append(with_size(first, size))
+        except TooFewRowsError as error:
+            logger.warning("%d experts and more are left out: %s", size, error)
+            break
+    return requests
+
+
+def select_among(
+    requests: list[FitRequest],
+    criterion: str,
+    held_out: float | None = None,
+    progress: Progress | None = None,
+) -> Selection:
+    """Fit, compare, report and choose; ``requests`` as `plan_sizes` gives them."""
+    share = _SHARE if held_out is None and criterion == "held_out" else held_out
+    blocks = None if share is None else _score_held_out(requests, check_share("held_out", share), progress)
+    fitted = run_sizes(requests, HOOKS, progress)
+    models = {model.n_experts: model for model, _ in fitted}
+    selection = Selection(compare(models, criterion, blocks), models)
+    _report(selection, requests)
+    chosen = next(i for i, (model, _) in enumerate(fitted) if model is selection.model)
+    HOOKS.report(*fitted[chosen])
+    if requests[chosen].options.refine:
+        HOOKS.report_rounds(selection.model, requests[chosen].options.refine)
+    return selection
+
+
+def _score_held_out(
+    requests: list[FitRequest], share: float, progress: Progress | None
+) -> tuple[FloatArray, FloatArray]:
+    """Weights of the partitions that are held out, and their log-likelihoods under fits to the others."""
+    divided = [hold_out(request, share) for request in requests]
+    fitted = run_sizes([training for training, _ in divided], HOOKS, progress)
+    return log_likelihoods_by_partition(divided[0][1], [model.mixture for model, _ in fitted])
+
+
+def _report(selection: Selection, requests: list[FitRequest]) -> None:
+    last = requests[-1].options.n_experts
+    if len(requests) > 1 and selection.n_experts == last:
+        warn(
+            f"By {selection.criterion} the best of {requests[0].options.n_experts} to {last} experts are the "
+            f"most, {last}: more may be better. Go on with n_experts=range({last}, {last + 5}).",
+            FitWarning,
+        )

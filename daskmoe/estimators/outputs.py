@@ -1,0 +1,101 @@
+"""What a model says of arrays and tables, returned as they are held: lazy where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from daskmoe.errors import InvalidDataError
+from daskmoe.estimators.inputs import Kind, Labels, kind_of, label_features
+from daskmoe.model import MixtureOfExperts
+from daskmoe.options import OnError
+from daskmoe.rows.names import LOWER, UPPER
+
+Found = xr.DataArray | xr.Dataset
+# What a model says of a dataset, of the number of a part of lazy data, and whether unknown levels are errors.
+Ask = Callable[[MixtureOfExperts, xr.Dataset, int, OnError], Found]
+
+
+def answer(ask: Ask, model: MixtureOfExperts, X: Any, labels: Labels, on_error: OnError) -> Any:
+    """What ``ask`` says of rows that are not labelled, held as they are.
+
+    Parameters
+    ----------
+    ask : callable
+    model : MixtureOfExperts
+    X : ndarray, DataFrame, Dask array or Dask DataFrame
+        As checked.
+    labels : Labels
+        Of the fit.
+    on_error : {"raise", "skip"}
+        Whether rows in memory must be complete.
+
+    Returns
+    -------
+    object
+        Arrays for arrays, tables and their columns for tables.
+
+    Raises
+    ------
+    InvalidDataError
+        For data in memory with a missing value, unless these are skipped.
+    """
+    kind = kind_of(X)
+    if kind is Kind.LAZY_TABLE:
+        known = partial(_of_part, ask=ask, model=model, labels=labels)
+        # Dask's example of rows has levels of its own.
+        meta = known(X._meta_nonempty, on_error="skip").iloc[:0]
+        return X.map_partitions(partial(known, on_error=on_error), meta=meta)
+    if kind is Kind.TABLE:
+        return _of_table(X, 0, ask, model, labels, on_error)
+    found = ask(model, label_features(X, labels)[0], 0, on_error)
+    if kind is Kind.ARRAY:
+        _check_complete(found, on_error)
+    return _as_array(found)
+
+
+def _of_part(table: pd.DataFrame, partition_info: dict[str, Any] | None = None, **known: Any) -> Any:
+    """Of a part of a lazy table, whose number Dask puts in; rows may be incomplete, as in lazy arrays."""
+    part = 0 if partition_info is None else partition_info["number"]
+    return _of_table(table, part, **known, complete=False)
+
+
+def _of_table(
+    table: pd.DataFrame,
+    part: int,
+    ask: Ask,
+    model: MixtureOfExperts,
+    labels: Labels,
+    on_error: OnError,
+    complete: bool = True,
+) -> pd.Series[Any] | pd.DataFrame:
+    found = ask(model, label_features(table, labels)[0], part, on_error)
+    if complete:
+        _check_complete(found, on_error)
+    if isinstance(found, xr.DataArray):
+        return pd.Series(found.values, index=table.index, name=found.name)
+    return pd.DataFrame({name: found[name].values for name in (LOWER, UPPER)}, index=table.index)
+
+
+def _check_complete(found: Found, on_error: OnError) -> None:
+    """Refuse results of rows that have no value somewhere."""
+    values = found if isinstance(found, xr.DataArray) else found[LOWER]
+    if on_error != "skip" and (missing := int(np.isnan(values.values).sum())):
+        raise InvalidDataError(
+            f"X: expected finite values, got NaN or infinity in {missing} of {values.size} rows. Fill them, "
+            "or fit with on_error='skip', with which predictions are NaN there."
+        )
+
+
+def _as_array(found: Found) -> Any:
+    """Values (n,), or the two bounds of intervals (n, 2)."""
+    if isinstance(found, xr.DataArray):
+        return found.data
+    bounds = [found[name].data for name in (LOWER, UPPER)]
+    return np.stack(bounds, axis=1) if isinstance(bounds[0], np.ndarray) else da.stack(bounds, axis=1)

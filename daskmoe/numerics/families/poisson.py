@@ -1,0 +1,135 @@
+"""Poisson experts: phi_k(y|x) = Poisson(y; exp(eta_k)), counts with the logarithm as link.
+
+Pure NumPy and SciPy's special functions. There is no nuisance, and the dispersion is one; working residuals
+are y - mu and working weights mu, with mu = exp(eta). Shapes are those of `protocol`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy
+
+from daskmoe.numerics.base.buffers import Buffers
+from daskmoe.numerics.base.coordinates import Coordinates, Scaling
+from daskmoe.numerics.base.parameters import FloatArray, Moments
+from daskmoe.numerics.base.policies import PRIOR
+from daskmoe.numerics.families.protocol import (
+    Array,
+    Derivatives,
+    Family,
+    ResponsePrior,
+    convex_regression,
+)
+
+# Of a linear predictor: means up to 1e26 and down to 1e-26, whose squares single precision holds still.
+_LARGEST = 60.0
+
+
+class Poisson(Family):
+    """The Poisson family."""
+
+    name = "poisson"
+    discrete = True
+    predictor_units = "1"
+
+    def misfit(self, y: Array) -> str | None:
+        """Counts are whole numbers from zero on."""
+        wrong = (y < 0) | (y != np.floor(y))
+        if not wrong.any():
+            return None
+        return f"counts (0, 1, 2, ...), got {float(y[wrong][0]):g}"
+
+    def scaling(self, moments: Moments) -> Scaling:
+        """None: a count has no other unit."""
+        return Scaling.none(0)
+
+    def prior(
+        self, moments: Moments, coordinates: Coordinates, min_scale: float | None = None
+    ) -> ResponsePrior:
+        """Towards the mean count; a linear predictor has a unit of its own."""
+        nothing = np.zeros(0)
+        mean = max(float(moments.mean[-1]), 1.0 / max(moments.weight, 1.0))
+        return ResponsePrior(PRIOR.coef, float(np.log(mean)), nothing, nothing, nothing)
+
+    def start_predictor(self, y: Array) -> Array:
+        """log(y + 1/2)."""
+        return np.asarray(np.log(y + 0.5)[None])
+
+    def log_density(
+        self, y: Array, eta: Array, nuisance: Array, out: Array | None = None, plus: Array | None = None
+    ) -> Array:
+        """log phi(y) = y eta - exp(eta) - log y!."""
+        linear = np.minimum(eta[..., 0, :], _LARGEST)
+        value = y * linear - np.exp(linear) - scipy.special.gammaln(y + 1.0)
+        if plus is not None:
+            value += plus
+        if out is None:
+            return np.asarray(value)
+        out[...] = value
+        return out
+
+    def derivatives(
+        self, y: Array, eta: Array, nuisance: Array, buffers: Buffers, *, second_order: bool
+    ) -> Derivatives:
+        """y - mu, and mu, which is its own expectation."""
+        mean = np.exp(np.minimum(eta, _LARGEST))
+        empty = np.zeros((len(eta), 0, y.size), mean.dtype)
+        return Derivatives(y - mean, empty, mean, None, empty[:, :, None], empty)
+
+    def working(self, y: Array, eta: Array, out: Array) -> Array | None:
+        """y - mu, with weight mu."""
+        mean = np.exp(np.minimum(eta, _LARGEST))
+        np.subtract(y, mean, out=out)
+        return mean
+
+    def mean(self, eta: Array, nuisance: Array) -> Array:
+        """E[y|x] = exp(eta)."""
+        return np.asarray(np.exp(np.minimum(eta[..., 0, :], _LARGEST)))
+
+    def variance(self, eta: Array, nuisance: Array) -> Array:
+        """Var[y|x] = exp(eta)."""
+        return self.mean(eta, nuisance)
+
+    def cdf(self, y: Array, eta: Array, nuisance: Array) -> Array:
+        """P(Y <= y), constant between whole numbers."""
+        return np.asarray(np.where(y < 0, 0.0, scipy.special.pdtr(np.floor(y), self.mean(eta, nuisance))))
+
+    def quantile(self, probability: float, eta: Array, nuisance: Array) -> Array:
+        """The least count y with P(Y <= y) >= probability."""
+        mean = self.mean(eta, nuisance)
+        found = np.maximum(np.ceil(scipy.special.pdtrik(probability, mean)), 0.0)
+        # The inverse is found numerically and may end one above.
+        below = np.maximum(found - 1.0, 0.0)
+        return np.asarray(np.where(scipy.special.pdtr(below, mean) >= probability, below, found))
+
+    def sample(self, rng: np.random.Generator, eta: Array, nuisance: Array) -> Array:
+        """Draw y from Poisson(exp(eta))."""
+        return rng.poisson(self.mean(eta, nuisance)).astype(np.float64)
+
+    def divergence(
+        self,
+        eta_from: Array,
+        nuisance_from: Array,
+        eta_to: Array,
+        nuisance_to: Array,
+        out: Array | None = None,
+    ) -> Array:
+        """KL = mu_from (eta_from - eta_to) - mu_from + mu_to."""
+        first, second = (np.minimum(eta[..., 0, :], _LARGEST) for eta in (eta_from, eta_to))
+        mean = np.exp(first)
+        value = mean * (first - second) - mean + np.exp(second)
+        if out is None:
+            return np.asarray(value)
+        out[...] = value
+        return out
+
+    def barycentre(
+        self, design: FloatArray, mass: FloatArray, moments: FloatArray, coef: FloatArray, floor: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """The weighted Poisson regression on the components' means."""
+
+        def sums(linear: FloatArray) -> tuple[float, FloatArray, FloatArray]:
+            mean = mass * np.exp(np.minimum(linear, _LARGEST))
+            return float(mean.sum() - moments[0] @ linear), moments[0] - mean, mean
+
+        return convex_regression(design, sums, coef[0])[None], np.zeros(0)

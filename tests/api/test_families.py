@@ -1,0 +1,153 @@
+"""Every family through what a caller can ask for: fit, aggregation, rounds, errors, prediction, saving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from sklearn.linear_model import GammaRegressor, PoissonRegressor
+
+import daskmoe
+from daskmoe import InvalidDataError, MixtureOfExperts
+
+N = 6_000
+COEF = np.array([[0.5, 0.0, -0.7], [2.0, 0.0, 0.5]])
+SHAPES = np.array([3.0, 8.0])
+FAMILIES = ("poisson", "gamma")
+
+
+def simulated(family: str, n: int = N, seed: int = 0, by: int | None = None) -> xr.Dataset:
+    """Two experts, a gate along the first feature; rows in order of a feature where asked."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 2))
+    second = (rng.random(n) < 1 / (1 + np.exp(-2 * x[:, 0]))).astype(int)
+    mean = np.exp(np.einsum("ij,ij->i", np.column_stack([np.ones(n), x]), COEF[second]))
+    shape = SHAPES[second]
+    y = rng.poisson(mean).astype(float) if family == "poisson" else rng.gamma(shape, mean / shape)
+    order = np.arange(n) if by is None else np.argsort(x[:, by])
+    return xr.Dataset({"X": (("row", "feature"), x[order]), "y": ("row", y[order])}).chunk(row=n // 6)
+
+
+def by_intercept(model: MixtureOfExperts) -> xr.Dataset:
+    return model.params.isel(expert=np.argsort(model.params["intercept"].values))
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def best(request: pytest.FixtureRequest) -> MixtureOfExperts:
+    return daskmoe.fit_local(simulated(request.param), "y", n_experts=2, family=request.param, random_state=0)
+
+
+@pytest.mark.parametrize("by", [None, 0, 1])
+def test_one_step_is_next_to_the_fit_of_all_rows(best: MixtureOfExperts, by: int | None) -> None:
+    data = simulated(best.family, by=by)
+    model = daskmoe.fit(data, "y", n_experts=2, family=best.family, random_state=0)
+    assert abs(best.log_likelihood(data) - model.log_likelihood(data)) / N < 1e-3
+    np.testing.assert_allclose(by_intercept(model)["coef"], COEF[:, 1:], atol=0.1)
+    refined = daskmoe.refine(model, data)
+    assert abs(best.log_likelihood(data) - refined.log_likelihood(data)) / N < 1e-5
+
+
+@pytest.mark.parametrize("aggregation", ["reduction", "whole", "greedy", "aligned", "middle"])
+def test_every_aggregation_takes_every_family(best: MixtureOfExperts, aggregation: str) -> None:
+    data = simulated(best.family)
+    model = daskmoe.fit(data, "y", n_experts=2, family=best.family, aggregation=aggregation, random_state=0)
+    assert best.log_likelihood(data) - model.log_likelihood(data) < 0.01 * N
+    np.testing.assert_allclose(by_intercept(model)["coef"], COEF[:, 1:], atol=0.2)
+
+
+def test_the_reduction_never_rises(best: MixtureOfExperts) -> None:
+    data = simulated(best.family)
+    model = daskmoe.fit(data, "y", n_experts=2, family=best.family, aggregation="reduction", random_state=0)
+    assert model.diagnostics is not None
+    objective = model.diagnostics["objective"].values
+    assert (np.diff(objective) <= 1e-9 * np.abs(objective[0])).all()
+
+
+@pytest.mark.parametrize(("family", "regressor"), [("poisson", PoissonRegressor), ("gamma", GammaRegressor)])
+def test_one_expert_is_the_regression_of_scikit_learn(family: str, regressor: type) -> None:
+    data = simulated(family)
+    expected = regressor(alpha=0, tol=1e-12, max_iter=10_000).fit(data["X"].values, data["y"].values)
+    model = daskmoe.fit_local(data, "y", n_experts=1, family=family)
+    np.testing.assert_allclose(model.params["coef"].values[0], expected.coef_, atol=1e-6)
+    assert float(model.params["intercept"][0]) == pytest.approx(expected.intercept_, abs=1e-6)
+
+
+def test_errors_and_intervals_hold(best: MixtureOfExperts) -> None:
+    data = simulated(best.family)
+    model = daskmoe.refine(best, data, rounds="converged")
+    params, errors = by_intercept(model), model.standard_errors()
+    errors = errors.isel(expert=np.argsort(model.params["intercept"].values))
+    assert (abs(params["coef"] - COEF[:, 1:]) < 4 * errors["coef"]).all()
+    if best.family == "gamma":
+        assert (abs(params["shape"] - SHAPES) < 4 * errors["shape"]).all()
+        interval = model.confidence_interval()["shape"]
+        assert bool((interval.sel(bound="lower") < model.params["shape"]).all())
+        assert bool((interval.sel(bound="upper") > model.params["shape"]).all())
+    level = model.predict_interval(data, 0.9)
+    inside = float(((level["lower"] <= data["y"]) & (data["y"] <= level["upper"])).mean())
+    # An interval of counts holds its level at least.
+    assert 0.89 < inside < (0.98 if best.family == "poisson" else 0.91)
+    assert float(model.predict(data).min()) > 0
+
+
+def test_errors_of_shapes_follow_their_spread() -> None:
+    fits = [
+        daskmoe.refine(
+            daskmoe.fit_local(
+                simulated("gamma", 1500, seed), "y", n_experts=2, family="gamma", random_state=0
+            ),
+            simulated("gamma", 1500, seed),
+            rounds="converged",
+        )
+        for seed in range(1, 13)
+    ]
+    shapes = np.array([by_intercept(model)["shape"].values for model in fits])
+    errors = np.array([np.sort(model.standard_errors()["shape"].values) for model in fits])
+    ratio = shapes.std(axis=0, ddof=1) / errors.mean(axis=0)
+    # A standard deviation of eight draws is within these bounds in all but one of a thousand cases.
+    assert (ratio > 0.3).all()
+    assert (ratio < 2.0).all()
+
+
+def test_a_model_is_saved_and_joined(best: MixtureOfExperts, tmp_path: Path) -> None:
+    data = simulated(best.family)
+    best.to_zarr(tmp_path / "model.zarr")
+    opened = daskmoe.open_model(tmp_path / "model.zarr")
+    np.testing.assert_array_equal(opened.predict(data).values, best.predict(data).values)
+    drawn = opened.sample(data, random_state=0)
+    assert float(drawn.mean()) == pytest.approx(float(data["y"].mean()), rel=0.1)
+    halves = [data.isel(row=slice(0, 3000)), data.isel(row=slice(3000, None))]
+    models = [
+        daskmoe.fit_local(half, "y", n_experts=2, family=best.family, random_state=0) for half in halves
+    ]
+    joined = daskmoe.aggregate(models, data)
+    assert best.log_likelihood(data) - joined.log_likelihood(data) < 0.01 * N
+    assert daskmoe.transportation_divergence(joined, best, data) < 0.05
+
+
+def test_weights_count_as_rows(best: MixtureOfExperts) -> None:
+    data = simulated(best.family).compute()
+    weight = np.random.default_rng(0).integers(0, 3, N).astype(float)
+    twice = data.isel(row=np.repeat(np.arange(N), weight.astype(int)))
+    options = {"n_experts": 1, "family": best.family}
+    weighted = daskmoe.fit_local(
+        data.assign(w=("row", weight)), "y", features="X", sample_weight="w", **options
+    )
+    repeated = daskmoe.fit_local(twice, "y", **options)
+    np.testing.assert_allclose(weighted.params["coef"], repeated.params["coef"], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("family", "value", "said"),
+    [("poisson", -1.0, r"counts \(0, 1, 2, \.\.\.\), got -1"), ("gamma", 0.0, "numbers above zero, got 0")],
+)
+@pytest.mark.parametrize("aggregation", ["auto", "reduction"])
+def test_a_target_that_does_not_fit_is_named(family: str, value: float, said: str, aggregation: str) -> None:
+    data = simulated(family).compute()
+    data["y"][4000] = value
+    with pytest.raises(InvalidDataError, match=rf"In .*: expected the target 'y' of {family} .*{said}"):
+        daskmoe.fit(
+            data.chunk(row=1000), "y", n_experts=2, family=family, aggregation=aggregation, random_state=0
+        )

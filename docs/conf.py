@@ -30,5 +30,6 @@ default_role = "literal"
 
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_title = "daskmoe"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}

@@ -151,17 +151,25 @@ def label_local_estimates(
 
 def parameters_from(params: xr.Dataset, family: Family) -> Mixture:
     """The arrays of a dataset that `label_parameters` made; the inverse of it."""
-    gate = np.column_stack([_values(params, GATE_INTERCEPT), _values(params, GATE_COEF)])
-    coef = np.column_stack([_values(params, INTERCEPT), _values(params, COEF)])[:, None]
-    nuisance = np.empty((len(gate), family.n_nuisances))
+    gate, coef, nuisance = linear_from(params, family)
     for d, label in enumerate(family.nuisances):
-        values = _values(params, label.name)
-        nuisance[:, d] = 1.0 / values if label.reciprocal else values
+        if label.reciprocal:
+            nuisance[:, d] = 1.0 / nuisance[:, d]
     if GROUP not in params:
         return MoEParameters(gate, coef, nuisance)
     group = params[GROUP].values.astype(np.intp)
     weights = params[GROUP_WEIGHT].values[np.flatnonzero(np.diff(group, prepend=-1))]
     return LargeMoE(gate, coef, nuisance, group, weights)
+
+
+def linear_from(params: xr.Dataset, family: Family) -> MoEParameters:
+    """Numbers shaped like ``params`` as arrays; the inverse of `linear_arrays`."""
+    gate = np.column_stack([_values(params, GATE_INTERCEPT), _values(params, GATE_COEF)])
+    coef = np.column_stack([_values(params, INTERCEPT), _values(params, COEF)])[:, None]
+    nuisance = np.empty((len(gate), family.n_nuisances))
+    for d, label in enumerate(family.nuisances):
+        nuisance[:, d] = _values(params, label.name)
+    return MoEParameters(gate, coef, nuisance)
 
 
 def check_params(params: xr.Dataset, rows: RowSchema, family: Family) -> None:

@@ -67,13 +67,8 @@ class MixtureOfExperts(NamedExperts):
 
     # Whether the log has said what figures of a density are worth here.
     _told_of_floor = False
-    # What draws models: a room above this one hands it down.
+    # What draws models, from `draw_with`.
     _pictures: ClassVar[Callable[[MixtureOfExperts], Any] | None] = None
-
-    @classmethod
-    def draw_with(cls, pictures: Callable[[MixtureOfExperts], Any]) -> None:
-        """Let ``plot`` give ``pictures(model)``."""
-        cls._pictures = staticmethod(pictures)
 
     @property
     def plot(self) -> Any:
@@ -606,3 +601,8 @@ class MixtureOfExperts(NamedExperts):
     @property
     def _family(self) -> Family:
         return get_family(self.family)
+
+
+def draw_with(pictures: Callable[[MixtureOfExperts], Any]) -> None:
+    """Let ``model.plot`` give ``pictures(model)``: a room above this one hands them down."""
+    MixtureOfExperts._pictures = staticmethod(pictures)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError, InvalidOptionError
 from daskmoe.model.covariances import covariance_variables, stack_arrays, unstack
-from daskmoe.model.labels import has_names, label_parameters, parameters_from
+from daskmoe.model.labels import has_names, label_parameters, linear_from, parameters_from
 from daskmoe.model.moments import moments_from
 from daskmoe.model.store import ModelParts
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments, SupportSample
@@ -164,7 +164,7 @@ def _errors_in_order(params: xr.Dataset, diagnostics: xr.Dataset, order: Order, 
 def _change_of_order(params: xr.Dataset, order: Order, family: Family) -> tuple[FloatArray, FloatArray]:
     """The linear map of the stacked parameters to those in another order, and which ones each is made of."""
     n_parameters = sum(values.size for values in params.data_vars.values())
-    positions = parameters_from(unstack(np.arange(n_parameters, dtype=np.float64), params, family), family)
+    positions = linear_from(unstack(np.arange(n_parameters, dtype=np.float64), params, family), family)
     basis = np.eye(n_parameters)
     reference = basis[positions.gate[-1].astype(np.intp)].copy()
     # It is zero, whatever the others are.

@@ -96,10 +96,11 @@ def _block(
     first = max(map(len, cells), default=0)
     width = _WIDTH + (_ERROR_WIDTH + 1) * bool(told)
     columns = max(1, (_LINE - first) // (width + 1))
+    called = [name if len(name) <= width else f"{name[: width - 3]}..." for name in names(table)]
     lines = [f"{heading}{f', with {behind}' if told else ''}"]
     for start in range(0, table.sizes[EXPERT], columns):
         some = slice(start, start + columns)
-        lines.append(_line("", [f"{name:>{_WIDTH}}" for name in names(table)[some]], first, width))
+        lines.append(_line("", [f"{name:>{_WIDTH}}" for name in called[some]], first, width))
         lines += [_line(term, row[some], first, width) for term, row in cells.items()]
     return lines
 

@@ -196,8 +196,11 @@ def _of_experts(parts: ModelParts, family: Family) -> dict[str, tuple[Any, Any]]
     shares = shares_of(parts.diagnostics)
     if shares is not None and shares.sizes[EXPERT] == parameters.n_experts:
         found["share"] = (EXPERT, shares.values)
-    if family.nuisances:
-        found["standard_deviation"] = (EXPERT, np.sqrt(family.dispersion(parameters.nuisance)))
+    # At two predictors: of families whose spread depends on the features there is no one number.
+    anywhere = np.broadcast_to([0.0, 1.0], (*parameters.coef.shape[:2], 2))
+    variance = family.variance(anywhere, parameters.nuisance)
+    if (variance[:, 0] == variance[:, 1]).all():
+        found["standard_deviation"] = (EXPERT, np.sqrt(variance[:, 0]))
     spikes = experts_at_floor(parameters, family, parts.diagnostics, parts.options)
     if spikes:
         numbers = [spike.expert for spike in spikes]

@@ -52,7 +52,7 @@ def draw_calibration(model: MixtureOfExperts, data: Data, ax: Axes | None) -> Ax
     sample = take_sample(model, data, need_target=True)
     assert sample.response is not None
     ax = axes_of(ax)
-    pit = mixture_cdf(model.mixture, get_family(model.family), sample.features, sample.response)
+    pit = _transform(model, sample.features, sample.response)
     density, edges = np.histogram(pit, _BINS, (0.0, 1.0), density=True)
     n_rows = len(pit)
     low, high = (scipy.special.bdtrik(p, n_rows, 1 / _BINS) * _BINS / n_rows for p in (0.005, 0.995))
@@ -67,6 +67,16 @@ def draw_calibration(model: MixtureOfExperts, data: Data, ax: Axes | None) -> Ax
     ax.set_ylim(0, max(1.5, 1.1 * float(density.max())))
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=1, frameon=False, fontsize="small")
     return ax
+
+
+def _transform(model: MixtureOfExperts, features: FloatArray, response: FloatArray) -> FloatArray:
+    """F(y|x); of whole numbers a draw between F(y - 1|x) and it. Uniform where the model is right."""
+    family = get_family(model.family)
+    above = mixture_cdf(model.mixture, family, features, response)
+    if not family.discrete:
+        return above
+    below = mixture_cdf(model.mixture, family, features, response - 1.0)
+    return below + np.random.default_rng(0).random(len(above)) * (above - below)
 
 
 def _coverage(pit: FloatArray, level: float) -> float:

@@ -11,6 +11,7 @@ from daskmoe.errors import InvalidDataError, InvalidOptionError
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.moments import moments_from
 from daskmoe.numerics.base.parameters import FloatArray
+from daskmoe.numerics.families import get_family
 from daskmoe.plotting.canvas import DARK, above, axes_of, colours, names
 from daskmoe.rows.names import COEF, EXPERT, FEATURE, INTERCEPT, LOCAL_EXPERT, PARTITION
 
@@ -42,7 +43,7 @@ def draw_coefficients(
         )
     if standardized is False or scale is None:
         scale = None
-    table = model.table(level)
+    table = model.table(level=level)
     rows = table.sel(parameter=table["variable"] == variable)
     factor = np.ones(rows.sizes["parameter"]) if scale is None else scale
     order = _largest(rows, factor)
@@ -142,12 +143,13 @@ def _largest(rows: xr.Dataset, factor: FloatArray) -> Any:
 def _effect(
     model: MixtureOfExperts, variable: str, standardized: bool, rows: xr.Dataset, level: float
 ) -> str:
-    units = model.rows.target_attrs.get("units")
-    of = (
-        "log odds of the expert"
-        if variable == "gate_coef"
-        else model.target + (f" [{units}]" if units else "")
-    )
+    units, link = model.rows.target_attrs.get("units"), get_family(model.family).predictor_units
+    if variable == "gate_coef":
+        of = "log odds of the expert"
+    elif link == "{}":
+        of = f"{model.target} [{units}]" if units else model.target
+    else:
+        of = f"the linear predictor of {model.target}"
     per = "a standard deviation" if standardized else "a unit"
     interval = f", {level:.0%} interval" if bool(rows["lower"].notnull().any()) else ""
     left = rows.sizes["parameter"] - _MOST_TERMS

@@ -233,7 +233,8 @@ class Pictures:
     def calibration(self, data: Data, *, ax: Axes | None = None) -> Axes:
         """The probability integral transform F(y|x) of the rows, which is uniform if the model is right.
 
-        A hump says that the model's distribution is too wide, a trough that it is too narrow.
+        A hump says that the model's distribution is too wide, a trough that it is too narrow. Of whole
+        numbers it is drawn between F(y - 1|x) and F(y|x).
 
         Parameters
         ----------

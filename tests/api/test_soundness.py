@@ -61,6 +61,9 @@ def test_an_expert_on_a_repeated_value_is_named(refine: int) -> None:
     assert model.diagnostics is not None
     share = model.diagnostics["expert_weight"].values[np.argmin(model.params["variance"].values)] / 2_000
     assert share == pytest.approx(0.25, abs=0.03)
+    assert int(model.table()["at_floor"].sum()) == 1
+    named = model.rename_experts(["a spike", "the rest"] if line.startswith("expert 0") else ["x", "a spike"])
+    assert "floor       a spike at the variance floor" in named.summary()
 
 
 def test_the_value_is_that_of_the_rows() -> None:

@@ -254,3 +254,28 @@ def test_an_older_model_keeps_what_it_can(model: MixtureOfExperts) -> None:
     )
     with pytest.raises(NotAtOptimumError):
         old.covariance()
+
+
+@pytest.mark.parametrize("family", ["poisson", "gamma"])
+def test_other_families(family: str) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=1_500)
+    mean = np.exp(np.where(x > 0, 1 + x, 0.5 - 0.5 * x))
+    y = rng.poisson(mean).astype(float) if family == "poisson" else rng.gamma(4.0, mean / 4)
+    rows = xr.Dataset({"x": ("row", x), "y": ("row", y)})
+    fitted = daskmoe.fit_local(rows, "y", n_experts=2, family=family, n_init=2, random_state=0)
+    model = daskmoe.refine(fitted, rows, rounds="converged")
+    turned = model.permute([1, 0])
+    xr.testing.assert_allclose(turned.predict(rows), model.predict(rows))
+    errors, before = turned.standard_errors(), model.standard_errors()
+    for name in errors.data_vars:
+        if not str(name).startswith("gate"):
+            np.testing.assert_allclose(errors[name], before[name][::-1], rtol=1e-9, err_msg=str(name))
+    np.testing.assert_allclose(errors["gate_coef"][0], before["gate_coef"][0], rtol=1e-9)
+    np.testing.assert_array_equal(turned.match(model).params["coef"], model.params["coef"])
+    table = model.table(rows)
+    # Their spread follows the features.
+    assert "standard_deviation" not in table
+    assert (table["estimate"] > table["lower"]).sel(parameter="coef[x]").all()
+    assert "2 " + family in model.summary()
+    assert family in model._repr_html_()

@@ -13,7 +13,7 @@ import xarray as xr
 import daskmoe
 from daskmoe import MixtureOfExperts
 from daskmoe.api.reporting import left_out
-from daskmoe.model.history import outcomes_of
+from daskmoe.model.history import distances_of_rivals, outcomes_of
 from daskmoe.model.store import save_zarr
 from daskmoe.rows.names import Outcome
 
@@ -96,3 +96,12 @@ def test_the_texts_of_before_are_outcomes() -> None:
     status = np.array(["ok", "not converged", "left out: no rows"])
     expected = [Outcome.FITTED, Outcome.NOT_CONVERGED, Outcome.LEFT_OUT]
     assert outcomes_of(xr.Dataset({"status": ("partition", status)})) == expected
+
+
+def test_rivals_are_other_starts_by_the_best_that_came_of_each() -> None:
+    names = ["one-shot", "pilot", "least squares", "one-shot 2", "EM step 2", "one-shot 3"]
+    scores = [-1.0, -1.5, -9.0, -1.3, -1.25, -1.1]
+    found = xr.Dataset({"candidate_objective": ("candidate", scores)}, {"candidate": names})
+    np.testing.assert_allclose(distances_of_rivals(found), [0.1, 0.25])
+    assert distances_of_rivals(found.isel(candidate=slice(0, 3))) == []
+    assert distances_of_rivals(xr.Dataset()) == []

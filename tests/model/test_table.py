@@ -240,3 +240,11 @@ def test_far_from_zero_deviations_are_those_of_the_rows() -> None:
     far = rows.assign(X=rows["X"] + 1e9)
     found = truth.table(far)
     np.testing.assert_allclose(found["feature_deviation"][0], rows["X"].std("row"), rtol=1e-6)
+
+
+def test_long_names_of_experts_leave_the_columns_where_they_are() -> None:
+    text = bare(3, 2).rename_experts(["a" * 40, "b", "c"]).summary()
+    lines = text.splitlines()
+    at = lines.index("experts") + 1
+    assert "aaaaaaaaa..." in lines[at]
+    assert len(lines[at]) == len(lines[at + 1])

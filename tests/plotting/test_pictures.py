@@ -225,6 +225,22 @@ def test_the_truth_is_calibrated() -> None:
     assert "90% interval covers" in ax.get_legend().get_texts()[-1].get_text()
 
 
+@pytest.mark.parametrize("family", ["poisson", "gamma"])
+def test_other_families(family: str) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=3_000)
+    mean = np.exp(np.where(x > 0, 1 + x, 0.5 - 0.5 * x))
+    y = rng.poisson(mean).astype(float) if family == "poisson" else rng.gamma(4.0, mean / 4)
+    rows = xr.Dataset({"x": ("row", x), "y": ("row", y)})
+    model = daskmoe.fit_local(rows, "y", n_experts=2, family=family, n_init=2, random_state=0)
+    heights = model.plot.calibration(rows).patches[-1].get_data().values
+    # Twenty counts of 150, standard deviation 0.08 each.
+    assert np.abs(heights - 1).max() < 0.35
+    assert "linear predictor" in model.plot.coefficients().get_xlabel()
+    for ax in (model.plot.experts(rows, "x"), model.plot.residuals(rows)):
+        ax.figure.canvas.draw()
+
+
 def test_few_rows_of_many_are_looked_at() -> None:
     rows, truth = daskmoe.simulate(60_000, n_features=2, n_experts=2, chunks=1_000, random_state=0)
     sample = take_sample(truth, rows)

@@ -74,7 +74,7 @@ def test_bytes_are_those_of_the_documented_formula(data: xr.Dataset, support: st
     if support == "labelled":
         gates = (K - 1) * Q
         complete = gates * (gates + 1) // 2 + K * Q * (Q + 1) // 2 + K
-        expected += 8 + 8 * SIZE + 4 * SIZE * (SIZE + 1) // 2 + 4 * complete
+        expected += 8 + 16 * SIZE + 4 * SIZE * (SIZE + 1) // 2 + 8 * complete
     if support != "labelled":
         # A search that widens reports more starts.
         expected += 8 * model.diagnostics["start_log_likelihood"].notnull().sum("init").values

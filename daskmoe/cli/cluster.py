@@ -22,6 +22,7 @@ from dask.delayed import Delayed
 from distributed import Client, LocalCluster
 from distributed.comm.addressing import get_address_host_port
 
+from daskmoe.cli.stopping import Stopped
 from daskmoe.errors import InvalidOptionError
 
 logger = logging.getLogger(__name__)
@@ -170,7 +171,10 @@ def resumable(checkpoint: str | None) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         if checkpoint is not None:
-            error.args = (f"The same command goes on from the partitions that are finished in {checkpoint}.",)
+            advice = f"The same command goes on from the partitions that are finished in {checkpoint}."
+            error.args = (*error.args, advice)
+            if isinstance(error, Stopped):
+                error.resumable = True
         raise
 
 

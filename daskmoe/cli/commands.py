@@ -1,7 +1,7 @@
 """The `daskmoe` command: demo, fit, select, predict, aggregate, summary.
 
 Results go to stdout, logs to stderr. Exit codes: 0 done; 2 bad usage or input; 3 done, but some partitions
-were left out; 4 failed; 130 interrupted.
+were left out; 4 failed; 75 stopped, and the same command goes on; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from daskmoe.api.reporting import left_out
 from daskmoe.api.select import plan_sizes, select_among
 from daskmoe.cli.cluster import ClusterChoice, connect, resumable, show_progress
 from daskmoe.cli.demo import DemoOptions, free_folder, run_demo
-from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT
+from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT, STOPPED
 from daskmoe.cli.fit_options import fit_options, with_flags
+from daskmoe.cli.job_file import with_job_file
+from daskmoe.cli.stopping import Stopped, stoppable, within
 from daskmoe.engine import plan_request
 from daskmoe.engine import run as run_fit
 from daskmoe.errors import (
@@ -67,14 +69,18 @@ def run(arguments: Sequence[str]) -> int:
         The exit code.
     """
     try:
-        code = commands.main(list(arguments), prog_name="daskmoe", standalone_mode=False)
+        spelled = with_job_file(arguments, commands)
+        with stoppable():
+            code = commands.main(spelled, prog_name="daskmoe", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return BAD_INPUT
     except (click.Abort, KeyboardInterrupt) as error:
         # Click makes an Abort of an interrupt and keeps it as the cause.
-        logger.error("%s", " ".join(["Interrupted.", *map(str, getattr(error.__cause__, "args", ()))]))
-        return INTERRUPTED
+        cause = error.__cause__ if isinstance(error, click.Abort) else error
+        told = [] if isinstance(cause, Stopped) else ["Interrupted."]
+        logger.error("%s", " ".join([*told, *map(str, getattr(cause, "args", ()))]))
+        return STOPPED if isinstance(cause, Stopped) and cause.resumable else INTERRUPTED
     except _INPUT_ERRORS as error:
         logger.error("%s", with_flags(str(error)))
         return BAD_INPUT
@@ -127,7 +133,8 @@ def commands() -> None:
     """Mixture-of-experts regression on data that do not fit in memory.
 
     Results go to stdout, logs to stderr. Exit codes: 0 done, 2 bad usage or input, 3 done but some partitions
-    were left out, 4 failed, 130 interrupted.
+    were left out, 4 failed, 75 stopped by SIGTERM or a time budget (the same command goes on), 130
+    interrupted. A job file, `daskmoe fit job.yaml`, names the options of a command and their values.
     """
 
 
@@ -174,11 +181,20 @@ def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: 
 @click.option(
     "--output", type=click.Path(), required=True, help="Model to write: Zarr, or netCDF if it ends in .nc."
 )
+@click.option("--overwrite", is_flag=True, help="Replace the output once the new one is written.")
+@click.option(
+    "--time-budget",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Stop after so long.",
+)
 @cluster_options
 def fit(
     store: str,
     target: str,
     output: str,
+    overwrite: bool,
+    time_budget: float | None,
     workers: int | None,
     scheduler: str | None,
     scheduler_file: str | None,
@@ -186,12 +202,13 @@ def fit(
 ) -> int:
     """Fit a model to a Zarr STORE and write it."""
     choice = _choose_cluster(workers, scheduler, scheduler_file)
-    require_new(output)
+    if not overwrite:
+        require_new(output)
     # Planned before the cluster starts, so that bad input is said at once.
     request = plan_request(store, target, FitOptions(**options))
-    with resumable(options["checkpoint"]), connect(choice) as client:
+    with resumable(options["checkpoint"]), within(time_budget), connect(choice) as client:
         model = run_fit(request, HOOKS, partial(show_progress, client))
-    _save(model, output)
+    _save(model, output, overwrite)
     return PARTITIONS_LEFT_OUT if left_out(model) else DONE
 
 
@@ -292,9 +309,9 @@ def summary(model: str) -> None:
     click.echo(daskmoe.open_model(model).summary())
 
 
-def _save(model: daskmoe.MixtureOfExperts, output: str) -> None:
+def _save(model: daskmoe.MixtureOfExperts, output: str, overwrite: bool = False) -> None:
     if output.endswith(".nc"):
-        model.to_netcdf(output)
+        model.to_netcdf(output, overwrite=overwrite)
     else:
-        model.to_zarr(output)
+        model.to_zarr(output, overwrite=overwrite)
     click.echo(output)

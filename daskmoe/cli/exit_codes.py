@@ -6,4 +6,5 @@ DONE: Final = 0
 BAD_INPUT: Final = 2
 PARTITIONS_LEFT_OUT: Final = 3
 FAILED: Final = 4
+STOPPED: Final = 75
 INTERRUPTED: Final = 130

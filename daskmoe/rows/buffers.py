@@ -102,6 +102,9 @@ class LeanStore(ZarrStore):
         }
 
 
-def _lean(array: zarr.Array[Any]) -> _LeanArray:
-    known = array.async_array
+def _lean(array: zarr.Array[Any]) -> Any:
+    known = getattr(array, "async_array", None)
+    if known is None:
+        # Before Zarr 3.1.4 there is no way to its parts; the copy is a cost in memory only.
+        return array
     return _LeanArray(_LeanAsyncArray(known.metadata, known.store_path, known.config))

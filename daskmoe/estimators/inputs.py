@@ -159,6 +159,8 @@ def training_set(X: Any, y: Any, weight: Any, name: str) -> tuple[xr.Dataset, La
             f"{name}."
         )
     response = _column(y, "y", rows, lengths)
+    if isinstance(response, np.ndarray) and not np.isfinite(response).any():
+        raise InvalidDataError("y: expected finite values, got only NaN or infinity.")
     taken = set(column_names(X) or [])
     columns = None if kind_of(X) in (Kind.ARRAY, Kind.LAZY_ARRAY) else tuple(map(str, X.columns))
     own = getattr(y, "name", None)

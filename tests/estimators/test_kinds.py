@@ -182,6 +182,7 @@ def test_weights_of_zero_leave_rows_out(X: NDArray[Any], y: NDArray[Any]) -> Non
         (np.ones((4, 1), complex), np.ones(4), "Complex data not supported"),
         (np.ones((4, 1)), None, "MoERegressor requires y to be passed, but the target y is None"),
         (np.ones((4, 1)), np.ones((4, 2)), "y should be a 1d array, got an array of shape \\(4, 2\\)"),
+        (np.ones((4, 1)), np.full(4, np.nan), "y: expected finite values, got only NaN or infinity"),
         (np.ones((4, 1)), np.ones(3), "inconsistent numbers of samples: 4 in X and 3 in y"),
         (
             pd.DataFrame({"a": [1.0, 2.0], 1: [2.0, 3.0]}),

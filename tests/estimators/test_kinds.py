@@ -72,6 +72,15 @@ def test_tables(X: NDArray[Any], y: NDArray[Any]) -> None:
         np.testing.assert_allclose(fitted.predict(table.to_numpy()), predicted)
 
 
+@pytest.mark.parametrize("name", ["row", "X", "feature", "sample_weight", "x0", None, 3])
+def test_targets_of_any_name(X: NDArray[Any], y: NDArray[Any], name: Any) -> None:
+    weight = np.ones(N)
+    plain = regressor().fit(X, y, weight).predict(X)
+    for rows in (X, pd.DataFrame(X), pd.DataFrame(X, columns=["row", "sample_weight"])):
+        fitted = regressor().fit(rows, pd.Series(y, name=name), weight)
+        np.testing.assert_allclose(fitted.predict(rows), plain, atol=1e-6)
+
+
 def test_terms_of_columns(X: NDArray[Any], y: NDArray[Any]) -> None:
     table = pd.DataFrame(X, columns=["a", "b"])
     fitted = regressor(features=["b", features.powers("a", 2)]).fit(table, y)

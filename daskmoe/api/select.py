@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from daskmoe.api.caller import warn
 from daskmoe.api.columns import report_identifiers
@@ -22,6 +22,7 @@ from daskmoe.engine.driver import Progress
 from daskmoe.errors import FitWarning, InvalidOptionError, TooFewRowsError
 from daskmoe.model.selection import CRITERIA, Selection, compare
 from daskmoe.numerics.base.parameters import FloatArray
+from daskmoe.numerics.combine.registry import AGGREGATORS
 from daskmoe.options import FitOptions, check_choice, check_integer, check_share
 from daskmoe.rows import Data
 
@@ -90,22 +91,51 @@ def select_n_experts(
     >>> selection.n_experts, int(selection.table["held_out"].idxmax())
     (2, 2)
     """
-    requests = plan_sizes(data, target, n_experts, criterion, dict(options))
-    report_identifiers(requests[0])
-    return select_among(requests, criterion, held_out)
+    plan = plan_selection(data, target, n_experts, criterion, held_out, dict(options))
+    report_identifiers(plan.requests[0])
+    return select_among(plan)
 
 
-def plan_sizes(
-    data: Data, target: str, n_experts: Iterable[int], criterion: str, options: dict[str, Any]
-) -> list[FitRequest]:
-    """A request for every candidate, which share what is read; nothing is computed."""
+class SelectionPlan(NamedTuple):
+    """A selection, validated before anything is computed."""
+
+    # One a candidate, from few experts to many; they share what is read.
+    requests: list[FitRequest]
+    criterion: str
+    # Of the partitions that are held out; None where none are.
+    share: float | None
+
+
+def plan_selection(
+    data: Data,
+    target: str,
+    n_experts: Iterable[int],
+    criterion: str,
+    held_out: float | None,
+    options: dict[str, Any],
+) -> SelectionPlan:
+    """What is to be fitted and compared; nothing is computed."""
     check_choice("criterion", criterion, tuple(CRITERIA))
     sizes = sorted({check_integer("n_experts", size, 1) for size in n_experts})
     if not sizes:
         raise InvalidOptionError("n_experts: expected at least one candidate, got none.")
-    if options.pop("n_local_experts", None) is not None:
+    if options.get("n_local_experts") is not None:
         raise InvalidOptionError("n_local_experts: expected none, as it follows the candidate.")
-    first = plan_request(data, target, FitOptions(n_experts=sizes[0], **options))
+    chosen = FitOptions(n_experts=sizes[0], **options)
+    if criterion == "icl" and chosen.aggregation != "auto" and AGGREGATORS[chosen.aggregation].nested:
+        raise InvalidOptionError(
+            f"criterion: expected another than 'icl' with aggregation={chosen.aggregation!r}, whose gates "
+            "are nested: rows belong to no expert."
+        )
+    requests = _with_sizes(plan_request(data, target, chosen), sizes)
+    share = _SHARE if held_out is None and criterion == "held_out" else held_out
+    if share is not None:
+        hold_out(requests[0], check_share("held_out", share))
+    return SelectionPlan(requests, criterion, share)
+
+
+def _with_sizes(first: FitRequest, sizes: list[int]) -> list[FitRequest]:
+    """The request for every size that the rows allow; the first is of the least."""
     requests = [first]
     for size in sizes[1:]:
         try:
@@ -116,23 +146,22 @@ def plan_sizes(
     return requests
 
 
-def select_among(
-    requests: list[FitRequest],
-    criterion: str,
-    held_out: float | None = None,
-    progress: Progress | None = None,
-) -> Selection:
-    """Fit, compare, report and choose; ``requests`` as `plan_sizes` gives them."""
-    share = _SHARE if held_out is None and criterion == "held_out" else held_out
-    blocks = None if share is None else _score_held_out(requests, check_share("held_out", share), progress)
-    fitted = run_sizes(requests, HOOKS, progress)
-    models = {model.n_experts: model for model, _ in fitted}
-    selection = Selection(compare(models, criterion, blocks), models)
-    _report(selection, requests)
-    chosen = next(i for i, (model, _) in enumerate(fitted) if model is selection.model)
-    HOOKS.report(*fitted[chosen])
-    if requests[chosen].options.refine:
-        HOOKS.report_rounds(selection.model, requests[chosen].options.refine)
+def select_among(plan: SelectionPlan, progress: Progress | None = None) -> Selection:
+    """Fit, compare, report and choose."""
+    sizes = [request.options.n_experts for request in plan.requests]
+    blocks = None if plan.share is None else _score_held_out(plan.requests, plan.share, progress)
+    fitted = dict(zip(sizes, run_sizes(plan.requests, HOOKS, progress), strict=True))
+    models = {size: model for size, (model, _) in fitted.items()}
+    selection = Selection(compare(models, plan.criterion, blocks), models)
+    if len(sizes) > 1 and selection.n_experts == sizes[-1]:
+        warn(
+            f"By {plan.criterion} the best number of experts is the last candidate, {sizes[-1]}: more may be "
+            f"better. Go on with n_experts=range({sizes[-1]}, {sizes[-1] + 5}).",
+            FitWarning,
+        )
+    HOOKS.report(*fitted[selection.n_experts])
+    if rounds := plan.requests[0].options.refine:
+        HOOKS.report_rounds(selection.model, rounds)
     return selection
 
 
@@ -143,13 +172,3 @@ def _score_held_out(
     divided = [hold_out(request, share) for request in requests]
     fitted = run_sizes([training for training, _ in divided], HOOKS, progress)
     return log_likelihoods_by_partition(divided[0][1], [model.mixture for model, _ in fitted])
-
-
-def _report(selection: Selection, requests: list[FitRequest]) -> None:
-    last = requests[-1].options.n_experts
-    if len(requests) > 1 and selection.n_experts == last:
-        warn(
-            f"By {selection.criterion} the best of {requests[0].options.n_experts} to {last} experts are the "
-            f"most, {last}: more may be better. Go on with n_experts=range({last}, {last + 5}).",
-            FitWarning,
-        )

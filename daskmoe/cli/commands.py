@@ -18,7 +18,7 @@ import click
 import daskmoe
 from daskmoe.api.hooks import HOOKS
 from daskmoe.api.reporting import left_out
-from daskmoe.api.select import plan_sizes, select_among
+from daskmoe.api.select import plan_selection, select_among
 from daskmoe.cli.cluster import ClusterChoice, connect, resumable, show_progress
 from daskmoe.cli.demo import DemoOptions, free_folder, run_demo
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT, STOPPED
@@ -251,9 +251,9 @@ def select(
     choice = _choose_cluster(workers, scheduler, scheduler_file)
     if output is not None:
         require_new(output)
-    requests = plan_sizes(store, target, n_experts, criterion, options)
+    plan = plan_selection(store, target, n_experts, criterion, held_out, options)
     with resumable(options["checkpoint"]), connect(choice) as client:
-        selection = select_among(requests, criterion, held_out, partial(show_progress, client))
+        selection = select_among(plan, partial(show_progress, client))
     click.echo(selection)
     if output is not None:
         _save(selection.model, output)

@@ -159,11 +159,10 @@ def training_set(X: Any, y: Any, weight: Any, name: str) -> tuple[xr.Dataset, La
             f"{name}."
         )
     response = _column(y, "y", rows, lengths)
-    taken = set(column_names(X) or [])
+    if isinstance(response, np.ndarray) and not np.isfinite(response).any():
+        raise InvalidDataError("y: expected finite values, got only NaN or infinity.")
     columns = None if kind_of(X) in (Kind.ARRAY, Kind.LAZY_ARRAY) else tuple(map(str, X.columns))
-    own = getattr(y, "name", None)
-    own = own if isinstance(own, str) and not isinstance(y, da.Array) else "y"
-    labels = Labels(_free(ROW, taken), _free(own, taken), _free("sample_weight", taken | {own}), columns)
+    labels = _labels_of(columns, y)
     data, levels = label_features(X, labels, lengths)
     data = data.assign({labels.target: (labels.row, _on_grid(response, X, lengths))})
     if weight is not None:
@@ -172,6 +171,17 @@ def training_set(X: Any, y: Any, weight: Any, name: str) -> tuple[xr.Dataset, La
             raise InvalidDataError("sample_weight: expected a weight above zero, got only weights of zero.")
         data = data.assign({labels.weight: (labels.row, weights)})
     return data, labels, levels
+
+
+def _labels_of(columns: tuple[str, ...] | None, y: Any) -> Labels:
+    """Names that no column has, and none twice; the target keeps its own where it can."""
+    taken = {WIDE, FEATURE} if columns is None else {*columns}
+    own = getattr(y, "name", None)
+    # Of a Dask array it is that of its tasks.
+    own = own if isinstance(own, str) and not isinstance(y, da.Array) else "y"
+    row = _free(ROW, taken | {own})
+    target = _free(own, taken)
+    return Labels(row, target, _free("sample_weight", taken | {row, target}), columns)
 
 
 def label_features(

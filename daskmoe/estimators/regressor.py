@@ -148,6 +148,7 @@ prior_strength, min_scale, random_state, checkpoint, on_error, weight_kind, n_in
         """
         name = type(self).__name__
         X = check_features(X, name)
+        names = column_names(X)
         data, labels, levels = training_set(X, y, sample_weight, name)
         options = self.get_params() | {"random_state": _seeded(self.random_state)}
         if levels:
@@ -156,7 +157,6 @@ prior_strength, min_scale, random_state, checkpoint, on_error, weight_kind, n_in
         self.model_ = _fit_as_many(data, labels.target, options | {"sample_weight": weight})
         self.n_experts_, self.n_features_in_ = self.model_.n_experts, width_of(X)
         self._labels = labels
-        names = column_names(X)
         if names is not None:
             self.feature_names_in_ = np.array(names, dtype=object)
         elif hasattr(self, "feature_names_in_"):

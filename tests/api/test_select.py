@@ -75,7 +75,7 @@ def test_errors_of_differences_are_those_of_a_mean_of_blocks(selection: Selectio
 
 
 def test_the_best_that_is_the_last_is_told(data: xr.Dataset) -> None:
-    with pytest.warns(FitWarning, match="By bic the best of 1 to 2 experts are the most, 2: more"):
+    with pytest.warns(FitWarning, match="By bic the best number of experts is the last candidate, 2: more"):
         found = daskmoe.select_n_experts(data, "y", n_experts=[1, 2], partitions=4, **QUICK)
     assert found.n_experts == 2
 
@@ -102,6 +102,15 @@ def test_refinement_goes_on_for_every_candidate(data: xr.Dataset) -> None:
     assert all("round_objective" in model.diagnostics for model in found.models.values())  # type: ignore[operator]
     # At their maxima more experts describe the rows better.
     assert (np.diff(found.table["log_likelihood"]) > 0).all()
+
+
+def test_candidates_are_numbers_of_experts_for_every_estimator(data: xr.Dataset) -> None:
+    options = QUICK | {"partitions": 2, "aggregation": "weighted"}
+    found = daskmoe.select_n_experts(data, "y", n_experts=[1, 2, 3], **options)
+    assert [*found.models] == [1, 2, 3]
+    # The weighted average of two partitions has the experts of both.
+    assert found.models[2].n_experts == 4
+    assert np.isnan(found.table["icl"]).all()
 
 
 def test_how_it_is_shown(selection: Selection) -> None:
@@ -144,6 +153,7 @@ def test_the_plot(selection: Selection) -> None:
         ({"n_experts": []}, "n_experts: expected at least one candidate, got none"),
         ({"n_experts": [0]}, "n_experts: expected an integer of at least 1, got 0"),
         ({"n_local_experts": 2}, "n_local_experts: expected none, as it follows the candidate"),
+        ({"criterion": "icl", "aggregation": "weighted"}, "criterion: expected another than 'icl' with agg"),
         ({"held_out": 1.5}, "held_out: expected a number strictly between 0 and 1, got 1.5"),
         ({"held_out": 0.25}, "expected at least two partitions to fit and two to hold out, got 1 in all"),
     ],

@@ -72,6 +72,15 @@ def test_tables(X: NDArray[Any], y: NDArray[Any]) -> None:
         np.testing.assert_allclose(fitted.predict(table.to_numpy()), predicted)
 
 
+@pytest.mark.parametrize("name", ["row", "X", "feature", "sample_weight", "x0", None, 3])
+def test_targets_of_any_name(X: NDArray[Any], y: NDArray[Any], name: Any) -> None:
+    weight = np.ones(N)
+    plain = regressor().fit(X, y, weight).predict(X)
+    for rows in (X, pd.DataFrame(X), pd.DataFrame(X, columns=["row", "sample_weight"])):
+        fitted = regressor().fit(rows, pd.Series(y, name=name), weight)
+        np.testing.assert_allclose(fitted.predict(rows), plain, atol=1e-6)
+
+
 def test_terms_of_columns(X: NDArray[Any], y: NDArray[Any]) -> None:
     table = pd.DataFrame(X, columns=["a", "b"])
     fitted = regressor(features=["b", features.powers("a", 2)]).fit(table, y)
@@ -182,6 +191,7 @@ def test_weights_of_zero_leave_rows_out(X: NDArray[Any], y: NDArray[Any]) -> Non
         (np.ones((4, 1), complex), np.ones(4), "Complex data not supported"),
         (np.ones((4, 1)), None, "MoERegressor requires y to be passed, but the target y is None"),
         (np.ones((4, 1)), np.ones((4, 2)), "y should be a 1d array, got an array of shape \\(4, 2\\)"),
+        (np.ones((4, 1)), np.full(4, np.nan), "y: expected finite values, got only NaN or infinity"),
         (np.ones((4, 1)), np.ones(3), "inconsistent numbers of samples: 4 in X and 3 in y"),
         (
             pd.DataFrame({"a": [1.0, 2.0], 1: [2.0, 3.0]}),

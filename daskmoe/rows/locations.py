@@ -76,6 +76,10 @@ class SelectedStore(zarr.storage.WrapperStore[Store]):
     def _with_store(self, store: Store) -> SelectedStore:
         return type(self)(store, self._only, self._hidden)
 
+    def with_read_only(self, read_only: bool = False) -> SelectedStore:
+        """The same store, to be read only or not."""
+        return self._with_store(self._store.with_read_only(read_only))
+
     def _shown(self, name: str) -> bool:
         return name not in self._hidden and (self._only is None or name in self._only)
 

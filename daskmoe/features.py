@@ -16,7 +16,7 @@ Examples
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral, Real
@@ -77,7 +77,8 @@ def harmonics(variable: str, periods: str | float | Sequence[str | float]) -> Te
     >>> print(features.harmonics("time", periods=["1D", "365.25D"]))
     harmonics(time, periods=('1D', '365.25D'))
     """
-    found = (periods,) if isinstance(periods, str | float | int) else tuple(periods)
+    several = isinstance(periods, Iterable) and not isinstance(periods, str)
+    found = tuple(map(_plain_period, periods if several else [periods]))  # type: ignore[arg-type]
     if not found:
         raise InvalidOptionError("harmonics: expected at least one period, got none.")
     for period in found:
@@ -232,6 +233,11 @@ def indicator(
     if equals is not None and not isinstance(equals, str | bool | Real | np.bool_):
         raise InvalidOptionError(f"indicator: expected text, a number or a bool, got {equals!r}.")
     value = equals.item() if isinstance(equals, np.generic) else equals
+    low, high = bounds
+    if value != value or (low is not None and high is not None and low >= high):
+        raise InvalidOptionError(
+            f"indicator: expected a value, or above= less than below=, got {value!r}, {low} and {high}."
+        )
     arguments = (("equals", value), ("above", bounds[0]), ("below", bounds[1]))
     return Term("indicator", (_name("indicator", variable),), arguments)
 
@@ -272,8 +278,10 @@ def _split(text: str) -> Iterator[str]:
 
 def _parsed(text: str) -> str | Term:
     name, bracket, rest = text.partition("(")
-    if not bracket or not rest.endswith(")"):
+    if not bracket:
         return text
+    if text.count("(") != text.count(")") or not rest.endswith(")"):
+        raise InvalidOptionError(f"features: expected as many '(' as ')', the last at the end, in {text!r}.")
     if name not in _FUNCTIONS:
         raise InvalidOptionError(f"features: expected one of {list(_FUNCTIONS)} before '(', got {name!r}.")
     pieces = list(_split(rest[:-1]))
@@ -294,7 +302,8 @@ def _is_keyword(piece: str) -> bool:
 
 
 def _value(name: str, text: str) -> Any:
-    if name in ("harmonics", "knots"):
+    # The value of an indicator is converted by the dtype of its variable.
+    if name in ("harmonics", "knots", "indicator", "equals"):
         return text
     for kind in (int, float):
         try:
@@ -304,13 +313,19 @@ def _value(name: str, text: str) -> Any:
     return text
 
 
+def _plain_period(period: Any) -> Any:
+    if isinstance(period, pd.Timedelta | np.timedelta64):
+        return f"{pd.Timedelta(period).total_seconds():g}s"
+    return period.item() if isinstance(period, np.generic) else period
+
+
 def _check_period(period: Any) -> None:
     wrong = InvalidOptionError(
         f"harmonics: expected periods as '1D', '12h' or '365.25D', or numbers above 0, got {period!r}."
     )
     if isinstance(period, str):
         try:
-            positive = float(period) > 0
+            positive = 0 < float(period) < np.inf
         except ValueError:
             try:
                 positive = pd.Timedelta(period) > pd.Timedelta(0)

@@ -109,6 +109,24 @@ def test_the_same_declarations_on_the_command_line() -> None:
     ]
 
 
+def test_values_on_the_command_line_have_the_type_of_their_variable(data: xr.Dataset) -> None:
+    n = data.sizes["time"]
+    flags = {"flag_values": [0, 1], "flag_meanings": "dry wet"}
+    ds = data.assign(
+        wet=("time", np.arange(n) % 2 == 0),
+        code=("time", np.array(["01", "02"] * (n // 2))),
+        month=("time", np.arange(n) % 4),
+        state=("time", np.arange(n) % 2, flags),
+    )
+    terms = parse_features("indicator(wet,True),indicator(code,01),indicator(month,3),indicator(state,wet)")
+    schema = describe_rows(ds, "y", terms)
+    values = [variable.coding.equals for variable in schema.variables]  # type: ignore[union-attr]
+    assert values == [True, "01", 3, 1]
+    for term in (features.indicator("month", "a"), features.indicator("wind", 1)):
+        with pytest.raises(InvalidDataError, match="expected a value that is"):
+            describe_rows(ds, "y", [term])
+
+
 @pytest.mark.parametrize(
     ("declare", "message"),
     [
@@ -123,6 +141,10 @@ def test_the_same_declarations_on_the_command_line() -> None:
         (lambda: features.interaction("x"), "at least two variables or terms, got 1"),
         (lambda: features.indicator("x"), "either a value or above= or below="),
         (lambda: features.indicator("x", 1, above=2), "either a value or above= or below="),
+        (lambda: features.indicator("x", float("nan")), "expected a value, or above= less than below="),
+        (lambda: features.indicator("x", above=2, below=1), "above= less than below="),
+        (lambda: features.harmonics("x", "inf"), "periods as '1D'"),
+        (lambda: parse_features("powers(x,2"), r"as many '\(' as '\)'"),
         (lambda: parse_features("cube(x)"), r"expected one of .* before '\(', got 'cube'"),
         (lambda: parse_features("powers(x)"), r"'powers\(x\)' is not understood"),
     ],
@@ -172,6 +194,12 @@ def test_dates_of_another_calendar_are_told_how(data: xr.Dataset) -> None:
     ds = xr.Dataset({"y": ("time", np.ones(6))}, {"time": times})
     with pytest.raises(InvalidDataError, match="convert_calendar"):
         describe_rows(ds, "y", [features.harmonics("time", "1D")])
+
+
+def test_periods_of_any_kind() -> None:
+    assert features.harmonics("x", np.int64(4)) == features.harmonics("x", 4)
+    assert features.harmonics("x", np.array([4.0, 6.0])) == features.harmonics("x", [4.0, 6.0])  # type: ignore[arg-type]
+    assert features.harmonics("t", pd.Timedelta("1D")).argument("periods") == ("86400s",)  # type: ignore[arg-type]
 
 
 def test_pandas_periods_are_durations() -> None:

@@ -24,6 +24,7 @@ def check_models(models: Sequence[MixtureOfExperts]) -> None:
             "features": (first.feature_names, model.feature_names),
             "target": (first.target, model.target),
             "family": (first.family, model.family),
+            "levels, knots and other codings of the features": (first.rows.codings, model.rows.codings),
             "units of the target": (
                 first.rows.target_attrs.get("units"),
                 model.rows.target_attrs.get("units"),
@@ -35,7 +36,7 @@ def check_models(models: Sequence[MixtureOfExperts]) -> None:
             if expected != got:
                 raise InvalidDataError(
                     f"models: expected the same {what} in all, got {expected!r} in model 0 and {got!r} in "
-                    f"model {m}. Fit them to data labelled alike."
+                    f"model {m}. Fit them to data labelled alike, with the same categories= and knots=."
                 )
 
 
@@ -47,5 +48,5 @@ def support_sample(
     support: xr.Dataset | str | os.PathLike[str], model: MixtureOfExperts, seed: int
 ) -> SupportSample:
     """Complete rows of features from the caller's data, matched by label."""
-    dataset, source = source_of(support, "support")
+    dataset, source = source_of(support, "support", model.rows.row_dim)
     return load_support(source, match_schema(dataset, model.rows, need_target=False), seed)

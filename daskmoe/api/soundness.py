@@ -151,6 +151,9 @@ def _report_range(found: xr.Dataset, target: str) -> None:
     if PREDICTION_RANGE not in found:
         return
     predicted, (low, high) = found[PREDICTION_RANGE].values, found[TARGET_RANGE].values
+    if not high > low:
+        # A constant is no range.
+        return
     beyond = (high - low) * SOUNDNESS.widths
     far = (predicted[0] < low - beyond, predicted[1] > high + beyond)
     rows = [

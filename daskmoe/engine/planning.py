@@ -110,7 +110,7 @@ def _renumbered(partitions: list[Partition]) -> tuple[Partition, ...]:
 
 def plan_passes(data: Data, rows: RowSchema, options: FitOptions, cluster: str | None = None) -> FitRequest:
     """A request to pass over the data of a model that is at hand, its rows matched by label."""
-    dataset, source = source_of(data)
+    dataset, source = source_of(data, dim=rows.row_dim)
     schema = _weighed(dataset, match_schema(dataset, rows, need_target=True), options)
     assert isinstance(options.support, str)
     request = replace(_request(dataset, source, schema, options), support=options.support)
@@ -158,7 +158,7 @@ def _support(options: FitOptions, schema: RowSchema) -> str | GivenSupport:
     """What the support is made of: a word of `SUPPORTS`, or the caller's own rows, matched to the fit's."""
     if isinstance(options.support, str) and options.support in SUPPORTS:
         return options.support
-    dataset, source = source_of(options.support, "support")
+    dataset, source = source_of(options.support, "support", schema.row_dim)
     matched = match_schema(dataset, schema, need_target=False, need_weight=False)
     return GivenSupport(source, matched, plan_support(source, matched, options.seed))
 

@@ -214,18 +214,44 @@ def load_rows(
     if plan.source is not None:
         box = read_box(plan.source, plan.schema, partition, cluster=plan.cluster)
     assert box is not None
+    skip = plan.options.on_error == "skip"
     rows = extract_rows(
-        box, plan.schema, partition, on_error=on_error, positions=positions, cluster=plan.cluster
+        box,
+        plan.schema,
+        partition,
+        on_error=on_error,
+        positions=positions,
+        cluster=plan.cluster,
+        unknown_is_missing=skip,
     )
+    return _with_possible_targets(rows, plan, partition, skip=skip)
+
+
+def _with_possible_targets(rows: Rows, plan: TaskPlan, partition: Partition, *, skip: bool) -> Rows:
+    """The rows, if the family can have their targets; or those of which it can."""
+    family = get_family(plan.options.family)
     assert rows.response is not None
-    # Masked rows may hold anything.
-    seen = rows.response if rows.weight is None else rows.response[rows.weight > 0]
-    if misfit := get_family(plan.options.family).misfit(seen):
+    fits = family.fits(rows.response)
+    if rows.weight is not None:
+        # Masked rows may hold anything.
+        fits |= rows.weight == 0
+    if fits.all():
+        return rows
+    if not skip:
         raise InvalidDataError(
             f"In {partition.name}: expected the target {plan.schema.target!r} of {plan.options.family} "
-            f"experts to be {misfit}. Use another family (family=...), or drop these rows."
+            f"experts to be {family.misfit(rows.response[~fits])}. Use another family (family=...), or "
+            "drop these rows: on_error='skip' does."
         )
-    return rows
+    wrong = int(np.count_nonzero(~fits))
+    return rows._replace(
+        features=rows.features[fits],
+        response=rows.response[fits],
+        weight=None if rows.weight is None else rows.weight[fits],
+        cluster=None if rows.cluster is None else rows.cluster[fits],
+        dropped=rows.dropped + wrong,
+        reasons=(*rows.reasons, (plan.schema.target, wrong)),
+    )
 
 
 def observations(rows: Rows) -> Observations:

@@ -117,7 +117,7 @@ class MixtureOfExperts(NamedExperts):
             self.mixture, self._family, data, self.rows, limits, Evaluation(on_error, dtype)
         )
 
-    def extrapolation(self, data: Data) -> xr.DataArray:
+    def extrapolation(self, data: Data, *, on_error: OnError = "raise") -> xr.DataArray:
         """How far the features of every row are from those of the fit, in standard deviations.
 
         The Mahalanobis distance from the mean of the fit's rows, by the moments that the model keeps: of all
@@ -130,6 +130,8 @@ class MixtureOfExperts(NamedExperts):
         ----------
         data : xr.Dataset, str or path
             The target need not be there.
+        on_error : {"raise", "skip"}
+            As in `predict`.
 
         Returns
         -------
@@ -151,7 +153,8 @@ class MixtureOfExperts(NamedExperts):
         >>> bool(model.extrapolation(data + 10).min() > 5)
         True
         """
-        return prediction.extrapolation(known_moments(self.diagnostics), data, self.rows)
+        how = Evaluation(on_error)
+        return prediction.extrapolation(known_moments(self.diagnostics), data, self.rows, how)
 
     def predict_interval(
         self, data: Data, level: float = 0.95, *, on_error: OnError = "raise", dtype: FloatType = "float64"

@@ -94,6 +94,11 @@ def order_as(parts: ModelParts, parameters: MoEParameters, other: ModelParts) ->
             f"{list(parts.rows.feature_labels)}, got one of {other.family} experts of "
             f"{list(other.rows.feature_labels)}."
         )
+    if parts.rows.codings != other.rows.codings:
+        raise InvalidDataError(
+            "other: expected a model with the same levels, knots and other codings of the features, got "
+            f"{other.rows.codings} for {parts.rows.codings}. Fit both with the same categories= and knots=."
+        )
     family, labels = get_family(parts.family), list(parts.rows.feature_labels)
     theirs = parameters_from(other.params.sel({FEATURE: labels}), family)
     if not isinstance(theirs, MoEParameters):

@@ -43,9 +43,20 @@ from daskmoe.rows.computing import computed
 from daskmoe.rows.names import BOUND, EXPERT, LOWER, UPPER
 
 
+def _of_target(family: Family, function: RowFunction) -> RowFunction:
+    """The function of features and targets, which refuses targets that the family cannot have."""
+    return partial(_checked, family, function)
+
+
+def _checked(family: Family, function: RowFunction, features: Features, response: NDArray[Any]) -> FloatArray:
+    if misfit := family.misfit(response):
+        raise InvalidDataError(f"data: expected the target of {family.name} experts to be {misfit}.")
+    return function(features, response)
+
+
 def match_data(data: Data, rows: RowSchema, *, with_target: bool = False) -> tuple[xr.Dataset, RowSchema]:
     """The data, opened where a path is given, and the model's schema matched to them by label."""
-    dataset, _ = source_of(data)
+    dataset, _ = source_of(data, dim=rows.row_dim)
     return dataset, match_schema(dataset, rows, need_target=with_target, need_weight=False)
 
 
@@ -92,7 +103,7 @@ def _clipped(function: RowFunction, limits: tuple[float, float], features: Featu
     return np.clip(function(features), *limits)
 
 
-def extrapolation(moments: Moments, data: Data, rows: RowSchema) -> xr.DataArray:
+def extrapolation(moments: Moments, data: Data, rows: RowSchema, how: Evaluation) -> xr.DataArray:
     """How far every row is from those with these moments."""
     coordinates = coordinates_from(moments, Scaling.none(0))
     attrs = {
@@ -100,7 +111,7 @@ def extrapolation(moments: Moments, data: Data, rows: RowSchema) -> xr.DataArray
         "units": "1",
         "root_mean_square": float(np.sqrt(len(coordinates.transform))),
     }
-    return evaluate(partial(distance, coordinates), data, rows, name="extrapolation", attrs=attrs)
+    return evaluate(partial(distance, coordinates), data, rows, name="extrapolation", attrs=attrs, how=how)
 
 
 def gating_probabilities(parameters: Mixture, data: Data, rows: RowSchema, how: Evaluation) -> xr.DataArray:
@@ -122,7 +133,7 @@ def responsibilities(
 ) -> xr.DataArray:
     """tau_k of every row, the experts first."""
     return evaluate(
-        partial(posterior, parameters, family),
+        _of_target(family, partial(posterior, parameters, family)),
         data,
         rows,
         name="responsibility",
@@ -146,7 +157,11 @@ def assignments(
     """The most likely expert of every row, by position: with the target, or by the features alone."""
     dataset, _ = match_data(data, rows)
     with_target = rows.target in dataset.variables if by is None else by == "responsibility"
-    function = partial(posterior, parameters, family) if with_target else partial(gating, parameters)
+    function = (
+        _of_target(family, partial(posterior, parameters, family))
+        if with_target
+        else partial(gating, parameters)
+    )
     given = "the features and the target" if with_target else "the features"
     found = evaluate(
         partial(_largest, function),
@@ -183,7 +198,7 @@ def log_densities(
 ) -> xr.DataArray:
     """log f(y|x) of every row."""
     return evaluate(
-        partial(log_density, parameters, family),
+        _of_target(family, partial(log_density, parameters, family)),
         data,
         rows,
         name="log_density",
@@ -244,7 +259,7 @@ def total_log_density(
     parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError
 ) -> tuple[float, float]:
     """Sum of log f(y|x) over all rows, or over the complete ones, and how many these are."""
-    function = partial(log_density, parameters, family)
+    function = _of_target(family, partial(log_density, parameters, family))
     totals = _totals(function, data, rows, block_rows(parameters.n_experts), on_error)
     return totals["sum"], totals["count"]
 
@@ -253,7 +268,7 @@ def total_entropy(
     parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError
 ) -> float:
     """Sum over the same rows of the entropy of their responsibilities."""
-    function = partial(_entropy, parameters, family)
+    function = _of_target(family, partial(_entropy, parameters, family))
     return _totals(function, data, rows, block_rows(parameters.n_experts), on_error)["sum"]
 
 

@@ -79,14 +79,14 @@ class Levels(Coding):
 
     def labels(self, name: str) -> tuple[str, ...]:
         """A column for each level but the first; that of a yes or no is the variable's own."""
-        if len(self.levels) == 2 and all(isinstance(level, bool) for level in self.levels):
+        if self.levels == (False, True) and isinstance(self.levels[0], bool):
             return (name,)
         return tuple(f"{name}_{level}" for level in self.names[1:])
 
     def columns(self, values: NDArray[Any], *, unknown_is_missing: bool = False) -> FloatArray:
         """The columns; `UnknownLevels` for values that are no level unless these are missing values too."""
         flat = as_objects(values).reshape(-1)
-        codes = _index_of(self.levels).get_indexer(flat)
+        codes = _index_of(self.levels, tuple(map(type, self.levels))).get_indexer(flat)
         out: FloatArray = (codes[:, np.newaxis] == np.arange(1, len(self.levels))).astype(np.float64)
         strange = np.flatnonzero(codes < 0)
         if strange.size:
@@ -176,8 +176,9 @@ class Splines(Coding):
         ends = self.knots[0], self.knots[-1]
         knots = np.array([ends[0]] * self.degree + [*self.knots] + [ends[1]] * self.degree)
         out = np.full((len(flat), len(self.knots) + self.degree - 2), np.nan)
-        basis = BSpline.design_matrix(np.clip(flat[known], *ends), knots, self.degree)
-        out[known] = basis.toarray()[:, 1:]
+        if known.any():
+            basis = BSpline.design_matrix(np.clip(flat[known], *ends), knots, self.degree)
+            out[known] = basis.toarray()[:, 1:]
         return out.reshape(*values.shape, out.shape[1])
 
 
@@ -196,10 +197,10 @@ class Indicator(Coding):
         """The condition."""
         if self.equals is not None:
             return (f"{name}=={self.equals}",)
-        low = "" if self.above is None else f"{self.above:g}<"
-        if self.below is None:
-            return (f"{name}>{self.above:g}",)
-        return (f"{low}{name}<{self.below:g}",)
+        low, high = (None if bound is None else _shown(bound) for bound in (self.above, self.below))
+        if high is None:
+            return (f"{name}>{low}",)
+        return (f"{'' if low is None else f'{low}<'}{name}<{high}",)
 
     def columns(self, values: NDArray[Any], *, unknown_is_missing: bool = False) -> FloatArray:
         """One column."""
@@ -217,9 +218,14 @@ class Indicator(Coding):
         return out[..., np.newaxis]
 
     def misfit(self, variable: xr.Variable) -> str | None:
-        """Bounds want numbers."""
-        if self.equals is None and kind_of(variable) is not ValueKind.NUMBER:
+        """Bounds and numbers want numbers, text wants text."""
+        number = kind_of(variable) is ValueKind.NUMBER
+        if self.equals is None and not number:
             return f"has dtype {variable.dtype}, expected numbers for bounds"
+        if kind_of(variable) is ValueKind.TEXT and not isinstance(self.equals, str | bool):
+            return f"has dtype {variable.dtype}, expected a value that is text, got {self.equals!r}"
+        if number and isinstance(self.equals, str):
+            return f"has dtype {variable.dtype}, expected a value that is a number, got {self.equals!r}"
         return super().misfit(variable)
 
 
@@ -248,7 +254,10 @@ def declared_levels(variable: xr.Variable) -> Levels | None:
     if values is None or not isinstance(meanings, str) or "flag_masks" in variable.attrs:
         return None
     if isinstance(values, str):
-        values = [float(value.strip(" bBsSlL")) for value in values.split(",")]
+        try:
+            values = [float(value.strip(" bBsSlL")) for value in values.split(",")]
+        except ValueError:
+            raise InvalidDataError(f"expected flag_values that are numbers, got {values!r}") from None
     found = tuple(plain_level(value) for value in np.atleast_1d(values))
     names = tuple(meanings.split())
     if len(found) != len(names):
@@ -264,23 +273,30 @@ def plain_level(level: Any) -> Level:
     if isinstance(value, bytes):
         return value.decode()
     if not isinstance(value, str | int | float | bool):
-        raise InvalidDataError(f"expected levels that are text, numbers or bools, got {level!r}")
+        raise InvalidDataError(
+            f"expected levels that are text, numbers or bools, got {level!r}; make them text with astype(str)"
+        )
     return value
 
 
 @cache
-def _index_of(levels: tuple[Level, ...]) -> pd.Index:
-    # pandas keeps the hash table of an index with it.
+def _index_of(levels: tuple[Level, ...], types: tuple[type, ...]) -> pd.Index:
+    # pandas keeps the hash table of an index with it. The types tell 0 and 1 from False and True.
     numbers = all(isinstance(level, int | float) and not isinstance(level, bool) for level in levels)
     return pd.Index(list(levels), dtype=np.float64 if numbers else object)
 
 
 def _is_missing(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which values are none; text without a letter is none, as stores fill with it."""
+    """Which values are none; empty text is none, as stores fill with it."""
     missing = np.asarray(pd.isna(values), np.bool_)
     if values.dtype.kind == "O":
         missing[~missing] = values[~missing] == ""
     return missing
+
+
+def _shown(bound: float) -> str:
+    """Short where that is exact."""
+    return f"{bound:g}" if float(f"{bound:g}") == bound else repr(bound)
 
 
 def _is_number(period: str | float) -> bool:

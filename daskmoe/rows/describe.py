@@ -12,8 +12,8 @@ import xarray as xr
 
 from daskmoe.errors import InvalidDataError, InvalidOptionError
 from daskmoe.features import Term
-from daskmoe.rows.codings import Coding, Harmonics, Indicator, Powers, Splines
-from daskmoe.rows.learning import Categories, Learned, learn, variable_of
+from daskmoe.rows.codings import Coding, Harmonics, Indicator, Powers, Splines, declared_levels
+from daskmoe.rows.learning import Categories, Learned, learn, number_from, variable_of
 from daskmoe.rows.schema import FeatureVariable, RowSchema
 from daskmoe.rows.values import ValueKind, kind_of
 from daskmoe.rows.variables import (
@@ -210,20 +210,27 @@ def _describe(
             f"{declared}: variable {variable_of(declared)!r} has dimensions {variable.dims}, expected some "
             f"of the sample dimensions {sample_dims}."
         )
-    coding = _coding_of(declared, learned)
+    coding = _coding_of(declared, learned, variable)
     if misfit := coding.misfit(variable):
         raise InvalidDataError(f"{declared}: variable {variable_of(declared)!r} {misfit}.")
     return _describe_variable(ds, variable_of(declared), sample_dims, shared, coding)
 
 
-def _coding_of(term: Term, learned: Learned) -> Coding:
+def _coding_of(term: Term, learned: Learned, variable: xr.Variable) -> Coding:
     if term.function == "harmonics":
         return Harmonics(term.argument("periods"))
     if term.function == "powers":
         return Powers(1, term.argument("degree"))
     if term.function == "splines":
         return Splines(learned.knots[str(term)], term.argument("degree"))
-    return Indicator(*(term.argument(name) for name in ("equals", "above", "below")))
+    equals = term.argument("equals")
+    known = declared_levels(variable)
+    if known is not None and equals in known.names:
+        # Flags are called by their meanings.
+        equals = known.levels[known.names.index(equals)]
+    elif isinstance(equals, str) and kind_of(variable) is ValueKind.NUMBER:
+        equals = number_from(equals)
+    return Indicator(equals, term.argument("above"), term.argument("below"))
 
 
 def _product_labels(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError, InvalidOptionError
 from daskmoe.features import Term
-from daskmoe.rows.codings import Levels, declared_levels, plain_level
+from daskmoe.rows.codings import Level, Levels, declared_levels, plain_level
 from daskmoe.rows.computing import computed
 from daskmoe.rows.values import ValueKind, as_objects, kind_of, plain
 from daskmoe.rows.variables import listed, wrong_dtype
@@ -70,11 +70,15 @@ def learn(ds: xr.Dataset, declared: Sequence[str | Term], categories: Categories
     open_names = []
     for name in coded:
         variable = ds.variables[name]
-        try:
-            known = _given_levels(categories[name]) if categories.get(name) else declared_levels(variable)
-        except InvalidDataError as error:
-            raise InvalidDataError(f"Levels of {name!r}: {error}.") from None
         kind = kind_of(variable)
+        given = categories.get(name)
+        try:
+            known = declared_levels(variable) if given is None else _given_levels(given, kind)
+        except InvalidDataError as error:
+            if given is not None:
+                raise InvalidDataError(f"Levels of {name!r}: {error}.") from None
+            refused[name] = f"has levels that cannot be kept: {error}"
+            continue
         if known is not None:
             levels[name] = known
         elif kind in (ValueKind.DATE, ValueKind.DURATION):
@@ -82,7 +86,7 @@ def learn(ds: xr.Dataset, declared: Sequence[str | Term], categories: Categories
         elif name in categories or kind is ValueKind.TEXT:
             open_names.append(name)
     for name, found in find_levels({name: ds.variables[name] for name in open_names}).items():
-        outcome = _levels_found(found, name)
+        outcome = _levels_found(found, name, asked=name in categories)
         if isinstance(outcome, str):
             refused[name] = outcome
         else:
@@ -186,14 +190,17 @@ def _coded_names(declared: Iterable[str | Term]) -> list[str]:
     return list(found)
 
 
-def _given_levels(given: Sequence[Any] | None) -> Levels:
+def _given_levels(given: Sequence[Any], kind: ValueKind) -> Levels:
     values = tuple(plain_level(level) for level in np.asarray(given, dtype=object))
+    if kind is ValueKind.NUMBER:
+        # On the command line all are text.
+        values = tuple(number_from(level) if isinstance(level, str) else level for level in values)
     if len({*values}) < max(len(values), 2):
         raise InvalidDataError(f"expected at least two, each once, got {list(values)}")
     return Levels.of(values)
 
 
-def _levels_found(found: Found, name: str) -> Levels | str:
+def _levels_found(found: Found, name: str, *, asked: bool) -> Levels | str:
     """The levels, sorted, or why there are none."""
     if found.kinds & _DATES:
         return _dates_text(name)
@@ -201,6 +208,11 @@ def _levels_found(found: Found, name: str) -> Levels | str:
         kinds = " and ".join(sorted(found.kinds))
         return (
             f"holds objects ({kinds}), expected text or numbers; convert it with astype(str) or astype(float)"
+        )
+    if not asked and not found.kinds <= {"string", "boolean"}:
+        return (
+            "holds numbers as objects, which are slow and may be anything; convert it with astype(float), or "
+            f"name it in categories={{{name!r}: None}} if they are codes"
         )
     values = [plain_level(level) for level in found.levels]
     if len(values) > _MOST_LEVELS:
@@ -211,6 +223,17 @@ def _levels_found(found: Found, name: str) -> Levels | str:
     if len(values) < 2:
         return f"has {len(values) or 'no'} level{'' if values else 's'} only, which explains nothing"
     return Levels.of(tuple(sorted(values)))
+
+
+def number_from(text: str) -> Level:
+    """The number or bool that a text spells; the text itself if none."""
+    if text in ("True", "False"):
+        return text == "True"
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() else number
 
 
 def _dates_text(name: str) -> str:

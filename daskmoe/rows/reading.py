@@ -71,6 +71,7 @@ def extract_rows(
     need_target: bool = True,
     positions: NDArray[np.intp] | None = None,
     cluster: str | None = None,
+    unknown_is_missing: bool | None = None,
 ) -> Rows:
     """Stack the rows of a partition, loading them if they are lazy.
 
@@ -94,6 +95,8 @@ def extract_rows(
         Only these of the partition's rows, which is a range of rows then.
     cluster : str, optional
         The variable of the labels of clusters.
+    unknown_is_missing : bool, optional
+        Whether a level that is not known is a missing value, else an error; by default unless errors are.
 
     Returns
     -------
@@ -122,7 +125,8 @@ def extract_rows(
     if positions is not None:
         assert isinstance(selection, slice)
         selection = positions + selection.start
-    features = _features(box, schema, partition, shape, on_error)[selection]
+    lenient = on_error != "raise" if unknown_is_missing is None else unknown_is_missing
+    features = _features(box, schema, partition, shape, unknown_is_missing=lenient)[selection]
     response = _column(box, schema.target, schema, shape)[selection] if need_target else None
     bad = _bad_rows(features, response)
     absent = None if bad is None or response is None else _absent_rows(features, response, bad, schema)
@@ -196,7 +200,12 @@ def _column(box: xr.Dataset, name: str, schema: RowSchema, shape: tuple[int, ...
 
 
 def _features(
-    box: xr.Dataset, schema: RowSchema, partition: Partition, shape: tuple[int, ...], on_error: OnError
+    box: xr.Dataset,
+    schema: RowSchema,
+    partition: Partition,
+    shape: tuple[int, ...],
+    *,
+    unknown_is_missing: bool,
 ) -> FeatureArray:
     """The features of all rows of a box, (n, p).
 
@@ -225,7 +234,7 @@ def _features(
                 for block in row_blocks(out[slab]):
                     for each in group:
                         target = out[slab][block][..., places[each]]
-                        fill_columns(target, values, each, block, unknown_is_missing=on_error != "raise")
+                        fill_columns(target, values, each, block, unknown_is_missing=unknown_is_missing)
             except InvalidDataError as error:
                 raise InvalidDataError(f"In {partition.name}: {error}") from None
             # Not to be held while the next are read.

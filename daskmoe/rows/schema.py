@@ -42,6 +42,12 @@ class FeatureVariable:
         """The variables that it is of, itself where it is one."""
         return tuple(leaf for part in self.parts for leaf in part.leaves) if self.parts else (self,)
 
+    def made_of(self) -> Any:
+        """Its coding, or those of its factors, as JSON can hold it."""
+        if self.parts:
+            return [part.made_of() for part in self.parts]
+        return {self.name: None if self.coding is None else self.coding.to_plain()}
+
     def to_plain(self) -> dict[str, Any]:
         """What JSON can hold, without what says nothing."""
         content = {each.name: getattr(self, each.name) for each in fields(self)}
@@ -82,6 +88,11 @@ class RowSchema:
     weight_factor: float = 1.0
 
     @property
+    def row_dim(self) -> str | None:
+        """The sample dimension, if there is one only."""
+        return self.sample_dims[0] if len(self.sample_dims) == 1 else None
+
+    @property
     def feature_labels(self) -> tuple[str, ...]:
         """Label of every feature column, in column order."""
         return tuple(label for variable in self.variables for label in variable.labels)
@@ -90,6 +101,16 @@ class RowSchema:
     def sources(self) -> dict[str, str | None]:
         """The variables that columns are made of, in order -> the feature dimension of each, if any."""
         return {leaf.name: leaf.feature_dim for variable in self.variables for leaf in variable.leaves}
+
+    @property
+    def codings(self) -> dict[str, str]:
+        """How the columns of each variable are made that are not its values, as text."""
+        return {
+            ", ".join(variable.labels): json.dumps(variable.made_of(), sort_keys=True)
+            for variable in self.variables
+            # A yes or no is its values, whatever dtype it has.
+            if not variable.is_plain and variable.labels != (variable.name,)
+        }
 
     def can_mask(self, variable: FeatureVariable) -> bool:
         """Whether a feature variable can say that a row is not there: it has all sample dimensions."""

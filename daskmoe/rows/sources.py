@@ -17,7 +17,7 @@ from daskmoe.rows.stores import open_store, open_zarr_object
 Data: TypeAlias = xr.Dataset | pd.DataFrame | str | os.PathLike[str] | Store
 
 
-def source_of(data: Data, name: str = "data") -> tuple[xr.Dataset, str | xr.Dataset]:
+def source_of(data: Data, name: str = "data", dim: str | None = None) -> tuple[xr.Dataset, str | xr.Dataset]:
     """The dataset to plan with, and what tasks read from: an absolute path or URL, or the dataset.
 
     Parameters
@@ -26,6 +26,8 @@ def source_of(data: Data, name: str = "data") -> tuple[xr.Dataset, str | xr.Data
         A table becomes a dataset, its index the dimension. A `zarr.abc.store.Store` will do for a path.
     name : str
         Of the caller's option, for the error message.
+    dim : str, optional
+        What the index of a table is called; by default as it is.
 
     Raises
     ------
@@ -35,6 +37,7 @@ def source_of(data: Data, name: str = "data") -> tuple[xr.Dataset, str | xr.Data
         If the store cannot be opened.
     """
     if isinstance(data, pd.DataFrame):
+        data = data if dim is None else data.rename_axis(dim)
         _check_table(data, name)
         data = xr.Dataset.from_dataframe(data)
     if isinstance(data, xr.Dataset):
@@ -57,10 +60,20 @@ def source_of(data: Data, name: str = "data") -> tuple[xr.Dataset, str | xr.Data
 
 
 def _check_table(table: pd.DataFrame, name: str) -> None:
+    """Refuse what xarray would take in another sense."""
     if isinstance(table.index, pd.MultiIndex) or isinstance(table.columns, pd.MultiIndex):
         raise InvalidDataError(
             f"{name}: expected a table with one level of index and of columns, got a MultiIndex; use "
             "reset_index(), or to_xarray() for a grid."
+        )
+    if not table.columns.is_unique:
+        twice = sorted({str(column) for column in table.columns[table.columns.duplicated()]})
+        raise InvalidDataError(f"{name}: expected columns of different names, got {twice} more than once.")
+    index = "index" if table.index.name is None else table.index.name
+    if not isinstance(index, str) or index in table.columns:
+        raise InvalidDataError(
+            f"{name}: expected an index whose name is text and no column's, got {index!r}; name it with "
+            "data.rename_axis('row')."
         )
     if strange := [column for column in table.columns if not isinstance(column, str)]:
         raise InvalidDataError(

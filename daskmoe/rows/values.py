@@ -60,7 +60,8 @@ def plain_values(variable: xr.Variable) -> NDArray[Any]:
 def as_objects(values: NDArray[Any]) -> NDArray[Any]:
     """Text of any kind as objects that hash alike; other values as they are."""
     if values.dtype.kind == "S":
-        return np.char.decode(values, "utf-8").astype(object)
+        # Other encodings keep their bytes, spelled out.
+        return np.char.decode(values, "utf-8", "backslashreplace").astype(object)
     if values.dtype.kind in "UT":
         return values.astype(object)
     return values

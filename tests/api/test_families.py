@@ -151,3 +151,31 @@ def test_a_target_that_does_not_fit_is_named(family: str, value: float, said: st
         daskmoe.fit(
             data.chunk(row=1000), "y", n_experts=2, family=family, aggregation=aggregation, random_state=0
         )
+
+
+@pytest.mark.parametrize("aggregation", ["auto", "reduction"])
+def test_targets_that_do_not_fit_may_be_left_out(aggregation: str) -> None:
+    data = simulated("poisson").compute()
+    data["y"][4000] = -1
+    options = {"n_experts": 2, "family": "poisson", "aggregation": aggregation, "random_state": 0}
+    model = daskmoe.fit(data.chunk(row=1000), "y", on_error="skip", **options)
+    assert model.diagnostics is not None
+    assert model.diagnostics["dropped_rows"].values.tolist() == [0, 0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize(("family", "value"), [("poisson", 0.5), ("gamma", -1.0)])
+def test_targets_that_do_not_fit_have_no_score(family: str, value: float) -> None:
+    data = simulated(family).compute()
+    model = daskmoe.fit_local(data, "y", n_experts=1, family=family)
+    data["y"][7] = value
+    for verb in (model.log_likelihood, model.log_density, model.responsibilities):
+        with pytest.raises(InvalidDataError, match=f"expected the target of {family} experts to be"):
+            verb(data)
+
+
+def test_quantiles_of_huge_counts() -> None:
+    family = daskmoe.numerics.families.get_family("poisson")
+    eta = np.log(np.array([[[1e9, 1e11, 1e14, 1e17]]]))
+    found = family.quantile(0.975, eta, np.zeros((1, 0)))[0]
+    mean = np.exp(eta[0, 0])
+    np.testing.assert_allclose((found - mean) / np.sqrt(mean), 1.96, rtol=2e-2)

@@ -169,3 +169,25 @@ def test_levels_that_variables_declare() -> None:
     assert declared_levels(xr.Variable("row", np.array([1, 2, 2]), masks)) is None
     table = pd.DataFrame({"c": pd.Categorical(["b", "a"], categories=["b", "a", "z"])})
     assert declared_levels(table.to_xarray()["c"].variable) == Levels.of(("b", "a", "z"))
+
+
+def test_levels_that_hash_alike_are_told_apart() -> None:
+    numbers, flags = Levels.of((0, 1)), Levels.of((False, True))
+    for _ in range(2):
+        np.testing.assert_array_equal(numbers.columns(np.array([0, 1, 1]))[:, 0], [0, 1, 1])
+        np.testing.assert_array_equal(
+            flags.columns(np.array([False, True, None], object))[:, 0], [0, 1, np.nan]
+        )
+
+
+def test_a_reversed_yes_or_no_is_called_by_its_level() -> None:
+    assert Levels.of((True, False)).labels("wet") == ("wet_False",)
+
+
+def test_splines_of_nothing_are_missing() -> None:
+    assert np.isnan(Splines((0.0, 1.0), 3).columns(np.array([np.nan, np.nan]))).all()
+
+
+def test_text_of_another_encoding_is_text() -> None:
+    with pytest.raises(UnknownLevels):
+        LEVELS.columns(np.array(["é".encode("latin-1"), b"N"]))

@@ -98,7 +98,7 @@ def test_flags_have_the_names_of_their_meanings() -> None:
     schema = describe_rows(ds, "y", ["state", "x"])
     assert schema.feature_labels == ("state_breeze", "state_storm", "x")
     ds["state"].attrs["flag_meanings"] = "calm storm"
-    with pytest.raises(InvalidDataError, match="'state': expected as many flag_meanings as flag_values"):
+    with pytest.raises(InvalidDataError, match=r"'state' .*: expected as many flag_meanings as"):
         describe_rows(ds, "y", ["state"])
 
 
@@ -184,6 +184,16 @@ def test_missing_text_is_a_missing_value() -> None:
         (lambda t: t.to_numpy(), "got numpy.ndarray; label it: xr.Dataset"),
         (lambda t: t["x"].to_xarray(), "got xarray.DataArray; make a dataset of it"),
         (lambda t: t["x"], "got pandas.Series; label it"),
+        (
+            lambda t: t.rename(columns={"wet": "index"}),
+            "an index whose name is text and no column's, got 'index'",
+        ),
+        (lambda t: t.rename_axis("x"), "an index whose name is text and no column's, got 'x'"),
+        (lambda t: t.rename_axis(5), "an index whose name is text"),
+        (
+            lambda t: pd.concat([t, t[["x"]]], axis=1),
+            r"columns of different names, got \['x'\] more than once",
+        ),
         (lambda t: {"x": 1}, "got builtins.dict"),
     ],
 )
@@ -243,3 +253,48 @@ def test_importance_weights_have_no_scale() -> None:
     for kind in ("model", "robust"):
         ours, theirs = (model.standard_errors(kind)["coef"] for model in (refined, as_counts))
         np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
+def test_models_of_other_codings_are_not_joined() -> None:
+    frame = table()
+    other = frame.assign(wind=frame.wind.replace("E", "calm"))
+    models = [daskmoe.fit_local(each, "y", n_experts=1) for each in (frame[frame.wind != "N"], frame, other)]
+    same = daskmoe.fit_local(frame, "y", n_experts=1, categories={"wind": ["E", "N", "S"]})
+    given = daskmoe.fit_local(
+        frame, "y", n_experts=1, categories={"wind": ["calm", "N", "S"]}, on_error="skip"
+    )
+    assert models[1].feature_names == same.feature_names == given.feature_names
+    daskmoe.aggregate([models[1], same], frame)
+    for verb in (
+        lambda: daskmoe.aggregate([models[1], given], frame),
+        lambda: daskmoe.transportation_divergence(models[1], given, frame),
+        lambda: models[1].match(given),
+    ):
+        with pytest.raises(InvalidDataError, match="levels, knots and other codings"):
+            verb()
+
+
+def test_the_name_of_an_index_does_not_matter() -> None:
+    model = daskmoe.fit(table(), "y", n_experts=2, partitions=2, random_state=0)
+    named = table().rename_axis("id")
+    np.testing.assert_array_equal(model.predict(named).values, model.predict(table()).values)
+    assert model.score(named) == model.score(table())
+
+
+def test_levels_of_numbers_may_be_spelled() -> None:
+    frame = table().assign(month=np.arange(N) % 3 + 1)
+    spelled = describe_rows(frame.to_xarray(), "y", ["month"], None, {"month": ["2", "1", "3"]})
+    assert spelled.feature_labels == ("month_1", "month_3")
+    assert spelled == describe_rows(frame.to_xarray(), "y", ["month"], None, {"month": [2, 1, 3]})
+
+
+def test_numbers_as_objects_are_no_levels() -> None:
+    frame = table().assign(z=lambda t: t.x.round(1).astype(object))
+    assert "holds numbers as objects" in describe_rows(frame.to_xarray(), "y").left_out["z"]
+    with pytest.raises(InvalidDataError, match=r"'z' holds numbers as objects.*astype\(float\)"):
+        describe_rows(frame.to_xarray(), "y", ["z"])
+
+
+def test_categories_that_cannot_be_kept_are_left_out() -> None:
+    frame = table().assign(bins=lambda t: pd.cut(t.x, 4))
+    assert "make them text with astype(str)" in describe_rows(frame.to_xarray(), "y").left_out["bins"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import digamma, gammainc, gammaincinv, gammaln, polygamma
 
 from daskmoe.numerics.base.buffers import Buffers
@@ -40,13 +41,13 @@ class Gamma(Family):
 
     name = "gamma"
     predictor_units = "1"
+    expects = "numbers above zero"
     nuisances = (Nuisance("shape", "squared mean over variance of the expert's density", "1", True),)
     n_plan_moments = 2
 
-    def misfit(self, y: Array) -> str | None:
+    def fits(self, y: Array) -> NDArray[np.bool_]:
         """Positive numbers."""
-        wrong = y <= 0
-        return f"numbers above zero, got {float(y[wrong][0]):g}" if wrong.any() else None
+        return np.asarray(y > 0)
 
     def scaling(self, moments: Moments) -> Scaling:
         """None: a unit of the response is a shift of the predictors."""

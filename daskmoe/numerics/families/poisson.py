@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import scipy
+from numpy.typing import NDArray
 
 from daskmoe.numerics.base.buffers import Buffers
 from daskmoe.numerics.base.coordinates import Coordinates, Scaling
@@ -23,6 +24,9 @@ from daskmoe.numerics.families.protocol import (
 
 # Of a linear predictor: means up to 1e26 and down to 1e-26, whose squares single precision holds still.
 _LARGEST = 60.0
+# From this mean on the normal quantile is right to a relative 1e-10; NumPy draws up to the last one.
+_NORMAL = 1e10
+_MOST_DRAWN = 9e18
 
 
 class Poisson(Family):
@@ -31,13 +35,11 @@ class Poisson(Family):
     name = "poisson"
     discrete = True
     predictor_units = "1"
+    expects = "counts (0, 1, 2, ...)"
 
-    def misfit(self, y: Array) -> str | None:
-        """Counts are whole numbers from zero on."""
-        wrong = (y < 0) | (y != np.floor(y))
-        if not wrong.any():
-            return None
-        return f"counts (0, 1, 2, ...), got {float(y[wrong][0]):g}"
+    def fits(self, y: Array) -> NDArray[np.bool_]:
+        """Whole numbers from zero on."""
+        return np.asarray((y >= 0) & (y == np.floor(y)))
 
     def scaling(self, moments: Moments) -> Scaling:
         """None: a count has no other unit."""
@@ -98,13 +100,17 @@ class Poisson(Family):
         """The least count y with P(Y <= y) >= probability."""
         mean = self.mean(eta, nuisance)
         found = np.maximum(np.ceil(scipy.special.pdtrik(probability, mean)), 0.0)
+        # The inverse gives up where counts are as good as normal.
+        normal = np.ceil(mean + np.sqrt(mean) * scipy.special.ndtri(probability))
+        found = np.where(np.isnan(found) | (mean > _NORMAL), normal, found)
         # The inverse is found numerically and may end one above.
         below = np.maximum(found - 1.0, 0.0)
-        return np.asarray(np.where(scipy.special.pdtr(below, mean) >= probability, below, found))
+        one_less = (mean <= _NORMAL) & (scipy.special.pdtr(below, mean) >= probability)
+        return np.asarray(np.where(one_less, below, found))
 
     def sample(self, rng: np.random.Generator, eta: Array, nuisance: Array) -> Array:
         """Draw y from Poisson(exp(eta))."""
-        return rng.poisson(self.mean(eta, nuisance)).astype(np.float64)
+        return rng.poisson(np.minimum(self.mean(eta, nuisance), _MOST_DRAWN)).astype(np.float64)
 
     def divergence(
         self,

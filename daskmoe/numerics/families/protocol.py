@@ -123,9 +123,17 @@ class Family(ABC):
         """D."""
         return len(self.nuisances)
 
+    # What responses have to be, as "counts".
+    expects: str = "numbers"
+
+    def fits(self, y: Array) -> NDArray[np.bool_]:
+        """Which finite responses can be."""
+        return np.ones(y.shape, np.bool_)
+
     def misfit(self, y: Array) -> str | None:
         """What finite responses ``y`` were expected to be, and what was got instead; None if they fit."""
-        return None
+        fits = self.fits(y)
+        return None if fits.all() else f"{self.expects}, got {float(y[~fits][0]):g}"
 
     @abstractmethod
     def scaling(self, moments: Moments) -> Scaling:

@@ -200,7 +200,3 @@ def test_periods_of_any_kind() -> None:
     assert features.harmonics("x", np.int64(4)) == features.harmonics("x", 4)
     assert features.harmonics("x", np.array([4.0, 6.0])) == features.harmonics("x", [4.0, 6.0])  # type: ignore[arg-type]
     assert features.harmonics("t", pd.Timedelta("1D")).argument("periods") == ("86400s",)  # type: ignore[arg-type]
-
-
-def test_pandas_periods_are_durations() -> None:
-    assert pd.Timedelta("365.25D").value == 365.25 * 86400 * 10**9

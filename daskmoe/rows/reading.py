@@ -124,7 +124,7 @@ def extract_rows(
     """
     shape = tuple(stop - start for _, start, stop in partition.box)
     if STORED in box.encoding and box.nbytes <= _SMALL_BOX:
-        box = load_together(box, list(box.variables))
+        box = load_together(box, [str(name) for name in box.variables])
     selection = _selection(box, schema, partition, shape)
     if positions is not None:
         assert isinstance(selection, slice)

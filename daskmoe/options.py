@@ -176,6 +176,10 @@ def _listed(text: str) -> list[str | Term] | None:
     return parse_features(text) if text else None
 
 
+def _listed_or_none(text: str) -> list[str | Term]:
+    return parse_features(text) if text else []
+
+
 def _levels_listed(text: str) -> dict[str, list[str] | None] | None:
     """Of ``wind=N|E|S|W,month``: levels by variable, None for those that are in the data."""
     pairs = [part.partition("=") for part in text.split(",") if part]
@@ -234,6 +238,14 @@ class FitOptions:
         token=False,
         record=False,
         flag=Flag(metavar="A,B,...", parse=_listed, default="all that fit"),
+    )
+    gate_features: str | Term | Sequence[str | Term] | None = option(
+        None,
+        "Those of the gates alone, if other than the experts'; empty for constant gates.",
+        check=_feature_names,
+        token=False,
+        record=False,
+        flag=Flag(metavar="A,B,...", parse=_listed_or_none, default="the features"),
     )
     categories: Mapping[str, Sequence[Any] | None] | None = option(
         None,

@@ -29,6 +29,7 @@ KNOWN = FitOptions.known()
 # Another value for every option, and options that it needs.
 OTHERS: dict[str, Any] = {
     "features": ["b"],
+    "gate_features": [],
     "categories": {"a": [0, 1]},
     "n_experts": 3,
     "family": "gaussian",

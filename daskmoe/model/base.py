@@ -133,7 +133,8 @@ class LabelledModel:
     def n_parameters(self) -> int:
         """Number of free parameters: (K - 1) q + K C q + K D, with q the rank of the features, and one."""
         known, found = training_of(self.diagnostics).n_parameters, self.mixture
-        return count_parameters(found, found.n_features + 1) if known is None else known
+        sizes = (len(labels) + 1 for labels in (self.rows.gate_labels, self.rows.expert_labels))
+        return count_parameters(found, *sizes) if known is None else known
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def feature_dtype(variables: tuple[FeatureVariable, ...], dtypes: Mapping[str, A
 def column_places(variables: tuple[FeatureVariable, ...]) -> dict[FeatureVariable, slice]:
     """Where the columns of each variable are."""
     stops = list(accumulate(len(variable.labels) for variable in variables))
-    starts = [0, *stops[:-1]]
+    starts = [0, *stops][: len(stops)]
     return {
         variable: slice(start, stop) for variable, start, stop in zip(variables, starts, stops, strict=True)
     }

@@ -221,8 +221,8 @@ def _aligned_as_known(known: _Locals, hulls: Hulls) -> MoEParameters:
         match = match_experts(parameters, reference, rows, known.family)
         matched.append(parameters.take(np.argsort(match)))
     weights, partition = known.large.weights, np.arange(len(matched))
-    gate = hulls.average(np.stack([m.gate for m in matched]), weights, partition)
-    coef = hulls.average(np.stack([m.coef for m in matched]), weights, partition)
+    gate = hulls.gates.average(np.stack([m.gate for m in matched]), weights, partition)
+    coef = hulls.experts.average(np.stack([m.coef for m in matched]), weights, partition)
     nuisance = np.tensordot(weights, np.stack([m.nuisance for m in matched]), (0, 0))
     return MoEParameters(gate - gate[-1], coef, nuisance)
 

@@ -35,6 +35,13 @@ class ReductionProblem(NamedTuple):
     family: Family
     # (M, S): Which local estimators know which rows; None where each knows all.
     known: NDArray[np.bool_] | None = None
+    # (q_gate, S): Rows of the gates where they have other features than the experts.
+    gating: FloatArray | None = None
+
+    @property
+    def gate_design(self) -> FloatArray:
+        """The gates' rows [1, u], (q_gate, S)."""
+        return self.design if self.gating is None else self.gating
 
     def shares(self) -> FloatArray:
         """lambda_m at each row, (M, 1) or (M, S): a row is told by the local estimators that know it.
@@ -54,6 +61,7 @@ class ReductionProblem(NamedTuple):
             design=np.ascontiguousarray(self.design[:, rows]),
             weight=weight / weight.sum(),
             known=None if self.known is None else self.known[:, rows],
+            gating=None if self.gating is None else np.ascontiguousarray(self.gating[:, rows]),
         )
 
     def of_partitions(self, partitions: NDArray[np.intp]) -> ReductionProblem:
@@ -113,7 +121,7 @@ def tiles(problem: ReductionProblem) -> Iterator[Tile]:
         index = slice(start, int(stops[last]))
         sizes = large.sizes[m : last + 1]
         mass, eta = masses[: index.stop - index.start], predictors[: index.stop - index.start]
-        np.matmul(large.gate[index], problem.design, out=mass)
+        np.matmul(large.gate[index], problem.gate_design, out=mass)
         _nested_softmax(mass, sizes, shares[m : last + 1])
         mass *= problem.weight
         np.matmul(large.coef[index].reshape(-1, q), problem.design, out=eta.reshape(-1, n_rows))

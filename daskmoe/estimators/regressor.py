@@ -42,8 +42,9 @@ class MoERegressor(Estimator):
     ----------
     n_experts : int
         K. Fewer are fitted, with a `FitWarning`, where the rows are fewer than the parameters.
-    features, gate_features, categories, family, partitions, aggregation, support, support_size, n_local_experts, refine, \
-prior_strength, min_scale, random_state, checkpoint, on_error, weight_kind, n_init, start_rows, effort
+    features, gate_features, categories, family, partitions, aggregation, support, support_size, \
+n_local_experts, refine, prior_strength, min_scale, random_state, checkpoint, on_error, weight_kind, n_init, \
+start_rows, effort
         As in `daskmoe.fit`; the features are names of columns, and terms of them. ``random_state`` may be a
         `numpy.random.RandomState` too. With ``on_error="skip"`` missing values are allowed: such rows are
         left out of fits and scores, and predictions there are NaN.

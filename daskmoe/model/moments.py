@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from daskmoe.errors import InvalidDataError
-from daskmoe.numerics.base.parameters import Columns, Moments
+from daskmoe.numerics.base.parameters import ALL_SHARED, Columns, Moments
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import COLUMN, OTHER_COLUMN, ROW_MEAN, ROW_SCATTER, ROW_WEIGHT, TARGET_RANGE
 
@@ -25,7 +25,7 @@ def label_moments(moments: Moments, rows: RowSchema) -> xr.Dataset:
     return xr.Dataset(variables, {COLUMN: columns})
 
 
-def moments_from(diagnostics: xr.Dataset | None, columns: Columns = Columns()) -> Moments | None:
+def moments_from(diagnostics: xr.Dataset | None, columns: Columns = ALL_SHARED) -> Moments | None:
     """The moments in a model's diagnostics; None where it has none, as one saved by daskmoe 0.1.0.
 
     Of features that are the gates' and the experts' by these columns.

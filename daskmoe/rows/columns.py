@@ -67,7 +67,7 @@ def stack_features(
         for variable, place in column_places(variables).items():
             target = out[block][..., place]
             fill_columns(target, values, variable, block, unknown_is_missing=unknown_is_missing)
-    return out.reshape(-1, width)
+    return out.reshape(math.prod(shape), width)
 
 
 def feature_dtype(variables: tuple[FeatureVariable, ...], dtypes: Mapping[str, Any]) -> np.dtype[Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from daskmoe.numerics.base.buffers import empty
 from daskmoe.numerics.base.coordinates import Coordinates
-from daskmoe.numerics.base.parameters import Columns, FloatArray, Moments
+from daskmoe.numerics.base.parameters import ALL_SHARED, Columns, FloatArray, Moments
 
 BLOCK_ROWS = 2048
 
@@ -49,7 +49,7 @@ class Observations(NamedTuple):
     response: Array
     weight: Array | None = None
     cluster: NDArray[Any] | None = None
-    columns: Columns = Columns()
+    columns: Columns = ALL_SHARED
 
     @property
     def n_rows(self) -> int:

@@ -28,6 +28,9 @@ class Columns(NamedTuple):
         return self.gates is None and self.experts is None
 
 
+ALL_SHARED = Columns()
+
+
 class MoEParameters(NamedTuple):
     """Parameters of one mixture of experts, f(y|x) = sum_k pi_k(x) phi_k(y|x)."""
 
@@ -65,12 +68,12 @@ class Moments(NamedTuple):
     mean: FloatArray
     # (p + 1, p + 1): Sum over rows of weight times the outer product of the centred (features, response) row.
     scatter: FloatArray
-    columns: Columns = Columns()
+    columns: Columns = ALL_SHARED
 
     @property
     def of_all_columns(self) -> Moments:
         """The same, told apart from whose features they are."""
-        return self._replace(columns=Columns())
+        return self._replace(columns=ALL_SHARED)
 
 
 class SupportSample(NamedTuple):
@@ -82,7 +85,7 @@ class SupportSample(NamedTuple):
     response: FloatArray | None
     # (S,): Row weights that sum to one.
     weight: FloatArray
-    columns: Columns = Columns()
+    columns: Columns = ALL_SHARED
 
     def where(self, chosen: NDArray[np.bool_]) -> SupportSample:
         """The chosen rows; all where none weighs anything."""

@@ -172,11 +172,7 @@ def _number_or_text(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
-def _listed(text: str) -> list[str | Term] | None:
-    return parse_features(text) if text else None
-
-
-def _listed_or_none(text: str) -> list[str | Term]:
+def _listed(text: str) -> list[str | Term]:
     return parse_features(text) if text else []
 
 
@@ -245,7 +241,7 @@ class FitOptions:
         check=_feature_names,
         token=False,
         record=False,
-        flag=Flag(metavar="A,B,...", parse=_listed_or_none, default="the features"),
+        flag=Flag(metavar="A,B,...", parse=_listed, default="the features"),
     )
     categories: Mapping[str, Sequence[Any] | None] | None = option(
         None,

@@ -127,6 +127,8 @@ def test_the_command_line_has_every_option_with_its_default_and_help() -> None:
     ("arguments", "expected"),
     [
         (["--features", "a,b"], {"features": ["a", "b"]}),
+        (["--features", "", "--gate-features", "c"], {"features": [], "gate_features": ["c"]}),
+        (["--gate-features", ""], {"gate_features": []}),
         (["--partitions", "3"], {"partitions": 3}),
         (["--partitions", "site"], {"partitions": "site"}),
         (["--refine", "2"], {"refine": 2}),

@@ -133,6 +133,12 @@ def _feature_names(name: str, value: Any) -> Any:
     return given
 
 
+def _name(name: str, value: Any) -> Any:
+    if value is not None and not isinstance(value, str):
+        raise InvalidOptionError(f"{name}: expected the name of a variable, got {type(value).__name__}.")
+    return value
+
+
 def _categories(name: str, value: Any) -> Any:
     if value is None:
         return None
@@ -243,6 +249,13 @@ class FitOptions:
         record=False,
         flag=Flag(metavar="A,B,...", parse=_listed, default="the features"),
     )
+    offset: str | None = option(
+        None,
+        "Variable that is a part of every linear predictor, as the logarithm of an exposure.",
+        check=_name,
+        token=False,
+        flag=Flag(metavar="NAME"),
+    )
     categories: Mapping[str, Sequence[Any] | None] | None = option(
         None,
         "Levels of features, the reference first; those in the data for a name alone.",
@@ -337,6 +350,11 @@ class FitOptions:
             self._set(name, known.check(name, getattr(self, name)))
         if self.n_local_experts is None:
             self._set("n_local_experts", self.n_experts)
+        if self.offset is not None and not get_family(self.family).takes_offset:
+            raise InvalidOptionError(
+                f"offset: expected a family with a logarithm as link, got family={self.family!r}. Use "
+                "family='poisson' or 'gamma', or take the variable off the target."
+            )
         # A rerun could not repeat a fresh one and would find no checkpoint.
         kept = self.random_state is None and self.checkpoint is not None
         self._set("random_state", entropy_of(0 if kept else self.random_state))

@@ -30,6 +30,7 @@ KNOWN = FitOptions.known()
 OTHERS: dict[str, Any] = {
     "features": ["b"],
     "gate_features": [],
+    "offset": "b",
     "categories": {"a": [0, 1]},
     "n_experts": 3,
     "family": "gaussian",

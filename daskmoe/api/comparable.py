@@ -23,6 +23,7 @@ def check_models(models: Sequence[MixtureOfExperts]) -> None:
         pairs = {
             "features": (first.rows.expert_labels, model.rows.expert_labels),
             "features of the gates": (first.rows.gate_labels, model.rows.gate_labels),
+            "offset": (first.rows.offset, model.rows.offset),
             "target": (first.target, model.target),
             "family": (first.family, model.family),
             "levels, knots and other codings of the features": (first.rows.codings, model.rows.codings),

@@ -32,6 +32,7 @@ class FitKeywords(TypedDict, total=False):
 
     features: str | Term | Sequence[str | Term] | None
     gate_features: str | Term | Sequence[str | Term] | None
+    offset: str | None
     categories: Mapping[str, Sequence[Any] | None] | None
     family: str
     partitions: int | str | None
@@ -68,6 +69,7 @@ def fit(
     *,
     features: str | Term | Sequence[str | Term] | None = None,
     gate_features: str | Term | Sequence[str | Term] | None = None,
+    offset: str | None = None,
     categories: Mapping[str, Sequence[Any] | None] | None = None,
     n_experts: int,
     family: str = "gaussian",
@@ -109,6 +111,9 @@ def fit(
     gate_features : str, Term, or a sequence of them, optional
         Those of the gates, where they are not the experts'; None means ``features``. ``[]`` makes the gates
         constant, a mixture of regressions; beside it ``features=[]`` makes experts that are constants.
+    offset : str, optional
+        Variable that is a part of every expert's linear predictor with a weight of one, in its units: of
+        counts per exposure the logarithm of the exposure. For the families whose link is the logarithm.
     categories : mapping of str to sequence, optional
         Levels by variable, the reference first; None for those that are in the data, as of a number that is a
         code. By default those of the dtype or of ``flag_values``, or of text those that a pass over that
@@ -208,6 +213,7 @@ def fit(
     options = FitOptions(
         features=features,
         gate_features=gate_features,
+        offset=offset,
         categories=categories,
         n_experts=n_experts,
         family=family,
@@ -245,6 +251,7 @@ def fit_local(
     *,
     features: str | Term | Sequence[str | Term] | None = None,
     gate_features: str | Term | Sequence[str | Term] | None = None,
+    offset: str | None = None,
     categories: Mapping[str, Sequence[Any] | None] | None = None,
     n_experts: int,
     family: str = "gaussian",
@@ -290,6 +297,7 @@ def fit_local(
     options = FitOptions(
         features=features,
         gate_features=gate_features,
+        offset=offset,
         categories=categories,
         n_experts=n_experts,
         family=family,

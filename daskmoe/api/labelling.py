@@ -351,7 +351,7 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     )
     diagnostics.attrs |= {
         LEFT: float(refinement.state.left),
-        LEFT_IN: _left_in(refinement, model.feature_names),
+        LEFT_IN: _left_in(refinement, model.rows.feature_labels),
     }
     diagnostics = diagnostics.merge(label_moments(refinement.moments, model.rows), combine_attrs="override")
     errors = _refined_covariances(refinement, order, get_family(model.family), model.rows.columns)

@@ -165,7 +165,7 @@ def report_identification(model: MixtureOfExperts) -> None:
             "%s: constant in all rows, or collinear there: the coefficients are those of least norm, zero "
             "where constant, and no estimates one by one. Drop constant features, and one of each collinear "
             "set, as one of the dummies of a category",
-            _listed(np.array(model.feature_names)[unidentified(moments)]),
+            _listed(np.array(model.rows.feature_labels)[unidentified(moments)]),
         )
     if silent := _silent(model, moments):
         warn(
@@ -207,7 +207,7 @@ def _silent(model: MixtureOfExperts, moments: Moments | None) -> list[str]:
     zero = (gate == 0).all(axis=0) & (coef == 0).all(axis=(0, 1))
     silent = zero & ~unidentified(moments)
     # Experts that depend on nothing at all are those of a constant target.
-    return [] if zero.all() else np.array(model.feature_names)[silent].tolist()
+    return [] if zero.all() else np.array(model.rows.feature_labels)[silent].tolist()
 
 
 def _listed(names: NDArray[np.str_]) -> str:

@@ -54,6 +54,7 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
         options.sample_weight,
         options.categories,
         options.gate_features,
+        options.offset,
     )
     schema = _weighed(dataset, schema, options)
     support = _support(options, schema)

@@ -97,7 +97,7 @@ class LabelledModel:
     @property
     def mixture(self) -> Mixture:
         """The parameters as plain arrays, of a weighted average too."""
-        return parameters_from(self.params, get_family(self.family))
+        return parameters_from(self.params, self.rows, get_family(self.family))
 
     @property
     def family(self) -> str:
@@ -139,7 +139,7 @@ class LabelledModel:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Labels of the features, in column order."""
-        return self.rows.feature_labels
+        return self.rows.feature_names
 
     def standard_errors(self, kind: str = "model") -> xr.Dataset:
         """Standard errors of the parameters, at the maximum of the likelihood of all rows.

@@ -179,9 +179,12 @@ def label_local_estimates(
     return _dataset(arrays, (PARTITION, LOCAL_EXPERT), coords, rows, family)
 
 
-def parameters_from(params: xr.Dataset, family: Family) -> Mixture:
+def parameters_from(params: xr.Dataset, rows: RowSchema, family: Family) -> Mixture:
     """The arrays of a dataset that `label_parameters` made; the inverse of it."""
     gate, coef, nuisance = linear_from(params, family)
+    if rows.offset_column is not None:
+        gate = np.concatenate([gate, np.zeros((len(gate), 1))], axis=1)
+        coef = np.concatenate([coef, np.ones((*coef.shape[:2], 1))], axis=2)
     for d, label in enumerate(family.nuisances):
         if label.reciprocal:
             nuisance[:, d] = 1.0 / nuisance[:, d]

@@ -92,6 +92,7 @@ def order_as(parts: ModelParts, parameters: MoEParameters, other: ModelParts) ->
         parts.family == other.family
         and set(parts.rows.expert_labels) == set(other.rows.expert_labels)
         and set(parts.rows.gate_labels) == set(other.rows.gate_labels)
+        and parts.rows.offset == other.rows.offset
     )
     if not alike:
         raise InvalidDataError(
@@ -117,7 +118,7 @@ def order_as(parts: ModelParts, parameters: MoEParameters, other: ModelParts) ->
 
 def _with_features_as(other: ModelParts, rows: RowSchema, family: Family) -> Mixture:
     """The parameters of a model with the features in the order of another's rows."""
-    found = parameters_from(other.params, family)
+    found = parameters_from(other.params, other.rows, family)
     theirs = list(other.rows.feature_labels)
     index = [0, *(theirs.index(label) + 1 for label in rows.feature_labels)]
     return found._replace(gate=found.gate[:, index], coef=found.coef[..., index])

@@ -107,7 +107,7 @@ def make_table(
         if outcomes := outcomes_of(diagnostics):
             table[OUTCOME] = (PARTITION, [str(each) for each in outcomes])
     if data is not None:
-        seen = profile(parameters_from(parts.params, family), family, data, parts.rows)
+        seen = profile(parameters_from(parts.params, parts.rows, family), family, data, parts.rows)
         labelled = seen.assign_coords({EXPERT: table[EXPERT]})
         table = table.assign({name: found.assign_attrs(_attrs_of(name)) for name, found in labelled.items()})
     return table.assign_attrs(_story(parts))
@@ -195,7 +195,7 @@ def _per(numerator: str | None, unit: str | None) -> str:
 
 
 def _of_experts(parts: ModelParts, family: Family) -> dict[str, tuple[Any, Any]]:
-    parameters = parameters_from(parts.params, family)
+    parameters = parameters_from(parts.params, parts.rows, family)
     found: dict[str, tuple[Any, Any]] = {}
     shares = shares_of(parts.diagnostics)
     if shares is not None and shares.sizes[EXPERT] == parameters.n_experts:
@@ -257,7 +257,7 @@ def _story(parts: ModelParts) -> dict[str, Any]:
         "target": rows.target,
         "target_units": str(rows.target_attrs.get("units", "")),
         "sample_dims": ", ".join(rows.sample_dims),
-        "n_features": len(rows.feature_labels),
+        "n_features": len(rows.feature_names),
         "fitted": int(parts.diagnostics is not None),
         "expert_names": expert_names(parts.params),
         KINDS: [str(kind) for kind in uncertainty.kinds_of(parts.diagnostics)],

@@ -18,6 +18,7 @@ from daskmoe.rows.schema import FeatureVariable, RowSchema
 from daskmoe.rows.values import ValueKind, kind_of
 from daskmoe.rows.variables import (
     UNREADABLE,
+    check_offset,
     check_unique,
     check_weight,
     column_keys,
@@ -44,6 +45,7 @@ def describe_rows(
     sample_weight: str | None = None,
     categories: Categories | None = None,
     gate_features: Features | None = None,
+    offset: str | None = None,
 ) -> RowSchema:
     """Choose the variables of `ds` that make its rows.
 
@@ -65,6 +67,8 @@ def describe_rows(
         Levels of features, the reference first; None for those that are in the data, sorted.
     gate_features : str, Term, sequence of them, or None
         Those of the gates, if other than the experts'; none at all makes them constant.
+    offset : str or None
+        The variable that is a part of every linear predictor.
 
     Returns
     -------
@@ -93,12 +97,15 @@ def describe_rows(
     if sample_weight is not None:
         check_weight(ds, sample_weight, sample_dims)
     used = {target} if sample_weight is None else {target, sample_weight}
+    if offset is not None:
+        check_offset(ds, offset, sample_dims)
     left_out: dict[str, str] = {}
     declared: Sequence[str | Term]
     of_gates = None if gate_features is None else _asked(gate_features, used, "gate_features")
     if features is None:
         # A store lists its variables in any order; the same data must give the same columns.
-        declared, left_out = _fitting_names(ds, used, sample_dims)
+        taken = used if offset is None else {*used, offset}
+        declared, left_out = _fitting_names(ds, taken, sample_dims)
     else:
         declared = _asked(features, used, "features")
         if not declared and of_gates is None:
@@ -133,6 +140,13 @@ def describe_rows(
     gate_columns = expert_columns = None
     if of_gates is not None:
         variables, gate_columns, expert_columns = _joined(variables, describe(of_gates))
+    offset_column = None
+    if offset is not None:
+        offset_column = sum(len(each.labels) for each in variables)
+        everything = tuple(range(offset_column))
+        gate_columns = everything if gate_columns is None else gate_columns
+        expert_columns = everything if expert_columns is None else expert_columns
+        variables = (*variables, _offset_variable(ds.variables[offset], offset, sample_dims))
     attrs = ds.variables[target].attrs
     kept = {key: attrs[key] for key in _KEPT_ATTRS if isinstance(attrs.get(key), str)}
     schema = RowSchema(
@@ -144,6 +158,7 @@ def describe_rows(
         left_out,
         gate_columns=gate_columns,
         expert_columns=expert_columns,
+        offset_column=offset_column,
     )
     check_unique(schema.feature_labels, "feature columns")
     return schema
@@ -153,6 +168,12 @@ def _check_fit(ds: xr.Dataset, declared: Iterable[str | Term], sample_dims: tupl
     for name in _variables_of(declared):
         if misfit := _misfit(find_variable(ds, name, "feature"), sample_dims):
             raise InvalidDataError(f"Feature variable {name!r} {misfit}.")
+
+
+def _offset_variable(variable: xr.Variable, name: str, sample_dims: tuple[str, ...]) -> FeatureVariable:
+    """The offset as a column behind the features; its label is not that of a feature made of it."""
+    dims = sample_part(variable, sample_dims)
+    return FeatureVariable(name, dims, None, (f"offset({name})",), units_of(variable))
 
 
 _Positions = tuple[int, ...] | None

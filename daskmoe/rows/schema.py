@@ -90,11 +90,23 @@ class RowSchema:
     # Positions of the gates' and of the experts' feature columns; None for all.
     gate_columns: tuple[int, ...] | None = None
     expert_columns: tuple[int, ...] | None = None
+    # Position of the column that is the offset, the last; None where there is none.
+    offset_column: int | None = None
 
     @property
     def columns(self) -> Columns:
         """Which feature columns are the gates' and which the experts'."""
-        return Columns(self.gate_columns, self.expert_columns)
+        return Columns(self.gate_columns, self.expert_columns, self.offset_column)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Labels of all columns but the offset."""
+        return self.feature_labels[: self.offset_column]
+
+    @property
+    def offset(self) -> str | None:
+        """Name of the variable that is the offset, if there is one."""
+        return None if self.offset_column is None else self.variables[-1].name
 
     @property
     def gate_labels(self) -> tuple[str, ...]:
@@ -150,7 +162,7 @@ class RowSchema:
         """The schema as a JSON string, for the attributes of a saved model."""
         content = {each.name: getattr(self, each.name) for each in fields(self)}
         content["variables"] = [variable.to_plain() for variable in self.variables]
-        for name in ("gate_columns", "expert_columns"):
+        for name in ("gate_columns", "expert_columns", "offset_column"):
             if content[name] is None:
                 # What earlier versions wrote.
                 del content[name]

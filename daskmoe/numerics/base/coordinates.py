@@ -52,6 +52,8 @@ class Coordinates(NamedTuple):
     response: Scaling
     # Those of the gates where they have other features than the experts, whose the above are then.
     gating: Coordinates | None = None
+    # Position of the offset among the features, if there is one; it is not centred.
+    offset: int | None = None
 
     @property
     def size(self) -> int:
@@ -101,6 +103,8 @@ class Coordinates(NamedTuple):
         gate = self.gates.linear_to_data(parameters.gate)
         coef = self.linear_to_data(parameters.coef) * scale
         coef[..., 0] += location
+        if self.offset is not None:
+            coef[..., self.offset + 1] = 1.0
         return MoEParameters(gate - gate[-1], coef, parameters.nuisance * nuisance)
 
     def from_data(self, parameters: MoEParameters) -> MoEParameters:
@@ -130,10 +134,13 @@ class Coordinates(NamedTuple):
 def coordinates_from(moments: Moments, response: Scaling) -> Coordinates:
     """Whitening coordinates of the rows with these moments, and with this map of the response."""
     columns = moments.columns
+    experts = _whitening_of(columns.experts, moments, response)._replace(offset=columns.offset)
+    if columns.offset is not None:
+        experts.center[columns.offset] = 0.0
     if columns.shared:
-        return _whitening(moments, response)
-    gating = _whitening_of(columns.gates, moments, response)
-    return _whitening_of(columns.experts, moments, response)._replace(gating=gating)
+        return experts
+    gating = _whitening_of(columns.gates, moments, response)._replace(center=experts.center)
+    return experts._replace(gating=gating)
 
 
 def _whitening_of(columns: tuple[int, ...] | None, moments: Moments, response: Scaling) -> Coordinates:
@@ -172,6 +179,15 @@ def _whitening(moments: Moments, response: Scaling) -> Coordinates:
     return Coordinates(moments.mean[:p].copy(), transform, inverse, response)
 
 
+def without_offset(coef: FloatArray, offset: int | None) -> FloatArray:
+    """Coefficients in the data's units (..., p + 1) without the weight that the offset has in each."""
+    if offset is None:
+        return coef
+    out = coef.copy()
+    out[..., offset + 1] = 0.0
+    return out
+
+
 class Directions(NamedTuple):
     """Directions in which some rows do not vary: beside the coordinates of these rows, all there are."""
 
@@ -202,10 +218,10 @@ def unseen_directions(moments: Moments, coordinates: Coordinates) -> Directions:
     collinear features share directions, in units of their deviations.
     """
     columns = moments.columns
+    experts = _unseen_of(columns.experts, moments, coordinates)
     if columns.shared:
-        return _unseen(moments, coordinates)
-    gating = _unseen_of(columns.gates, moments, coordinates.gates)
-    return _unseen_of(columns.experts, moments, coordinates)._replace(gating=gating)
+        return experts
+    return experts._replace(gating=_unseen_of(columns.gates, moments, coordinates.gates))
 
 
 def _unseen_of(columns: tuple[int, ...] | None, moments: Moments, coordinates: Coordinates) -> Directions:

@@ -24,13 +24,15 @@ Array = NDArray[np.floating[Any]]
 class Block(NamedTuple):
     """One block of rows: ``design`` (q, B) with first row one, ``response`` (B,), ``weight`` (B,) or None.
 
-    ``gating`` is the design of gates that have other features than the experts, None where it is the same.
+    ``gating`` is the design of gates that have other features than the experts, None where it is the same;
+    ``offset`` (B,) a part of every linear predictor.
     """
 
     design: Array
     response: Array
     weight: Array | None
     gating: Array | None = None
+    offset: Array | None = None
 
     @property
     def gate_design(self) -> Array:
@@ -75,7 +77,7 @@ class Observations(NamedTuple):
         gates = coordinates.gating
         gate_whitening = None if gates is None else gates.affine()
         gate_design = None if gates is None else empty((gates.size, size))
-        gating = None
+        gating = offset = None
         location, scale, _ = coordinates.response
         for start in range(0, self.n_rows, size):
             rows = slice(start, min(start + size, self.n_rows))
@@ -86,7 +88,9 @@ class Observations(NamedTuple):
                 gating = np.matmul(gate_whitening, raw[:, :width], out=gate_design[:, :width])
             response = (self.response[rows].astype(np.float64) - location) / scale
             weight = None if self.weight is None else self.weight[rows].astype(np.float64)
-            yield Block(design[:, :width], response, weight, gating)
+            if coordinates.offset is not None:
+                offset = raw[1 + coordinates.offset, :width] / scale
+            yield Block(design[:, :width], response, weight, gating, offset)
 
 
 def deviation_of_sum(differences: FloatArray, weight: Array | None) -> float:

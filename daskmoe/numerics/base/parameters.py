@@ -17,15 +17,27 @@ FloatArray = NDArray[np.float64]
 
 
 class Columns(NamedTuple):
-    """Which of the p features are the gates' and which the experts', by position; None for all of them."""
+    """Which of the p features are the gates' and which the experts', by position; None for all of them.
+
+    One of them may be the offset, which is neither's: a part of every linear predictor, with a weight of one.
+    """
 
     gates: tuple[int, ...] | None = None
     experts: tuple[int, ...] | None = None
+    offset: int | None = None
 
     @property
     def shared(self) -> bool:
-        """Whether gates and experts have the same features, which are all."""
-        return self.gates is None and self.experts is None
+        """Whether gates and experts have the same features."""
+        return self.gates == self.experts
+
+    @property
+    def together(self) -> Columns:
+        """The features of both as if they were everybody's."""
+        if self.offset is None:
+            return ALL_SHARED
+        # It is behind the features.
+        return Columns(tuple(range(self.offset)), tuple(range(self.offset)), self.offset)
 
 
 ALL_SHARED = Columns()
@@ -72,8 +84,8 @@ class Moments(NamedTuple):
 
     @property
     def of_all_columns(self) -> Moments:
-        """The same, told apart from whose features they are."""
-        return self._replace(columns=ALL_SHARED)
+        """The same, as if gates and experts had the features of both."""
+        return self._replace(columns=self.columns.together)
 
 
 class SupportSample(NamedTuple):

@@ -196,6 +196,7 @@ def _residual_slopes(
     total, weight = np.zeros(n_added), 0.0
     for block in rows.blocks(frame.coordinates):
         eta = np.tensordot(parameters.coef, block.design, (-1, 0))
+        eta += 0.0 if block.offset is None else block.offset
         means = np.asarray(family.mean(eta, parameters.nuisance))
         logits = parameters.gate @ block.gate_design
         gates = np.exp(logits - scipy.special.logsumexp(logits, axis=0))

@@ -82,6 +82,8 @@ class EStep:
             np.matmul(self._coefs, block.design, out=linear[:, n_experts:])
         gates = linear[:, :n_experts]
         eta = linear[:, n_experts:].reshape(n_runs, n_experts, n_predictors, width)
+        if block.offset is not None:
+            eta += block.offset
         gates -= gates.max(axis=1, keepdims=True)
         self.family.log_density(block.response, eta, self._nuisance, out=joint, plus=gates)
         saturated = gates.min() < _LOG_NEGLIGIBLE

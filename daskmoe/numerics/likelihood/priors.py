@@ -206,11 +206,18 @@ def prior_from(
         own.spread,
         on * own.floor,
         metric,
-        own.location,
+        own.location - _mean_offset(moments, coordinates),
         moments.weight,
         PRIOR.gate_width * slopes,
         None if coordinates.gating is None else _second_moment(gates, moments.mean[:-1], covariance),
     )
+
+
+def _mean_offset(moments: Moments, coordinates: Coordinates) -> float:
+    """What predictors have from the offset alone."""
+    if coordinates.offset is None:
+        return 0.0
+    return float(moments.mean[coordinates.offset]) / coordinates.response.scale
 
 
 def _second_moment(coordinates: Coordinates, mean: FloatArray, covariance: FloatArray) -> FloatArray:

@@ -137,7 +137,9 @@ class RowSums:
             return (vectors.reshape(-1, width) @ design.T).reshape(*leading, n_vectors * len(design))
         free = self.layout.free_gates
         parts = (vectors[..., :free, :] @ gating.T, vectors[..., free:, :] @ design.T)
-        return np.concatenate([part.reshape(*leading, -1) for part in parts], axis=-1)
+        return np.concatenate(
+            [part.reshape(*leading, part.shape[-2] * part.shape[-1]) for part in parts], axis=-1
+        )
 
     def _add_information(
         self, block: Block, tau: Array, gates: Array, slopes: Derivatives, pieces: Array, weights: Array

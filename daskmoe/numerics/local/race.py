@@ -41,8 +41,10 @@ def run_race(
     gating = np.concatenate([b.gate_design for b in blocks], axis=1) if split else None
     response = np.concatenate([b.response for b in blocks])
     weight = None if problem.rows.weight is None else problem.rows.weight.astype(np.float64)
+    offsets = [b.offset for b in blocks if b.offset is not None]
+    offset = np.concatenate(offsets) if offsets else None
     runs = starting_runs(
-        design, response, weight, n_experts, n_init, problem.prior, rng, problem.family, gating
+        design, response, weight, n_experts, n_init, problem.prior, rng, problem.family, gating, offset
     )
     state = start_em(runs, blocks, problem.prior, problem.family)
     total = problem.rows.total_weight

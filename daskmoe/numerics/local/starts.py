@@ -39,12 +39,17 @@ def starting_runs(
     rng: np.random.Generator,
     family: Family,
     gating: FloatArray | None = None,
+    offset: Array | None = None,
 ) -> Runs:
     """``n_init`` starting models for the rows ``design`` (q, n), ``response`` (n,); gates start flat.
 
-    ``gating`` (q_gate, n) are the gates' rows where they have other features than the experts.
+    ``gating`` (q_gate, n) are the gates' rows where they have other features than the experts; ``offset``
+    (n,) is a part of every linear predictor.
     """
-    planar = family.start_predictor(response)[0]
+    targets = family.start_predictor(response)
+    if offset is not None:
+        targets = targets - offset
+    planar = targets[0]
     memberships = np.full((n_init, n_experts, design.shape[1]), (1.0 - STARTS.confidence) / n_experts)
     far = _far_rows(design, planar, n_experts)
     # With two experts the forms apart are all the same.
@@ -64,7 +69,7 @@ def starting_runs(
     if weight is not None:
         memberships *= weight
     q_gate = len(design) if gating is None else len(gating)
-    return _weighted_fits(memberships, design, response, prior, family, q_gate)
+    return _weighted_fits(memberships, design, targets, prior, family, q_gate)
 
 
 def _cell_rows(design: FloatArray, response: FloatArray, gating: FloatArray | None) -> FloatArray:
@@ -78,14 +83,14 @@ def _cell_rows(design: FloatArray, response: FloatArray, gating: FloatArray | No
 def _weighted_fits(
     memberships: FloatArray,
     design: FloatArray,
-    response: FloatArray,
+    targets: Array,
     prior: Prior,
     family: Family,
     q_gate: int,
 ) -> Runs:
     """Each expert's penalized weighted least squares and nuisances under given memberships.
 
-    Fitted to the predictors that the responses alone suggest.
+    Fitted to ``targets`` (C, n), the predictors that the responses alone suggest.
     """
     shape, (q, n) = memberships.shape[:2], design.shape
     flat = memberships.reshape(-1, n)
@@ -96,7 +101,6 @@ def _weighted_fits(
     sums.add(design, weights)
     gram = unpack(sums.packed)
     gram += (prior.coef + STARTS.pseudo_rows * mass / q)[:, None, None] * prior.metric
-    targets = family.start_predictor(response)
     moment = np.stack([(flat * target) @ design.T for target in targets], axis=1)
     coef = np.linalg.solve(gram[:, None], moment[..., None])[..., 0]
     residuals = targets - (coef.reshape(-1, q) @ design).reshape(len(flat), -1, n)

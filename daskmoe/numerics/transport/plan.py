@@ -37,6 +37,13 @@ class ReductionProblem(NamedTuple):
     known: NDArray[np.bool_] | None = None
     # (q_gate, S): Rows of the gates where they have other features than the experts.
     gating: FloatArray | None = None
+    # (S,): A part of every linear predictor.
+    offset: FloatArray | None = None
+
+    def predictors(self, experts: Experts) -> FloatArray:
+        """The linear predictors of experts at the rows of the support, shape (K, C, S)."""
+        found = experts.predictors(self.design)
+        return found if self.offset is None else found + self.offset
 
     @property
     def gate_design(self) -> FloatArray:
@@ -62,6 +69,7 @@ class ReductionProblem(NamedTuple):
             weight=weight / weight.sum(),
             known=None if self.known is None else self.known[:, rows],
             gating=None if self.gating is None else np.ascontiguousarray(self.gating[:, rows]),
+            offset=None if self.offset is None else self.offset[rows],
         )
 
     def of_partitions(self, partitions: NDArray[np.intp]) -> ReductionProblem:
@@ -125,6 +133,8 @@ def tiles(problem: ReductionProblem) -> Iterator[Tile]:
         _nested_softmax(mass, sizes, shares[m : last + 1])
         mass *= problem.weight
         np.matmul(large.coef[index].reshape(-1, q), problem.design, out=eta.reshape(-1, n_rows))
+        if problem.offset is not None:
+            eta += problem.offset
         yield Tile(index, mass, eta, large.nuisance[index])
         m = last + 1
 
@@ -147,7 +157,7 @@ def _nested_softmax(logits: FloatArray, sizes: NDArray[np.intp], weights: FloatA
 
 def pointwise_plan(problem: ReductionProblem, experts: Experts, *, with_flow: bool = True) -> PlanStatistics:
     """The optimal plan with free target gates, row by row; ``flow`` stays zero where it is not asked for."""
-    eta_to = experts.predictors(problem.design)
+    eta_to = problem.predictors(experts)
     sums = _Sums(problem, len(eta_to), with_flow)
     cost = lowest = np.empty((0, 0))
     for tile in tiles(problem):
@@ -169,7 +179,7 @@ def pointwise_plan(problem: ReductionProblem, experts: Experts, *, with_flow: bo
 
 def whole_plan(problem: ReductionProblem, experts: Experts, *, with_flow: bool = True) -> PlanStatistics:
     """The plan that moves each component whole, to the expert at the least expected divergence."""
-    eta_to = experts.predictors(problem.design)
+    eta_to = problem.predictors(experts)
     sums = _Sums(problem, len(eta_to), with_flow)
     for tile in tiles(problem):
         costs, divergence = np.empty((len(eta_to), len(tile.mass))), np.empty_like(tile.mass)

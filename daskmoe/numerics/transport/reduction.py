@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daskmoe.numerics.base.coordinates import Coordinates, Scaling, coordinates_from
+from daskmoe.numerics.base.coordinates import Coordinates, Scaling, coordinates_from, without_offset
 from daskmoe.numerics.base.hulls import Hulls
 from daskmoe.numerics.base.linalg import spread_evenly
 from daskmoe.numerics.base.observations import Observations, moments
@@ -146,12 +146,14 @@ def with_unseen(
     hulls : Hulls or None
         What the local estimators know; None where each knows everything.
     """
-    if coordinates.gating is None and len(coordinates.transform) == large.n_features:
+    every = large.n_features - (coordinates.offset is not None)
+    if coordinates.gating is None and len(coordinates.transform) == every:
         return parameters
     share = flow / np.maximum(flow.sum(axis=0), np.finfo(float).tiny)
     of_gates, of_experts = (None, None) if hulls is None else (hulls.gates, hulls.experts)
     gate = _mean_beside(large.gate, share, large.partition, coordinates.gates, of_gates)
-    coef = _mean_beside(large.coef, share, large.partition, coordinates, of_experts)
+    own = without_offset(large.coef, coordinates.offset)
+    coef = _mean_beside(own, share, large.partition, coordinates, of_experts)
     moved = parameters.gate + gate
     return parameters._replace(gate=moved - moved[-1], coef=parameters.coef + coef)
 
@@ -214,7 +216,8 @@ def reduction_problem(
     # `from_data` moves the gating reference, which a softmax within each partition does not feel.
     moved = large._replace(gate=inner.gate, coef=inner.coef, nuisance=inner.nuisance)
     known = None if hulls is None else hulls.holding(support.features)
-    return coordinates, ReductionProblem(moved, design, support.weight, family, known, gating)
+    offset = None if coordinates.offset is None else support.features[:, coordinates.offset]
+    return coordinates, ReductionProblem(moved, design, support.weight, family, known, gating, offset)
 
 
 def _whole_design(rows: Observations, coordinates: Coordinates) -> FloatArray:
@@ -245,7 +248,8 @@ def barycentres(problem: ReductionProblem, plan: PlanStatistics, previous: Exper
     coef, nuisance = previous.coef.copy(), previous.nuisance.copy()
     floor = REDUCTION.nuisance_floor * problem.large.nuisance.mean(axis=0)
     for k in np.flatnonzero(plan.mass.sum(axis=1) > np.finfo(float).eps):
-        coef[k], nuisance[k] = problem.family.barycentre(
-            problem.design, plan.mass[k], plan.moments[k], coef[k], floor
-        )
+        mass, moved = plan.mass[k], plan.moments[k]
+        if problem.offset is not None:
+            mass, moved = problem.family.without_offset(problem.offset, mass, moved)
+        coef[k], nuisance[k] = problem.family.barycentre(problem.design, mass, moved, coef[k], floor)
     return Experts(coef, nuisance)

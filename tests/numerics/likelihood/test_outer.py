@@ -45,14 +45,14 @@ def positions(whole: Layout, gates: list[int], experts: list[int]) -> NDArray[np
     return np.concatenate([gate.ravel(), coef.ravel(), index[whole.nuisances]])
 
 
-@pytest.mark.parametrize("family", ["gaussian", "gamma"])
+@pytest.mark.parametrize("family", ["gaussian", "gamma", "poisson"])
 @pytest.mark.parametrize("case", CASES)
 def test_sums_are_those_of_zeros_in_all_features(case: str, family: str, rng: np.random.Generator) -> None:
     gates, experts = CASES[case]
     kind = get_family(family)
     rows = random_rows(rng, 25, 4, weighted=True)
-    rows = rows._replace(response=np.abs(rows.response) + 0.1)
-    whole = Layout(N_EXPERTS, 5, 5, 1, 1)
+    rows = rows._replace(response=np.abs(rows.response).round() + 1.0)
+    whole = Layout(N_EXPERTS, 5, 5, 1, kind.n_nuisances)
     model = other_model(rng, whole)
     zeros = MoEParameters(np.zeros_like(model.gate), np.zeros_like(model.coef), model.nuisance)
     zeros.gate[:, gates], zeros.coef[..., experts] = model.gate[:, gates], 0.3 * model.coef[..., experts]

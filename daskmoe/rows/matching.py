@@ -67,6 +67,8 @@ def match_schema(
     >>> match_schema(turned, describe_rows(ds, "y"), need_target=False).variables[0].positions
     (1, 0)
     """
+    if schema.offset is not None:
+        find_variable(ds, schema.offset, "offset")
     if need_target:
         sample_dims = target_dims(ds, schema.target)
         if unknown := [dim for dim in sample_dims if dim not in schema.sample_dims]:

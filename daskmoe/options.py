@@ -254,6 +254,7 @@ class FitOptions:
         "Variable that is a part of every linear predictor, as the logarithm of an exposure.",
         check=_name,
         token=False,
+        record=False,
         flag=Flag(metavar="NAME"),
     )
     categories: Mapping[str, Sequence[Any] | None] | None = option(
@@ -350,11 +351,6 @@ class FitOptions:
             self._set(name, known.check(name, getattr(self, name)))
         if self.n_local_experts is None:
             self._set("n_local_experts", self.n_experts)
-        if self.offset is not None and not get_family(self.family).takes_offset:
-            raise InvalidOptionError(
-                f"offset: expected a family with a logarithm as link, got family={self.family!r}. Use "
-                "family='poisson' or 'gamma', or take the variable off the target."
-            )
         # A rerun could not repeat a fresh one and would find no checkpoint.
         kept = self.random_state is None and self.checkpoint is not None
         self._set("random_state", entropy_of(0 if kept else self.random_state))

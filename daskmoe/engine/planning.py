@@ -46,6 +46,7 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
     """A request to fit, with everything validated that can be before data are read."""
     if not isinstance(target, str):
         raise InvalidOptionError(f"target: expected the name of a variable, got {type(target).__name__}.")
+    _check_offset(options)
     dataset, source = source_of(data)
     schema = describe_rows(
         dataset,
@@ -169,6 +170,14 @@ def _support(options: FitOptions, schema: RowSchema) -> str | GivenSupport:
     dataset, source = source_of(options.support, "support", schema.row_dim)
     matched = match_schema(dataset, schema, need_target=False, need_weight=False)
     return GivenSupport(source, matched, plan_support(source, matched, options.seed))
+
+
+def _check_offset(options: FitOptions) -> None:
+    if options.offset is not None and not get_family(options.family).takes_offset:
+        raise InvalidOptionError(
+            f"offset: expected a family with a logarithm as link, got family={options.family!r}. Use "
+            "family='poisson' or 'gamma', or take the variable off the target."
+        )
 
 
 def _check_shared_size(options: FitOptions) -> None:

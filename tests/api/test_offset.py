@@ -75,7 +75,7 @@ def test_an_offset_goes_through_every_verb(tmp_path: Path) -> None:
     np.testing.assert_allclose(model.params["intercept"][order], [-1.0, 1.0], atol=0.1)
     assert (model.standard_errors()["coef"] > 0).all()
     assert model.n_parameters == 2 + 4
-    assert model.options["offset"] == "exposure"
+    assert model.rows.offset == "exposure"
     model.to_zarr(tmp_path / "m.zarr")
     again = daskmoe.open_model(tmp_path / "m.zarr")
     for ask in ("predict", "sample", "predict_interval", "extrapolation", "responsibilities"):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import pickle
 import shutil
+import sys
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,31 @@ def test_every_chunk_is_read_once_and_only_by_its_partition() -> None:
     assert reads == []
     model.compute(scheduler="synchronous")
     assert sorted(reads) == [(name, start) for name in ("X", "y") for start in (0, 100, 200, 300)]
+
+
+def calls_of(work: Callable[[], Any]) -> int:
+    """How many functions of Python are called, which no other load of the machine changes."""
+    count = 0
+
+    def watch(frame: Any, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(watch)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_work_of_building_is_in_proportion_to_the_partitions(thousand: Path) -> None:
+    options = FAST | {"aggregation": "auto", "compute": False}
+    few, many = (
+        calls_of(lambda m=m: dict(daskmoe.fit(thousand, "y", partitions=m, **options).__dask_graph__()))
+        for m in (250, 1_000)
+    )
+    assert many < 4.2 * few
 
 
 @pytest.mark.parametrize("aggregation", ["auto", "reduction"])

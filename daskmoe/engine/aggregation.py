@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from daskmoe.engine.results import FitResult, PartitionResult, Proposed
+from daskmoe.engine.results import FitResult, Gathered, PartitionResult, Proposed
 from daskmoe.engine.seeds import Seed, generator
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import PartitionError
@@ -21,7 +21,7 @@ from daskmoe.numerics.combine.choice import (
     propose_one_shot,
     settle,
 )
-from daskmoe.numerics.combine.expansion import Pilot
+from daskmoe.numerics.combine.expansion import Expansion, Pilot
 from daskmoe.numerics.combine.supports import pool_support, synthetic_support
 from daskmoe.numerics.families import get_family
 
@@ -43,18 +43,24 @@ class AggregationPlan(NamedTuple):
 
 def propose(
     plan: AggregationPlan,
-    results: list[PartitionResult],
+    sent: Gathered | list[PartitionResult],
     pilots: list[Pilot] | None,
     given: SupportSample | None,
 ) -> Proposed:
-    """Candidates from what the partitions sent, in their order; `PartitionError` if all were left out."""
+    """Candidates from what the partitions sent, in their order; `PartitionError` if all were left out.
+
+    From shared starts their expansions are summed already.
+    """
+    gathered = sent if isinstance(sent, Gathered) else Gathered(list(sent))
+    results = gathered.partitions
     fitted = [r for r in results if r.ending.fitted]
     if not fitted:
         reasons = "; ".join(sorted({r.ending.status for r in results})[:3])
         raise PartitionError(f"Expected at least one partition that can be fitted, got none: {reasons}")
     with single_threaded_blas():
         support = _support(plan, results, given)
-        return Proposed(results, _proposal(plan, fitted, pilots, support))
+        proposal = _proposal(plan, fitted, gathered.expansions, pilots, support)
+    return Proposed([result.without_expansions() for result in results], proposal)
 
 
 def ballot_of(proposed: Proposed, responses: bool) -> Ballot:
@@ -91,11 +97,14 @@ def _support(
 def _proposal(
     plan: AggregationPlan,
     fitted: list[PartitionResult],
+    sums: tuple[Expansion, ...],
     pilots: list[Pilot] | None,
     support: SupportSample,
 ) -> Proposal:
     starts = range(len(pilots) if pilots else 1)
-    sent = [_sent([r.from_start(start) for r in fitted], support) for start in starts]
+    sent = [
+        _sent([r.from_start(start) for r in fitted], sums[start : start + 1], support) for start in starts
+    ]
     family = get_family(plan.family)
     if plan.method != "auto":
         return propose_estimator(plan.method, sent[0], plan.n_experts, family, plan.regularization)
@@ -106,11 +115,12 @@ def _proposal(
     return propose_estimator("reduction", sent[0], plan.n_experts, family, plan.regularization)
 
 
-def _sent(fitted: list[PartitionResult], support: SupportSample) -> Sent:
+def _sent(fitted: list[PartitionResult], sums: tuple[Expansion, ...], support: SupportSample) -> Sent:
+    """What was sent from a shared start, with the sum of its expansions, or without one."""
     return Sent(
         [p for r in fitted if (p := r.estimate.parameters) is not None],
         np.array([r.estimate.weight for r in fitted]),
         [r.moments for r in fitted if r.moments is not None],
-        [r.expansion for r in fitted if r.expansion is not None],
+        list(sums) or [r.expansion for r in fitted if r.expansion is not None],
         support,
     )

@@ -16,10 +16,10 @@ from daskmoe.engine.aggregation import aggregate_partitions, ballot_of, propose
 from daskmoe.engine.given_support import read_support, support_pieces
 from daskmoe.engine.identity import content_of, nonce_of
 from daskmoe.engine.mapping import Ref, Tasks
-from daskmoe.engine.passes import partition_tasks, score_partition, shared_plan, sum_tree
+from daskmoe.engine.passes import joined, partition_tasks, score_partition, shared_plan, sum_tree, tree
 from daskmoe.engine.pilot import fit_sample, read_sample
 from daskmoe.engine.request import FitRequest, GivenSupport, piece_of, support_shares, task_plan
-from daskmoe.engine.results import FitResult
+from daskmoe.engine.results import FitResult, gather
 from daskmoe.engine.tasks import fit_partition
 from daskmoe.numerics.combine.candidates import add_tallies
 from daskmoe.rows import SampleWindow
@@ -40,9 +40,10 @@ def build_fit(request: FitRequest) -> Delayed:
     results = partition_tasks(
         tasks, request, f"moe-local-fit-{token}", fit_partition, shared, pilot, own=shares
     )
+    sent = tree(tasks, f"moe-combine-{token}", gather, results) if request.sample else results
     given, plan = build_support(tasks, request), request.aggregation
     name = tokenize(token, plan, None if given is None else given.key)
-    proposed = tasks.call(f"moe-propose-{name}", propose, plan, results, pilot, given)
+    proposed = tasks.call(f"moe-propose-{name}", propose, plan, sent, pilot, given)
     tally = _build_scores(tasks, request, shared, proposed, name) if request.compares else None
     return tasks.result(tasks.call(f"moe-aggregate-{name}", aggregate_partitions, plan, proposed, tally))
 
@@ -101,7 +102,8 @@ def fit_directly(request: FitRequest) -> FitResult:
         fit_partition(plan, partition, piece_of(request, partition), pilots, share)
         for partition, share in zip(request.partitions, support_shares(request), strict=True)
     ]
-    proposed = propose(request.aggregation, results, pilots, None)
+    sent = joined(gather, results) if pilots else results
+    proposed = propose(request.aggregation, sent, pilots, None)
     tally = None
     if request.compares:
         ballot = ballot_of(proposed, request.sends.responses)

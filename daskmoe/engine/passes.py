@@ -123,6 +123,15 @@ def tree(tasks: Tasks, key: str, join: Callable[[list[Any]], Any], parts: list[R
     return parts[0]
 
 
+def joined(join: Callable[[list[Any]], Any], parts: list[Any]) -> Any:
+    """What the tasks of `tree` come to, without a graph."""
+    level = 0
+    while len(parts) > 1 or level == 0:
+        parts = [join(parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
+        level += 1
+    return parts[0]
+
+
 def score_partition(
     plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, ballot: Ballot
 ) -> Tally | None:

@@ -18,10 +18,10 @@ from dask.delayed import Delayed
 from daskmoe.engine.aggregation import AggregationPlan, aggregate_partitions, ballot_of, propose
 from daskmoe.engine.graph import build_samples, build_support
 from daskmoe.engine.mapping import Ref, Tasks
-from daskmoe.engine.passes import evaluate_partition, partition_tasks, run_sum, shared_plan, sum_tree
+from daskmoe.engine.passes import evaluate_partition, partition_tasks, run_sum, shared_plan, sum_tree, tree
 from daskmoe.engine.pilot import fit_sample
 from daskmoe.engine.request import FitRequest, support_shares, task_plan
-from daskmoe.engine.results import FitResult, PartitionResult, Proposed
+from daskmoe.engine.results import FitResult, Gathered, PartitionResult, Proposed, gather
 from daskmoe.engine.tasks import TaskPlan, fit_partition, read_counted
 from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.base.parameters import FloatArray, Mixture, SupportSample
@@ -40,10 +40,11 @@ def build_sizes(requests: Sequence[FitRequest]) -> list[Delayed]:
     pilots = _build_pilots(tasks, first, plans, token, len(requests)) if first.sample else None
     shares = support_shares(first)
     results = partition_tasks(tasks, first, f"moe-local-fit-{token}", fit_sizes, plans, pilots, own=shares)
+    sent = tree(tasks, f"moe-combine-fits-{token}", _gather_sizes, results) if first.sample else results
     given, plan = build_support(tasks, first), [request.aggregation for request in requests]
     name = tokenize(token, plan, None if given is None else given.key)
     proposed = [
-        tasks.call(f"moe-propose-{name}-{size}", _propose_size, place, plan[place], results, pilots, given)
+        tasks.call(f"moe-propose-{name}-{size}", _propose_size, place, plan[place], sent, pilots, given)
         for place, size in enumerate(sizes)
     ]
     ballots = tasks.call(f"moe-candidates-{name}", _ballots_of, proposed, first.sends.responses)
@@ -91,14 +92,19 @@ def fit_sizes(
     ]
 
 
+def _gather_sizes(parts: Sequence[Sequence[PartitionResult | Gathered]]) -> list[Gathered]:
+    """What partitions sent of every size, joined."""
+    return [gather(of_size) for of_size in zip(*parts, strict=True)]
+
+
 def _propose_size(
     place: int,
     plan: AggregationPlan,
-    results: Sequence[Sequence[PartitionResult]],
+    sent: Sequence[Sequence[PartitionResult]] | Sequence[Gathered],
     pilots: Sequence[list[Pilot]] | None,
     given: SupportSample | None,
 ) -> Proposed:
-    own = [result[place] for result in results]
+    own: Any = sent[place] if pilots is not None else [result[place] for result in sent]
     return propose(plan, own, None if pilots is None else pilots[place], given)
 
 

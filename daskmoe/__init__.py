@@ -6,6 +6,7 @@ from daskmoe import features
 from daskmoe.api.aggregate import aggregate
 from daskmoe.api.divergence import transportation_divergence
 from daskmoe.api.fit import fit, fit_local
+from daskmoe.api.preview import Preview, preview
 from daskmoe.api.refine import refine
 from daskmoe.api.select import select_n_experts
 from daskmoe.api.simulate import simulate
@@ -46,6 +47,7 @@ __all__ = [
     "NotFittedError",
     "OutputExistsError",
     "PartitionError",
+    "Preview",
     "SchemaError",
     "Selection",
     "StoreError",
@@ -56,6 +58,7 @@ __all__ = [
     "fit",
     "fit_local",
     "open_model",
+    "preview",
     "refine",
     "select_n_experts",
     "simulate",

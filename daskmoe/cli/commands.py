@@ -1,4 +1,4 @@
-"""The `daskmoe` command: demo, fit, select, predict, aggregate, summary.
+"""The `daskmoe` command: demo, fit, preview, select, predict, aggregate, summary.
 
 Results go to stdout, logs to stderr. Exit codes: 0 done; 2 bad usage or input; 3 done, but some partitions
 were left out; 4 failed; 75 stopped, and the same command goes on; 130 interrupted.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ import click
 
 import daskmoe
 from daskmoe.api.hooks import HOOKS
+from daskmoe.api.preview import preview_of
 from daskmoe.api.reporting import left_out
 from daskmoe.api.select import plan_selection, select_among
 from daskmoe.cli.cluster import ClusterChoice, connect, resumable, show_progress
@@ -178,9 +180,8 @@ def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: 
 @click.argument("store")
 @click.option("--target", required=True, help="Variable to predict.")
 @fit_options
-@click.option(
-    "--output", type=click.Path(), required=True, help="Model to write: Zarr, or netCDF if it ends in .nc."
-)
+@click.option("--output", type=click.Path(), help="Model to write: Zarr, or netCDF if it ends in .nc.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, as `daskmoe preview`, and end.")
 @click.option("--overwrite", is_flag=True, help="Replace the output once the new one is written.")
 @click.option(
     "--time-budget",
@@ -192,7 +193,8 @@ def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: 
 def fit(
     store: str,
     target: str,
-    output: str,
+    output: str | None,
+    dry_run: bool,
     overwrite: bool,
     time_budget: float | None,
     workers: int | None,
@@ -202,6 +204,11 @@ def fit(
 ) -> int:
     """Fit a model to a Zarr STORE and write it."""
     choice = _choose_cluster(workers, scheduler, scheduler_file)
+    if dry_run:
+        _show_preview(store, target, choice, options)
+        return DONE
+    if output is None:
+        raise click.UsageError("Missing option '--output'.")
     if not overwrite:
         require_new(output)
     # Planned before the cluster starts, so that bad input is said at once.
@@ -210,6 +217,31 @@ def fit(
         model = run_fit(request, HOOKS, partial(show_progress, client))
     _save(model, output, overwrite)
     return PARTITIONS_LEFT_OUT if left_out(model) else DONE
+
+
+@commands.command()
+@click.argument("store")
+@click.option("--target", required=True, help="Variable to predict.")
+@fit_options
+@cluster_options
+def preview(
+    store: str,
+    target: str,
+    workers: int | None,
+    scheduler: str | None,
+    scheduler_file: str | None,
+    **options: Any,
+) -> None:
+    """Print what a fit to a Zarr STORE would do: partitions, tasks, reads, memory. No rows are read."""
+    _show_preview(store, target, _choose_cluster(workers, scheduler, scheduler_file), options)
+
+
+def _show_preview(store: str, target: str, choice: ClusterChoice, options: dict[str, Any]) -> None:
+    """Beside the limits of a cluster that runs already; none is started for it."""
+    request = plan_request(store, target, FitOptions(**options))
+    running = choice.scheduler is not None or choice.scheduler_file is not None
+    with connect(choice) if running else nullcontext():
+        click.echo(preview_of(request))
 
 
 def _sizes(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:

@@ -16,6 +16,7 @@ from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
 from daskmoe.engine.graph import build_fit, fit_directly
+from daskmoe.engine.limits import require_room
 from daskmoe.engine.outcomes import Ending
 from daskmoe.engine.request import FitRequest
 from daskmoe.engine.results import FitResult
@@ -70,6 +71,7 @@ def run(request: FitRequest, hooks: Hooks[Model], progress: Progress | None = No
 
     def work() -> Model:
         job = _labelled(request, build_fit(request), partial(_fitted, hooks.label, refine), "run")
+        require_room(request, len(job.__dask_graph__()))
         shown = nullcontext() if progress is None else progress(job, "moe-local-fit", "Partitions fitted")
         with shown:
             fitted: Fitted = computed(job)
@@ -96,6 +98,7 @@ def run_sizes(
         labelled = [_labelled(request, result, label, "run") for request, result in results]
         gather = delayed(list, pure=False)
         job = gather(labelled, dask_key_name=f"moe-models-{tokenize(*(each.key for each in labelled))}")
+        require_room(max(requests, key=lambda each: each.options.n_experts), len(job.__dask_graph__()))
         with nullcontext() if progress is None else progress(job, "moe-local-fit", "Partitions fitted"):
             fitted: list[Fitted] = computed(job)
         silent = replace(hooks, report=_say_nothing, report_rounds=_say_nothing)

@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 
 from dask._task_spec import DataNode, List, Task, TaskRef
 from dask.base import is_dask_collection
-from dask.delayed import Delayed, delayed
+from dask.delayed import Delayed, unpack_collections
 from dask.highlevelgraph import HighLevelGraph
+from dask.optimization import cull
 
 # What stands for a task's result among the arguments of another.
 Ref: TypeAlias = TaskRef
@@ -49,7 +50,8 @@ class Tasks:
             items = [self._argument(item) for item in value]
             return List(*items) if any(isinstance(item, TaskRef) for item in items) else value
         if is_dask_collection(value):
-            lazy = delayed(value)
-            self._tasks.update(lazy.__dask_graph__())
-            return TaskRef(lazy.key)
+            task, (lazy,) = unpack_collections(value)
+            # A piece comes with the tasks of all others.
+            self._tasks.update(cull(lazy.__dask_graph__(), [lazy.key])[0])
+            return task
         return value

@@ -111,6 +111,14 @@ def test_one_local_fit_a_partition_one_aggregate_few_others(thousand: Path, aggr
     assert others.pop() <= 5
 
 
+def test_tasks_of_a_lazy_dataset_are_in_proportion_to_the_partitions() -> None:
+    """Pieces do not come with the chunks of each other."""
+    few, many = (
+        len(keys_of(daskmoe.fit(rows(n).chunk(row=20), "y", compute=False, **FAST))) for n in (400, 1_600)
+    )
+    assert many < 4.2 * few
+
+
 def test_no_task_of_a_lazy_dataset_is_handed_more_than_a_chunk_of_the_sample() -> None:
     n, chunk = 4_000_000, 200_000
     features = dask.array.zeros((n, 2), chunks=(chunk, 2))

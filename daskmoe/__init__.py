@@ -11,6 +11,7 @@ from daskmoe.api.refine import refine
 from daskmoe.api.select import select_n_experts
 from daskmoe.api.simulate import simulate
 from daskmoe.errors import (
+    ClusterError,
     ConvergenceWarning,
     DaskMoEError,
     DataWarning,
@@ -34,6 +35,7 @@ from daskmoe.plotting import Pictures as _Pictures  # noqa: F401 - gives models 
 __version__ = _version("daskmoe")
 
 __all__ = [
+    "ClusterError",
     "ConvergenceWarning",
     "DaskMoEError",
     "DataWarning",

@@ -43,6 +43,7 @@ OTHERS: dict[str, Any] = {
     "random_state": 5,
     "checkpoint": "kept",
     "on_error": "skip",
+    "min_success": 0.5,
     "missing_chunks": "raise",
     "sample_weight": "w",
     "weight_kind": "importance",

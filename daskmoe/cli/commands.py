@@ -6,6 +6,7 @@ were left out; 4 failed; 75 stopped, and the same command goes on; 130 interrupt
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from daskmoe.cli.job_file import with_job_file
 from daskmoe.cli.stopping import Stopped, stoppable, within
 from daskmoe.engine import plan_request
 from daskmoe.engine import run as run_fit
+from daskmoe.engine.checkpoint import require_folder
 from daskmoe.errors import (
     DaskMoEError,
     InvalidDataError,
@@ -39,7 +41,7 @@ from daskmoe.errors import (
 )
 from daskmoe.model.blockwise import FLOAT_TYPES, FloatType
 from daskmoe.model.selection import CRITERIA
-from daskmoe.model.store import require_new, save_zarr
+from daskmoe.model.store import require_new, require_writable, save_zarr
 from daskmoe.options import METHODS, FitOptions, Method
 
 logger = logging.getLogger(__name__)
@@ -89,6 +91,12 @@ def run(arguments: Sequence[str]) -> int:
     except (DaskMoEError, TimeoutError) as error:
         logger.error("%s", with_flags(str(error)))
         return FAILED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            logger.exception("The job failed; the traceback says where.")
+        else:
+            logger.error("Nothing more can be written: %s", error)
+        return FAILED
     except Exception:
         logger.exception("The job failed; the traceback says where.")
         return FAILED
@@ -109,6 +117,19 @@ def cluster_options(command: Command) -> Command:
     """Add the options that say where a command runs and how much it says."""
     for option in (
         verbose_option,
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="End after so long without workers that take tasks.",
+        ),
+        click.option(
+            "--wait-workers",
+            type=click.IntRange(min=1),
+            default=1,
+            metavar="NUMBER",
+            help="Workers of a running scheduler to wait for.",
+        ),
         click.option("--scheduler-file", type=_FILE, help="Use the scheduler of this file."),
         click.option("--scheduler", metavar="ADDRESS", help="Use the scheduler at this address."),
         click.option(
@@ -121,11 +142,17 @@ def cluster_options(command: Command) -> Command:
     return command
 
 
-def _choose_cluster(workers: int | None, scheduler: str | None, scheduler_file: str | None) -> ClusterChoice:
-    choice = ClusterChoice(workers, scheduler, scheduler_file)
-    if sum(value is not None for value in choice) > 1:
+def _choose_cluster(**given: Any) -> ClusterChoice:
+    """The cluster of the options that `cluster_options` adds."""
+    if sum(given[name] is not None for name in ("workers", "scheduler", "scheduler_file")) > 1:
         raise click.UsageError("Expected at most one of --workers, --scheduler and --scheduler-file.")
-    return choice
+    return ClusterChoice(**given)
+
+
+def _split(options: dict[str, Any]) -> tuple[ClusterChoice, dict[str, Any]]:
+    """The cluster, and the options that are not about it."""
+    cluster = {name: options[name] for name in ClusterChoice._fields}
+    return _choose_cluster(**cluster), {n: v for n, v in options.items() if n not in cluster}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -169,7 +196,7 @@ def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: 
     """Simulate a store, fit it on worker processes, compare with the truth: a minute on two cores."""
     choice = _choose_cluster(**cluster)
     folder = free_folder(Path("daskmoe-demo")) if output is None else output
-    require_new(folder)
+    _require_output(folder)
     logger.info("The demo goes to the folder %s.", folder)
     with connect(choice) as client:
         result = run_demo(client, DemoOptions(folder, rows, partitions, seed))
@@ -197,22 +224,19 @@ def fit(
     dry_run: bool,
     overwrite: bool,
     time_budget: float | None,
-    workers: int | None,
-    scheduler: str | None,
-    scheduler_file: str | None,
     **options: Any,
 ) -> int:
     """Fit a model to a Zarr STORE and write it."""
-    choice = _choose_cluster(workers, scheduler, scheduler_file)
+    choice, options = _split(options)
     if dry_run:
         _show_preview(store, target, choice, options)
         return DONE
     if output is None:
         raise click.UsageError("Missing option '--output'.")
-    if not overwrite:
-        require_new(output)
     # Planned before the cluster starts, so that bad input is said at once.
+    _require_output(output, overwrite)
     request = plan_request(store, target, FitOptions(**options))
+    require_folder(request.options.checkpoint)
     with resumable(options["checkpoint"]), within(time_budget), connect(choice) as client:
         model = run_fit(request, HOOKS, partial(show_progress, client))
     _save(model, output, overwrite)
@@ -227,13 +251,11 @@ def fit(
 def preview(
     store: str,
     target: str,
-    workers: int | None,
-    scheduler: str | None,
-    scheduler_file: str | None,
     **options: Any,
 ) -> None:
     """Print what a fit to a Zarr STORE would do: partitions, tasks, reads, memory. No rows are read."""
-    _show_preview(store, target, _choose_cluster(workers, scheduler, scheduler_file), options)
+    choice, options = _split(options)
+    _show_preview(store, target, choice, options)
 
 
 def _show_preview(store: str, target: str, choice: ClusterChoice, options: dict[str, Any]) -> None:
@@ -274,15 +296,12 @@ def select(
     criterion: str,
     held_out: float | None,
     output: str | None,
-    workers: int | None,
-    scheduler: str | None,
-    scheduler_file: str | None,
     **options: Any,
 ) -> int:
     """Fit models of several numbers of experts to a Zarr STORE and print how they compare."""
-    choice = _choose_cluster(workers, scheduler, scheduler_file)
+    choice, options = _split(options)
     if output is not None:
-        require_new(output)
+        _require_output(output)
     plan = plan_selection(store, target, n_experts, criterion, held_out, options)
     with resumable(options["checkpoint"]), connect(choice) as client:
         selection = select_among(plan, partial(show_progress, client))
@@ -302,7 +321,7 @@ def select(
 def predict(model: str, store: str, output: str, clip: bool, dtype: FloatType, **cluster: Any) -> None:
     """Predict the target of MODEL on the rows of STORE, chunk by chunk."""
     choice = _choose_cluster(**cluster)
-    require_new(output)
+    _require_output(output)
     prediction = daskmoe.open_model(model).predict(store, clip=clip, dtype=dtype)
     with connect(choice):
         save_zarr(prediction.to_dataset(), output)
@@ -329,7 +348,7 @@ def aggregate(
     output: str,
 ) -> None:
     """Join models that were fitted elsewhere into one."""
-    require_new(output)
+    _require_output(output)
     joined = daskmoe.aggregate(models, support, n_experts=n_experts, method=method, random_state=seed)
     _save(joined, output)
 
@@ -339,6 +358,13 @@ def aggregate(
 def summary(model: str) -> None:
     """Print what is in a saved MODEL."""
     click.echo(daskmoe.open_model(model).summary())
+
+
+def _require_output(output: str | Path, overwrite: bool = False) -> None:
+    """Raise before any work for what could not be written after it."""
+    if not overwrite:
+        require_new(output)
+    require_writable(output)
 
 
 def _save(model: daskmoe.MixtureOfExperts, output: str, overwrite: bool = False) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
+from daskmoe.engine.outcomes import Outcome
 from daskmoe.engine.results import FitResult, Gathered, PartitionResult, Proposed
 from daskmoe.engine.seeds import Seed, generator
 from daskmoe.engine.threads import single_threaded_blas
@@ -25,6 +27,9 @@ from daskmoe.numerics.combine.expansion import Expansion, Pilot
 from daskmoe.numerics.combine.supports import pool_support, synthetic_support
 from daskmoe.numerics.families import get_family
 
+# Partitions that a message names.
+_NAMED = 5
+
 
 class AggregationPlan(NamedTuple):
     """How local estimators become one model."""
@@ -39,6 +44,8 @@ class AggregationPlan(NamedTuple):
     shares: tuple[int, ...]
     seed: int
     regularization: Regularization
+    # Partitions that must be fitted; a float is their share.
+    min_success: int | float = 1
 
 
 def propose(
@@ -54,13 +61,30 @@ def propose(
     gathered = sent if isinstance(sent, Gathered) else Gathered(list(sent))
     results = gathered.partitions
     fitted = [r for r in results if r.ending.fitted]
-    if not fitted:
-        reasons = "; ".join(sorted({r.ending.status for r in results})[:3])
-        raise PartitionError(f"Expected at least one partition that can be fitted, got none: {reasons}")
+    _check_success(results, len(fitted), plan.min_success)
     with single_threaded_blas():
         support = _support(plan, results, given)
         proposal = _proposal(plan, fitted, gathered.expansions, pilots, support)
     return Proposed([result.without_expansions() for result in results], proposal)
+
+
+def _check_success(results: list[PartitionResult], fitted: int, least: int | float) -> None:
+    """Raise `PartitionError`, which says how partitions ended, unless enough of them were fitted."""
+    there = sum(r.ending.outcome is not Outcome.EMPTY for r in results)
+    share = isinstance(least, float)
+    needed = max(1, math.ceil(least * there - 1e-9)) if share else int(least)
+    if fitted >= needed:
+        return
+    if not fitted:
+        reasons = "; ".join(sorted({r.ending.status for r in results})[:3])
+        raise PartitionError(f"Expected at least one partition that can be fitted, got none: {reasons}")
+    others = [r for r in results if not r.ending.fitted]
+    reasons = "; ".join(f"{r.label} ({r.ending.status})" for r in others[:_NAMED])
+    more = f"; and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    raise PartitionError(
+        f"Expected at least {needed} of {len(results)} partitions to be fitted (min_success={least!r}), got "
+        f"{fitted}: {reasons}{more}"
+    )
 
 
 def ballot_of(proposed: Proposed, responses: bool) -> Ballot:

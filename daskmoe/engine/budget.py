@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import xarray as xr
 
-from daskmoe.engine.passes import FAN_IN
+from daskmoe.engine.mapping import FAN_IN
 from daskmoe.engine.request import FitRequest, support_shares
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.families import get_family

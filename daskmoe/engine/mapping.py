@@ -7,7 +7,7 @@ through all of them, and merge their graphs, for every task.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from dask._task_spec import DataNode, List, Task, TaskRef
 from dask.base import is_dask_collection
@@ -15,6 +15,8 @@ from dask.delayed import Delayed, unpack_collections
 from dask.highlevelgraph import HighLevelGraph
 from dask.optimization import cull
 
+# Parts that a task of a sum holds at once, whatever the number of partitions.
+FAN_IN: Final = 16
 # What stands for a task's result among the arguments of another.
 Ref: TypeAlias = TaskRef
 

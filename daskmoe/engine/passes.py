@@ -10,17 +10,14 @@ import xarray as xr
 from dask.base import tokenize
 from dask.delayed import Delayed
 
-from daskmoe.engine.mapping import Ref, Tasks
+from daskmoe.engine.mapping import FAN_IN, Ref, Tasks
 from daskmoe.engine.request import FitRequest, piece_of, task_plan
 from daskmoe.engine.tasks import TaskPlan, attempt, read_rows
+from daskmoe.engine.waiting import awaited
 from daskmoe.errors import DaskMoEError, PartitionError
 from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.combine.candidates import Ballot, Tally, score_rows
 from daskmoe.rows import Partition
-from daskmoe.rows.computing import computed
-
-# What a task of a sum holds at once, whatever the number of partitions.
-FAN_IN = 16
 
 
 @runtime_checkable
@@ -82,7 +79,7 @@ def run_sum(
 
     Rows have the labels of their ``clusters`` where these are asked for and the request names them.
     """
-    total = computed(build_sum(request, name, function, add, clusters=clusters))
+    total = awaited(build_sum(request, name, function, add, clusters=clusters))
     if total is None:
         raise PartitionError("Expected at least one partition with complete rows, got none.")
     return total

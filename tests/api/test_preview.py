@@ -87,13 +87,14 @@ def peak() -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.cluster
 @pytest.mark.parametrize(
     ("n_rows", "chunk", "n_features", "options"),
     [
         (800_000, 400_000, 20, {"n_experts": 2}),
         (800_000, 100_000, 20, {"n_experts": 2, "partitions": 2}),
-        (10_000, 500, 60, {"n_experts": 6}),
+        (4_000, 500, 60, {"n_experts": 6, "n_init": 2}),
     ],
     ids=["one chunk", "four chunks", "many parameters"],
 )

@@ -137,14 +137,15 @@ def _wait_for_workers(client: Client, address: str, choice: ClusterChoice) -> No
     if len(client.nthreads()) >= number:
         return
     named = "a worker" if number == 1 else f"{number} workers"
-    logger.info("Waiting up to %g s for %s; there are %d", seconds, named, len(client.nthreads()))
+    logger.info("Waiting up to %g s for %s", seconds, named)
     try:
         client.wait_for_workers(number, timeout=seconds)
     except TimeoutError as error:
         there = len(client.nthreads())
+        found = f"{there} of {number} workers" if there else "no worker"
         raise TimeoutError(
-            f"The scheduler at {address} has {there or 'no'} worker{'s' if there > 1 else ''} after "
-            f"{seconds:g} s, of {number}. Start some with `dask worker {address}`, or look into their logs."
+            f"The scheduler at {address} has {found} after {seconds:g} s. Start some with "
+            f"`dask worker {address}`, or look into their logs."
         ) from error
 
 

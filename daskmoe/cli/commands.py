@@ -27,6 +27,7 @@ from daskmoe.cli.demo import DemoOptions, free_folder, run_demo
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT, STOPPED
 from daskmoe.cli.fit_options import fit_options, with_flags
 from daskmoe.cli.job_file import with_job_file
+from daskmoe.cli.records import JsonLines, facts_of, reported, require_report, summarized
 from daskmoe.cli.stopping import Stopped, stoppable, within
 from daskmoe.engine import plan_request
 from daskmoe.engine import run as run_fit
@@ -48,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 _INPUT_ERRORS = (InvalidDataError, InvalidOptionError, OutputExistsError, SchemaError, StoreError)
 
+_LOGGERS = ("daskmoe", "py.warnings")
 _FILE = click.Path(exists=True, dir_okay=False)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -57,6 +59,14 @@ def main() -> None:
     """Run the command line and exit with its code."""
     _log_to_stderr()
     sys.exit(run(sys.argv[1:]))
+
+
+@click.command("moe", add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def plug_in(arguments: tuple[str, ...]) -> None:
+    """Mixture-of-experts regression: the commands of daskmoe."""
+    _log_to_stderr()
+    sys.exit(run(arguments))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -108,6 +118,21 @@ def _log_details(context: click.Context, parameter: click.Parameter, value: bool
         logging.getLogger("daskmoe").setLevel(logging.DEBUG)
 
 
+def _log_as(context: click.Context, parameter: click.Parameter, value: str) -> None:
+    if value == "json":
+        for name in _LOGGERS:
+            for handler in logging.getLogger(name).handlers:
+                handler.setFormatter(JsonLines(_WithFlags()))
+
+
+log_format_option = click.option(
+    "--log-format",
+    type=click.Choice(("text", "json")),
+    default="text",
+    expose_value=False,
+    callback=_log_as,
+    help="How the log is written: for people, or a line of JSON a message.",
+)
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, expose_value=False, callback=_log_details, help="Log details too."
 )
@@ -117,6 +142,7 @@ def cluster_options(command: Command) -> Command:
     """Add the options that say where a command runs and how much it says."""
     for option in (
         verbose_option,
+        log_format_option,
         click.option(
             "--timeout",
             type=click.FloatRange(min=0, min_open=True),
@@ -179,7 +205,7 @@ def _log_to_stderr() -> None:
     handler.setFormatter(_WithFlags("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
     # Python's warnings reach the log of a job too.
     logging.captureWarnings(True)
-    for name in ("daskmoe", "py.warnings"):
+    for name in _LOGGERS:
         named = logging.getLogger(name)
         named.handlers = [handler]
         named.setLevel(logging.INFO)
@@ -210,6 +236,8 @@ def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: 
 @click.option("--output", type=click.Path(), help="Model to write: Zarr, or netCDF if it ends in .nc.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, as `daskmoe preview`, and end.")
 @click.option("--overwrite", is_flag=True, help="Replace the output once the new one is written.")
+@click.option("--summary", type=click.Path(), metavar="FILE", help="Write how the job went as JSON.")
+@click.option("--report", type=click.Path(), metavar="FILE", help="Write Dask's performance report as HTML.")
 @click.option(
     "--time-budget",
     type=click.FloatRange(min=0, min_open=True),
@@ -223,6 +251,8 @@ def fit(
     output: str | None,
     dry_run: bool,
     overwrite: bool,
+    summary: str | None,
+    report: str | None,
     time_budget: float | None,
     **options: Any,
 ) -> int:
@@ -233,13 +263,24 @@ def fit(
         return DONE
     if output is None:
         raise click.UsageError("Missing option '--output'.")
-    # Planned before the cluster starts, so that bad input is said at once.
-    _require_output(output, overwrite)
-    request = plan_request(store, target, FitOptions(**options))
-    require_folder(request.options.checkpoint)
-    with resumable(options["checkpoint"]), within(time_budget), connect(choice) as client:
-        model = run_fit(request, HOOKS, partial(show_progress, client))
-    _save(model, output, overwrite)
+    require_report(report)
+    for path in (summary, report):
+        if path is not None:
+            require_writable(path)
+    with summarized(summary, {"store": store, "target": target, "output": output}) as known:
+        # Planned before the cluster starts, so that bad input is said at once.
+        _require_output(output, overwrite)
+        request = plan_request(store, target, FitOptions(**options))
+        require_folder(request.options.checkpoint)
+        with (
+            resumable(options["checkpoint"]),
+            within(time_budget),
+            connect(choice) as client,
+            reported(report),
+        ):
+            model = run_fit(request, HOOKS, partial(show_progress, client))
+        known |= facts_of(model)
+        _save(model, output, overwrite)
     return PARTITIONS_LEFT_OUT if left_out(model) else DONE
 
 

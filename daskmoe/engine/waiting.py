@@ -14,7 +14,7 @@ from typing import Any
 
 import dask
 from dask.delayed import Delayed
-from distributed import Client, Future, wait
+from distributed import Client, Future, get_worker, wait
 from distributed.scheduler import KilledWorker
 
 from daskmoe.engine.limits import current_client, worker_states
@@ -43,7 +43,8 @@ def awaited(job: Delayed) -> Any:
         ``daskmoe.timeout`` allows.
     """
     client = current_client()
-    if client is None:
+    if client is None or _in_a_task():
+        # There the client gives up the thread that waits, for others to work in.
         return computed(job)
     future: Future[Any] = client.compute(job)
     try:
@@ -51,8 +52,8 @@ def awaited(job: Delayed) -> Any:
         return future.result()
     except KilledWorker as error:
         raise ClusterError(
-            f"Workers died {error.allowed_failures + 1} times in the task {error.task!r}, the last "
-            f"{error.last_worker}: most likely of memory ({_figures(client)}). Use smaller partitions "
+            f"Workers died in the task {error.task!r}, {error.allowed_failures + 1} in a row, the last at "
+            f"{error.last_worker.address}: most likely of memory ({_figures(client)}). Use smaller partitions "
             "(partitions=...), fewer threads a worker or workers with more memory; with a checkpoint "
             "(checkpoint=...) the same call goes on."
         ) from error
@@ -63,6 +64,14 @@ def awaited(job: Delayed) -> Any:
         ) from error
     finally:
         future.release()
+
+
+def _in_a_task() -> bool:
+    try:
+        get_worker()
+    except ValueError:
+        return False
+    return True
 
 
 def _watch(client: Client, future: Future[Any], job: Delayed) -> None:

@@ -52,8 +52,8 @@ def awaited(job: Delayed) -> Any:
         return future.result()
     except KilledWorker as error:
         raise ClusterError(
-            f"Workers died in the task {error.task!r}, {error.allowed_failures + 1} in a row, the last at "
-            f"{error.last_worker.address}: most likely of memory ({_figures(client)}). Use smaller partitions "
+            f"Workers died in the task {error.task!r}, {error.allowed_failures + 1} of them, the last "
+            f"at {error.last_worker.address}: most likely of memory ({_figures(client)}). Use smaller parts "
             "(partitions=...), fewer threads a worker or workers with more memory; with a checkpoint "
             "(checkpoint=...) the same call goes on."
         ) from error

@@ -53,9 +53,9 @@ def awaited(job: Delayed) -> Any:
     except KilledWorker as error:
         raise ClusterError(
             f"Workers died in the task {error.task!r}, {error.allowed_failures + 1} of them, the last "
-            f"at {error.last_worker.address}: most likely of memory ({_figures(client)}). Use smaller parts "
-            "(partitions=...), fewer threads a worker or workers with more memory; with a checkpoint "
-            "(checkpoint=...) the same call goes on."
+            f"at {error.last_worker.address}: most likely of memory ({_figures(client)}). Use smaller "
+            "partitions (partitions=...), fewer threads a worker or workers with more memory; with a "
+            "checkpoint (checkpoint=...) the same call goes on."
         ) from error
     except _LOST as error:
         raise ClusterError(

@@ -222,6 +222,7 @@ def test_the_record_is_json_and_tells_what_was_asked(data: xr.Dataset) -> None:
             "min_scale": None,
             "random_state": str(2**80),
             "on_error": "raise",
+            "min_success": 1,
             "weight_kind": "frequency",
             "n_init": 12,
             "start_rows": 2000,

@@ -164,6 +164,24 @@ def _support(name: str, value: Any) -> Any:
     return value
 
 
+def _success(name: str, value: Any) -> int | float:
+    """A number of partitions, or a share of them, which is no integer."""
+    if isinstance(value, Integral):
+        return check_integer(name, value, 1)
+    if not isinstance(value, Real) or not 0 < float(value) <= 1:
+        raise InvalidOptionError(
+            f"{name}: expected a number of partitions, as 10, or a share of them, as 0.9, got {value!r}."
+        )
+    return float(value)
+
+
+def _count_or_share(text: str) -> int | float | str:
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        return text
+
+
 def _folder(name: str, value: Any) -> str | None:
     """An absolute path, as tasks run in folders of their own."""
     if value is None:
@@ -321,6 +339,14 @@ class FitOptions:
         flag=Flag(metavar="PATH"),
     )
     on_error: OnError = option("raise", "What bad rows and partitions do.", check=OneOf(ON_ERROR))
+    min_success: int | float = option(
+        1,
+        "Partitions that must be fitted, or their share, as 0.9.",
+        check=_success,
+        token=False,
+        joins=True,
+        flag=Flag(metavar="NUMBER|SHARE", parse=_count_or_share),
+    )
     missing_chunks: OnMissingChunks = option(
         "warn",
         "What chunks do that were never written.",

@@ -46,6 +46,7 @@ class FitKeywords(TypedDict, total=False):
     random_state: RandomState
     checkpoint: str | os.PathLike[str] | None
     on_error: OnError
+    min_success: int | float
     missing_chunks: OnMissingChunks
     sample_weight: str | None
     weight_kind: WeightKind
@@ -84,6 +85,7 @@ def fit(
     random_state: RandomState = None,
     checkpoint: str | os.PathLike[str] | None = None,
     on_error: OnError = "raise",
+    min_success: int | float = 1,
     missing_chunks: OnMissingChunks = "warn",
     compute: bool = True,
     sample_weight: str | None = None,
@@ -160,6 +162,9 @@ def fit(
     on_error : {"raise", "skip"}
         "skip" leaves out rows with missing values and partitions that fail, and reports them in the log and
         in ``diagnostics``.
+    min_success : int or float
+        With ``on_error="skip"``, how many partitions must be fitted, or as a float up to 1.0 which share of
+        those that have rows; with fewer the fit fails and says how they ended.
     missing_chunks : {"raise", "warn", "fill"}
         What to do about chunks of a store that were never written, which are read as fill values: refuse them
         before any work, warn with their counts, or take the fill values as data without a word.
@@ -228,6 +233,7 @@ def fit(
         random_state=random_state,
         checkpoint=checkpoint,
         on_error=on_error,
+        min_success=min_success,
         missing_chunks=missing_chunks,
         sample_weight=sample_weight,
         weight_kind=weight_kind,

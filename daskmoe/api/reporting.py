@@ -100,6 +100,11 @@ def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
         return
     if kept := sum(ending.kept for ending in endings):
         logger.info("%d of %d partitions were taken from their checkpoints", kept, len(endings))
+    if unkept := [ending.unkept for ending in endings if ending.unkept]:
+        logger.warning(
+            "%d of %d partitions could not be kept in the checkpoint, and would be fitted again: %s",
+            len(unkept), len(endings), unkept[0],
+        )  # fmt: skip
     if "dropped_rows" in found:
         _report_rows(found, skipped=model.options.get("on_error") == "skip")
     if ABSENT_ROWS in found:

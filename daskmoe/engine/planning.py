@@ -63,6 +63,10 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
     request = _with_missing_chunks(request)
     partitions, size = request.partitions, options.local.n_experts
     _check_rows(partitions, schema, options.local)
+    if isinstance(options.min_success, int) and options.min_success > len(partitions):
+        raise InvalidOptionError(
+            f"min_success: expected at most the {len(partitions)} partitions, got {options.min_success}."
+        )
     if options.aggregation == "auto" and support == "labelled" and len(partitions) > 1:
         _check_shared_size(options)
         rows = _pilot_rows(dataset, schema)

@@ -102,6 +102,7 @@ class FitRequest:
             shares,
             options.seed,
             options.regularization,
+            options.min_success,
         )
 
     @property

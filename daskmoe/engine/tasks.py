@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskmoe.engine.checkpoint import checkpoint_path, load_result, save_result
+from daskmoe.engine.checkpoint import checkpoint_path, keep_result, load_result
 from daskmoe.engine.outcomes import Ending, Outcome, ending_of
 from daskmoe.engine.results import Answer, PartitionResult
 from daskmoe.engine.seeds import Seed, sequence
@@ -25,10 +25,17 @@ from daskmoe.numerics.families import get_family
 from daskmoe.numerics.local.fit import fit_local_estimate
 from daskmoe.options import FitOptions
 from daskmoe.rows import OnError, Partition, Rows, RowSchema, extract_rows, read_box
+from daskmoe.rows.retrying import WAITS, is_transient, retrying
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# Faults of the program, and of the partition's size: the other partitions have them too.
+_NEVER_LEFT_OUT = (
+    MemoryError, TypeError, AttributeError, NameError, AssertionError, ImportError, NotImplementedError,
+    RecursionError,
+)  # fmt: skip
 
 
 class Sends(NamedTuple):
@@ -85,9 +92,7 @@ def fit_partition(
     result = attempt(plan, partition, lambda: _fit(plan, partition, read, pilots, support_rows))
     if isinstance(result, DaskMoEError):
         return _nothing(partition, plan, Ending(Outcome.LEFT_OUT, str(result)))
-    if path is not None:
-        save_result(path, result)
-    return result
+    return result if path is None else keep_result(path, result)
 
 
 def attempt(plan: TaskPlan, partition: Partition, work: Callable[[], T]) -> T | DaskMoEError:
@@ -97,7 +102,7 @@ def attempt(plan: TaskPlan, partition: Partition, work: Callable[[], T]) -> T | 
             return work()
     except Exception as error:
         failure = _as_partition_error(error, partition, plan.options.on_error)
-        if plan.options.on_error == "skip":
+        if plan.options.on_error == "skip" and not isinstance(error, _NEVER_LEFT_OUT):
             logger.warning("%s left out: %s", partition.name, failure)
             return failure
         # An error that is its own cause cannot be sent between processes.
@@ -208,21 +213,24 @@ def load_rows(
     positions: NDArray[np.intp] | None = None,
 ) -> Rows:
     """A partition's rows, or those at some positions, from the store or from its piece of a dataset."""
-    box = piece
-    if plan.source is not None:
-        box = read_box(plan.source, plan.schema, partition, cluster=plan.cluster)
-    assert box is not None
     skip = plan.options.on_error == "skip"
-    rows = extract_rows(
-        box,
-        plan.schema,
-        partition,
-        on_error=on_error,
-        positions=positions,
-        cluster=plan.cluster,
-        unknown_is_missing=skip,
-    )
-    return _with_possible_targets(rows, plan, partition, skip=skip)
+
+    def read() -> Rows:
+        box = piece
+        if plan.source is not None:
+            box = read_box(plan.source, plan.schema, partition, cluster=plan.cluster)
+        assert box is not None
+        return extract_rows(
+            box,
+            plan.schema,
+            partition,
+            on_error=on_error,
+            positions=positions,
+            cluster=plan.cluster,
+            unknown_is_missing=skip,
+        )
+
+    return _with_possible_targets(retrying(read, partition.name), plan, partition, skip=skip)
 
 
 def _with_possible_targets(rows: Rows, plan: TaskPlan, partition: Partition, *, skip: bool) -> Rows:
@@ -291,8 +299,21 @@ def _as_partition_error(error: Exception, partition: Partition, on_error: str) -
     if partition.label:
         failed = f"({partition.extent}; {partition.n_rows} rows) could not be fitted"
     name = partition.name[0].upper() + partition.name[1:]
-    advice = ", or use on_error='skip' to leave them out" if on_error == "raise" else ""
-    return PartitionError(f"{name} {failed}: {type(error).__name__}: {error}. Look at these rows{advice}.")
+    said = f"{name} {failed}: {type(error).__name__}: {error}."
+    return PartitionError(f"{said} {_advice(error, on_error)}")
+
+
+def _advice(error: Exception, on_error: str) -> str:
+    """What helps against an error that is not the package's own."""
+    if isinstance(error, MemoryError):
+        return "Use smaller partitions (partitions=...), or workers with more memory or fewer threads."
+    if isinstance(error, _NEVER_LEFT_OUT):
+        return "This is a fault of the program, not of these rows: please report it."
+    skip = ", or use on_error='skip' to leave {} out" if on_error == "raise" else ""
+    if is_transient(error):
+        advice = f"The store did not answer {1 + len(WAITS)} times: see that it can be reached, and fit again"
+        return f"{advice}{skip.format('such partitions')}."
+    return f"Look at these rows{skip.format('them')}."
 
 
 def _nothing(partition: Partition, plan: TaskPlan, ending: Ending) -> PartitionResult:

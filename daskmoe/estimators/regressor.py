@@ -43,8 +43,8 @@ class MoERegressor(Estimator):
     n_experts : int
         K. Fewer are fitted, with a `FitWarning`, where the rows are fewer than the parameters.
     features, gate_features, offset, categories, family, partitions, aggregation, support, support_size, \
-n_local_experts, refine, prior_strength, min_scale, random_state, checkpoint, on_error, weight_kind, n_init, \
-start_rows, effort
+n_local_experts, refine, prior_strength, min_scale, random_state, checkpoint, on_error, min_success, \
+weight_kind, n_init, start_rows, effort
         As in `daskmoe.fit`; the features are names of columns, and terms of them. ``random_state`` may be a
         `numpy.random.RandomState` too. With ``on_error="skip"`` missing values are allowed: such rows are
         left out of fits and scores, and predictions there are NaN.
@@ -97,6 +97,7 @@ start_rows, effort
         random_state: RandomState | np.random.RandomState = None,
         checkpoint: str | os.PathLike[str] | None = None,
         on_error: OnError = "raise",
+        min_success: int | float = 1,
         weight_kind: WeightKind = "frequency",
         n_init: int = 12,
         start_rows: int = 2000,
@@ -119,6 +120,7 @@ start_rows, effort
         self.random_state = random_state
         self.checkpoint = checkpoint
         self.on_error = on_error
+        self.min_success = min_success
         self.weight_kind = weight_kind
         self.n_init = n_init
         self.start_rows = start_rows

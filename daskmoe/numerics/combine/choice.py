@@ -65,7 +65,7 @@ class Sent(NamedTuple):
     # (M,)
     weights: FloatArray
     moments: list[Moments]
-    # Of all of them or of none.
+    # Of all of them or of none; from a shared start their sum alone.
     expansions: list[Expansion]
     support: SupportSample
 

@@ -32,7 +32,7 @@ from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParameters, Moments
 from daskmoe.numerics.base.policies import DEFAULTS, EXPANSION, NEWTON, Regularization
-from daskmoe.numerics.combine.first_step import AtStart, StartSums, at_start
+from daskmoe.numerics.combine.first_step import AtStart, Packed, StartSums, add_starts, at_start
 from daskmoe.numerics.combine.frames import Frame, frame_of, no_frame, shifted_to_residuals
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.inference import Curvature, curvature, is_definite
@@ -61,14 +61,26 @@ class Pilot(NamedTuple):
 
 
 class Expansion(NamedTuple):
-    """A partition's log-likelihood to second order, in whole parameters, with all directions of features."""
+    """A partition's log-likelihood to second order, in whole parameters, with all directions of features.
+
+    From a shared start those of partitions add up.
+    """
 
     # (P (P + 1) / 2,): Packed I_m. It only weighs ``vector``, which is formed from the same rounded numbers.
-    information: NDArray[np.float32]
+    information: Packed
     # (P,): I_m theta_m + gradient_m.
     vector: FloatArray
     # Where it started, if that is a shared start.
     start: AtStart | None = None
+
+
+def add_expansions(first: Expansion, second: Expansion) -> Expansion:
+    """Of the union of two sets of rows that started in one point, in double precision."""
+    start = None
+    if first.start is not None and second.start is not None:
+        start = add_starts(first.start, second.start)
+    information = np.asarray(first.information, dtype=np.float64) + second.information
+    return Expansion(information, first.vector + second.vector, start)
 
 
 def make_pilot(

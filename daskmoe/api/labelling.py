@@ -405,5 +405,7 @@ def _covariances(known: Curvature, kinds: Mapping[Kind, FloatArray | None], fami
     own = jacobian(known.parameters, known.coordinates, known.order)
     derivatives = stack_derivatives(own, nuisance, family)
     found = {kind: covariance(known.information, scores, derivatives) for kind, scores in kinds.items()}
-    apart = stack_arrays(told_apart(known), family) > 0.0
-    return covariance_variables(found, apart & told_by_rows(known, derivatives))
+    apart = told_apart(known)
+    apart = apart._replace(nuisance=apart.nuisance * family.told(nuisance))
+    told = (stack_arrays(apart, family) > 0.0) & told_by_rows(known, derivatives)
+    return covariance_variables(found, told)

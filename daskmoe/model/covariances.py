@@ -39,8 +39,7 @@ def stack_derivatives(derivatives: MoEParameters, nuisance: FloatArray, family: 
     """
     seen = derivatives.nuisance.copy()
     for d, label in enumerate(family.nuisances):
-        if label.reciprocal:
-            seen[:, d] /= -(nuisance[:, d, None] ** 2)
+        seen[:, d] *= label.seen.slope(nuisance[:, d, None])
     return stack_arrays(MoEParameters(derivatives.gate, derivatives.coef, seen), family, 1)
 
 

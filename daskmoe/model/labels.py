@@ -153,8 +153,7 @@ def parameters_from(params: xr.Dataset, family: Family) -> Mixture:
     """The arrays of a dataset that `label_parameters` made; the inverse of it."""
     gate, coef, nuisance = linear_from(params, family)
     for d, label in enumerate(family.nuisances):
-        if label.reciprocal:
-            nuisance[:, d] = 1.0 / nuisance[:, d]
+        nuisance[:, d] = label.seen.nuisance(nuisance[:, d])
     if GROUP not in params:
         return MoEParameters(gate, coef, nuisance)
     group = params[GROUP].values.astype(np.intp)
@@ -222,8 +221,7 @@ def parameter_arrays(parameters: Mixture, family: Family) -> dict[str, FloatArra
     """The arrays of the parameters by the names of their variables."""
     shown = linear_arrays(parameters, family)
     for label in family.nuisances:
-        if label.reciprocal:
-            shown[label.name] = 1.0 / shown[label.name]
+        shown[label.name] = np.asarray(label.seen.value(shown[label.name]), np.float64)
     return shown
 
 

@@ -243,6 +243,6 @@ def barycentres(problem: ReductionProblem, plan: PlanStatistics, previous: Exper
     floor = REDUCTION.nuisance_floor * problem.large.nuisance.mean(axis=0)
     for k in np.flatnonzero(plan.mass.sum(axis=1) > np.finfo(float).eps):
         coef[k], nuisance[k] = problem.family.barycentre(
-            problem.design, plan.mass[k], plan.moments[k], coef[k], floor
+            problem.design, plan.mass[k], plan.moments[k], (coef[k], nuisance[k]), floor
         )
     return Experts(coef, nuisance)

@@ -66,10 +66,10 @@ class PriorPolicy:
 class TailsPolicy:
     """Student t experts (local_estimator: Heavy tails)."""
 
-    # Between which degrees of freedom lie, and from where on none are told: as good as gaussian.
+    # Between which degrees of freedom lie, and from where on they are as good as gaussian, and not told.
     least_df: float = 1.0
     most_df: float = 200.0
-    told_df: float = 150.0
+    told_df: float = 100.0
     # Of starting experts.
     start_df: float = 8.0
     # Strength of the penalty on (most - df) / (df - least), and the value that it draws to.

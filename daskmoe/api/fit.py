@@ -122,9 +122,10 @@ def fit(
         variable alone finds, sorted.
     n_experts : int
         K.
-    family : {"gaussian", "poisson", "gamma"}
-        Density of the experts. Of ``"poisson"``, for counts, and ``"gamma"``, for positive numbers, the
-        logarithm of the mean is linear in the features.
+    family : {"gaussian", "student_t", "poisson", "gamma"}
+        Density of the experts. ``"student_t"`` has heavy tails, so that outliers hardly move an expert. Of
+        ``"poisson"``, for counts, and ``"gamma"``, for positive numbers, the logarithm of the mean is linear
+        in the features.
     partitions : int or str, optional
         None follows the target's chunks; an integer makes that many row ranges; the name of a coordinate
         makes one partition a value.

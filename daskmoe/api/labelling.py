@@ -429,5 +429,7 @@ def _covariances(
     own = jacobian(known.parameters, known.coordinates, known.order)
     derivatives = stack_derivatives(own, nuisance, family, columns)
     found = {kind: covariance(known.information, scores, derivatives) for kind, scores in kinds.items()}
-    apart = stack_arrays(told_apart(known), family, columns) > 0.0
-    return covariance_variables(found, apart & told_by_rows(known, derivatives))
+    apart = told_apart(known)
+    apart = apart._replace(nuisance=apart.nuisance * family.told(nuisance))
+    told = (stack_arrays(apart, family, columns) > 0.0) & told_by_rows(known, derivatives)
+    return covariance_variables(found, told)

@@ -46,8 +46,7 @@ def stack_derivatives(
     """
     seen = derivatives.nuisance.copy()
     for d, label in enumerate(family.nuisances):
-        if label.reciprocal:
-            seen[:, d] /= -(nuisance[:, d, None] ** 2)
+        seen[:, d] *= label.seen.slope(nuisance[:, d, None])
     return stack_arrays(MoEParameters(derivatives.gate, derivatives.coef, seen), family, columns, 1)
 
 

@@ -186,8 +186,7 @@ def parameters_from(params: xr.Dataset, rows: RowSchema, family: Family) -> Mixt
         gate = np.concatenate([gate, np.zeros((len(gate), 1))], axis=1)
         coef = np.concatenate([coef, np.ones((*coef.shape[:2], 1))], axis=2)
     for d, label in enumerate(family.nuisances):
-        if label.reciprocal:
-            nuisance[:, d] = 1.0 / nuisance[:, d]
+        nuisance[:, d] = label.seen.nuisance(nuisance[:, d])
     if GROUP not in params:
         return MoEParameters(gate, coef, nuisance)
     group = params[GROUP].values.astype(np.intp)
@@ -269,8 +268,7 @@ def parameter_arrays(parameters: Mixture, family: Family, columns: Columns) -> d
     """The arrays of the parameters by the names of their variables, of their own features."""
     shown = linear_arrays(parameters, family, columns)
     for label in family.nuisances:
-        if label.reciprocal:
-            shown[label.name] = 1.0 / shown[label.name]
+        shown[label.name] = np.asarray(label.seen.value(shown[label.name]), np.float64)
     return shown
 
 

@@ -79,10 +79,15 @@ def confidence_interval(
     else:
         width = float(scipy.special.ndtri(0.5 + level / 2)) * errors
     lower, upper = params - width, params + width
-    # On the log scale a nuisance stays positive and its estimator is closer to normal.
-    for name in (label.name for label in family.nuisances):
-        ratio = np.exp(width[name] / params[name])
-        lower[name], upper[name] = params[name] / ratio, params[name] * ratio
+    # On the scale of logarithms, or of log-odds between its ends, a nuisance stays within them and its
+    # estimator is closer to normal.
+    for label in family.nuisances:
+        name, seen = label.name, label.seen
+        above_least = params[name] - seen.least
+        odds = above_least / (seen.most - params[name])
+        ratio = np.exp(width[name] * (1.0 + odds) / above_least)
+        lower[name] = seen.least + above_least * (1.0 + odds) / (ratio + odds)
+        upper[name] = seen.least + above_least * (1.0 + odds) * ratio / (1.0 + odds * ratio)
     bound = xr.DataArray(["lower", "upper"], dims="bound", name="bound")
     both: xr.Dataset = xr.concat([lower, upper], bound)
     return both.assign_attrs({"level": level, **errors.attrs})

@@ -15,7 +15,8 @@ from daskmoe import InvalidDataError, MixtureOfExperts
 N = 6_000
 COEF = np.array([[0.5, 0.0, -0.7], [2.0, 0.0, 0.5]])
 SHAPES = np.array([3.0, 8.0])
-FAMILIES = ("poisson", "gamma")
+DFS = np.array([4.0, 8.0])
+FAMILIES = ("poisson", "gamma", "student_t")
 
 
 def simulated(family: str, n: int = N, seed: int = 0, by: int | None = None) -> xr.Dataset:
@@ -23,9 +24,12 @@ def simulated(family: str, n: int = N, seed: int = 0, by: int | None = None) -> 
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, 2))
     second = (rng.random(n) < 1 / (1 + np.exp(-2 * x[:, 0]))).astype(int)
-    mean = np.exp(np.einsum("ij,ij->i", np.column_stack([np.ones(n), x]), COEF[second]))
-    shape = SHAPES[second]
-    y = rng.poisson(mean).astype(float) if family == "poisson" else rng.gamma(shape, mean / shape)
+    linear = np.einsum("ij,ij->i", np.column_stack([np.ones(n), x]), COEF[second])
+    mean, shape = np.exp(linear), SHAPES[second]
+    if family == "student_t":
+        y = linear + 0.2 * rng.standard_t(DFS[second])
+    else:
+        y = rng.poisson(mean).astype(float) if family == "poisson" else rng.gamma(shape, mean / shape)
     order = np.arange(n) if by is None else np.argsort(x[:, by])
     return xr.Dataset({"X": (("row", "feature"), x[order]), "y": ("row", y[order])}).chunk(row=n // 6)
 
@@ -85,11 +89,14 @@ def test_errors_and_intervals_hold(best: MixtureOfExperts) -> None:
         interval = model.confidence_interval()["shape"]
         assert bool((interval.sel(bound="lower") < model.params["shape"]).all())
         assert bool((interval.sel(bound="upper") > model.params["shape"]).all())
+    if best.family == "student_t":
+        assert (abs(params["df"] - DFS) < 4 * errors["df"]).all()
+        assert (abs(params["scale"] - 0.2) < 4 * errors["scale"]).all()
     level = model.predict_interval(data, 0.9)
     inside = float(((level["lower"] <= data["y"]) & (data["y"] <= level["upper"])).mean())
     # An interval of counts holds its level at least.
     assert 0.89 < inside < (0.98 if best.family == "poisson" else 0.91)
-    assert float(model.predict(data).min()) > 0
+    assert best.family == "student_t" or float(model.predict(data).min()) > 0
 
 
 def test_errors_of_shapes_follow_their_spread() -> None:

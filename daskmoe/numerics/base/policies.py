@@ -63,6 +63,24 @@ class PriorPolicy:
 
 
 @dataclass(frozen=True)
+class TailsPolicy:
+    """Student t experts (local_estimator: Heavy tails)."""
+
+    # Between which degrees of freedom lie, and from where on they are as good as gaussian, and not told.
+    least_df: float = 1.0
+    most_df: float = 200.0
+    told_df: float = 100.0
+    # Of starting experts.
+    start_df: float = 8.0
+    # Strength of the penalty on (most - df) / (df - least), and the value that it draws to.
+    prior: float = 1.0
+    spread: float = 1.0
+    # As of `PriorPolicy`, both in units of the response's variance, most of which may be that of outliers.
+    floor_share: float = 1e-10
+    spread_share: float = 1e-6
+
+
+@dataclass(frozen=True)
 class DampingPolicy:
     """How the damping of a step follows from the one before (local_estimator: The optimizer)."""
 
@@ -404,6 +422,7 @@ class GatingPolicy:
 
 DEFAULTS = Regularization()
 PRIOR = PriorPolicy()
+TAILS = TailsPolicy()
 NEWTON = NewtonPolicy()
 SEARCH = SearchPolicy()
 STARTS = StartsPolicy()

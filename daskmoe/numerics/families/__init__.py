@@ -7,8 +7,9 @@ from daskmoe.numerics.families.gamma import Gamma
 from daskmoe.numerics.families.gaussian import Gaussian
 from daskmoe.numerics.families.poisson import Poisson
 from daskmoe.numerics.families.protocol import Family
+from daskmoe.numerics.families.student_t import StudentT
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (Gaussian(), Gamma(), Poisson())}
+FAMILIES: dict[str, Family] = {family.name: family for family in (Gaussian(), StudentT(), Gamma(), Poisson())}
 
 
 def get_family(name: str) -> Family:

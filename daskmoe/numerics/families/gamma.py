@@ -18,6 +18,7 @@ from daskmoe.numerics.base.coordinates import Coordinates, Scaling
 from daskmoe.numerics.base.parameters import FloatArray, Moments
 from daskmoe.numerics.base.policies import PRIOR
 from daskmoe.numerics.families.protocol import (
+    RECIPROCAL,
     Array,
     Change,
     Derivatives,
@@ -26,6 +27,8 @@ from daskmoe.numerics.families.protocol import (
     Nuisance,
     NuisancePrior,
     ResponsePrior,
+    Targets,
+    WorkingRows,
     convex_regression,
 )
 
@@ -43,7 +46,7 @@ class Gamma(Family):
     predictor_units = "1"
     expects = "numbers above zero, between 1e-20 and 1e20"
     takes_offset = True
-    nuisances = (Nuisance("shape", "squared mean over variance of the expert's density", "1", True),)
+    nuisances = (Nuisance("shape", "squared mean over variance of the expert's density", "1", RECIPROCAL),)
     n_plan_moments = 2
 
     def fits(self, y: Array) -> NDArray[np.bool_]:
@@ -124,18 +127,18 @@ class Gamma(Family):
         """nu."""
         return nuisance[..., 0]
 
-    def working(self, y: Array, eta: Array, out: Array) -> Array | None:
+    def working(self, y: Array, eta: Array, nuisance: Array, out: Array) -> Array | None:
         """y / mu - 1, with weight one."""
         np.multiply(y, np.exp(-eta.clip(-_LARGEST, _LARGEST)), out=out)
         out -= 1.0
         return None
 
-    def nuisance_sums(self, weighted: Array, residuals: Array) -> FloatArray:
+    def nuisance_sums(self, rows: WorkingRows) -> FloatArray:
         """Sums of tau (log(1 + r) - r)."""
-        residual = residuals[..., 0, :]
+        residual = rows.residuals[..., 0, :]
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.where(residual == 0, 0.0, _log_ratio(residual) / residual)
-        products = weighted[..., 0, :] * share
+        products = rows.weighted[..., 0, :] * share
         return np.asarray(np.sum(products, axis=-1, dtype=np.float64, keepdims=True))
 
     def update_nuisance(
@@ -209,7 +212,9 @@ class Gamma(Family):
         out[...] = value
         return out
 
-    def plan_moments(self, eta: Array, nuisance: Array, mass: Array, out: Array) -> Iterator[Array]:
+    def plan_moments(
+        self, eta: Array, nuisance: Array, mass: Array, targets: Targets, out: Array
+    ) -> Iterator[Array]:
         """Of y and of log y."""
         np.multiply(mass, self.mean(eta, nuisance), out=out)
         yield out
@@ -217,7 +222,12 @@ class Gamma(Family):
         yield out
 
     def barycentre(
-        self, design: FloatArray, mass: FloatArray, moments: FloatArray, coef: FloatArray, floor: FloatArray
+        self,
+        design: FloatArray,
+        mass: FloatArray,
+        moments: FloatArray,
+        expert: tuple[FloatArray, FloatArray],
+        floor: FloatArray,
     ) -> tuple[FloatArray, FloatArray]:
         """The weighted gamma regression on the components' means, and the shape that it leaves."""
         first, logarithm = moments
@@ -226,7 +236,7 @@ class Gamma(Family):
             ratio = first * np.exp(-linear.clip(-_LARGEST, _LARGEST))
             return float(mass @ linear + ratio.sum()), ratio - mass, ratio
 
-        found = convex_regression(design, sums, coef[0])
+        found = convex_regression(design, sums, expert[0][0])
         linear = found @ design
         left = float(np.sum(logarithm - mass * linear - sums(linear)[1]))
         shape = _shape(np.array([mass.sum()]), np.array([min(left, 0.0)]), None)

@@ -24,6 +24,8 @@ from daskmoe.numerics.families.protocol import (
     Nuisance,
     NuisancePrior,
     ResponsePrior,
+    Targets,
+    WorkingRows,
     weighted_regression,
 )
 
@@ -95,14 +97,14 @@ class Gaussian(Family):
         """The variance."""
         return nuisance[..., 0]
 
-    def working(self, y: Array, eta: Array, out: Array) -> Array | None:
+    def working(self, y: Array, eta: Array, nuisance: Array, out: Array) -> Array | None:
         """y - eta, with weight one."""
         np.subtract(y, eta, out=out)
         return None
 
-    def nuisance_sums(self, weighted: Array, residuals: Array) -> FloatArray:
+    def nuisance_sums(self, rows: WorkingRows) -> FloatArray:
         """The weighted sum of squared residuals."""
-        return np.asarray((weighted @ residuals.swapaxes(-1, -2))[..., 0])
+        return np.asarray((rows.weighted @ rows.residuals.swapaxes(-1, -2))[..., 0])
 
     def update_nuisance(
         self, nuisance: Array, mass: Array, sums: Array, step: Change, prior: NuisancePrior
@@ -188,7 +190,9 @@ class Gaussian(Family):
         out += constant
         return out
 
-    def plan_moments(self, eta: Array, nuisance: Array, mass: Array, out: Array) -> Iterator[Array]:
+    def plan_moments(
+        self, eta: Array, nuisance: Array, mass: Array, targets: Targets, out: Array
+    ) -> Iterator[Array]:
         """Of first and of second order."""
         np.multiply(mass, eta[..., 0, :], out=out)
         yield out
@@ -197,7 +201,12 @@ class Gaussian(Family):
         yield out
 
     def barycentre(
-        self, design: FloatArray, mass: FloatArray, moments: FloatArray, coef: FloatArray, floor: FloatArray
+        self,
+        design: FloatArray,
+        mass: FloatArray,
+        moments: FloatArray,
+        expert: tuple[FloatArray, FloatArray],
+        floor: FloatArray,
     ) -> tuple[FloatArray, FloatArray]:
         """Weighted least squares, and the mean square that it leaves, the components' spread included."""
         first, second = moments

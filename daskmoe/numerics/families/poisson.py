@@ -79,7 +79,7 @@ class Poisson(Family):
         empty = np.zeros((len(eta), 0, y.size), mean.dtype)
         return Derivatives(y - mean, empty, mean, None, empty[:, :, None], empty)
 
-    def working(self, y: Array, eta: Array, out: Array) -> Array | None:
+    def working(self, y: Array, eta: Array, nuisance: Array, out: Array) -> Array | None:
         """y - mu, with weight mu."""
         mean = np.exp(np.minimum(eta, _LARGEST))
         np.subtract(y, mean, out=out)
@@ -131,7 +131,12 @@ class Poisson(Family):
         return out
 
     def barycentre(
-        self, design: FloatArray, mass: FloatArray, moments: FloatArray, coef: FloatArray, floor: FloatArray
+        self,
+        design: FloatArray,
+        mass: FloatArray,
+        moments: FloatArray,
+        expert: tuple[FloatArray, FloatArray],
+        floor: FloatArray,
     ) -> tuple[FloatArray, FloatArray]:
         """The weighted Poisson regression on the components' means."""
 
@@ -139,7 +144,7 @@ class Poisson(Family):
             mean = mass * np.exp(np.minimum(linear, _LARGEST))
             return float(mean.sum() - moments[0] @ linear), moments[0] - mean, mean
 
-        return convex_regression(design, sums, coef[0])[None], np.zeros(0)
+        return convex_regression(design, sums, expert[0][0])[None], np.zeros(0)
 
     def without_offset(
         self, offset: FloatArray, mass: FloatArray, moments: FloatArray

@@ -8,8 +8,8 @@ CC of them, pairs of nuisances likewise, DD. Nuisances are positive numbers, opt
 log(nuisance); a family without any has D = 0 and need not define what concerns them.
 
 A density is written as one of an exponential dispersion family is: with a working residual r and working
-weight w, both free of the dispersion a, the expected score of a predictor is r / a and its expected curvature
-w / a, so that a weighted fit is one (iteratively reweighted) least squares whatever a is.
+weight w the score of a predictor is r / a and its expected curvature, or what EM puts in its place, w / a, so
+that a weighted fit is one (iteratively reweighted) least squares whatever the dispersion a is.
 """
 
 from __future__ import annotations
@@ -28,6 +28,22 @@ from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
 Array = NDArray[np.floating[Any]]
 
 
+class Seen(NamedTuple):
+    """What people see of a nuisance: a function of it, either way, and the derivative of that."""
+
+    value: Callable[[Array], Array]
+    nuisance: Callable[[Array], Array]
+    slope: Callable[[Array], Array]
+    # The ends of what is seen.
+    least: float = 0.0
+    most: float = np.inf
+
+
+AS_IT_IS = Seen(np.asarray, np.asarray, np.ones_like)
+RECIPROCAL = Seen(np.reciprocal, np.reciprocal, lambda nuisance: -1.0 / nuisance**2)
+ROOT = Seen(np.sqrt, np.square, lambda nuisance: 0.5 / np.sqrt(nuisance))
+
+
 class Nuisance(NamedTuple):
     """How a nuisance is labelled."""
 
@@ -36,8 +52,8 @@ class Nuisance(NamedTuple):
     long_name: str
     # With ``{}`` in the place of the target's units; "1" where it has none.
     units: str
-    # Whether people see its reciprocal, in the units above.
-    reciprocal: bool = False
+    # What people see of it, in the units above.
+    seen: Seen = AS_IT_IS
 
 
 class ResponsePrior(NamedTuple):
@@ -84,6 +100,31 @@ class Derivatives(NamedTuple):
     cross: Array
     # (K, DD, B): Minus the second derivatives in the nuisances.
     nuisance_curvature: Array
+
+
+class WorkingRows(NamedTuple):
+    """What the sums over a block of rows are made of, with the experts' nuisances."""
+
+    response: Array
+    # (..., C, B)
+    eta: Array
+    # (..., D)
+    nuisance: Array
+    # (..., B): Times the rows' weights.
+    memberships: Array
+    # (..., C, B): Working residuals, and the same times memberships.
+    residuals: Array
+    weighted: Array
+
+
+class Targets(NamedTuple):
+    """The experts that a plan sends components to."""
+
+    # (..., B): Which of them each component is sent to, by rows.
+    expert: NDArray[np.integer[Any]]
+    # (K, C, B) and (K, D)
+    eta: Array
+    nuisance: Array
 
 
 class Change(NamedTuple):
@@ -175,22 +216,20 @@ class Family(ABC):
         return np.ones(nuisance.shape[:-1])
 
     @abstractmethod
-    def working(self, y: Array, eta: Array, out: Array) -> Array | None:
+    def working(self, y: Array, eta: Array, nuisance: Array, out: Array) -> Array | None:
         """Write the working residuals (..., C, B) to ``out``; the weights (..., CC, B), None for one."""
 
-    def nuisance_sums(self, weighted: Array, residuals: Array) -> FloatArray:
-        """Sums over rows that `update_nuisance` needs, shape (..., D).
-
-        From working residuals (..., C, B), and the same times memberships.
-        """
-        return np.zeros((*residuals.shape[:-2], 0))
+    def nuisance_sums(self, rows: WorkingRows) -> FloatArray:
+        """Sums over rows that `update_nuisance` needs, shape (..., D)."""
+        return np.zeros(rows.nuisance.shape)
 
     def update_nuisance(
         self, nuisance: Array, mass: Array, sums: Array, step: Change, prior: NuisancePrior
     ) -> Array:
         """The nuisances (..., D) that maximize the expected penalized log-likelihood given `nuisance_sums`.
 
-        ``step`` says how a step of the coefficients changes the sum of squared working residuals.
+        Or nearer to them. ``step`` says how a step of the coefficients changes the sum of squared working
+        residuals, over the working weights.
         """
         return nuisance
 
@@ -226,6 +265,14 @@ class Family(ABC):
     def variance(self, eta: Array, nuisance: Array) -> Array:
         """Var[y|x], shape (..., B)."""
 
+    def width(self, eta: Array, nuisance: Array) -> Array:
+        """How wide a density is, (..., B), in finite numbers: in units of it a quantile is looked for."""
+        return np.sqrt(self.variance(eta, nuisance))
+
+    def told(self, nuisance: Array) -> NDArray[np.bool_]:
+        """Which nuisances have errors, (..., D): not those that are at an end of what they can be."""
+        return np.ones(nuisance.shape, np.bool_)
+
     @abstractmethod
     def cdf(self, y: Array, eta: Array, nuisance: Array) -> Array:
         """P(Y <= y), shape (..., B)."""
@@ -249,16 +296,26 @@ class Family(ABC):
     ) -> Array:
         """KL(phi_from || phi_to), leading axes broadcast together, in ``out`` where it is given."""
 
-    def plan_moments(self, eta: Array, nuisance: Array, mass: Array, out: Array) -> Iterator[Array]:
-        """Mass times each moment of y that `barycentre` needs, in ``out`` (..., B) one after the other."""
+    def plan_moments(
+        self, eta: Array, nuisance: Array, mass: Array, targets: Targets, out: Array
+    ) -> Iterator[Array]:
+        """Mass times each moment of y that `barycentre` needs, in ``out`` (..., B) one after the other.
+
+        Of a family without sufficient statistics, moments at the experts that components are sent to.
+        """
         np.multiply(mass, self.mean(eta, nuisance), out=out)
         yield out
 
     @abstractmethod
     def barycentre(
-        self, design: FloatArray, mass: FloatArray, moments: FloatArray, coef: FloatArray, floor: FloatArray
+        self,
+        design: FloatArray,
+        mass: FloatArray,
+        moments: FloatArray,
+        expert: tuple[FloatArray, FloatArray],
+        floor: FloatArray,
     ) -> tuple[FloatArray, FloatArray]:
-        """The expert at the least divergence from what a plan sends to it.
+        """The expert at the least divergence from what a plan sends to it, or one on the way there.
 
         Parameters
         ----------
@@ -266,8 +323,8 @@ class Family(ABC):
         mass : ndarray of shape (S,)
         moments : ndarray of shape (n_plan_moments, S)
             Sums over components of mass times their moments.
-        coef : ndarray of shape (C, q)
-            Where an iteration starts.
+        expert : tuple of ndarrays of shapes (C, q) and (D,)
+            Coefficients and nuisances that the plan was made with: where an iteration starts.
         floor : ndarray of shape (D,)
             Least nuisances.
 

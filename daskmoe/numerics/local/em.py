@@ -22,7 +22,7 @@ from daskmoe.numerics.base.linalg import solve
 from daskmoe.numerics.base.observations import Block
 from daskmoe.numerics.base.packed import GramSums, packed_rows, packed_size, unpack
 from daskmoe.numerics.families import Family
-from daskmoe.numerics.families.protocol import Change
+from daskmoe.numerics.families.protocol import Change, WorkingRows
 from daskmoe.numerics.likelihood.e_step import EStep, Runs
 from daskmoe.numerics.likelihood.priors import Prior
 
@@ -73,11 +73,12 @@ def em_statistics(runs: Runs, blocks: Iterable[Block], family: Family) -> EMStat
             gradient[:, n_linear:] *= block.weight
             log_likelihood += state.log_density @ block.weight
         residuals = buffers.get("residuals", state.eta.shape)
-        own_weight = family.working(block.response, state.eta, residuals)
+        own_weight = family.working(block.response, state.eta, runs.nuisance, residuals)
         weighted = gradient[:, :n_linear].reshape(residuals.shape)
         np.multiply(tau[:, :, None], residuals, out=weighted)
         mass += tau.sum(axis=2)
-        sums += family.nuisance_sums(weighted, residuals)
+        rows = WorkingRows(block.response, state.eta, runs.nuisance, tau, residuals, weighted)
+        sums += family.nuisance_sums(rows)
         own_products, gate_products = _products(gradient, block, n_linear)
         moment += own_products.reshape(moment.shape)
         gate_gradient += gate_products

@@ -119,7 +119,7 @@ class _LevelRows(NamedTuple):
         """Of each expert's working regression on the level: (K, C) and (K, C, C)."""
         eta = self.eta + slopes[..., None] * self.distance
         residuals = np.empty_like(eta)
-        curvature = self.family.working(self.response, eta, residuals)
+        curvature = self.family.working(self.response, eta, self.nuisance, residuals)
         own = memberships * self.weight * self.distance
         pull = np.einsum("kb,kcb->kc", own, residuals)
         if curvature is None:

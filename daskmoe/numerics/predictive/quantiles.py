@@ -54,7 +54,7 @@ def _solve(
     family: Family, gates: FloatArray, eta: FloatArray, nuisance: FloatArray, probability: float
 ) -> FloatArray:
     own = family.quantile(probability, eta, nuisance)
-    scale = np.sqrt(family.variance(eta, nuisance).min(axis=0))
+    scale = family.width(eta, nuisance).min(axis=0)
     low, high = own.min(axis=0), own.max(axis=0)
     y = low + 0.5 * (high - low)
     last = 0.5 * (high - low)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from daskmoe.numerics.base.parameters import FloatArray, LargeMoE
 from daskmoe.numerics.families import Family
+from daskmoe.numerics.families.protocol import Targets
 
 Array = NDArray[np.floating[Any]]
 
@@ -173,7 +174,7 @@ def pointwise_plan(problem: ReductionProblem, experts: Experts, *, with_flow: bo
             # The largest k that came closer than all before it is the nearest.
             np.maximum(nearest, closer * _Index(k), out=nearest)
         sums.objective += float(np.vdot(tile.mass, lowest))
-        sums.add(problem.family, tile, nearest)
+        sums.add(problem.family, tile, Targets(nearest, eta_to, experts.nuisance))
     return sums.result()
 
 
@@ -189,7 +190,8 @@ def whole_plan(problem: ReductionProblem, experts: Experts, *, with_flow: bool =
             np.sum(divergence, axis=1, out=costs[k])
         target = np.argmin(costs, axis=0)
         sums.objective += float(costs.min(axis=0).sum())
-        sums.add(problem.family, tile, np.broadcast_to(target[:, None], tile.mass.shape))
+        index = np.broadcast_to(target[:, None], tile.mass.shape)
+        sums.add(problem.family, tile, Targets(index, eta_to, experts.nuisance))
     return sums.result()
 
 
@@ -211,13 +213,14 @@ class _Sums:
         self.moments = [np.zeros(self.shape) for _ in range(problem.family.n_plan_moments)]
         self.flow = np.zeros((len(problem.large.gate), n_experts))
 
-    def add(self, family: Family, tile: Tile, target: NDArray[np.integer[Any]]) -> None:
-        """Add a tile whose component l sends its mass at row s to expert target[l, s]."""
-        n_experts, n_rows = self.shape
+    def add(self, family: Family, tile: Tile, targets: Targets) -> None:
+        """Add a tile with the experts that its components send their mass to."""
+        (n_experts, n_rows), target = self.shape, targets.expert
         cell = np.multiply(target, n_rows, dtype=np.intp)
         cell += np.arange(n_rows)
         self._add_to(self.mass, cell, tile.mass)
-        moved = family.plan_moments(tile.eta, tile.nuisance, tile.mass, np.empty_like(tile.mass))
+        empty = np.empty_like(tile.mass)
+        moved = family.plan_moments(tile.eta, tile.nuisance, tile.mass, targets, empty)
         for total, values in zip(self.moments, moved, strict=True):
             self._add_to(total, cell, values)
         if self.with_flow:

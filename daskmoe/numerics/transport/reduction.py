@@ -251,5 +251,6 @@ def barycentres(problem: ReductionProblem, plan: PlanStatistics, previous: Exper
         mass, moved = plan.mass[k], plan.moments[k]
         if problem.offset is not None:
             mass, moved = problem.family.without_offset(problem.offset, mass, moved)
-        coef[k], nuisance[k] = problem.family.barycentre(problem.design, mass, moved, coef[k], floor)
+        expert = coef[k], nuisance[k]
+        coef[k], nuisance[k] = problem.family.barycentre(problem.design, mass, moved, expert, floor)
     return Experts(coef, nuisance)

@@ -119,9 +119,12 @@ def test_sample_mean_and_variance_have_the_law_of_the_density(rng: np.random.Gen
 
 
 def test_families_are_found_by_name() -> None:
-    assert [*FAMILIES] == [family.name for family in FAMILIES.values()] == ["gaussian", "gamma", "poisson"]
+    names = ["gaussian", "student_t", "gamma", "poisson"]
+    assert [*FAMILIES] == [family.name for family in FAMILIES.values()] == names
     with pytest.raises(
         InvalidOptionError,
-        match=re.escape("family: expected one of ['gamma', 'gaussian', 'poisson'], got 'cauchy'."),
+        match=re.escape(
+            "family: expected one of ['gamma', 'gaussian', 'poisson', 'student_t'], got 'cauchy'."
+        ),
     ):
         get_family("cauchy")

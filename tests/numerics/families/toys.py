@@ -50,7 +50,7 @@ class KnownVariance(Family):
     def dispersion(self, nuisance: Any) -> Any:
         return np.full(nuisance.shape[:-1], SIGMA**2)
 
-    def working(self, y: Any, eta: Any, out: Any) -> None:
+    def working(self, y: Any, eta: Any, nuisance: Any, out: Any) -> None:
         np.subtract(y, eta, out=out)
 
     def mean(self, eta: Any, nuisance: Any) -> Any:
@@ -78,7 +78,7 @@ class KnownVariance(Family):
         return out
 
     def barycentre(
-        self, design: FloatArray, mass: FloatArray, moments: FloatArray, coef: FloatArray, floor: FloatArray
+        self, design: FloatArray, mass: FloatArray, moments: FloatArray, expert: Any, floor: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
         return weighted_regression(design, mass, moments[0])[None], np.zeros(0)
 
@@ -117,7 +117,7 @@ class MeanAndScale(KnownVariance):
     def dispersion(self, nuisance: Any) -> Any:
         return np.ones(nuisance.shape[:-1])
 
-    def working(self, y: Any, eta: Any, out: Any) -> Any:
+    def working(self, y: Any, eta: Any, nuisance: Any, out: Any) -> Any:
         residual, precision = y - eta[..., 0, :], np.exp(-eta[..., 1, :])
         out[..., 0, :] = residual * precision
         out[..., 1, :] = 0.5 * (residual**2 * precision - 1)

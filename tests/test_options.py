@@ -46,6 +46,7 @@ OTHERS: dict[str, Any] = {
     "missing_chunks": "raise",
     "sample_weight": "w",
     "weight_kind": "importance",
+    "progress": False,
     "n_init": 3,
     "start_rows": 100,
     "effort": 0.5,
@@ -88,7 +89,7 @@ def test_the_signature_of_fit_is_the_options() -> None:
 def test_the_signature_of_fit_local_is_the_options_of_one_partition() -> None:
     found = parameters_of(daskmoe.fit_local)
     # All rows at once are not divided, sampled for a support or kept.
-    divided = {"partitions", "support_size", "checkpoint"}
+    divided = {"partitions", "support_size", "checkpoint", "progress"}
     assert list(found) == [name for name in FIELDS if not KNOWN[name].joins and name not in divided]
     assert all(found[name] == parameters_of(daskmoe.fit)[name] for name in found)
 

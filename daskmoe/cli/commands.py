@@ -19,7 +19,7 @@ import daskmoe
 from daskmoe.api.hooks import HOOKS
 from daskmoe.api.reporting import left_out
 from daskmoe.api.select import plan_selection, select_among
-from daskmoe.cli.cluster import ClusterChoice, connect, resumable, show_progress
+from daskmoe.cli.cluster import ClusterChoice, connect, resumable
 from daskmoe.cli.demo import DemoOptions, free_folder, run_demo
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT, STOPPED
 from daskmoe.cli.fit_options import fit_options, with_flags
@@ -169,8 +169,8 @@ def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: 
     folder = free_folder(Path("daskmoe-demo")) if output is None else output
     require_new(folder)
     logger.info("The demo goes to the folder %s.", folder)
-    with connect(choice) as client:
-        result = run_demo(client, DemoOptions(folder, rows, partitions, seed))
+    with connect(choice):
+        result = run_demo(DemoOptions(folder, rows, partitions, seed))
     click.echo(result)
 
 
@@ -206,8 +206,8 @@ def fit(
         require_new(output)
     # Planned before the cluster starts, so that bad input is said at once.
     request = plan_request(store, target, FitOptions(**options))
-    with resumable(options["checkpoint"]), within(time_budget), connect(choice) as client:
-        model = run_fit(request, HOOKS, partial(show_progress, client))
+    with resumable(options["checkpoint"]), within(time_budget), connect(choice):
+        model = run_fit(request, HOOKS)
     _save(model, output, overwrite)
     return PARTITIONS_LEFT_OUT if left_out(model) else DONE
 
@@ -252,8 +252,8 @@ def select(
     if output is not None:
         require_new(output)
     plan = plan_selection(store, target, n_experts, criterion, held_out, options)
-    with resumable(options["checkpoint"]), connect(choice) as client:
-        selection = select_among(plan, partial(show_progress, client))
+    with resumable(options["checkpoint"]), connect(choice):
+        selection = select_among(plan)
     click.echo(selection)
     if output is not None:
         _save(selection.model, output)

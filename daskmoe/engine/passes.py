@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import xarray as xr
 from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
+from daskmoe.engine.progress import Watch
 from daskmoe.engine.request import FitRequest, piece_of, task_plan
 from daskmoe.engine.tasks import TaskPlan, attempt, read_rows
 from daskmoe.errors import DaskMoEError, PartitionError
 from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.combine.candidates import Ballot, Tally, score_rows
 from daskmoe.rows import Partition
-from daskmoe.rows.computing import computed
 
 _FAN_IN = 16
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -74,12 +76,19 @@ def run_sum(
     add: Callable[[Any, Any], Any],
     *,
     clusters: bool = False,
+    watch: Watch | None = None,
+    note: str = "",
 ) -> Any:
     """The sum of ``function`` over all partitions, computed; `PartitionError` if none could be read.
 
     Rows have the labels of their ``clusters`` where these are asked for and the request names them.
     """
-    total = computed(build_sum(request, name, function, add, clusters=clusters))
+    graph = build_sum(request, name, function, add, clusters=clusters)
+    return summed((watch or Watch(request.token)).compute(graph, note))
+
+
+def summed(total: T | None) -> T:
+    """A sum over partitions; `PartitionError` if none could be read."""
     if total is None:
         raise PartitionError("Expected at least one partition with complete rows, got none.")
     return total
@@ -88,14 +97,17 @@ def run_sum(
 def build_sum(
     request: FitRequest,
     name: str,
-    function: Callable[[Observations], Any],
+    function: Callable[[Observations], Any] | Delayed,
     add: Callable[[Any, Any], Any],
     *,
     clusters: bool = False,
 ) -> Delayed:
     """The graph of one pass; building it computes nothing."""
     token = tokenize(request.token, name, function, clusters)
-    point = delayed(function, name=f"{name}-point-{token}", traverse=False, pure=False)
+    if isinstance(function, Delayed):
+        point = function
+    else:
+        point = delayed(function, name=f"{name}-point-{token}", traverse=False, pure=False)
     plan = shared_plan(request, token, clusters=clusters)
     parts = partition_tasks(request, f"{name}-{token}", evaluate_partition, plan, point, clusters=clusters)
     return sum_tree(f"{name}-sum-{token}", add, parts)
@@ -122,9 +134,14 @@ def score_partition(
 
 
 def evaluate_partition(
-    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, function: Callable[[Observations], Any]
+    plan: TaskPlan,
+    partition: Partition,
+    piece: xr.Dataset | None,
+    function: Callable[[Observations], Any] | None,
 ) -> Any:
-    """The function of one partition's rows; None for a partition that is left out."""
+    """The function of one partition's rows; None for a partition that is left out, or without a function."""
+    if function is None:
+        return None
 
     def work() -> Any:
         rows = read_rows(plan, partition, piece, plan.options.on_error)

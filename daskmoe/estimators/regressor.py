@@ -150,7 +150,8 @@ prior_strength, min_scale, random_state, checkpoint, on_error, weight_kind, n_in
         X = check_features(X, name)
         names = column_names(X)
         data, labels, levels = training_set(X, y, sample_weight, name)
-        options = self.get_params() | {"random_state": _seeded(self.random_state)}
+        # A search fits hundreds, of which none has a bar.
+        options = self.get_params() | {"random_state": _seeded(self.random_state), "progress": False}
         if levels:
             options["categories"] = levels | dict(self.categories or {})
         weight = None if sample_weight is None else labels.weight

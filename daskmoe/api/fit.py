@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 
 from dask.delayed import Delayed
 
+from daskmoe.api.caller import short_errors
 from daskmoe.api.columns import report_identifiers
 from daskmoe.api.hooks import HOOKS
 from daskmoe.engine import build_model, plan_request, run, run_here
@@ -63,6 +64,7 @@ def fit(
     data: Data, target: str, *, n_experts: int, compute: Literal[False], **options: Unpack[FitKeywords]
 ) -> Delayed: ...
 # The overloads only tell the two results apart.
+@short_errors
 def fit(
     data: Data,
     target: str,
@@ -242,6 +244,7 @@ def fit(
     return run(request, HOOKS) if compute else build_model(request, HOOKS)
 
 
+@short_errors
 def fit_local(
     data: Data,
     target: str,

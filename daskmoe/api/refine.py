@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from daskmoe.api.caller import short_errors
 from daskmoe.api.hooks import HOOKS
 from daskmoe.engine import plan_passes, run_rounds
 from daskmoe.model import MixtureOfExperts, model_at
@@ -11,6 +12,7 @@ from daskmoe.options import FitOptions, OnError, OnMissingChunks, Progress, Roun
 from daskmoe.rows import Data
 
 
+@short_errors
 def refine(
     model: MixtureOfExperts | str | os.PathLike[str],
     data: Data,

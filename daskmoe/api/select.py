@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Unpack
 
-from daskmoe.api.caller import warn
+from daskmoe.api.caller import short_errors, warn
 from daskmoe.api.columns import report_identifiers
 from daskmoe.api.fit import FitKeywords
 from daskmoe.api.hooks import HOOKS
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 _SHARE = 0.25
 
 
+@short_errors
 def select_n_experts(
     data: Data,
     target: str,

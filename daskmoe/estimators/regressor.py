@@ -12,7 +12,7 @@ import xarray as xr
 from dask.base import compute
 from numpy.typing import NDArray
 
-from daskmoe.api.caller import warn
+from daskmoe.api.caller import short_errors, warn
 from daskmoe.api.fit import fit
 from daskmoe.errors import FitWarning, InvalidDataError, TooFewRowsError
 from daskmoe.estimators.contract import Estimator
@@ -119,6 +119,7 @@ prior_strength, min_scale, random_state, checkpoint, on_error, weight_kind, n_in
         self.start_rows = start_rows
         self.effort = effort
 
+    @short_errors
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the model.
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
-from daskmoe.errors import InvalidOptionError
+from daskmoe.errors import DaskMoEError, InvalidOptionError
+
+logger = logging.getLogger(__name__)
 
 
 def computed(lazy: Any) -> Any:
@@ -17,6 +20,10 @@ def computed(lazy: Any) -> Any:
     """
     try:
         return lazy.compute()
+    except DaskMoEError as error:
+        # Its message names the partition; where in the code the task was helps nobody who looks at data.
+        logger.debug("A task failed.", exc_info=True)
+        raise error.with_traceback(None) from None
     except RuntimeError as error:
         if "asynchronous Client" not in str(error):
             raise

@@ -125,11 +125,6 @@ def test_rounds_are_in_the_graph_of_a_delayed_model(
         xr.testing.assert_identical(model.standard_errors(kind), expected.standard_errors(kind))
 
 
-def test_a_graph_cannot_hold_rounds_without_number(data: xr.Dataset) -> None:
-    with pytest.raises(daskmoe.InvalidOptionError, match="Use refine=20"):
-        daskmoe.fit(data, "y", n_experts=2, refine="converged", compute=False)
-
-
 def test_the_delayed_model_is_that_of_a_run(data: xr.Dataset, graphs: list[list[str]]) -> None:
     request = plan_request(data, "y", options())
     said: list[str] = []

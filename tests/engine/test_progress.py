@@ -187,6 +187,7 @@ def test_a_real_notebook_shows_bars_in_one_cell(store: Path) -> None:
     assert all(stage in output["data"]["text/html"] for stage in STAGES)
     (error,) = notebook.cells[1].outputs
     assert error["ename"] == "InvalidDataError"
+    assert len("\n".join(error["traceback"]).splitlines()) < 15
 
 
 # Interrupts.

@@ -1,4 +1,4 @@
-"""Sphinx configuration: MyST pages, numpydoc docstrings."""
+"""Sphinx configuration: MyST pages, some of them notebooks that the build runs, numpydoc docstrings."""
 
 from __future__ import annotations
 
@@ -16,10 +16,18 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
     "numpydoc",
-    "myst_parser",
+    "myst_nb",
 ]
 exclude_patterns = ["_build"]
-source_suffix = {".md": "markdown"}
+source_suffix = {".md": "myst-nb"}
+# A cell that fails fails the build.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+nb_execution_timeout = 120
+# What a cell says on stderr, as a warning, is no part of the page.
+nb_output_stderr = "remove"
+nb_merge_streams = True
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 autodoc_typehints = "none"

@@ -1,8 +1,8 @@
 """Make the pictures of the documentation anew: ``python docs/pictures.py [FOLDER]``.
 
 The Python blocks of a page are run one after the other, as its tests do. What a block has drawn is saved as
-the image that follows it on the page. With the folder of the real data, the picture of README and of the front
-page is made too: a fit to ``FOLDER/climate``.
+the image that follows it on the page. With the folder of the real data, the picture of README and of the
+front page is made too: a fit to ``FOLDER/climate``.
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ import daskmoe
 
 DOCS = Path(__file__).parent
 PAGES = [DOCS / "user_guide" / "look.md", DOCS / "user_guide" / "number_of_experts.md"]
-STEP = re.compile(r"^```python\n(?P<code>.*?)^```|^```\{image\} (?P<image>\S+\.png)$", re.M | re.S)
+STEP = re.compile(
+    r"^```python\n(?P<code>.*?)^```|^```\{image\} (?P<image>\S+\.png)$", re.M | re.S
+)
 DPI = 90
 
 
@@ -45,9 +47,16 @@ def draw(page: Path) -> None:
 def draw_climate(folder: Path) -> None:
     """The experts of January's air temperature along humidity, and where each of them rules."""
     data = xr.open_dataset(folder / "climate" / "wfde5_british_isles_201701.nc").load()
-    data["Qair"] = (1e3 * data["Qair"]).assign_attrs(units="g kg-1", long_name="Specific humidity")
+    data["Qair"] = (1e3 * data["Qair"]).assign_attrs(
+        units="g kg-1", long_name="Specific humidity"
+    )
     features = ["Qair", "Wind", "SWdown", "LWdown"]
-    options = {"features": features, "n_experts": 3, "partitions": 16, "random_state": 0}
+    options = {
+        "features": features,
+        "n_experts": 3,
+        "partitions": 16,
+        "random_state": 0,
+    }
     model = daskmoe.fit(data, "Tair", refine="converged", **options)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     model.plot.experts(data, "Qair", ax=left)

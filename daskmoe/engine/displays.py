@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 QUIET_SECONDS = 0.5
 _LOG_STEPS = 10
 _BAR_CELLS = 30
+_CELL = "text-align:left;white-space:nowrap"
 
 
 class Status(NamedTuple):
@@ -184,9 +185,9 @@ def bars(statuses: list[Status]) -> str:
     """HTML of stages, readable on light and on dark."""
     rows = "".join(
         "<tr>"
-        f"<td style='text-align:left'>{html.escape(each.stage)}</td>"
+        f"<td style='{_CELL}'>{html.escape(each.stage)}</td>"
         f"<td><progress style='width:14em' max='{each.total}' value='{each.done}'></progress></td>"
-        f"<td style='text-align:left'>{html.escape(each.text)}</td>"
+        f"<td style='{_CELL}'>{html.escape(each.text)}</td>"
         "</tr>"
         for each in statuses
     )

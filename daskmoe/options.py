@@ -179,7 +179,7 @@ def _progress(name: str, value: Any) -> Any:
 
 
 def _yes_or_no(text: str) -> str | bool:
-    return False if text in ("no", "false", "False") else text
+    return {"no": False, "false": False, "yes": True, "true": True}.get(text.lower(), text)
 
 
 def _number_or_text(text: str) -> int | str:

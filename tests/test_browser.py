@@ -57,6 +57,14 @@ def outputs() -> list[list[dict[str, Any]]]:
     return [cell.outputs for cell in notebook.cells]
 
 
+@pytest.mark.slow
+def test_bars_are_one_output_and_errors_are_short(outputs: list[list[dict[str, Any]]]) -> None:
+    (bars,), *_, (error,) = outputs
+    assert bars["data"]["text/plain"].startswith("Samples read: 4 of 4")
+    assert bars["data"]["text/html"].count("<progress") >= 5
+    assert len("\n".join(error["traceback"]).splitlines()) < 15
+
+
 def page_of(outputs: list[list[dict[str, Any]]], dark: bool) -> str:
     shown = []
     for output in (each for cell in outputs for each in cell):

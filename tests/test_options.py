@@ -128,6 +128,7 @@ def test_the_command_line_has_every_option_with_its_default_and_help() -> None:
     [
         (["--features", "a,b"], {"features": ["a", "b"]}),
         (["--partitions", "3"], {"partitions": 3}),
+        (["--progress", "no"], {"progress": False}),
         (["--partitions", "site"], {"partitions": "site"}),
         (["--refine", "2"], {"refine": 2}),
         (["--refine", "converged"], {"refine": "converged"}),

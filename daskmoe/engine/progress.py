@@ -162,8 +162,11 @@ class _Tally:
     def _note(self, kind: str) -> str:
         if kind != _LOCAL_FIT or self._best is None or self._worst is None:
             return self.note
-        worst = f"{self._worst.nats:.4g} ({self._worst.partition})"
-        return f"log-likelihood a row {worst} to {self._best.nats:.4g} ({self._best.partition})"
+        worst, best = self._worst, self._best
+        return (
+            f"log-likelihood a row {worst.nats:.4g} (partition {worst.partition}) to {best.nats:.4g} "
+            f"(partition {best.partition})"
+        )
 
 
 def _kind_of(key: str) -> str | None:
@@ -220,7 +223,11 @@ class _Source(AbstractContextManager[Any], Protocol):
 
 
 def _source_of(graph: Delayed, tally: _Tally) -> _Source:
-    client = getattr(get_scheduler(collections=[graph]), "__self__", None)
+    try:
+        client = getattr(get_scheduler(collections=[graph]), "__self__", None)
+    except RuntimeError:
+        # Of an asynchronous client, for which nothing is computed here: that is said next.
+        client = None
     return _Cluster(client, tally) if hasattr(client, "run_on_scheduler") else _Here(tally)
 
 

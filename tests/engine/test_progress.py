@@ -175,21 +175,6 @@ def test_a_notebook_has_a_bar_a_stage() -> None:
     assert fake.shown[-1]["text/plain"].splitlines()[0] == "Partitions fitted: 40 of 40"
 
 
-@pytest.mark.slow
-def test_a_real_notebook_shows_bars_in_one_cell(store: Path) -> None:
-    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
-    pytest.importorskip("ipykernel")
-    code = f"import daskmoe\nmodel = daskmoe.fit({str(store)!r}, 'y', n_experts=2, refine=1, random_state=0)"
-    bad = "daskmoe.fit(model, 'y', n_experts=2)"
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (code, bad)])
-    nbclient.NotebookClient(notebook, timeout=100, kernel_name="python3", allow_errors=True).execute()
-    (output,) = notebook.cells[0].outputs
-    assert all(stage in output["data"]["text/html"] for stage in STAGES)
-    (error,) = notebook.cells[1].outputs
-    assert error["ename"] == "InvalidDataError"
-    assert len("\n".join(error["traceback"]).splitlines()) < 15
-
-
 # Interrupts.
 
 

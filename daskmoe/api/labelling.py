@@ -71,6 +71,7 @@ from daskmoe.rows.names import (
 
 # Features that are named as what a refinement is held up by.
 _FEW: Final = 5
+_TARGET_RANGE: Final = "lowest and highest response of the rows"
 
 
 def label_fit(
@@ -214,11 +215,20 @@ def _told(result: FitResult, labels: Sequence[str]) -> dict[str, Any]:
     elif aggregate.told_by_support:
         named = ["the support"]
     if told is None:
-        return {}
+        return _target_range(result) if aggregate.parameters.n_experts == 1 else {}
     found = {} if told.extremes is None else _ranges(told.extremes, named)
     if isinstance(aggregate.parameters, MoEParameters):
         found |= _expert_weights(told.mass)
     return found
+
+
+def _target_range(result: FitResult) -> dict[str, Any]:
+    """The range of the response, as the partitions tell it of their own fits; nothing if one does not."""
+    extremes = [r.estimate.extremes for r in result.partitions if r.moments is not None]
+    if not all(extremes):
+        return {}
+    lows, highs = np.array([found.values[-1] for found in extremes if found is not None]).T
+    return {TARGET_RANGE: (BOUND, np.array([lows.min(), highs.max()]), {"long_name": _TARGET_RANGE})}
 
 
 def _partition(label: str) -> str:
@@ -230,7 +240,7 @@ def _ranges(extremes: Extremes, named: Sequence[str]) -> dict[str, Any]:
     (predicted, target), (rows, _), (numbers, _) = extremes
     bounds = {
         PREDICTION_RANGE: (predicted, "lowest and highest E[y|x] over the rows"),
-        TARGET_RANGE: (target, "lowest and highest response of the rows"),
+        TARGET_RANGE: (target, _TARGET_RANGE),
         PREDICTION_ROW: (rows, "where these E[y|x] are: number of the row among the complete ones"),
         PREDICTION_PARTITION: (
             np.array([named[i] for i in numbers]),
@@ -329,6 +339,9 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     assert refinement.state.accepted is not None
     weight = refinement.state.accepted.statistics.weight
     added["refined_weight"] = ((), weight, {"long_name": "sum of the row weights of the refinement"})
+    if refinement.dropped is not None:
+        text = "rows that the refinement left out: missing values or no weight"
+        added["refined_dropped_rows"] = ((), refinement.dropped, {"long_name": text})
     added["round_seconds"] = ("round", np.array(refinement.seconds), {"long_name": "seconds of the round"})
     reached = infos[int(np.flatnonzero([info.accepted for info in infos])[-1])]
     added |= _training(reached.log_likelihood, refinement.state.accepted.statistics.entropy)
@@ -342,7 +355,14 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     # A model may be refined more than once: its last rounds are told.
     last = ("round", KIND, PARAMETER, COLUMN)
     known = known.drop_dims([dim for dim in last if dim in known.dims])
-    stale = (ROW_WEIGHT, PREDICTION_RANGE, PREDICTION_ROW, PREDICTION_PARTITION, TARGET_RANGE)
+    stale = (
+        ROW_WEIGHT,
+        "refined_dropped_rows",
+        PREDICTION_RANGE,
+        PREDICTION_ROW,
+        PREDICTION_PARTITION,
+        TARGET_RANGE,
+    )
     known = known.drop_vars(stale, errors="ignore")
     if EXPERT in known.dims:
         known = known.isel({EXPERT: order}).drop_vars(EXPERT, errors="ignore")

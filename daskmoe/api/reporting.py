@@ -235,7 +235,11 @@ def report_refinement(model: MixtureOfExperts, rounds: int | str) -> None:
     """
     report_soundness(model)
     found = model.diagnostics
-    if found is None or found.attrs["refinement_converged"]:
+    if found is None:
+        return
+    if dropped := int(found.get("refined_dropped_rows", 0)):
+        logger.warning("%d rows were left out of the refinement: missing values or no weight", dropped)
+    if found.attrs["refinement_converged"]:
         return
     left = found.attrs[LEFT]
     short = left > REFINEMENT.short * float(found["refined_weight"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from functools import partial, reduce
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import xarray as xr
 from dask.base import tokenize
@@ -12,15 +12,13 @@ from dask.delayed import Delayed, delayed
 
 from daskmoe.engine.progress import Watch
 from daskmoe.engine.request import FitRequest, piece_of, task_plan
-from daskmoe.engine.tasks import TaskPlan, attempt, read_rows
+from daskmoe.engine.tasks import TaskPlan, attempt, read_counted
 from daskmoe.errors import DaskMoEError, PartitionError
 from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.combine.candidates import Ballot, Tally, score_rows
 from daskmoe.rows import Partition
 
 _FAN_IN = 16
-
-T = TypeVar("T")
 
 
 @runtime_checkable
@@ -29,6 +27,14 @@ class _Placed(Protocol):
 
     def within(self, partition: int) -> Any:
         """The same, of rows of a partition."""
+
+
+class Counted(NamedTuple):
+    """What a pass finds, and how many rows it leaves out."""
+
+    value: Any
+    # Incomplete rows, and those without weight.
+    dropped: int
 
 
 def shared_plan(request: FitRequest, token: str, *, clusters: bool = False) -> Delayed:
@@ -83,13 +89,27 @@ def run_sum(
 
     Rows have the labels of their ``clusters`` where these are asked for and the request names them.
     """
+    return run_counted_sum(request, name, function, add, clusters=clusters, watch=watch, note=note).value
+
+
+def run_counted_sum(
+    request: FitRequest,
+    name: str,
+    function: Callable[[Observations], Any],
+    add: Callable[[Any, Any], Any],
+    *,
+    clusters: bool = False,
+    watch: Watch | None = None,
+    note: str = "",
+) -> Counted:
+    """The same, and how many rows it is without."""
     graph = build_sum(request, name, function, add, clusters=clusters)
-    return summed((watch or Watch(request.token)).compute(graph, note))
+    return found((watch or Watch(request.token)).compute(graph, note))
 
 
-def summed(total: T | None) -> T:
+def found(total: Counted) -> Counted:
     """A sum over partitions; `PartitionError` if none could be read."""
-    if total is None:
+    if total.value is None:
         raise PartitionError("Expected at least one partition with complete rows, got none.")
     return total
 
@@ -102,15 +122,15 @@ def build_sum(
     *,
     clusters: bool = False,
 ) -> Delayed:
-    """The graph of one pass; building it computes nothing."""
+    """The graph of one pass, which gives a `Counted`; building it computes nothing."""
     token = tokenize(request.token, name, function, clusters)
     if isinstance(function, Delayed):
         point = function
     else:
         point = delayed(function, name=f"{name}-point-{token}", traverse=False, pure=False)
     plan = shared_plan(request, token, clusters=clusters)
-    parts = partition_tasks(request, f"{name}-{token}", evaluate_partition, plan, point, clusters=clusters)
-    return sum_tree(f"{name}-sum-{token}", add, parts)
+    parts = partition_tasks(request, f"{name}-{token}", count_partition, plan, point, clusters=clusters)
+    return sum_tree(f"{name}-sum-{token}", partial(_add_counted, add), parts)
 
 
 def sum_tree(key: str, add: Callable[[Any, Any], Any], parts: list[Delayed]) -> Delayed:
@@ -140,18 +160,38 @@ def evaluate_partition(
     function: Callable[[Observations], Any] | None,
 ) -> Any:
     """The function of one partition's rows; None for a partition that is left out, or without a function."""
-    if function is None:
-        return None
+    return count_partition(plan, partition, piece, function).value
 
-    def work() -> Any:
-        rows = read_rows(plan, partition, piece, plan.options.on_error)
+
+def count_partition(
+    plan: TaskPlan,
+    partition: Partition,
+    piece: xr.Dataset | None,
+    function: Callable[[Observations], Any] | None,
+) -> Counted:
+    """The function of one partition's rows, None for one that is left out, and how many it is without.
+
+    Without a function the partition is not read.
+    """
+    if function is None:
+        return Counted(None, 0)
+
+    def work() -> Counted:
+        rows, absent = read_counted(plan, partition, piece)
+        dropped = partition.n_rows - absent - rows.n_rows
         if not rows.n_rows or not rows.total_weight > 0:
-            return None
-        found = function(rows)
-        return found.within(partition.index) if isinstance(found, _Placed) else found
+            return Counted(None, dropped)
+        value = function(rows)
+        return Counted(value.within(partition.index) if isinstance(value, _Placed) else value, dropped)
 
     outcome = attempt(plan, partition, work)
-    return None if isinstance(outcome, DaskMoEError) else outcome
+    return Counted(None, partition.n_rows) if isinstance(outcome, DaskMoEError) else outcome
+
+
+def _add_counted(add: Callable[[Any, Any], Any], first: Counted, second: Counted) -> Counted:
+    """The sum, of which either value may be none."""
+    parts = [part.value for part in (first, second) if part.value is not None]
+    return Counted(reduce(add, parts) if parts else None, first.dropped + second.dropped)
 
 
 def _sum(add: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
-from daskmoe.engine.passes import build_sum, run_sum, summed
+from daskmoe.engine.passes import Counted, build_sum, found, run_counted_sum
 from daskmoe.engine.progress import Watch
 from daskmoe.engine.request import FitRequest
 from daskmoe.errors import PartitionError
@@ -66,6 +66,8 @@ class Refinement(NamedTuple):
     moments: Moments
     # Of the partitions.
     labels: list[str]
+    # Rows that are in no round, if a pass of its own has counted them.
+    dropped: int | None
 
 
 class RoundSettings(NamedTuple):
@@ -88,6 +90,8 @@ class Ascent(NamedTuple):
     prior: Prior
     # Of all rows.
     pooled: Moments
+    # Rows that are in no round, if a pass of its own has counted them.
+    dropped: int | None
     infos: tuple[RoundInfo, ...] = ()
     seconds: tuple[float, ...] = ()
     # When the round that is going on began, by the clock of the caller or of the worker that has the sums.
@@ -114,20 +118,22 @@ def refine_rounds(
     By the rounds of the request's options; those that would gain nothing are not run. One pass finds the
     moments of all rows where they are not ``known``. `PartitionError` if none could be read.
     """
-    pooled = run_sum(request, "moe-moments", moments, merge_moments, watch=watch) if known is None else known
-    ascent = _begin(settings_of(request), (start, pooled), None)
+    pooled = None
+    if known is None:
+        pooled = run_counted_sum(request, "moe-moments", moments, merge_moments, watch=watch)
+    ascent = _begin(settings_of(request), (start, known), pooled)
     while (evaluate := _next_evaluation(ascent)) is not None:
         said = f"round {len(ascent.infos) + 1}"
         if ascent.infos:
             said += f", log-likelihood {ascent.infos[-1].log_likelihood:.6g}"
-        packed: PackedStatistics = run_sum(
+        counted = run_counted_sum(
             request, "moe-refine", evaluate, add_statistics, clusters=_may_be_last(ascent.state),
             watch=watch, note=said,
         )  # fmt: skip
-        ascent = _advanced(ascent, packed)
+        ascent = _advanced(ascent, counted)
     products = None
     if (score := _score_evaluation(ascent)) is not None:
-        products = run_sum(request, "moe-scores", score, add_scores, clusters=True, watch=watch)
+        products = run_counted_sum(request, "moe-scores", score, add_scores, clusters=True, watch=watch)
     return _refinement(ascent, products, request.cluster, [part.label for part in request.partitions])
 
 
@@ -151,8 +157,8 @@ def build_rounds(request: FitRequest, start: Delayed) -> Delayed:
     ascent = task(_begin, "ascent", settings_of(request), start, pooled)
     for index in range(rounds):
         evaluate = task(_next_evaluation, f"refine-point-{index}", ascent)
-        packed = build_sum(request, "moe-refine", evaluate, add_statistics, clusters=True)
-        ascent = task(_advanced, f"ascent-{index}", ascent, packed)
+        counted = build_sum(request, "moe-refine", evaluate, add_statistics, clusters=True)
+        ascent = task(_advanced, f"ascent-{index}", ascent, counted)
     score = task(_score_evaluation, "scores-point", ascent)
     products = build_sum(request, "moe-scores", score, add_scores, clusters=True)
     labels = [part.label for part in request.partitions]
@@ -172,16 +178,19 @@ def _moments_if_unknown(
 
 
 def _begin(
-    settings: RoundSettings, start: tuple[MoEParameters, Moments | None], found: Moments | None
+    settings: RoundSettings, start: tuple[MoEParameters, Moments | None], counted: Counted | None
 ) -> Ascent:
     """Before the first round; from parameters in the data's units, and moments known or found."""
-    parameters, known = start
-    pooled = summed(found) if known is None else known
+    parameters, pooled = start
+    dropped = None
+    if pooled is None:
+        assert counted is not None
+        pooled, dropped = found(counted)
     family = get_family(settings.family)
     coordinates = coordinates_from(pooled, family.scaling(pooled))
     prior = prior_from(pooled, coordinates, parameters.n_experts, family, settings.regularization)
     state = first_state(parameters, coordinates)
-    return Ascent(settings, state, coordinates, prior, pooled, began=time.time())
+    return Ascent(settings, state, coordinates, prior, pooled, dropped, began=time.time())
 
 
 def _next_evaluation(ascent: Ascent) -> Callable[[Observations], PackedStatistics] | None:
@@ -201,11 +210,11 @@ def _next_evaluation(ascent: Ascent) -> Callable[[Observations], PackedStatistic
     )
 
 
-def _advanced(ascent: Ascent, packed: PackedStatistics | None) -> Ascent:
+def _advanced(ascent: Ascent, counted: Counted) -> Ascent:
     """After a round that found the sums, or after one that was not run as there was no next."""
     if ascent.ended:
         return ascent
-    packed = summed(packed)
+    packed: PackedStatistics = found(counted).value
     _check_weight(packed.weight, ascent.pooled.weight)
     state, info = advance(ascent.state, packed, ascent.prior, get_family(ascent.settings.family))
     offset = packed.weight * ascent.coordinates.log_jacobian
@@ -227,14 +236,17 @@ def _score_evaluation(ascent: Ascent) -> Callable[[Observations], Any] | None:
     return partial(partition_scores, parameters=ascent.reached, coordinates=ascent.coordinates, family=family)
 
 
-def _refinement(ascent: Ascent, products: Any, cluster: str | None, labels: list[str]) -> Refinement:
+def _refinement(
+    ascent: Ascent, products: Counted | None, cluster: str | None, labels: list[str]
+) -> Refinement:
     """The end of an ascent; ``products`` are the sums of a pass for scores, if there was one."""
     state = ascent.state
     assert state.accepted is not None
     scores = scores_of(state.accepted.statistics) if state.converged else None
     if _score_evaluation(ascent) is not None:
+        assert products is not None
         layout = Layout.of(ascent.coordinates.from_data(ascent.reached))
-        scores = unpack_scores(summed(products), layout)
+        scores = unpack_scores(found(products).value, layout)
     return Refinement(
         ascent.reached,
         list(ascent.infos),
@@ -247,6 +259,7 @@ def _refinement(ascent: Ascent, products: Any, cluster: str | None, labels: list
         cluster,
         ascent.pooled,
         labels,
+        ascent.dropped,
     )
 
 

@@ -19,6 +19,7 @@ from daskmoe.engine.results import Answer, PartitionResult
 from daskmoe.engine.seeds import Seed, sequence
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import DaskMoEError, InvalidDataError, PartitionError
+from daskmoe.numerics.base.extremes import Extremes
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import LocalEstimate, Moments, SupportSample
 from daskmoe.numerics.combine.expansion import Expansion, Pilot, expand_at, expand_estimate
@@ -131,6 +132,10 @@ def _fit(
     if pilots:
         family, dropped = get_family(plan.options.family), there - data.n_rows
         answers = [_answer(*expand_estimate(data, pilot, family, known), dropped) for pilot in pilots]
+        if plan.options.n_experts == 1 and plan.sends.responses:
+            # No pass over all rows follows that would find the range of the target.
+            extremes = Extremes.of(data.response[np.newaxis])
+            answers = [each._replace(estimate=each.estimate._replace(extremes=extremes)) for each in answers]
     else:
         answers = [_own_fit(plan, partition, data, known, np.random.default_rng(fit_seed), there)]
     (estimate, ending, expansion), *rivals = answers
@@ -198,13 +203,6 @@ def read_counted(plan: TaskPlan, partition: Partition, piece: xr.Dataset | None)
     """The rows that a fit is made of, and how many are not there."""
     rows = load_rows(plan, partition, piece, plan.options.on_error)
     return RowsRead(observations(rows), rows.absent)
-
-
-def read_rows(
-    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, on_error: OnError
-) -> Observations:
-    """The rows of a partition, without those of weight zero."""
-    return observations(load_rows(plan, partition, piece, on_error))
 
 
 def load_rows(

@@ -98,7 +98,7 @@ class LocalEstimate(NamedTuple):
     expert_weights: FloatArray
     # Time of the fit, in seconds.
     seconds: float
-    # Of E[y|x] and of y over the rows; None from a shared start.
+    # Of E[y|x] and of y over the rows; from a shared start of y alone with a single expert, else None.
     extremes: Extremes | None = None
 
 

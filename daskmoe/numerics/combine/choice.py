@@ -160,6 +160,7 @@ def propose_one_shot(
     single = family.from_moments(known.pooled) if n_experts == 1 else None
     if single is not None:
         found = _explained(single, "one-shot", pilots[0], sent[0], family)
+        found = found._replace(log_likelihood=family.log_likelihood_from(known.pooled))
         candidates = [known.candidate("one-shot", single)]
         return Proposal(candidates, {"one-shot": found}, list(sent), known, pilots)
     candidates = []

@@ -41,13 +41,13 @@ class Gamma(Family):
 
     name = "gamma"
     predictor_units = "1"
-    expects = "numbers above zero"
+    expects = "numbers above zero, between 1e-20 and 1e20"
     nuisances = (Nuisance("shape", "squared mean over variance of the expert's density", "1", True),)
     n_plan_moments = 2
 
     def fits(self, y: Array) -> NDArray[np.bool_]:
-        """Positive numbers."""
-        return np.asarray(y > 0)
+        """Positive numbers whose logarithms the predictors reach."""
+        return np.asarray((y > 1e-20) & (y < 1e20))
 
     def scaling(self, moments: Moments) -> Scaling:
         """None: a unit of the response is a shift of the predictors."""

@@ -388,7 +388,8 @@ def test_incomplete_rows_are_skipped_or_refused(
         daskmoe.refine(truth, gap, rounds=2, partitions=4)
     with caplog.at_level("WARNING", "daskmoe"):
         found = daskmoe.refine(truth, gap, rounds="converged", partitions=4, on_error="skip")
-    assert int(rounds_of(found)["refined_dropped_rows"]) == 3
+    assert found.diagnostics is not None
+    assert int(found.diagnostics["refined_dropped_rows"]) == 3
     assert "3 rows were left out of the refinement" in caplog.text
     complete = data.isel(row=np.setdiff1d(np.arange(ROWS), [3, 17, 4_000]))
     assert_same_optimum(found, daskmoe.refine(truth, complete, rounds="converged"), 1e-6)

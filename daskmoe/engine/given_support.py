@@ -87,7 +87,7 @@ def read_support(
     if len(features) > _MOST_ROWS:
         rng = generator(seed, Seed.GIVEN_ROWS)
         features = features[np.sort(rng.choice(len(features), _MOST_ROWS, replace=False))]
-    return SupportSample(features, None, np.full(len(features), 1.0 / len(features)))
+    return SupportSample(features, None, np.full(len(features), 1.0 / len(features)), schema.columns)
 
 
 def load_support(data: str | xr.Dataset, schema: RowSchema, seed: int) -> SupportSample:

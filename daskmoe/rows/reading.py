@@ -245,7 +245,7 @@ def _features(
                 raise InvalidDataError(f"In {partition.name}: {error}") from None
             # Not to be held while the next are read.
             del values, some
-    return out.reshape(-1, width)
+    return out.reshape(math.prod(shape), width)
 
 
 def _values(

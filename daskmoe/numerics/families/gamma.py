@@ -42,6 +42,7 @@ class Gamma(Family):
     name = "gamma"
     predictor_units = "1"
     expects = "numbers above zero, between 1e-20 and 1e20"
+    takes_offset = True
     nuisances = (Nuisance("shape", "squared mean over variance of the expert's density", "1", True),)
     n_plan_moments = 2
 
@@ -230,6 +231,13 @@ class Gamma(Family):
         left = float(np.sum(logarithm - mass * linear - sums(linear)[1]))
         shape = _shape(np.array([mass.sum()]), np.array([min(left, 0.0)]), None)
         return found[None], np.maximum(1.0 / shape, floor)
+
+    def without_offset(
+        self, offset: FloatArray, mass: FloatArray, moments: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """An offset is a unit of the response."""
+        first, logarithm = moments
+        return mass, np.stack([first * np.exp(-offset.clip(-_LARGEST, _LARGEST)), logarithm - mass * offset])
 
     def noise(self, nuisance: Array) -> Array:
         """The dispersion."""

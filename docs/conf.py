@@ -38,6 +38,11 @@ autosummary_generate = False
 numpydoc_show_class_members = False
 default_role = "literal"
 
+_TUTORIALS = [
+    f"tutorials/{page.stem}" for page in Path(__file__).parent.glob("tutorials/*.md")
+]
+_WIDE = ["index", "gallery", "comparison", *_TUTORIALS]
+
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
@@ -46,11 +51,5 @@ html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
     # Notebooks and pictures have the width of the page.
-    "secondary_sidebar_items": {
-        "**": ["page-toc"],
-        "index": [],
-        "gallery": [],
-        "comparison": [],
-        "tutorials/*": [],
-    },
+    "secondary_sidebar_items": {"**": ["page-toc"]} | dict.fromkeys(_WIDE, []),
 }

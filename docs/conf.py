@@ -51,5 +51,5 @@ html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
     # Notebooks and pictures have the width of the page.
-    "secondary_sidebar_items": {"**": ["page-toc"]} | dict.fromkeys(_WIDE, []),
+    "secondary_sidebar_items": {"**": ["page-toc"]} | {page: [] for page in _WIDE},
 }

@@ -29,6 +29,8 @@ WeightKind = Literal["frequency", "importance"]
 # What becomes of chunks that are not in the store.
 OnMissingChunks = Literal["raise", "warn", "fill"]
 Rounds = int | Literal["converged"]
+# A function is called with every `daskmoe.engine.displays.Status`.
+Progress = Literal["auto"] | bool | Callable[[Any], object]
 RandomState = None | int | np.random.SeedSequence | np.random.Generator
 
 METHODS: tuple[str, ...] = get_args(Method)
@@ -190,6 +192,18 @@ def _folder(name: str, value: Any) -> str | None:
     if os.path.exists(path) and not os.path.isdir(path):
         raise InvalidOptionError(f"{name}: expected a folder, got the file {path!r}.")
     return os.path.abspath(path)
+
+
+def _progress(name: str, value: Any) -> Any:
+    if value not in ("auto", True, False) and not callable(value):
+        raise InvalidOptionError(
+            f"{name}: expected 'auto', False for silence or a function of a status, got {value!r}."
+        )
+    return value
+
+
+def _yes_or_no(text: str) -> str | bool:
+    return {"no": False, "false": False, "yes": True, "true": True}.get(text.lower(), text)
 
 
 def _number_or_text(text: str) -> int | str:
@@ -362,6 +376,14 @@ class FitOptions:
         "What a weight counts: repeated rows, or importance among as many rows as there are.",
         check=OneOf(WEIGHT_KINDS),
         token=False,
+    )
+    progress: Progress = option(
+        "auto",
+        "How far the job is, on stderr; or nothing.",
+        check=_progress,
+        token=False,
+        record=False,
+        flag=Flag(metavar="auto|no", parse=_yes_or_no),
     )
     n_init: int = option(12, "Starts of a local fit.", check=AtLeast(1))
     start_rows: int = option(2000, "Rows that the starts race on.", check=AtLeast(10))

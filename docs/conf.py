@@ -1,11 +1,13 @@
-"""Sphinx configuration: MyST pages, numpydoc docstrings."""
+"""Sphinx configuration: MyST pages, some of them notebooks that the build runs, numpydoc docstrings."""
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
 
-_PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+_PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())[
+    "project"
+]
 
 project = "daskmoe"
 author = "daskmoe developers"
@@ -16,10 +18,18 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
     "numpydoc",
-    "myst_parser",
+    "myst_nb",
 ]
 exclude_patterns = ["_build"]
-source_suffix = {".md": "markdown"}
+source_suffix = {".md": "myst-nb"}
+# A cell that fails fails the build.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+nb_execution_timeout = 120
+# What a cell says on stderr, as a warning, is no part of the page.
+nb_output_stderr = "remove"
+nb_merge_streams = True
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 autodoc_typehints = "none"
@@ -28,8 +38,18 @@ autosummary_generate = False
 numpydoc_show_class_members = False
 default_role = "literal"
 
+_TUTORIALS = [
+    f"tutorials/{page.stem}" for page in Path(__file__).parent.glob("tutorials/*.md")
+]
+_WIDE = ["index", "gallery", "comparison", *_TUTORIALS]
+
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_title = "daskmoe"
-html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    # Notebooks and pictures have the width of the page.
+    "secondary_sidebar_items": {"**": ["page-toc"]} | {page: [] for page in _WIDE},
+}

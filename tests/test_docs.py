@@ -1,7 +1,8 @@
 """The documentation is run: every Python block of README and docs, or its opt-out gives a reason.
 
 Blocks of one page share a namespace, as a reader would type them one after the other. A block is left out by
-a comment on the line above it: ``<!-- not run: why -->``. Examples of docstrings are run too.
+a comment on the line above it: ``<!-- not run: why -->``. Examples of docstrings are run too. Cells of
+notebooks (``{code-cell}``) are run by the build of the documentation, which fails where one does.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pytest
 
 import daskmoe
 from daskmoe import errors
+from daskmoe.plotting import Pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -85,3 +87,31 @@ def test_the_block_pattern_sees_blocks_and_reasons() -> None:
         ("a = 1\n", None),
         ("b = 1\n", " needs SLURM "),
     ]
+
+
+def code_of(page: Path) -> list[str]:
+    """The lines of all blocks of code of a page."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^ *```(?:python|\{code-cell\} ipython3)\n(.*?)^ *```", text, flags=re.M | re.S)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def test_lines_of_code_fit_the_column() -> None:
+    pages = [page for page in PAGES if "docs" in page.parts]
+    assert [line for page in pages for line in code_of(page) if len(line) > 88] == []
+
+
+def test_the_gallery_has_every_picture() -> None:
+    page = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"^`(?:plot|Selection)\.(\w+)\(", page, flags=re.M))
+    public = {name for name in vars(Pictures) if not name.startswith("_")}
+    assert shown == public | {"plot"}
+    for image in re.findall(r"\{figure\} (\S+)$", page, flags=re.M):
+        assert (ROOT / "docs" / image).exists()
+
+
+def test_how_to_pages_and_tutorials_are_in_their_tables_of_contents() -> None:
+    for folder in ("how_to", "tutorials"):
+        pages = {page.stem for page in (ROOT / "docs" / folder).glob("*.md")} - {"index"}
+        index = (ROOT / "docs" / folder / "index.md").read_text(encoding="utf-8")
+        assert pages <= set(index.split())

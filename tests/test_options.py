@@ -49,6 +49,7 @@ OTHERS: dict[str, Any] = {
     "missing_chunks": "raise",
     "sample_weight": "w",
     "weight_kind": "importance",
+    "progress": False,
     "n_init": 3,
     "start_rows": 100,
     "effort": 0.5,
@@ -91,7 +92,7 @@ def test_the_signature_of_fit_is_the_options() -> None:
 def test_the_signature_of_fit_local_is_the_options_of_one_partition() -> None:
     found = parameters_of(daskmoe.fit_local)
     # All rows at once are not divided, sampled for a support or kept.
-    divided = {"partitions", "support_size", "checkpoint"}
+    divided = {"partitions", "support_size", "checkpoint", "progress"}
     assert list(found) == [name for name in FIELDS if not KNOWN[name].joins and name not in divided]
     assert all(found[name] == parameters_of(daskmoe.fit)[name] for name in found)
 
@@ -132,6 +133,7 @@ def test_the_command_line_has_every_option_with_its_default_and_help() -> None:
         (["--features", "", "--gate-features", "c"], {"features": [], "gate_features": ["c"]}),
         (["--gate-features", ""], {"gate_features": []}),
         (["--partitions", "3"], {"partitions": 3}),
+        (["--progress", "no"], {"progress": False}),
         (["--partitions", "site"], {"partitions": "site"}),
         (["--refine", "2"], {"refine": 2}),
         (["--refine", "converged"], {"refine": "converged"}),

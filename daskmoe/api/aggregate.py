@@ -9,6 +9,7 @@ from functools import reduce
 import numpy as np
 import xarray as xr
 
+from daskmoe.api.caller import short_errors
 from daskmoe.api.comparable import check_models, support_sample
 from daskmoe.api.labelling import label_aggregate
 from daskmoe.api.reporting import report_identification
@@ -24,6 +25,7 @@ from daskmoe.numerics.families import get_family
 from daskmoe.options import METHODS, Method, RandomState, check_choice, check_integer, entropy_of
 
 
+@short_errors
 def aggregate(
     models: Sequence[MixtureOfExperts | str | os.PathLike[str]],
     support: xr.Dataset | str | os.PathLike[str],

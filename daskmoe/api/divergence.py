@@ -8,6 +8,7 @@ from typing import Any
 
 import xarray as xr
 
+from daskmoe.api.caller import short_errors
 from daskmoe.api.comparable import check_models, support_sample
 from daskmoe.model import MixtureOfExperts, model_at
 from daskmoe.numerics.families import get_family
@@ -17,6 +18,7 @@ from daskmoe.options import RandomState, check_choice, entropy_of
 _KINDS: dict[str, Callable[..., float]] = {"relaxed": relaxed_divergence, "exact": exact_divergence}
 
 
+@short_errors
 def transportation_divergence(
     model_a: MixtureOfExperts | str | os.PathLike[str],
     model_b: MixtureOfExperts | str | os.PathLike[str],

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 
 from dask.delayed import Delayed
 
+from daskmoe.api.caller import short_errors
 from daskmoe.api.columns import report_identifiers
 from daskmoe.api.hooks import HOOKS
 from daskmoe.engine import build_model, plan_request, run, run_here
@@ -19,6 +20,7 @@ from daskmoe.options import (
     FitOptions,
     OnError,
     OnMissingChunks,
+    Progress,
     RandomState,
     Rounds,
     Support,
@@ -50,6 +52,7 @@ class FitKeywords(TypedDict, total=False):
     missing_chunks: OnMissingChunks
     sample_weight: str | None
     weight_kind: WeightKind
+    progress: Progress
     n_init: int
     start_rows: int
     effort: float
@@ -64,6 +67,7 @@ def fit(
     data: Data, target: str, *, n_experts: int, compute: Literal[False], **options: Unpack[FitKeywords]
 ) -> Delayed: ...
 # The overloads only tell the two results apart.
+@short_errors
 def fit(
     data: Data,
     target: str,
@@ -90,6 +94,7 @@ def fit(
     compute: bool = True,
     sample_weight: str | None = None,
     weight_kind: WeightKind = "frequency",
+    progress: Progress = "auto",
     n_init: int = 12,
     start_rows: int = 2000,
     effort: float = 1.0,
@@ -170,13 +175,18 @@ def fit(
         What to do about chunks of a store that were never written, which are read as fill values: refuse them
         before any work, warn with their counts, or take the fill values as data without a word.
     compute : bool
-        False returns the `Delayed` model; building the graph computes nothing.
+        False returns the `Delayed` model, its rounds of refinement in the same graph; building the graph
+        computes nothing. Whoever computes it shows progress and reads `diagnostics` for what went wrong.
     sample_weight : str, optional
         Variable of row weights, zero or more.
     weight_kind : {"frequency", "importance"}
         ``"frequency"``: a weight counts repeated rows, so the scale of weights matters, as priors weigh a
         pseudo-row or less and errors follow from the number of rows. ``"importance"``: their scale does not;
         they are multiplied so that they sum to the number of rows of positive weight.
+    progress : "auto", False or callable
+        ``"auto"`` tells how far samples, shared start, partitions, scores and rounds are, with rate and time
+        left: as bars in a notebook, a line in a terminal, lines of the log (level INFO) elsewhere. A function
+        is called with every status: ``stage``, ``done``, ``total``, ``seconds``, ``note``.
     n_init, start_rows : int
         Starts of a local fit (more join where they end in several optima, fewer start where the features are
         many) and the rows they race on (more where the parameters are many).
@@ -238,20 +248,22 @@ def fit(
         missing_chunks=missing_chunks,
         sample_weight=sample_weight,
         weight_kind=weight_kind,
+        progress=progress,
         n_init=n_init,
         start_rows=start_rows,
         effort=effort,
     )
-    if options.refine and not compute:
+    if options.refine == "converged" and not compute:
         raise InvalidOptionError(
-            "compute: expected True with refinement, whose rounds depend on each other, got False. "
-            "Compute the model, then use daskmoe.refine."
+            "refine: expected a number of rounds with compute=False, got 'converged', and a graph cannot "
+            "know how many that takes. Use refine=20: rounds that would gain nothing read nothing."
         )
     request = plan_request(data, target, options)
     report_identifiers(request)
     return run(request, HOOKS) if compute else build_model(request, HOOKS)
 
 
+@short_errors
 def fit_local(
     data: Data,
     target: str,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 
+from daskmoe.api.caller import short_errors
 from daskmoe.api.hooks import HOOKS
 from daskmoe.engine import plan_passes, run_rounds
 from daskmoe.model import MixtureOfExperts, model_at
-from daskmoe.options import FitOptions, OnError, OnMissingChunks, Rounds, check_rounds
+from daskmoe.options import FitOptions, OnError, OnMissingChunks, Progress, Rounds, check_rounds
 from daskmoe.rows import Data
 
 
+@short_errors
 def refine(
     model: MixtureOfExperts | str | os.PathLike[str],
     data: Data,
@@ -20,6 +22,7 @@ def refine(
     on_error: OnError = "raise",
     missing_chunks: OnMissingChunks = "warn",
     cluster: str | None = None,
+    progress: Progress = "auto",
 ) -> MixtureOfExperts:
     """Maximize the penalized log-likelihood of all rows from a model that is at hand.
 
@@ -50,6 +53,8 @@ def refine(
         A variable over the sample dimensions, such as a day or a station: rows of a value may depend on each
         other, which ``standard_errors("cluster")`` then allow for. None takes the partitions as the clusters.
         A cluster's rows may lie in several partitions; one task holds a score, P numbers, of each cluster.
+    progress : "auto", False or callable
+        As in `fit`.
 
     Returns
     -------
@@ -97,6 +102,7 @@ def refine(
         weight_kind=model.options.get("weight_kind", "frequency"),
         on_error=on_error,
         missing_chunks=missing_chunks,
+        progress=progress,
         # What no response left in the fit tells none in the rounds.
         support="labelled" if model.options.get("support", "labelled") == "labelled" else "features",
     )

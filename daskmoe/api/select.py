@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Unpack
 
-from daskmoe.api.caller import warn
+from daskmoe.api.caller import short_errors, warn
 from daskmoe.api.columns import report_identifiers
 from daskmoe.api.fit import FitKeywords
 from daskmoe.api.hooks import HOOKS
@@ -18,7 +18,6 @@ from daskmoe.engine import (
     run_sizes,
     with_size,
 )
-from daskmoe.engine.driver import Progress
 from daskmoe.errors import FitWarning, InvalidOptionError, TooFewRowsError
 from daskmoe.model.selection import CRITERIA, Selection, compare
 from daskmoe.numerics.base.parameters import FloatArray
@@ -32,6 +31,7 @@ logger = logging.getLogger(__name__)
 _SHARE = 0.25
 
 
+@short_errors
 def select_n_experts(
     data: Data,
     target: str,
@@ -146,11 +146,11 @@ def _with_sizes(first: FitRequest, sizes: list[int]) -> list[FitRequest]:
     return requests
 
 
-def select_among(plan: SelectionPlan, progress: Progress | None = None) -> Selection:
+def select_among(plan: SelectionPlan) -> Selection:
     """Fit, compare, report and choose."""
     sizes = [request.options.n_experts for request in plan.requests]
-    blocks = None if plan.share is None else _score_held_out(plan.requests, plan.share, progress)
-    fitted = dict(zip(sizes, run_sizes(plan.requests, HOOKS, progress), strict=True))
+    blocks = None if plan.share is None else _score_held_out(plan.requests, plan.share)
+    fitted = dict(zip(sizes, run_sizes(plan.requests, HOOKS), strict=True))
     models = {size: model for size, (model, _) in fitted.items()}
     selection = Selection(compare(models, plan.criterion, blocks), models)
     if len(sizes) > 1 and selection.n_experts == sizes[-1]:
@@ -165,10 +165,8 @@ def select_among(plan: SelectionPlan, progress: Progress | None = None) -> Selec
     return selection
 
 
-def _score_held_out(
-    requests: list[FitRequest], share: float, progress: Progress | None
-) -> tuple[FloatArray, FloatArray]:
+def _score_held_out(requests: list[FitRequest], share: float) -> tuple[FloatArray, FloatArray]:
     """Weights of the partitions that are held out, and their log-likelihoods under fits to the others."""
     divided = [hold_out(request, share) for request in requests]
-    fitted = run_sizes([training for training, _ in divided], HOOKS, progress)
+    fitted = run_sizes([training for training, _ in divided], HOOKS)
     return log_likelihoods_by_partition(divided[0][1], [model.mixture for model, _ in fitted])

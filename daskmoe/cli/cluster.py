@@ -1,4 +1,4 @@
-"""The Dask cluster of a job of the command line: started here or reached by address, with its progress shown.
+"""The Dask cluster of a job of the command line: started here or reached by address.
 
 Library calls never come here: they use whatever Dask scheduler is current.
 """
@@ -9,16 +9,14 @@ import importlib.util
 import json
 import logging
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import dask
 import dask.system
-from dask.delayed import Delayed
 from distributed import Client, LocalCluster
 from distributed.comm.addressing import get_address_host_port
 
@@ -28,9 +26,6 @@ from daskmoe.errors import InvalidOptionError
 
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.5
-# A question to a scheduler that is gone may never be answered.
-_LAST_POLL_SECONDS = 5.0
 _WORKERS_TIMEOUT = 120
 # Dask's own 64 KiB makes workers return every temporary array to the system: local fits take twice as long.
 _MALLOC = {"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 128 * 2**20}
@@ -202,82 +197,3 @@ def _log_dashboard(link: str) -> None:
     logger.info("Dashboard: %s", link)
     if importlib.util.find_spec("bokeh") is None:
         logger.info("It is empty until bokeh is installed: pip install 'daskmoe[dashboard]'")
-
-
-def count_done(client: Client, prefix: str) -> int:
-    """Tasks on the scheduler whose key starts with ``prefix`` and that are done."""
-
-    # Nested, so that it travels by value: a scheduler elsewhere may not have daskmoe.
-    def count(dask_scheduler: Any) -> int:
-        done = ("memory", "released", "erred")
-        return sum(
-            task.state in done for key, task in dask_scheduler.tasks.items() if str(key).startswith(prefix)
-        )
-
-    return int(client.run_on_scheduler(count))
-
-
-@contextmanager
-def show_progress(client: Client, job: Delayed, kind: str, label: str) -> Iterator[None]:
-    """Report on stderr, while the block runs, how many tasks of a job are done.
-
-    Parameters
-    ----------
-    client : Client
-    job : Delayed
-        What the block computes; a scheduler may have other jobs too.
-    kind : str
-        Start of the keys of the tasks that count.
-    label : str
-        What such a task is, in the plural.
-    """
-    keys = [key for key in map(str, job.__dask_graph__()) if key.startswith(kind)]
-    prefix = keys[0].rpartition("-")[0] if keys else kind
-    reporter = _Reporter(client, prefix, len(keys), label)
-    stop = threading.Event()
-    thread = threading.Thread(target=reporter.watch, args=(stop,), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(_LAST_POLL_SECONDS)
-    reporter.show(len(keys))
-
-
-class _Reporter:
-    def __init__(self, client: Client, prefix: str, total: int, label: str) -> None:
-        self._client, self._prefix, self._total, self._label = client, prefix, total, label
-        # A terminal shows a bar; a log gets a line for every tenth.
-        self._draw, self._steps = (_draw_bar, 200) if sys.stderr.isatty() else (_log_line, 10)
-        self._shown = -1
-
-    def watch(self, stop: threading.Event) -> None:
-        """Show the count twice a second until told to stop."""
-        while not stop.wait(_POLL_SECONDS):
-            try:
-                done = count_done(self._client, self._prefix)
-            except (OSError, ValueError, TimeoutError):
-                # The cluster is gone; whatever waits for the result says why.
-                return
-            self.show(done)
-
-    def show(self, done: int) -> None:
-        """Show the count where it is a step on."""
-        step = self._steps * done // max(self._total, 1)
-        # Results that were used are forgotten, which is no step back.
-        if step > self._shown and self._total:
-            self._shown = step
-            self._draw(done, self._total, self._label)
-
-
-def _log_line(done: int, total: int, label: str) -> None:
-    logger.info("%s: %d of %d", label, done, total)
-
-
-def _draw_bar(done: int, total: int, label: str) -> None:
-    filled = 40 * done // total
-    end = "\n" if done == total else ""
-    bar = "█" * filled + "·" * (40 - filled)
-    sys.stderr.write(f"\r{label} {bar} {done} of {total}{end}")
-    sys.stderr.flush()

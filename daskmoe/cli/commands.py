@@ -22,7 +22,7 @@ from daskmoe.api.hooks import HOOKS
 from daskmoe.api.preview import preview_of
 from daskmoe.api.reporting import left_out
 from daskmoe.api.select import plan_selection, select_among
-from daskmoe.cli.cluster import ClusterChoice, connect, resumable, show_progress
+from daskmoe.cli.cluster import ClusterChoice, connect, resumable
 from daskmoe.cli.demo import DemoOptions, free_folder, run_demo
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT, STOPPED
 from daskmoe.cli.fit_options import fit_options, with_flags
@@ -224,8 +224,8 @@ def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: 
     folder = free_folder(Path("daskmoe-demo")) if output is None else output
     _require_output(folder)
     logger.info("The demo goes to the folder %s.", folder)
-    with connect(choice) as client:
-        result = run_demo(client, DemoOptions(folder, rows, partitions, seed))
+    with connect(choice):
+        result = run_demo(DemoOptions(folder, rows, partitions, seed))
     click.echo(result)
 
 
@@ -272,13 +272,8 @@ def fit(
         _require_output(output, overwrite)
         request = plan_request(store, target, FitOptions(**options))
         require_folder(request.options.checkpoint)
-        with (
-            resumable(options["checkpoint"]),
-            within(time_budget),
-            connect(choice) as client,
-            reported(report),
-        ):
-            model = run_fit(request, HOOKS, partial(show_progress, client))
+        with resumable(options["checkpoint"]), within(time_budget), connect(choice), reported(report):
+            model = run_fit(request, HOOKS)
         known |= facts_of(model)
         _save(model, output, overwrite)
     return PARTITIONS_LEFT_OUT if left_out(model) else DONE
@@ -344,8 +339,8 @@ def select(
     if output is not None:
         _require_output(output)
     plan = plan_selection(store, target, n_experts, criterion, held_out, options)
-    with resumable(options["checkpoint"]), connect(choice) as client:
-        selection = select_among(plan, partial(show_progress, client))
+    with resumable(options["checkpoint"]), connect(choice):
+        selection = select_among(plan)
     click.echo(selection)
     if output is not None:
         _save(selection.model, output)

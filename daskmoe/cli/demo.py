@@ -5,18 +5,15 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import scipy
-from distributed import Client
 
 from daskmoe.api.fit import fit_local
 from daskmoe.api.hooks import HOOKS
 from daskmoe.api.simulate import simulate
-from daskmoe.cli.cluster import show_progress
 from daskmoe.cli.demo_figure import draw_demo_figure
 from daskmoe.engine import plan_request, run
 from daskmoe.model import MixtureOfExperts
@@ -69,12 +66,11 @@ def free_folder(wanted: Path) -> Path:
     return next(path for path in itertools.chain([wanted], numbered) if not path.exists())
 
 
-def run_demo(client: Client, options: DemoOptions) -> str:
-    """Run the demo on a cluster.
+def run_demo(options: DemoOptions) -> str:
+    """Run the demo on the current cluster.
 
     Parameters
     ----------
-    client : Client
     options : DemoOptions
 
     Returns
@@ -84,8 +80,8 @@ def run_demo(client: Client, options: DemoOptions) -> str:
     """
     simulation = _simulate(options)
     local, local_seconds = _fit_one_partition(simulation, options)
-    reduction, reduction_seconds = _fit_all(client, simulation, options, "reduction")
-    model, seconds = _fit_all(client, simulation, options, "auto")
+    reduction, reduction_seconds = _fit_all(simulation, options, "reduction")
+    model, seconds = _fit_all(simulation, options, "auto")
     logger.info("Scoring on the held-out rows.")
     rows = [
         _score("one local fit", local, simulation.held_out, local_seconds),
@@ -128,12 +124,12 @@ def _fit_one_partition(simulation: Simulation, options: DemoOptions) -> tuple[Mi
 
 
 def _fit_all(
-    client: Client, simulation: Simulation, options: DemoOptions, aggregation: Aggregation
+    simulation: Simulation, options: DemoOptions, aggregation: Aggregation
 ) -> tuple[MixtureOfExperts, float]:
     started = time.perf_counter()
     wanted = FitOptions(n_experts=_EXPERTS, aggregation=aggregation, random_state=options.seed)
     request = plan_request(simulation.training, simulation.truth.target, wanted)
-    model = run(request, HOOKS, partial(show_progress, client))
+    model = run(request, HOOKS)
     return model, time.perf_counter() - started
 
 

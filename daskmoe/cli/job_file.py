@@ -72,7 +72,7 @@ def _key(name: str) -> str:
 def _spelled(param: click.Parameter, value: Any) -> list[str]:
     """An option as it is on the command line."""
     flag = max(param.opts, key=len)
-    if isinstance(value, bool):
+    if isinstance(value, bool) and isinstance(param, click.Option) and param.is_flag:
         return [flag] if value else []
     return [flag, _text(value)]
 

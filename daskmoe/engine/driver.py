@@ -1,13 +1,12 @@
 """The one way from a request to its model, whoever asks: the library, the command line, the demo.
 
-The engine knows nothing of labels. A room above says in `Hooks` what becomes of results, and who waits may
-hand in how progress is shown.
+The engine knows nothing of labels. A room above says in `Hooks` what becomes of results; progress is shown as
+the options of the request say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar, cast
@@ -19,18 +18,16 @@ from daskmoe.engine.checkpoint import require_folder
 from daskmoe.engine.graph import build_fit, fit_directly
 from daskmoe.engine.limits import require_room
 from daskmoe.engine.outcomes import Ending
+from daskmoe.engine.progress import Watch, watching
 from daskmoe.engine.request import FitRequest
 from daskmoe.engine.results import FitResult
-from daskmoe.engine.rounds import Refinement, refine_rounds
+from daskmoe.engine.rounds import Refinement, build_rounds, refine_rounds
 from daskmoe.engine.sizes import build_sizes
-from daskmoe.engine.waiting import awaited
 from daskmoe.numerics.base.parameters import MoEParameters, Moments
 from daskmoe.rows import RowSchema
 
 Model = TypeVar("Model")
 Result = TypeVar("Result")
-# What a graph computes, the start of the keys of the tasks that count, and what these are in the plural.
-Progress = Callable[[Delayed, str, str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -61,31 +58,36 @@ class Fitted(NamedTuple):
 
 
 def build_model(request: FitRequest, hooks: Hooks[Any]) -> Delayed:
-    """The delayed model; building it computes nothing."""
+    """The delayed model, with a number of rounds if the options ask for them; nothing is computed."""
     hooks.report_data(request)
-    return _labelled(request, build_fit(request), hooks.label)
+    if not request.options.refine:
+        return _labelled(request, build_fit(request), hooks.label)
+    fitted = _labelled(request, build_fit(request), partial(_fitted, hooks.label, True), "run")
+
+    def task(function: Callable[..., Any], key: str, *arguments: Any) -> Delayed:
+        call = delayed(function, pure=False, traverse=False)
+        return cast(Delayed, call(*arguments, dask_key_name=f"moe-{key}-{tokenize(fitted.key)}"))
+
+    start = task(_start_of, "start", hooks.start, fitted)
+    return task(_refined, "refined", hooks.refined, fitted, build_rounds(request, start))
 
 
-def run(request: FitRequest, hooks: Hooks[Model], progress: Progress | None = None) -> Model:
-    """Fit in one computation, in the context of ``progress``, report, and refine if the options say so."""
+def run(request: FitRequest, hooks: Hooks[Model]) -> Model:
+    """Fit in one computation, report, and refine if the options say so."""
     refine = bool(request.options.refine)
 
-    def work() -> Model:
+    def work(watch: Watch) -> Model:
         job = _labelled(request, build_fit(request), partial(_fitted, hooks.label, refine), "run")
         require_room(request, len(job.__dask_graph__()))
-        shown = nullcontext() if progress is None else progress(job, "moe-local-fit", "Partitions fitted")
-        with shown:
-            fitted: Fitted = awaited(job)
+        fitted: Fitted = watch.compute(job)
         model = cast(Model, fitted.model)
         hooks.report(model, fitted.endings)
-        return _run_rounds(request, hooks, model, fitted.moments) if refine else model
+        return _run_rounds(request, hooks, model, fitted.moments, watch) if refine else model
 
     return _watched(request, hooks, work)
 
 
-def run_sizes(
-    requests: Sequence[FitRequest], hooks: Hooks[Model], progress: Progress | None = None
-) -> list[tuple[Model, list[Ending]]]:
+def run_sizes(requests: Sequence[FitRequest], hooks: Hooks[Model]) -> list[tuple[Model, list[Ending]]]:
     """Fit requests of several numbers of experts in one computation, in which a partition is read once.
 
     Nothing is reported but how partitions ended: most of the models are not the one that is wanted. Rounds of
@@ -94,17 +96,16 @@ def run_sizes(
     refine = bool(requests[0].options.refine)
     label = partial(_fitted, hooks.label, refine)
 
-    def work() -> list[tuple[Model, list[Ending]]]:
+    def work(watch: Watch) -> list[tuple[Model, list[Ending]]]:
         results = zip(requests, build_sizes(requests), strict=True)
         labelled = [_labelled(request, result, label, "run") for request, result in results]
         gather = delayed(list, pure=False)
         job = gather(labelled, dask_key_name=f"moe-models-{tokenize(*(each.key for each in labelled))}")
         require_room(max(requests, key=lambda each: each.options.n_experts), len(job.__dask_graph__()))
-        with nullcontext() if progress is None else progress(job, "moe-local-fit", "Partitions fitted"):
-            fitted: list[Fitted] = awaited(job)
+        fitted: list[Fitted] = watch.compute(job)
         silent = replace(hooks, report=_say_nothing, report_rounds=_say_nothing)
         models = [
-            _run_rounds(request, silent, each.model, each.moments) if refine else each.model
+            _run_rounds(request, silent, each.model, each.moments, watch) if refine else each.model
             for request, each in zip(requests, fitted, strict=True)
         ]
         return [(model, each.endings) for model, each in zip(models, fitted, strict=True)]
@@ -121,7 +122,7 @@ def run_here(request: FitRequest, hooks: Hooks[Model]) -> Model:
     schema, family, recorded = _named(request)
     joins = {name for name, option in request.options.known().items() if option.joins}
     recorded = {name: value for name, value in recorded.items() if name not in joins}
-    result = _watched(request, hooks, lambda: fit_directly(request))
+    result = _watched(request, hooks, lambda watch: fit_directly(request))
     model = hooks.label(result, schema, family, recorded)
     hooks.report(model, result.endings)
     return model
@@ -129,16 +130,17 @@ def run_here(request: FitRequest, hooks: Hooks[Model]) -> Model:
 
 def run_rounds(request: FitRequest, hooks: Hooks[Model], model: Model) -> Model:
     """Refine a model by the request's rounds, and report."""
-    return _watched(request, hooks, lambda: _run_rounds(request, hooks, model, None))
+    return _watched(request, hooks, lambda watch: _run_rounds(request, hooks, model, None, watch))
 
 
-def _watched(request: FitRequest, hooks: Hooks[Any], work: Callable[[], Result]) -> Result:
-    """Report what the data are like, work, and report if their store is not the same in the end."""
+def _watched(request: FitRequest, hooks: Hooks[Any], work: Callable[[Watch], Result]) -> Result:
+    """Report what the data are like, work, watched, and report if their store is not the same in the end."""
     require_folder(request.options.checkpoint)
     hooks.report_data(request)
     before = request.fingerprint()
     try:
-        result = work()
+        with watching(request.token, request.options.progress) as watch:
+            result = work(watch)
     except Exception:
         # What changed may be why.
         if request.fingerprint() != before:
@@ -149,12 +151,22 @@ def _watched(request: FitRequest, hooks: Hooks[Any], work: Callable[[], Result])
     return result
 
 
-def _run_rounds(request: FitRequest, hooks: Hooks[Model], model: Model, known: Moments | None) -> Model:
+def _run_rounds(
+    request: FitRequest, hooks: Hooks[Model], model: Model, known: Moments | None, watch: Watch
+) -> Model:
     """Refine and report; a pass finds the moments if they are not known."""
     options = request.options
-    refined = hooks.refined(model, refine_rounds(request, hooks.start(model), options.most_rounds, known))
+    refined = hooks.refined(model, refine_rounds(request, hooks.start(model), known, watch))
     hooks.report_rounds(refined, options.refine)
     return refined
+
+
+def _start_of(start: Callable[[Any], MoEParameters], fitted: Fitted) -> tuple[MoEParameters, Moments | None]:
+    return start(fitted.model), fitted.moments
+
+
+def _refined(refined: Callable[[Any, Refinement], Any], fitted: Fitted, refinement: Refinement) -> Any:
+    return refined(fitted.model, refinement)
 
 
 def _fitted(label: Callable[..., Any], with_moments: bool, result: FitResult, *named: Any) -> Fitted:

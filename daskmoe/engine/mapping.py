@@ -37,6 +37,11 @@ class Tasks:
         self._tasks[key] = Task(key, function, *map(self._argument, arguments))
         return TaskRef(key)
 
+    def include(self, lazy: Delayed) -> Ref:
+        """The result of another graph, whose tasks become tasks of this one."""
+        self._tasks.update(cull(lazy.__dask_graph__(), [lazy.key])[0])
+        return TaskRef(lazy.key)
+
     def result(self, ref: Ref) -> Delayed:
         """The result of a task, delayed."""
         return self.results([ref], str(ref.key))[0]
@@ -54,6 +59,6 @@ class Tasks:
         if is_dask_collection(value):
             task, (lazy,) = unpack_collections(value)
             # A piece comes with the tasks of all others.
-            self._tasks.update(cull(lazy.__dask_graph__(), [lazy.key])[0])
+            self.include(lazy)
             return task
         return value

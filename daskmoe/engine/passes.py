@@ -11,9 +11,9 @@ from dask.base import tokenize
 from dask.delayed import Delayed
 
 from daskmoe.engine.mapping import FAN_IN, Ref, Tasks
+from daskmoe.engine.progress import Watch
 from daskmoe.engine.request import FitRequest, piece_of, task_plan
 from daskmoe.engine.tasks import TaskPlan, attempt, read_counted
-from daskmoe.engine.waiting import awaited
 from daskmoe.errors import DaskMoEError, PartitionError
 from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.combine.candidates import Ballot, Tally, score_rows
@@ -82,12 +82,14 @@ def run_sum(
     add: Callable[[Any, Any], Any],
     *,
     clusters: bool = False,
+    watch: Watch | None = None,
+    note: str = "",
 ) -> Any:
     """The sum of ``function`` over all partitions, computed; `PartitionError` if none could be read.
 
     Rows have the labels of their ``clusters`` where these are asked for and the request names them.
     """
-    return run_counted_sum(request, name, function, add, clusters=clusters).value
+    return run_counted_sum(request, name, function, add, clusters=clusters, watch=watch, note=note).value
 
 
 def run_counted_sum(
@@ -97,9 +99,16 @@ def run_counted_sum(
     add: Callable[[Any, Any], Any],
     *,
     clusters: bool = False,
+    watch: Watch | None = None,
+    note: str = "",
 ) -> Counted:
     """The same, and how many rows it is without."""
-    total = cast(Counted, awaited(build_sum(request, name, function, add, clusters=clusters)))
+    graph = build_sum(request, name, function, add, clusters=clusters)
+    return found((watch or Watch(request.token)).compute(graph, note))
+
+
+def found(total: Counted) -> Counted:
+    """A sum over partitions; `PartitionError` if none could be read."""
     if total.value is None:
         raise PartitionError("Expected at least one partition with complete rows, got none.")
     return total
@@ -108,14 +117,17 @@ def run_counted_sum(
 def build_sum(
     request: FitRequest,
     name: str,
-    function: Callable[[Observations], Any],
+    function: Callable[[Observations], Any] | Delayed,
     add: Callable[[Any, Any], Any],
     *,
     clusters: bool = False,
 ) -> Delayed:
     """The graph of one pass, which gives a `Counted`; building it computes nothing."""
     tasks, token = Tasks(), tokenize(request.token, name, function, clusters)
-    point = tasks.put(f"{name}-point-{token}", function)
+    if isinstance(function, Delayed):
+        point = tasks.include(function)
+    else:
+        point = tasks.put(f"{name}-point-{token}", function)
     plan = shared_plan(tasks, request, token, clusters=clusters)
     parts = partition_tasks(
         tasks, request, f"{name}-{token}", count_partition, plan, point, clusters=clusters
@@ -157,24 +169,35 @@ def score_partition(
 
 
 def evaluate_partition(
-    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, function: Callable[[Observations], Any]
+    plan: TaskPlan,
+    partition: Partition,
+    piece: xr.Dataset | None,
+    function: Callable[[Observations], Any] | None,
 ) -> Any:
-    """The function of one partition's rows; None for a partition that is left out."""
+    """The function of one partition's rows; None for a partition that is left out, or without a function."""
     return count_partition(plan, partition, piece, function).value
 
 
 def count_partition(
-    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, function: Callable[[Observations], Any]
+    plan: TaskPlan,
+    partition: Partition,
+    piece: xr.Dataset | None,
+    function: Callable[[Observations], Any] | None,
 ) -> Counted:
-    """The function of one partition's rows, None for one that is left out, and how many it is without."""
+    """The function of one partition's rows, None for one that is left out, and how many it is without.
+
+    Without a function the partition is not read.
+    """
+    if function is None:
+        return Counted(None, 0)
 
     def work() -> Counted:
         rows, absent = read_counted(plan, partition, piece)
         dropped = partition.n_rows - absent - rows.n_rows
         if not rows.n_rows or not rows.total_weight > 0:
             return Counted(None, dropped)
-        found = function(rows)
-        return Counted(found.within(partition.index) if isinstance(found, _Placed) else found, dropped)
+        value = function(rows)
+        return Counted(value.within(partition.index) if isinstance(value, _Placed) else value, dropped)
 
     outcome = attempt(plan, partition, work)
     return Counted(None, partition.n_rows) if isinstance(outcome, DaskMoEError) else outcome

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from daskmoe.engine.interrupts import StoppableRows, stoppable
 from daskmoe.engine.seeds import Seed, generator
 from daskmoe.engine.tasks import TaskPlan, attempt, load_rows, observations
 from daskmoe.engine.threads import single_threaded_blas
@@ -99,7 +100,7 @@ def merge_samples(samples: Sequence[Sampled]) -> Sampled:
 
 def _concatenate(parts: Sequence[Observations]) -> Observations:
     weights = [part.weight for part in parts if part.weight is not None]
-    return Observations(
+    return StoppableRows(
         np.concatenate([part.features for part in parts]),
         np.concatenate([part.response for part in parts]),
         np.concatenate(weights) if weights else None,
@@ -123,7 +124,7 @@ def fit_sample(plan: TaskPlan, samples: Sequence[Sampled]) -> list[Pilot]:
     least = max(2, plan.options.n_experts)
     if sample.rows is None or sample.rows.n_rows < least:
         raise InvalidDataError(_too_few(sample, least))
-    with single_threaded_blas():
+    with single_threaded_blas(), stoppable(plan.job):
         return fit_pilots(without_rare_levels(sample.rows), plan.options.local, rng)
 
 

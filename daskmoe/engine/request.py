@@ -122,6 +122,7 @@ def task_plan(request: FitRequest) -> TaskPlan:
         token=request.kept_token if folder else "",
         sends=request.sends,
         sample_rows=request.sample_rows,
+        job=request.token,
     )
 
 

@@ -20,6 +20,7 @@ from daskmoe.engine.graph import build_samples, build_support
 from daskmoe.engine.mapping import Ref, Tasks
 from daskmoe.engine.passes import evaluate_partition, partition_tasks, run_sum, shared_plan, sum_tree, tree
 from daskmoe.engine.pilot import fit_sample
+from daskmoe.engine.progress import watching
 from daskmoe.engine.request import FitRequest, support_shares, task_plan
 from daskmoe.engine.results import FitResult, Gathered, PartitionResult, Proposed, gather
 from daskmoe.engine.tasks import TaskPlan, fit_partition, read_counted
@@ -151,7 +152,8 @@ def log_likelihoods_by_partition(
 ) -> tuple[FloatArray, FloatArray]:
     """The weight of every partition that could be read, (B,), and its log-likelihood under models, (B, C)."""
     function = partial(_log_likelihoods, models=list(models), family=get_family(request.options.family))
-    found: FloatArray = run_sum(request, "moe-held-out", function, _stacked)
+    with watching(request.token, request.options.progress) as watch:
+        found: FloatArray = run_sum(request, "moe-held-out", function, _stacked, watch=watch)
     return found[:, 0], found[:, 1:]
 
 

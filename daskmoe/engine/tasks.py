@@ -12,7 +12,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.engine.checkpoint import checkpoint_path, keep_result, load_result
+from daskmoe.engine.interrupts import StoppableRows, stoppable
 from daskmoe.engine.outcomes import Ending, Outcome, ending_of
+from daskmoe.engine.progress import announce
 from daskmoe.engine.results import Answer, PartitionResult
 from daskmoe.engine.seeds import Seed, sequence
 from daskmoe.engine.threads import single_threaded_blas
@@ -66,6 +68,8 @@ class TaskPlan(NamedTuple):
     sample_rows: int
     # The variable of the rows' clusters, in a pass that asks for them.
     cluster: str | None = None
+    # Of an interrupt, which ends the tasks of a job.
+    job: str = ""
 
 
 def fit_partition(
@@ -92,13 +96,16 @@ def fit_partition(
     result = attempt(plan, partition, lambda: _fit(plan, partition, read, pilots, support_rows))
     if isinstance(result, DaskMoEError):
         return _nothing(partition, plan, Ending(Outcome.LEFT_OUT, str(result)))
-    return result if path is None else keep_result(path, result)
+    if path is not None:
+        result = keep_result(path, result)
+    announce(result)
+    return result
 
 
 def attempt(plan: TaskPlan, partition: Partition, work: Callable[[], T]) -> T | DaskMoEError:
     """What ``work`` gives, with one BLAS thread; its failure, where partitions that fail are left out."""
     try:
-        with single_threaded_blas():
+        with single_threaded_blas(), stoppable(plan.job):
             return work()
     except Exception as error:
         failure = _as_partition_error(error, partition, plan.options.on_error)
@@ -263,7 +270,7 @@ def _with_possible_targets(rows: Rows, plan: TaskPlan, partition: Partition, *, 
 def observations(rows: Rows, columns: Columns) -> Observations:
     """What a fit is made of: the rows that weigh something."""
     assert rows.response is not None
-    data = Observations(rows.features, rows.response, rows.weight, rows.cluster, columns)
+    data = StoppableRows(rows.features, rows.response, rows.weight, rows.cluster, columns)
     if rows.weight is None or rows.weight.all():
         return data
     # Rows of weight zero add nothing, may hold fill values, and could be all of a subsample.

@@ -19,7 +19,7 @@ from distributed.scheduler import KilledWorker
 
 from daskmoe.engine.limits import current_client, worker_states
 from daskmoe.errors import ClusterError
-from daskmoe.rows.computing import computed
+from daskmoe.rows.computing import computed, short_errors
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,8 @@ def awaited(job: Delayed) -> Any:
     future: Future[Any] = client.compute(job)
     try:
         _watch(client, future, job)
-        return future.result()
+        with short_errors():
+            return future.result()
     except KilledWorker as error:
         raise ClusterError(
             f"Workers died in the task {error.task!r}, {error.allowed_failures + 1} of them, the last "

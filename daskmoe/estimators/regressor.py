@@ -12,7 +12,7 @@ import xarray as xr
 from dask.base import compute
 from numpy.typing import NDArray
 
-from daskmoe.api.caller import warn
+from daskmoe.api.caller import short_errors, warn
 from daskmoe.api.fit import fit
 from daskmoe.errors import FitWarning, InvalidDataError, TooFewRowsError
 from daskmoe.estimators.contract import Estimator
@@ -126,6 +126,7 @@ weight_kind, n_init, start_rows, effort
         self.start_rows = start_rows
         self.effort = effort
 
+    @short_errors
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the model.
 
@@ -157,7 +158,8 @@ weight_kind, n_init, start_rows, effort
         X = check_features(X, name)
         names = column_names(X)
         data, labels, levels = training_set(X, y, sample_weight, name)
-        options = self.get_params() | {"random_state": _seeded(self.random_state)}
+        # A search fits hundreds, of which none has a bar.
+        options = self.get_params() | {"random_state": _seeded(self.random_state), "progress": False}
         if levels:
             options["categories"] = levels | dict(self.categories or {})
         weight = None if sample_weight is None else labels.weight

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from daskmoe.errors import InvalidOptionError
+from daskmoe.errors import DaskMoEError, InvalidOptionError
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def short_errors() -> Iterator[None]:
+    """Errors of ours without the way to them.
+
+    Their messages name the partition; where in the code its task was helps nobody who looks at data.
+    """
+    try:
+        yield
+    except DaskMoEError as error:
+        logger.debug("A task failed.", exc_info=True)
+        raise error.with_traceback(None) from None
 
 
 def computed(lazy: Any) -> Any:
@@ -16,7 +34,8 @@ def computed(lazy: Any) -> Any:
         Under an asynchronous client, whose event loop would wait for itself.
     """
     try:
-        return lazy.compute()
+        with short_errors():
+            return lazy.compute()
     except RuntimeError as error:
         if "asynchronous Client" not in str(error):
             raise

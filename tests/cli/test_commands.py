@@ -19,11 +19,10 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from clusters import CLUSTER_TIMEOUT
-from distributed import Client, LocalCluster, default_client, wait
+from distributed import Client, LocalCluster, default_client
 
 import daskmoe
-from daskmoe.cli.cluster import ClusterChoice, connect, count_done, show_progress
+from daskmoe.cli.cluster import ClusterChoice, connect
 from daskmoe.cli.commands import run
 from daskmoe.cli.demo import Row, format_table, free_folder
 from daskmoe.cli.demo_figure import draw_demo_figure
@@ -389,7 +388,7 @@ def test_an_interrupt_is_one_line(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("daskmoe.cli.commands.show_progress", interrupt)
+    monkeypatch.setattr("daskmoe.cli.commands.run_fit", interrupt)
     kept = tmp_path / "kept"
     more = ("--checkpoint", str(kept)) if checkpoint else ()
     arguments = fit_arguments(store, tmp_path / "m.zarr", "--scheduler", cluster.scheduler_address, *more)
@@ -457,29 +456,6 @@ def test_details_are_asked_for_on_either_side_of_fit(
     caplog.set_level(logging.INFO, "daskmoe")
     assert run([*arguments, *fit_arguments(store, tmp_path)[1:]]) == BAD_INPUT
     assert logging.getLogger("daskmoe").level == logging.DEBUG
-
-
-@pytest.mark.cluster
-def test_progress_is_that_of_one_job(
-    client: Client, store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("daskmoe.cli.cluster._POLL_SECONDS", 0.01)
-    options: dict[str, Any] = {"n_experts": 2, "compute": False, "aggregation": "reduction"}
-    other = client.compute(daskmoe.fit(store, "y", partitions=3, random_state=1, **options))
-    job = daskmoe.fit(store, "y", random_state=0, **options)
-    prefix = next(str(key) for key in job.__dask_graph__() if key.startswith("moe-local-fit"))[:-2]
-    other.result(timeout=CLUSTER_TIMEOUT)
-    with (
-        caplog.at_level(logging.INFO, "daskmoe"),
-        show_progress(client, job, "moe-local-fit", "Partitions fitted"),
-    ):
-        held = client.persist(job)
-        wait(held, timeout=CLUSTER_TIMEOUT)
-        assert count_done(client, prefix) == 4
-        assert count_done(client, "moe-local-fit") >= 7
-    lines = [record.getMessage() for record in caplog.records if record.name == "daskmoe.cli.cluster"]
-    assert lines[-1] == "Partitions fitted: 4 of 4"
-    assert len(lines) == len(set(lines))
 
 
 def test_free_folder_counts_up(tmp_path: Path) -> None:

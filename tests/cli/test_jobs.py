@@ -38,6 +38,7 @@ def test_a_job_file_spells_the_command(tmp_path: Path) -> None:
         categories={"wind": ["N", "E"], "month": None},
         overwrite=True,
         checkpoint=None,
+        progress=False,
         seed=1,
         output="m.zarr",
     )
@@ -46,7 +47,10 @@ def test_a_job_file_spells_the_command(tmp_path: Path) -> None:
     assert spelled[0] == "fit"
     assert spelled[-1] == "rows.zarr"
     # What follows the file on the command line comes last, and so counts.
-    assert " ".join(spelled[1:-1]) == f"{expected} --overwrite --seed 1 --output m.zarr --seed 2"
+    assert (
+        " ".join(spelled[1:-1])
+        == f"{expected} --overwrite --progress False --seed 1 --output m.zarr --seed 2"
+    )
 
 
 @pytest.mark.parametrize(

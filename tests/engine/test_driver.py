@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import dask
 import numpy as np
 import pytest
 import xarray as xr
-from dask.delayed import Delayed
 
 import daskmoe
 from daskmoe.api.hooks import HOOKS
@@ -105,17 +103,26 @@ def test_a_model_that_is_at_hand_takes_one_pass_for_the_moments(
     xr.testing.assert_identical(refined.params, daskmoe.refine(model, data, rounds=1).params)
 
 
-def test_progress_is_shown_while_the_graph_is_computed(data: xr.Dataset, graphs: list[list[str]]) -> None:
-    seen: list[Any] = []
-
-    @contextmanager
-    def progress(job: Delayed, kind: str, label: str) -> Iterator[None]:
-        seen.append((sum(str(key).startswith(kind) for key in job.__dask_graph__()), label, len(graphs)))
-        yield
-        seen.append(len(graphs))
-
-    run(plan_request(data, "y", options()), plain_hooks([]), progress)
-    assert seen == [(4, "Partitions fitted", 0), 1]
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_rounds_are_in_the_graph_of_a_delayed_model(
+    data: xr.Dataset, graphs: list[list[str]], on_error: str
+) -> None:
+    # In the second set of rows one partition cannot be read, so that a fit does not know all moments.
+    values = data["y"].values.copy()
+    values[250] = np.nan
+    rows = data if on_error == "raise" else data.assign(y=("row", values)).chunk(row=100)
+    graphs.clear()
+    known: dict[str, Any] = {"n_experts": 2, "random_state": 0, "refine": 8, "on_error": on_error}
+    lazy = daskmoe.fit(rows, "y", compute=False, **known)
+    assert graphs == []
+    model = lazy.compute()
+    assert len(graphs) == 1
+    expected = daskmoe.fit(rows, "y", **known)
+    xr.testing.assert_identical(model.params, expected.params)
+    # A round that would gain nothing is not run in either.
+    assert model.diagnostics.sizes["round"] == expected.diagnostics.sizes["round"] < 8
+    for kind in ("model", "cluster"):
+        xr.testing.assert_identical(model.standard_errors(kind), expected.standard_errors(kind))
 
 
 def test_the_delayed_model_is_that_of_a_run(data: xr.Dataset, graphs: list[list[str]]) -> None:

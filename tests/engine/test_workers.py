@@ -19,7 +19,7 @@ from distributed import Client
 
 import daskmoe
 from daskmoe import InvalidDataError, MixtureOfExperts
-from daskmoe.cli.cluster import count_done
+from daskmoe.engine.progress import count_done
 
 pytestmark = pytest.mark.cluster
 
@@ -158,8 +158,10 @@ def test_a_worker_dies_in_the_middle(work: Path) -> None:
         undisturbed = result(client, work, "y", **options)
         before = client.run(os.getpid)
         model = daskmoe.fit(work, "y", compute=False, **options)
+        fits = next(str(key) for key in model.__dask_graph__() if str(key).startswith("moe-local-fit"))
+        group = fits.rpartition("-")[0]
         future = client.compute(model)
-        until(lambda: count_done(client, "moe-local-fit") >= 6)
+        until(lambda: count_done(client, [group])[group] >= 6)
         holders = client.has_what()
         victim = max(holders, key=lambda worker: len(holders[worker]))
         lost = [key for key in holders[victim] if str(key).startswith("moe-local-fit")]

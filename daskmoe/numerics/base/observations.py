@@ -7,7 +7,7 @@ rows a block.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,11 +63,13 @@ class Observations(NamedTuple):
         """Sum of the row weights; the row count where there are none."""
         return float(self.n_rows if self.weight is None else self.weight.sum(dtype=np.float64))
 
-    def take(self, index: NDArray[np.intp]) -> Observations:
+    def take(self, index: NDArray[np.intp]) -> Self:
         """The rows at ``index``, copied."""
         weight = None if self.weight is None else self.weight[index]
         cluster = None if self.cluster is None else self.cluster[index]
-        return Observations(self.features[index], self.response[index], weight, cluster, self.columns)
+        return self._replace(
+            features=self.features[index], response=self.response[index], weight=weight, cluster=cluster
+        )
 
     def blocks(self, coordinates: Coordinates) -> Iterator[Block]:
         """Blocks of at most `BLOCK_ROWS` rows in the optimizers' coordinates; buffers are reused."""

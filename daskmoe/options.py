@@ -133,6 +133,12 @@ def _feature_names(name: str, value: Any) -> Any:
     return given
 
 
+def _name(name: str, value: Any) -> Any:
+    if value is not None and not isinstance(value, str):
+        raise InvalidOptionError(f"{name}: expected the name of a variable, got {type(value).__name__}.")
+    return value
+
+
 def _categories(name: str, value: Any) -> Any:
     if value is None:
         return None
@@ -190,8 +196,8 @@ def _number_or_text(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
-def _listed(text: str) -> list[str | Term] | None:
-    return parse_features(text) if text else None
+def _listed(text: str) -> list[str | Term]:
+    return parse_features(text) if text else []
 
 
 def _levels_listed(text: str) -> dict[str, list[str] | None] | None:
@@ -252,6 +258,22 @@ class FitOptions:
         token=False,
         record=False,
         flag=Flag(metavar="A,B,...", parse=_listed, default="all that fit"),
+    )
+    gate_features: str | Term | Sequence[str | Term] | None = option(
+        None,
+        "Those of the gates alone, if other than the experts'; empty for constant gates.",
+        check=_feature_names,
+        token=False,
+        record=False,
+        flag=Flag(metavar="A,B,...", parse=_listed, default="the features"),
+    )
+    offset: str | None = option(
+        None,
+        "Variable that is a part of every linear predictor, as the logarithm of an exposure.",
+        check=_name,
+        token=False,
+        record=False,
+        flag=Flag(metavar="NAME"),
     )
     categories: Mapping[str, Sequence[Any] | None] | None = option(
         None,

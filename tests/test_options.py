@@ -29,6 +29,8 @@ KNOWN = FitOptions.known()
 # Another value for every option, and options that it needs.
 OTHERS: dict[str, Any] = {
     "features": ["b"],
+    "gate_features": [],
+    "offset": "b",
     "categories": {"a": [0, 1]},
     "n_experts": 3,
     "family": "gaussian",
@@ -127,6 +129,8 @@ def test_the_command_line_has_every_option_with_its_default_and_help() -> None:
     ("arguments", "expected"),
     [
         (["--features", "a,b"], {"features": ["a", "b"]}),
+        (["--features", "", "--gate-features", "c"], {"features": [], "gate_features": ["c"]}),
+        (["--gate-features", ""], {"gate_features": []}),
         (["--partitions", "3"], {"partitions": 3}),
         (["--partitions", "site"], {"partitions": "site"}),
         (["--refine", "2"], {"refine": 2}),

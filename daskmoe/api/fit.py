@@ -31,6 +31,8 @@ class FitKeywords(TypedDict, total=False):
     """The other options of `fit`, for type checkers."""
 
     features: str | Term | Sequence[str | Term] | None
+    gate_features: str | Term | Sequence[str | Term] | None
+    offset: str | None
     categories: Mapping[str, Sequence[Any] | None] | None
     family: str
     partitions: int | str | None
@@ -67,6 +69,8 @@ def fit(
     target: str,
     *,
     features: str | Term | Sequence[str | Term] | None = None,
+    gate_features: str | Term | Sequence[str | Term] | None = None,
+    offset: str | None = None,
     categories: Mapping[str, Sequence[Any] | None] | None = None,
     n_experts: int,
     family: str = "gaussian",
@@ -106,6 +110,12 @@ def fit(
         the sample dimensions or some of them, plus at most one more, whose labels name several features.
         Text, booleans, categories and variables with CF flags are treatment coded, 1 at a level and 0
         elsewhere, the first level without a column. Terms of `daskmoe.features` make features of variables.
+    gate_features : str, Term, or a sequence of them, optional
+        Those of the gates, where they are not the experts'; None means ``features``. ``[]`` makes the gates
+        constant, a mixture of regressions; beside it ``features=[]`` makes experts that are constants.
+    offset : str, optional
+        Variable that is a part of every expert's linear predictor with a weight of one, in its units: of
+        counts per exposure the logarithm of the exposure. For the families whose link is the logarithm.
     categories : mapping of str to sequence, optional
         Levels by variable, the reference first; None for those that are in the data, as of a number that is a
         code. By default those of the dtype or of ``flag_values``, or of text those that a pass over that
@@ -207,6 +217,8 @@ def fit(
     """
     options = FitOptions(
         features=features,
+        gate_features=gate_features,
+        offset=offset,
         categories=categories,
         n_experts=n_experts,
         family=family,
@@ -244,6 +256,8 @@ def fit_local(
     target: str,
     *,
     features: str | Term | Sequence[str | Term] | None = None,
+    gate_features: str | Term | Sequence[str | Term] | None = None,
+    offset: str | None = None,
     categories: Mapping[str, Sequence[Any] | None] | None = None,
     n_experts: int,
     family: str = "gaussian",
@@ -288,6 +302,8 @@ def fit_local(
     """
     options = FitOptions(
         features=features,
+        gate_features=gate_features,
+        offset=offset,
         categories=categories,
         n_experts=n_experts,
         family=family,

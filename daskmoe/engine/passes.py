@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Protocol, cast, runtime_checkable
+from functools import partial, reduce
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import xarray as xr
 from dask.base import tokenize
@@ -12,7 +12,7 @@ from dask.delayed import Delayed
 
 from daskmoe.engine.mapping import FAN_IN, Ref, Tasks
 from daskmoe.engine.request import FitRequest, piece_of, task_plan
-from daskmoe.engine.tasks import TaskPlan, attempt, read_rows
+from daskmoe.engine.tasks import TaskPlan, attempt, read_counted
 from daskmoe.engine.waiting import awaited
 from daskmoe.errors import DaskMoEError, PartitionError
 from daskmoe.numerics.base.observations import Observations
@@ -26,6 +26,14 @@ class _Placed(Protocol):
 
     def within(self, partition: int) -> Any:
         """The same, of rows of a partition."""
+
+
+class Counted(NamedTuple):
+    """What a pass finds, and how many rows it leaves out."""
+
+    value: Any
+    # Incomplete rows, and those without weight.
+    dropped: int
 
 
 def shared_plan(tasks: Tasks, request: FitRequest, token: str, *, clusters: bool = False) -> Ref:
@@ -79,8 +87,20 @@ def run_sum(
 
     Rows have the labels of their ``clusters`` where these are asked for and the request names them.
     """
-    total = awaited(build_sum(request, name, function, add, clusters=clusters))
-    if total is None:
+    return run_counted_sum(request, name, function, add, clusters=clusters).value
+
+
+def run_counted_sum(
+    request: FitRequest,
+    name: str,
+    function: Callable[[Observations], Any],
+    add: Callable[[Any, Any], Any],
+    *,
+    clusters: bool = False,
+) -> Counted:
+    """The same, and how many rows it is without."""
+    total = cast(Counted, awaited(build_sum(request, name, function, add, clusters=clusters)))
+    if total.value is None:
         raise PartitionError("Expected at least one partition with complete rows, got none.")
     return total
 
@@ -93,14 +113,14 @@ def build_sum(
     *,
     clusters: bool = False,
 ) -> Delayed:
-    """The graph of one pass; building it computes nothing."""
+    """The graph of one pass, which gives a `Counted`; building it computes nothing."""
     tasks, token = Tasks(), tokenize(request.token, name, function, clusters)
     point = tasks.put(f"{name}-point-{token}", function)
     plan = shared_plan(tasks, request, token, clusters=clusters)
     parts = partition_tasks(
-        tasks, request, f"{name}-{token}", evaluate_partition, plan, point, clusters=clusters
+        tasks, request, f"{name}-{token}", count_partition, plan, point, clusters=clusters
     )
-    return tasks.result(sum_tree(tasks, f"{name}-sum-{token}", add, parts))
+    return tasks.result(sum_tree(tasks, f"{name}-sum-{token}", partial(_add_counted, add), parts))
 
 
 def sum_tree(tasks: Tasks, key: str, add: Callable[[Any, Any], Any], parts: list[Ref]) -> Ref:
@@ -140,16 +160,30 @@ def evaluate_partition(
     plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, function: Callable[[Observations], Any]
 ) -> Any:
     """The function of one partition's rows; None for a partition that is left out."""
+    return count_partition(plan, partition, piece, function).value
 
-    def work() -> Any:
-        rows = read_rows(plan, partition, piece, plan.options.on_error)
+
+def count_partition(
+    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, function: Callable[[Observations], Any]
+) -> Counted:
+    """The function of one partition's rows, None for one that is left out, and how many it is without."""
+
+    def work() -> Counted:
+        rows, absent = read_counted(plan, partition, piece)
+        dropped = partition.n_rows - absent - rows.n_rows
         if not rows.n_rows or not rows.total_weight > 0:
-            return None
+            return Counted(None, dropped)
         found = function(rows)
-        return found.within(partition.index) if isinstance(found, _Placed) else found
+        return Counted(found.within(partition.index) if isinstance(found, _Placed) else found, dropped)
 
     outcome = attempt(plan, partition, work)
-    return None if isinstance(outcome, DaskMoEError) else outcome
+    return Counted(None, partition.n_rows) if isinstance(outcome, DaskMoEError) else outcome
+
+
+def _add_counted(add: Callable[[Any, Any], Any], first: Counted, second: Counted) -> Counted:
+    """The sum, of which either value may be none."""
+    parts = [part.value for part in (first, second) if part.value is not None]
+    return Counted(reduce(add, parts) if parts else None, first.dropped + second.dropped)
 
 
 def _sum(add: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:

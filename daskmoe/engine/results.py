@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from daskmoe.engine.outcomes import Ending, Outcome
 from daskmoe.numerics.base.observations import merge_moments
-from daskmoe.numerics.base.parameters import LocalEstimate, Moments, SupportSample
+from daskmoe.numerics.base.parameters import Columns, LocalEstimate, Moments, SupportSample
 from daskmoe.numerics.combine.choice import Proposal
 from daskmoe.numerics.combine.expansion import Expansion, add_expansions
 from daskmoe.numerics.combine.registry import Aggregate
@@ -53,6 +53,11 @@ class PartitionResult(NamedTuple):
         """The result with the answer to one of the shared starts as its own, and no others."""
         estimate, ending, expansion = self.answers[start if self.rivals else 0]
         return self._replace(estimate=estimate, ending=ending, expansion=expansion, rivals=())
+
+    def of_columns(self, columns: Columns) -> PartitionResult:
+        """The result of rows whose features are the gates' and the experts' by these columns."""
+        known = None if self.moments is None else self.moments._replace(columns=columns)
+        return self._replace(support=self.support._replace(columns=columns), moments=known)
 
     @property
     def sent_bytes(self) -> int:

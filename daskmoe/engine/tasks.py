@@ -17,8 +17,9 @@ from daskmoe.engine.results import Answer, PartitionResult
 from daskmoe.engine.seeds import Seed, sequence
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import DaskMoEError, InvalidDataError, PartitionError
+from daskmoe.numerics.base.extremes import Extremes
 from daskmoe.numerics.base.observations import Observations, moments
-from daskmoe.numerics.base.parameters import LocalEstimate, Moments, SupportSample
+from daskmoe.numerics.base.parameters import Columns, LocalEstimate, Moments, SupportSample
 from daskmoe.numerics.combine.expansion import Expansion, Pilot, expand_at, expand_estimate
 from daskmoe.numerics.families import get_family
 from daskmoe.numerics.local.fit import fit_local_estimate
@@ -85,7 +86,7 @@ def fit_partition(
         path = checkpoint_path(plan.checkpoint, plan.token, partition.index)
         if (kept := load_result(path)) is not None:
             logger.info("partition %s: taken from checkpoint %s", partition.label, path)
-            return kept
+            return kept.of_columns(plan.schema.columns)
     if read is None:
         read = partial(read_counted, plan, partition, piece)
     result = attempt(plan, partition, lambda: _fit(plan, partition, read, pilots, support_rows))
@@ -131,6 +132,10 @@ def _fit(
     if pilots:
         family, dropped = get_family(plan.options.family), there - data.n_rows
         answers = [_answer(*expand_estimate(data, pilot, family, known), dropped) for pilot in pilots]
+        if plan.options.n_experts == 1 and plan.sends.responses:
+            # No pass over all rows follows that would find the range of the target.
+            extremes = Extremes.of(data.response[np.newaxis])
+            answers = [each._replace(estimate=each.estimate._replace(extremes=extremes)) for each in answers]
     else:
         answers = [_own_fit(plan, partition, data, known, np.random.default_rng(fit_seed), there)]
     (estimate, ending, expansion), *rivals = answers
@@ -142,7 +147,7 @@ def _fit(
         logger.info("partition %s: expanded after %s, short of its optimum", partition.label, ending.reason)
     drawn = support_rows if plan.sends.rows else 0
     support = draw_support(data, drawn, np.random.default_rng(support_seed), plan.sends.responses)
-    data_bytes = sum(a.nbytes for a in data if a is not None)
+    data_bytes = sum(a.nbytes for a in data[:4] if a is not None)
     return PartitionResult(
         partition.label, estimate, ending, support, known, data_bytes, expansion, tuple(rivals), absent
     )
@@ -197,14 +202,7 @@ class RowsRead(NamedTuple):
 def read_counted(plan: TaskPlan, partition: Partition, piece: xr.Dataset | None) -> RowsRead:
     """The rows that a fit is made of, and how many are not there."""
     rows = load_rows(plan, partition, piece, plan.options.on_error)
-    return RowsRead(observations(rows), rows.absent)
-
-
-def read_rows(
-    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, on_error: OnError
-) -> Observations:
-    """The rows of a partition, without those of weight zero."""
-    return observations(load_rows(plan, partition, piece, on_error))
+    return RowsRead(observations(rows, plan.schema.columns), rows.absent)
 
 
 def load_rows(
@@ -262,10 +260,10 @@ def _with_possible_targets(rows: Rows, plan: TaskPlan, partition: Partition, *, 
     )
 
 
-def observations(rows: Rows) -> Observations:
+def observations(rows: Rows, columns: Columns) -> Observations:
     """What a fit is made of: the rows that weigh something."""
     assert rows.response is not None
-    data = Observations(rows.features, rows.response, rows.weight, rows.cluster)
+    data = Observations(rows.features, rows.response, rows.weight, rows.cluster, columns)
     if rows.weight is None or rows.weight.all():
         return data
     # Rows of weight zero add nothing, may hold fill values, and could be all of a subsample.
@@ -290,7 +288,8 @@ def draw_support(data: Observations, n_rows: int, rng: np.random.Generator, labe
     total = weight.sum()
     weight = weight / total if total > 0 else np.full(len(index), 1.0 / max(len(index), 1))
     response = np.asarray(data.response[index], dtype=np.float64) if labelled else None
-    return SupportSample(np.asarray(data.features[index], dtype=np.float64), response, weight)
+    features = np.asarray(data.features[index], dtype=np.float64)
+    return SupportSample(features, response, weight, data.columns)
 
 
 def _as_partition_error(error: Exception, partition: Partition, on_error: str) -> DaskMoEError:

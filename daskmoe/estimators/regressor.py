@@ -42,9 +42,9 @@ class MoERegressor(Estimator):
     ----------
     n_experts : int
         K. Fewer are fitted, with a `FitWarning`, where the rows are fewer than the parameters.
-    features, categories, family, partitions, aggregation, support, support_size, n_local_experts, refine, \
-prior_strength, min_scale, random_state, checkpoint, on_error, min_success, weight_kind, n_init, start_rows, \
-effort
+    features, gate_features, offset, categories, family, partitions, aggregation, support, support_size, \
+n_local_experts, refine, prior_strength, min_scale, random_state, checkpoint, on_error, min_success, \
+weight_kind, n_init, start_rows, effort
         As in `daskmoe.fit`; the features are names of columns, and terms of them. ``random_state`` may be a
         `numpy.random.RandomState` too. With ``on_error="skip"`` missing values are allowed: such rows are
         left out of fits and scores, and predictions there are NaN.
@@ -82,6 +82,8 @@ effort
         n_experts: int = 2,
         *,
         features: str | Term | Sequence[str | Term] | None = None,
+        gate_features: str | Term | Sequence[str | Term] | None = None,
+        offset: str | None = None,
         categories: Mapping[str, Sequence[Any] | None] | None = None,
         family: str = "gaussian",
         partitions: int | str | None = None,
@@ -103,6 +105,8 @@ effort
     ) -> None:
         self.n_experts = n_experts
         self.features = features
+        self.gate_features = gate_features
+        self.offset = offset
         self.categories = categories
         self.family = family
         self.partitions = partitions

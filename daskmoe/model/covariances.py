@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskmoe.model.labels import linear_arrays, parameter_variables
-from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
+from daskmoe.model.labels import columns_of, feature_dim, linear_arrays, parameter_variables
+from daskmoe.numerics.base.parameters import Columns, FloatArray, MoEParameters
 from daskmoe.numerics.base.policies import INFERENCE
 from daskmoe.numerics.families import Family
 from daskmoe.rows.names import (
@@ -26,13 +26,20 @@ from daskmoe.rows.names import (
 )
 
 
-def stack_arrays(parameters: MoEParameters, family: Family, trailing: int = 0) -> FloatArray:
-    """Arrays arranged as parameters, and ``trailing`` axes more, with all parameters along the first axis."""
-    arrays = linear_arrays(parameters, family).values()
+def stack_arrays(
+    parameters: MoEParameters, family: Family, columns: Columns, trailing: int = 0
+) -> FloatArray:
+    """Arrays arranged as parameters, and ``trailing`` axes more, with all parameters along the first axis.
+
+    Of the gates' and of the experts' own features, as ``columns`` say.
+    """
+    arrays = linear_arrays(parameters, family, columns).values()
     return np.concatenate([a.reshape(-1, *a.shape[a.ndim - trailing :]) for a in arrays])
 
 
-def stack_derivatives(derivatives: MoEParameters, nuisance: FloatArray, family: Family) -> FloatArray:
+def stack_derivatives(
+    derivatives: MoEParameters, nuisance: FloatArray, family: Family, columns: Columns
+) -> FloatArray:
     """Derivatives of all parameters as people see them, (N, P), from those of the numerics' own.
 
     With the nuisances (K, D) themselves, in the data's units and the same order of experts.
@@ -41,7 +48,7 @@ def stack_derivatives(derivatives: MoEParameters, nuisance: FloatArray, family: 
     for d, label in enumerate(family.nuisances):
         if label.reciprocal:
             seen[:, d] /= -(nuisance[:, d, None] ** 2)
-    return stack_arrays(MoEParameters(derivatives.gate, derivatives.coef, seen), family, 1)
+    return stack_arrays(MoEParameters(derivatives.gate, derivatives.coef, seen), family, columns, 1)
 
 
 def covariance_variables(covariances: Mapping[Kind, FloatArray], identified: NDArray[np.bool_]) -> xr.Dataset:
@@ -80,10 +87,11 @@ def stacked_coordinates(params: xr.Dataset, family: Family) -> dict[str, tuple[s
     parts: list[tuple[str, str, str]] = []
     for name in parameter_variables(family):
         like = _in_order(params[name])
-        experts, features = (like[d].values if d in like.dims else [""] for d in (EXPERT, FEATURE))
-        for expert in map(str, experts):
+        dim = feature_dim(name, columns_of(params))
+        features = [""] if dim is None else like[dim].values
+        for expert in map(str, like[EXPERT].values):
             for feature in map(str, features):
-                labels.append(f"{name}[{expert}, {feature}]" if FEATURE in like.dims else f"{name}[{expert}]")
+                labels.append(f"{name}[{expert}]" if dim is None else f"{name}[{expert}, {feature}]")
                 parts.append((name, expert, feature))
     columns = np.array(parts, dtype=np.str_).T
     names = np.array(labels, dtype=np.str_)

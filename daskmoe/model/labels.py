@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError, SchemaError
-from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, Mixture, MoEParameters
+from daskmoe.numerics.base.parameters import Columns, FloatArray, LargeMoE, Mixture, MoEParameters
 from daskmoe.numerics.families import Family
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import (
@@ -18,6 +18,7 @@ from daskmoe.rows.names import (
     EXPERT,
     FEATURE,
     GATE_COEF,
+    GATE_FEATURE,
     GATE_INTERCEPT,
     GROUP,
     GROUP_WEIGHT,
@@ -42,6 +43,32 @@ def parameter_variables(family: Family) -> dict[str, bool]:
     return PARAMETERS | {nuisance.name: False for nuisance in family.nuisances}
 
 
+def columns_of(params: xr.Dataset) -> Columns:
+    """Which features are the gates' and which the experts', as labelled; the experts' come first of all."""
+    if GATE_FEATURE not in params.dims:
+        return Columns()
+    own, gates = params[FEATURE].values.tolist(), params[GATE_FEATURE].values.tolist()
+    whole = list(dict.fromkeys([*own, *gates]))
+    of_gates = tuple(whole.index(label) for label in gates)
+    everything = tuple(range(len(whole)))
+    return Columns(
+        None if tuple(sorted(of_gates)) == everything else of_gates,
+        None if len(own) == len(whole) else everything[: len(own)],
+    )
+
+
+def feature_dim(name: str, columns: Columns) -> str | None:
+    """The dimension that a variable has for its features, if it has one."""
+    if not PARAMETERS.get(name):
+        return None
+    return GATE_FEATURE if name == GATE_COEF and not columns.shared else FEATURE
+
+
+def _feature_coords(rows: RowSchema) -> dict[str, NDArray[np.str_]]:
+    coords = {FEATURE: _labels(rows.expert_labels)}
+    return coords if rows.columns.shared else coords | {GATE_FEATURE: _labels(rows.gate_labels)}
+
+
 def label_parameters(
     parameters: Mixture, rows: RowSchema, family: Family, experts: NDArray[np.str_] | None = None
 ) -> xr.Dataset:
@@ -62,7 +89,8 @@ def label_parameters(
     -------
     xr.Dataset
         ``gate_intercept``, ``intercept`` and the family's nuisances with dimension ``expert``; ``gate_coef``
-        and ``coef`` with dimensions ``expert`` and ``feature``. The large MoE also has ``group`` and
+        and ``coef`` with dimensions ``expert`` and ``feature``, that of the former being ``gate_feature``
+        where the gates have features of their own. The large MoE also has ``group`` and
         ``group_weight`` with dimension ``expert``: the number of the local estimator that an expert belongs
         to, within which its gate is normalized, and that estimator's weight.
 
@@ -73,8 +101,8 @@ def label_parameters(
     """
     _check_features(parameters, rows)
     numbers: NDArray[Any] = np.arange(parameters.n_experts)
-    coords = {EXPERT: numbers if experts is None else experts, FEATURE: _labels(rows.feature_labels)}
-    labelled = _dataset(parameter_arrays(parameters, family), (EXPERT,), coords, rows, family)
+    coords = {EXPERT: numbers if experts is None else experts, **_feature_coords(rows)}
+    labelled = _dataset(parameter_arrays(parameters, family, rows.columns), (EXPERT,), coords, rows, family)
     if not isinstance(parameters, LargeMoE):
         return labelled
     weights = parameters.weights[parameters.partition]
@@ -129,29 +157,34 @@ def label_local_estimates(
             f"{len(labels)} labels."
         )
     n_experts = max((p.n_experts for p in parameters if p is not None), default=0)
-    n_features = len(rows.feature_labels)
     shape = (len(parameters), n_experts)
+    feature_coords = _feature_coords(rows)
+    wide = {dim: (*shape, len(labels)) for dim, labels in feature_coords.items()}
     arrays = {
-        name: np.full((*shape, n_features) if has_features else shape, np.nan)
-        for name, has_features in parameter_variables(family).items()
+        name: np.full(shape if dim is None else wide[dim], np.nan)
+        for name in parameter_variables(family)
+        for dim in [feature_dim(name, rows.columns)]
     }
     for m, local in enumerate(parameters):
         if local is None:
             continue
         _check_features(local, rows)
-        for name, values in parameter_arrays(local, family).items():
+        for name, values in parameter_arrays(local, family, rows.columns).items():
             arrays[name][m, : local.n_experts] = values
     coords = {
         PARTITION: _labels(labels),
         LOCAL_EXPERT: np.arange(n_experts),
-        FEATURE: _labels(rows.feature_labels),
+        **feature_coords,
     }
     return _dataset(arrays, (PARTITION, LOCAL_EXPERT), coords, rows, family)
 
 
-def parameters_from(params: xr.Dataset, family: Family) -> Mixture:
+def parameters_from(params: xr.Dataset, rows: RowSchema, family: Family) -> Mixture:
     """The arrays of a dataset that `label_parameters` made; the inverse of it."""
     gate, coef, nuisance = linear_from(params, family)
+    if rows.offset_column is not None:
+        gate = np.concatenate([gate, np.zeros((len(gate), 1))], axis=1)
+        coef = np.concatenate([coef, np.ones((*coef.shape[:2], 1))], axis=2)
     for d, label in enumerate(family.nuisances):
         if label.reciprocal:
             nuisance[:, d] = 1.0 / nuisance[:, d]
@@ -164,40 +197,55 @@ def parameters_from(params: xr.Dataset, family: Family) -> Mixture:
 
 def linear_from(params: xr.Dataset, family: Family) -> MoEParameters:
     """Numbers shaped like ``params`` as arrays; the inverse of `linear_arrays`."""
-    gate = np.column_stack([_values(params, GATE_INTERCEPT), _values(params, GATE_COEF)])
-    coef = np.column_stack([_values(params, INTERCEPT), _values(params, COEF)])[:, None]
+    columns = columns_of(params)
+    gate = _among_all(params, GATE_INTERCEPT, GATE_COEF, columns.gates, columns)
+    coef = _among_all(params, INTERCEPT, COEF, columns.experts, columns)[:, None]
     nuisance = np.empty((len(gate), family.n_nuisances))
     for d, label in enumerate(family.nuisances):
         nuisance[:, d] = _values(params, label.name)
     return MoEParameters(gate, coef, nuisance)
 
 
+def _among_all(
+    params: xr.Dataset, intercept: str, name: str, own: tuple[int, ...] | None, columns: Columns
+) -> FloatArray:
+    """Weights (K, p + 1) with zeros for features that are not theirs."""
+    found = np.column_stack([_values(params, intercept), _values(params, name)])
+    if own is None:
+        return found
+    p = params.sizes[FEATURE if columns.experts is None else GATE_FEATURE]
+    if columns.gates is not None and columns.experts is not None:
+        p = len({*columns.gates, *columns.experts})
+    out = np.zeros((len(found), p + 1))
+    out[:, [0, *(column + 1 for column in own)]] = found
+    return out
+
+
 def check_params(params: xr.Dataset, rows: RowSchema, family: Family) -> None:
     """Raise `SchemaError` unless ``params`` has all variables and dimensions and the features of ``rows``."""
     variables = parameter_variables(family)
-    for name, has_features in variables.items():
+    for name in variables:
         if name not in params:
             raise SchemaError(
                 f"model: expected the variables {list(variables)}, got "
                 f"{sorted(map(str, params.data_vars))}; {name!r} is missing."
             )
-        dims = (EXPERT, FEATURE) if has_features else (EXPERT,)
+        dim = feature_dim(name, rows.columns)
+        dims = (EXPERT,) if dim is None else (EXPERT, dim)
         if set(params[name].dims) != set(dims):
             raise SchemaError(
                 f"model: expected variable {name!r} to have the dimensions {dims}, got {params[name].dims}."
             )
     if GROUP in params:
         _check_groups(params)
-    if FEATURE not in params.coords:
-        raise SchemaError(
-            f"model: expected a coordinate {FEATURE!r} with the labels of the features, got none."
-        )
-    labels = tuple(map(str, params[FEATURE].values))
-    if labels != rows.feature_labels:
-        raise SchemaError(
-            f"model: expected the features {list(rows.feature_labels)} of its rows schema, "
-            f"got {list(labels)}."
-        )
+    for dim, known in _feature_coords(rows).items():
+        if dim not in params.coords:
+            raise SchemaError(
+                f"model: expected a coordinate {dim!r} with the labels of the features, got none."
+            )
+        labels, expected = params[dim].values.tolist(), known.tolist()
+        if list(map(str, labels)) != expected:
+            raise SchemaError(f"model: expected the features {expected} of its rows schema, got {labels}.")
 
 
 def _check_groups(params: xr.Dataset) -> None:
@@ -214,29 +262,32 @@ def _check_groups(params: xr.Dataset) -> None:
 
 
 def _values(params: xr.Dataset, name: str) -> FloatArray:
-    dims = (EXPERT, FEATURE) if PARAMETERS.get(name) else (EXPERT,)
-    return np.asarray(params[name].transpose(*dims).values, dtype=np.float64)
+    return np.asarray(params[name].transpose(EXPERT, ...).values, dtype=np.float64)
 
 
-def parameter_arrays(parameters: Mixture, family: Family) -> dict[str, FloatArray]:
-    """The arrays of the parameters by the names of their variables."""
-    shown = linear_arrays(parameters, family)
+def parameter_arrays(parameters: Mixture, family: Family, columns: Columns) -> dict[str, FloatArray]:
+    """The arrays of the parameters by the names of their variables, of their own features."""
+    shown = linear_arrays(parameters, family, columns)
     for label in family.nuisances:
         if label.reciprocal:
             shown[label.name] = 1.0 / shown[label.name]
     return shown
 
 
-def linear_arrays(parameters: Mixture, family: Family) -> dict[str, FloatArray]:
+def linear_arrays(parameters: Mixture, family: Family, columns: Columns) -> dict[str, FloatArray]:
     """Arrays that are arranged as parameters, such as derivatives in them, by the same names."""
+    of_gates, of_experts = (
+        slice(1, None) if own is None else [column + 1 for column in own]
+        for own in (columns.gates, columns.experts)
+    )
     # The one linear predictor that families have so far needs no dimension.
     coef = parameters.coef[:, 0]
     nuisances = {label.name: parameters.nuisance[:, d] for d, label in enumerate(family.nuisances)}
     return {
         GATE_INTERCEPT: parameters.gate[:, 0],
-        GATE_COEF: parameters.gate[:, 1:],
+        GATE_COEF: parameters.gate[:, of_gates],
         INTERCEPT: coef[:, 0],
-        COEF: coef[:, 1:],
+        COEF: coef[:, of_experts],
         **nuisances,
     }
 
@@ -255,7 +306,8 @@ def _dataset(
         attrs = {"long_name": texts[name]}
         if name in units:
             attrs["units"] = units[name]
-        variables[name] = ((*dims, FEATURE) if PARAMETERS.get(name) else dims, np.array(values), attrs)
+        dim = feature_dim(name, rows.columns)
+        variables[name] = (dims if dim is None else (*dims, dim), np.array(values), attrs)
     return xr.Dataset(variables, coords)
 
 

@@ -24,7 +24,6 @@ from daskmoe.rows.names import (
     COEF,
     EXPERT,
     EXPERT_WEIGHT,
-    FEATURE,
     GATE_COEF,
     GATE_INTERCEPT,
     IDENTIFIED,
@@ -108,7 +107,7 @@ def make_table(
         if outcomes := outcomes_of(diagnostics):
             table[OUTCOME] = (PARTITION, [str(each) for each in outcomes])
     if data is not None:
-        seen = profile(parameters_from(parts.params, family), family, data, parts.rows)
+        seen = profile(parameters_from(parts.params, parts.rows, family), family, data, parts.rows)
         labelled = seen.assign_coords({EXPERT: table[EXPERT]})
         table = table.assign({name: found.assign_attrs(_attrs_of(name)) for name, found in labelled.items()})
     return table.assign_attrs(_story(parts))
@@ -149,9 +148,11 @@ def _by_parameter(values: xr.Dataset, family: Family) -> xr.DataArray:
     own = [label.name for label in family.nuisances]
     blocks, labels, names, terms = [], [], [], []
     for name in (INTERCEPT, COEF, *own, GATE_INTERCEPT, GATE_COEF):
-        wide = FEATURE in values[name].dims
-        found = values[name].transpose(FEATURE, EXPERT).values if wide else values[name].values[None]
-        features = [str(label) for label in values[FEATURE].values] if wide else [""]
+        wide = values[name].ndim > 1
+        found = values[name].transpose(..., EXPERT).values
+        found = found if wide else found[None]
+        dim = values[name].transpose(..., EXPERT).dims[0]
+        features = [str(label) for label in values[dim].values] if wide else [""]
         blocks.append(found)
         labels += [f"{name}[{feature}]" if wide else name for feature in features]
         names += [name] * len(features)
@@ -168,17 +169,20 @@ def _by_parameter(values: xr.Dataset, family: Family) -> xr.DataArray:
 def _units(params: xr.Dataset, rows: RowSchema, family: Family) -> list[str]:
     """Units of every parameter of `_by_parameter`; empty where they are not known."""
     # Columns that a coding makes have no units of their own.
-    features = [
-        each.units if each.coding is None and not each.parts else None
+    features = {
+        label: each.units if each.coding is None and not each.parts else None
         for each in rows.variables
-        for _ in each.labels
-    ]
+        for label in each.labels
+    }
     found = []
     for name in (INTERCEPT, COEF, *(label.name for label in family.nuisances), GATE_INTERCEPT, GATE_COEF):
         if name == COEF:
-            found += [_per(params[INTERCEPT].attrs.get("units"), unit) for unit in features]
+            found += [
+                _per(params[INTERCEPT].attrs.get("units"), unit)
+                for unit in map(features.get, rows.expert_labels)
+            ]
         elif name == GATE_COEF:
-            found += [_per("1", unit) for unit in features]
+            found += [_per("1", unit) for unit in map(features.get, rows.gate_labels)]
         else:
             found.append(str(params[name].attrs.get("units", "")))
     return found
@@ -191,7 +195,7 @@ def _per(numerator: str | None, unit: str | None) -> str:
 
 
 def _of_experts(parts: ModelParts, family: Family) -> dict[str, tuple[Any, Any]]:
-    parameters = parameters_from(parts.params, family)
+    parameters = parameters_from(parts.params, parts.rows, family)
     found: dict[str, tuple[Any, Any]] = {}
     shares = shares_of(parts.diagnostics)
     if shares is not None and shares.sizes[EXPERT] == parameters.n_experts:
@@ -253,7 +257,7 @@ def _story(parts: ModelParts) -> dict[str, Any]:
         "target": rows.target,
         "target_units": str(rows.target_attrs.get("units", "")),
         "sample_dims": ", ".join(rows.sample_dims),
-        "n_features": len(rows.feature_labels),
+        "n_features": len(rows.feature_names),
         "fitted": int(parts.diagnostics is not None),
         "expert_names": expert_names(parts.params),
         KINDS: [str(kind) for kind in uncertainty.kinds_of(parts.diagnostics)],

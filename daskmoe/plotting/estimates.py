@@ -35,7 +35,7 @@ def draw_coefficients(
 ) -> Axes:
     """See `Pictures.coefficients`."""
     ax = axes_of(ax)
-    scale = _deviations(model)
+    scale = _deviations(model, variable)
     if standardized and scale is None:
         raise InvalidOptionError(
             "standardized: expected a model that knows its features' deviations, as one that was fitted or "
@@ -129,9 +129,14 @@ def _offset(k: int, n_experts: int) -> float:
     return 0.6 * ((k + 0.5) / n_experts - 0.5)
 
 
-def _deviations(model: MixtureOfExperts) -> FloatArray | None:
+def _deviations(model: MixtureOfExperts, variable: str) -> FloatArray | None:
+    """Of the features that the coefficients are of."""
     known = moments_from(model.diagnostics)
-    return None if known is None else np.sqrt(np.diagonal(known.scatter)[:-1] / known.weight)
+    if known is None:
+        return None
+    whole = np.sqrt(np.diagonal(known.scatter)[:-1] / known.weight)
+    own = model.rows.gate_columns if variable == "gate_coef" else model.rows.expert_columns
+    return whole if own is None else whole[list(own)]
 
 
 def _largest(rows: xr.Dataset, factor: FloatArray) -> Any:
@@ -159,10 +164,9 @@ def _effect(
 
 def _of_term(model: MixtureOfExperts, local: xr.Dataset, term: str) -> tuple[FloatArray, FloatArray, str]:
     """A coefficient of the model's experts (K,), of the partitions (M, J), and its units."""
-    if term != INTERCEPT and term not in model.feature_names:
-        raise InvalidOptionError(
-            f"term: expected 'intercept' or one of {list(model.feature_names)}, got {term!r}."
-        )
+    known = model.rows.expert_labels
+    if term != INTERCEPT and term not in known:
+        raise InvalidOptionError(f"term: expected 'intercept' or one of {list(known)}, got {term!r}.")
     chosen = {} if term == INTERCEPT else {FEATURE: term}
     name = INTERCEPT if term == INTERCEPT else COEF
     own, parts = model.params[name].sel(chosen), local[name].sel(chosen).transpose(PARTITION, LOCAL_EXPERT)

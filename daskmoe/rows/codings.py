@@ -86,7 +86,8 @@ class Levels(Coding):
     def columns(self, values: NDArray[Any], *, unknown_is_missing: bool = False) -> FloatArray:
         """The columns; `UnknownLevels` for values that are no level unless these are missing values too."""
         flat = as_objects(values).reshape(-1)
-        codes = _index_of(self.levels, tuple(map(type, self.levels))).get_indexer(flat)
+        levels = _rounded(self.levels, flat.dtype)
+        codes = _index_of(levels, tuple(map(type, levels))).get_indexer(flat)
         out: FloatArray = (codes[:, np.newaxis] == np.arange(1, len(self.levels))).astype(np.float64)
         strange = np.flatnonzero(codes < 0)
         if strange.size:
@@ -284,6 +285,13 @@ def _index_of(levels: tuple[Level, ...], types: tuple[type, ...]) -> pd.Index:
     # pandas keeps the hash table of an index with it. The types tell 0 and 1 from False and True.
     numbers = all(isinstance(level, int | float) and not isinstance(level, bool) for level in levels)
     return pd.Index(list(levels), dtype=np.float64 if numbers else object)
+
+
+def _rounded(levels: tuple[Level, ...], dtype: np.dtype[Any]) -> tuple[Level, ...]:
+    """The levels as values of less than double precision are: 0.1 is another number there."""
+    if dtype not in (np.float32, np.float16):
+        return levels
+    return tuple(float(dtype.type(each)) if isinstance(each, float) else each for each in levels)
 
 
 def _is_missing(values: NDArray[Any]) -> NDArray[np.bool_]:

@@ -9,6 +9,8 @@ SCHEMA_VERSION: Final = 1
 
 EXPERT: Final = "expert"
 FEATURE: Final = "feature"
+# Where gates have other features than the experts.
+GATE_FEATURE: Final = "gate_feature"
 PARTITION: Final = "partition"
 LOCAL_EXPERT: Final = "local_expert"
 

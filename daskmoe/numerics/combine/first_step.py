@@ -66,7 +66,7 @@ def at_start(statistics: LikelihoodStatistics, parameters: MoEParameters, frame:
     layout = Layout.of(parameters)
     origin, gradient = layout.pack(parameters), statistics.gradient
     matrices = [statistics.information, statistics.complete, statistics.metric]
-    if len(frame.lift):
+    if frame.n_unseen:
         back = frame.from_whole(layout)
         origin, gradient = frame.to_whole(layout) @ origin, back.T @ gradient
         matrices = [np.asarray(back.T @ matrix @ back) for matrix in matrices]

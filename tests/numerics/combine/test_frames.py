@@ -151,7 +151,7 @@ def test_without_a_maximum_in_the_direction_the_others_stand(pilot: Pilot, rng: 
     negative = Expansion(information[np.triu_indices(len(information))], expansion.vector)
     found, *_ = one_shots([negative], pilot, moments(rows), GAUSSIAN)
     np.testing.assert_array_equal(found.coef[..., 3], 0.0)
-    assert no_frame(pilot.coordinates, 1).added == 0
+    assert no_frame(pilot.coordinates, pilot.unseen).added == 0
 
 
 def test_without_a_maximum_in_the_direction_its_rows_still_tell(

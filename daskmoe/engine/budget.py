@@ -116,8 +116,10 @@ def budget_of(request: FitRequest, dataset: xr.Dataset, n_tasks: int) -> Budget:
 
 
 def _parameters(request: FitRequest) -> int:
-    family, q = get_family(request.options.family), len(request.schema.feature_labels) + 1
-    return Layout(request.options.local.n_experts, q, q, family.n_predictors, family.n_nuisances).size
+    family, schema = get_family(request.options.family), request.schema
+    q_gate, q_expert = len(schema.gate_labels) + 1, len(schema.expert_labels) + 1
+    n_experts = request.options.local.n_experts
+    return Layout(n_experts, q_gate, q_expert, family.n_predictors, family.n_nuisances).size
 
 
 def _row_bytes(request: FitRequest, dataset: xr.Dataset) -> int:

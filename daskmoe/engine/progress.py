@@ -7,18 +7,18 @@ of every task; of a cluster it asks the scheduler twice a second.
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from dask.base import get_scheduler
 from dask.callbacks import Callback
 from dask.delayed import Delayed
 
+from daskmoe.engine.announcing import TOPIC, LocalFit, told_by
 from daskmoe.engine.displays import Display, Status, display_for
 from daskmoe.engine.interrupts import interrupt
 from daskmoe.engine.results import PartitionResult
@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 # A question to a scheduler that is gone may never be answered.
 _LAST_POLL_SECONDS = 5.0
-_TOPIC = "daskmoe-local-fit"
 _LOCAL_FIT = "moe-local-fit"
 # By the start of their keys, the tasks that count, in the order in which they are done.
 _STAGES: Mapping[str, str] = {
@@ -43,14 +42,6 @@ _STAGES: Mapping[str, str] = {
     "moe-refine": "Partitions in a round",
     "moe-scores": "Partitions for errors",
 }
-
-
-class LocalFit(NamedTuple):
-    """What a local fit tells of itself."""
-
-    partition: str
-    # Log-likelihood a row.
-    nats: float
 
 
 class Watch:
@@ -80,23 +71,6 @@ def watching(job: str, progress: Progress) -> Iterator[Watch]:
             display.close()
 
 
-def announce(result: PartitionResult) -> None:
-    """Tell who watches what a local fit reached, from a worker of a cluster."""
-    if "distributed.worker" not in sys.modules or not result.estimate.weight > 0:
-        return
-    from distributed import get_worker
-
-    try:
-        worker = get_worker()
-    except ValueError:
-        return
-    worker.log_event(_TOPIC, (str(worker.get_current_task()), *_told(result)))
-
-
-def _told(result: PartitionResult) -> LocalFit:
-    return LocalFit(result.label, result.estimate.log_likelihood / result.estimate.weight)
-
-
 class _Tally:
     """The tasks of a graph that count, how many are done, and what local fits told."""
 
@@ -116,7 +90,7 @@ class _Tally:
         if (kind := self._kinds.get(key)) is not None:
             self.count({kind: self._done[kind] + 1})
             if isinstance(result, PartitionResult) and result.estimate.weight > 0:
-                self.told(key, _told(result))
+                self.told(key, told_by(result))
 
     def count(self, done: Mapping[str, int]) -> None:
         """Take in counts; results that were used are forgotten, which is no step back."""
@@ -251,12 +225,12 @@ class _Cluster:
         self._client, self._tally, self._groups = client, tally, tally.groups
 
     def __enter__(self) -> None:
-        self._client.subscribe_topic(_TOPIC, self._heard)
+        self._client.subscribe_topic(TOPIC, self._heard)
 
     def __exit__(self, *error: object) -> None:
         # A client that is closed, as by an interrupt, has no topics.
         if self._client.status == "running":
-            self._client.unsubscribe_topic(_TOPIC)
+            self._client.unsubscribe_topic(TOPIC)
 
     def _heard(self, event: tuple[float, Any]) -> None:
         key, *told = event[1]

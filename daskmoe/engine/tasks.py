@@ -11,10 +11,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from daskmoe.engine.announcing import announce
 from daskmoe.engine.checkpoint import checkpoint_path, keep_result, load_result
 from daskmoe.engine.interrupts import StoppableRows, stoppable
 from daskmoe.engine.outcomes import Ending, Outcome, ending_of
-from daskmoe.engine.progress import announce
 from daskmoe.engine.results import Answer, PartitionResult
 from daskmoe.engine.seeds import Seed, sequence
 from daskmoe.engine.threads import single_threaded_blas

@@ -40,9 +40,11 @@ def starting_runs(
     family: Family,
 ) -> Runs:
     """``n_init`` starting models for the rows ``design`` (q, n), ``response`` (n,); gates start flat."""
-    planar = family.start_predictor(response)[0]
+    predictors = family.start_predictor(response)
+    planar = predictors[0]
     memberships = np.full((n_init, n_experts, design.shape[1]), (1.0 - STARTS.confidence) / n_experts)
-    far = _far_rows(design, planar, n_experts)
+    # The rows of a rare class are not far from the others.
+    far = np.zeros(response.size, bool) if family.nominal else _far_rows(design, planar, n_experts)
     # With two experts the forms apart are all the same.
     forms = _KINDS[:1] if n_experts == 2 else _KINDS
     apart: list[_Kind] = [partial(_apart_from, far, kind) for kind in forms] if far.any() else []
@@ -50,6 +52,9 @@ def starting_runs(
     kinds = [*apart, *_KINDS]
     for run in range(n_init):
         turn = run % len(kinds)
+        if len(predictors) > 1:
+            # One start can look at one of the predictors' combinations only; each looks at another.
+            planar = rng.standard_normal(len(predictors)) @ predictors
         labels = kinds[turn](design, planar, n_experts, rng)
         np.put_along_axis(memberships[run], labels[None], STARTS.confidence + memberships[run, :1], axis=0)
         if turn < len(apart):

@@ -119,7 +119,8 @@ def test_sample_mean_and_variance_have_the_law_of_the_density(rng: np.random.Gen
 
 
 def test_families_are_found_by_name() -> None:
-    assert [*FAMILIES] == [family.name for family in FAMILIES.values()] == ["gaussian", "gamma", "poisson"]
+    names = ["gaussian", "gamma", "poisson", "categorical"]
+    assert [*FAMILIES] == [family.name for family in FAMILIES.values()] == names
     with pytest.raises(
         InvalidOptionError,
         match=re.escape("family: expected one of ['gamma', 'gaussian', 'poisson'], got 'cauchy'."),

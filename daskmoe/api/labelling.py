@@ -83,12 +83,15 @@ def label_fit(
         label_moments(reduce(merge_moments, known), rows), combine_attrs="override"
     )
     local = label_local_estimates(
-        [r.estimate.parameters for r in parts], [r.label for r in parts], rows, get_family(family)
+        [r.estimate.parameters for r in parts],
+        [r.label for r in parts],
+        rows,
+        get_family(family, rows.n_classes),
     )
-    diagnostics = diagnostics.assign(_of_fit(result, get_family(family)))
+    diagnostics = diagnostics.assign(_of_fit(result, get_family(family, rows.n_classes)))
     if result.aggregate.curvature is not None:
         kinds: dict[Kind, FloatArray | None] = {Kind.APPROXIMATE: None}
-        errors = _covariances(result.aggregate.curvature, kinds, get_family(family))
+        errors = _covariances(result.aggregate.curvature, kinds, get_family(family, rows.n_classes))
         diagnostics = diagnostics.merge(errors, combine_attrs="override")
     return MixtureOfExperts.from_parameters(
         result.aggregate.parameters,
@@ -354,7 +357,7 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
         LEFT_IN: _left_in(refinement, model.feature_names),
     }
     diagnostics = diagnostics.merge(label_moments(refinement.moments, model.rows), combine_attrs="override")
-    errors = _refined_covariances(refinement, order, get_family(model.family))
+    errors = _refined_covariances(refinement, order, model.densities)
     diagnostics = diagnostics.merge(errors).assign_attrs(errors.attrs)
     return MixtureOfExperts.from_parameters(
         refinement.parameters.take(order),
@@ -405,5 +408,6 @@ def _covariances(known: Curvature, kinds: Mapping[Kind, FloatArray | None], fami
     own = jacobian(known.parameters, known.coordinates, known.order)
     derivatives = stack_derivatives(own, nuisance, family)
     found = {kind: covariance(known.information, scores, derivatives) for kind, scores in kinds.items()}
-    apart = stack_arrays(told_apart(known), family) > 0.0
+    # The reference class is what it is by convention.
+    apart = stack_arrays(told_apart(known), family, reference=1.0) > 0.0
     return covariance_variables(found, apart & told_by_rows(known, derivatives))

@@ -206,7 +206,8 @@ def _silent(model: MixtureOfExperts, moments: Moments | None) -> list[str]:
         return []
     if model.options.get("refine"):
         return []
-    zero = (model.params[[COEF, GATE_COEF]] == 0).to_array().all(["variable", EXPERT]).values
+    zeros = (model.params[[COEF, GATE_COEF]] == 0).to_array()
+    zero = zeros.all([dim for dim in zeros.dims if dim != FEATURE]).values
     silent = zero & ~unidentified(moments)
     # Experts that depend on nothing at all are those of a constant target.
     return [] if zero.all() else np.array(model.feature_names)[silent].tolist()

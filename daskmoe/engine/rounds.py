@@ -29,7 +29,7 @@ from daskmoe.numerics.combine.round_sums import (
     scores_of,
     unpack_scores,
 )
-from daskmoe.numerics.families import Family, get_family
+from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.priors import Prior, prior_from
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def refine_rounds(
     finds the moments of all rows where they are not ``known``. `PartitionError` if none could be read.
     """
     pooled = known if known is not None else run_sum(request, "moe-moments", moments, merge_moments)
-    family = get_family(request.options.family)
+    family = request.family
     coordinates = coordinates_from(pooled, family.scaling(pooled))
     regularization = request.options.regularization
     prior = prior_from(pooled, coordinates, start.n_experts, family, regularization)

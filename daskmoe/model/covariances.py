@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.base.policies import INFERENCE
 from daskmoe.numerics.families import Family
 from daskmoe.rows.names import (
+    CLASS,
     COVARIANCE,
     EXPERT,
     FEATURE,
@@ -26,9 +28,14 @@ from daskmoe.rows.names import (
 )
 
 
-def stack_arrays(parameters: MoEParameters, family: Family, trailing: int = 0) -> FloatArray:
-    """Arrays arranged as parameters, and ``trailing`` axes more, with all parameters along the first axis."""
-    arrays = linear_arrays(parameters, family).values()
+def stack_arrays(
+    parameters: MoEParameters, family: Family, trailing: int = 0, reference: float = 0.0
+) -> FloatArray:
+    """Arrays arranged as parameters, and ``trailing`` axes more, with all parameters along the first axis.
+
+    A reference class, whose own parameters are zero, has ``reference``.
+    """
+    arrays = linear_arrays(parameters, family, reference).values()
     return np.concatenate([a.reshape(-1, *a.shape[a.ndim - trailing :]) for a in arrays])
 
 
@@ -66,8 +73,8 @@ def covariance_variables(covariances: Mapping[Kind, FloatArray], identified: NDA
 def unstack(values: FloatArray, params: xr.Dataset, family: Family) -> xr.Dataset:
     """Values of the stacked parameters in the shape of ``params``, with its labels."""
     variables, start = {}, 0
-    for name in parameter_variables(family):
-        like = _in_order(params[name])
+    for name, dims in parameter_variables(family).items():
+        like = params[name].transpose(EXPERT, *dims)
         own = values[start : start + like.size].reshape(like.shape)
         variables[name] = like.copy(data=own).transpose(*params[name].dims)
         start += like.size
@@ -75,23 +82,19 @@ def unstack(values: FloatArray, params: xr.Dataset, family: Family) -> xr.Datase
 
 
 def stacked_coordinates(params: xr.Dataset, family: Family) -> dict[str, tuple[str, NDArray[np.str_]]]:
-    """Coordinates of the stacked parameters: a label each, and the variable, expert and feature it is of."""
+    """Coordinates of the stacked parameters: a label each, and the variable, expert, feature it is of.
+
+    And the class, where the target is labels.
+    """
     labels: list[str] = []
-    parts: list[tuple[str, str, str]] = []
-    for name in parameter_variables(family):
-        like = _in_order(params[name])
-        experts, features = (like[d].values if d in like.dims else [""] for d in (EXPERT, FEATURE))
-        for expert in map(str, experts):
-            for feature in map(str, features):
-                labels.append(f"{name}[{expert}, {feature}]" if FEATURE in like.dims else f"{name}[{expert}]")
-                parts.append((name, expert, feature))
-    columns = np.array(parts, dtype=np.str_).T
+    parts: list[dict[str, str]] = []
+    for name, dims in parameter_variables(family).items():
+        own = (EXPERT, *dims)
+        for place in itertools.product(*(params[dim].values for dim in own)):
+            words = [str(word) for word in place]
+            labels.append(f"{name}[{', '.join(words)}]")
+            parts.append({"variable": name, **dict(zip(own, words, strict=True))})
     names = np.array(labels, dtype=np.str_)
-    own = {
-        key: (PARAMETER, values) for key, values in zip(("variable", EXPERT, FEATURE), columns, strict=True)
-    }
-    return {PARAMETER: (PARAMETER, names), OTHER_PARAMETER: (OTHER_PARAMETER, names), **own}
-
-
-def _in_order(values: xr.DataArray) -> xr.DataArray:
-    return values.transpose(EXPERT, ...)
+    keys = ("variable", EXPERT, *((CLASS,) if family.nominal else ()), FEATURE)
+    told = {key: (PARAMETER, np.array([part.get(key, "") for part in parts], np.str_)) for key in keys}
+    return {PARAMETER: (PARAMETER, names), OTHER_PARAMETER: (OTHER_PARAMETER, names), **told}

@@ -14,6 +14,7 @@ from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, Mixture, MoEP
 from daskmoe.numerics.families import Family
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import (
+    CLASS,
     COEF,
     EXPERT,
     FEATURE,
@@ -23,7 +24,6 @@ from daskmoe.rows.names import (
     GROUP_WEIGHT,
     INTERCEPT,
     LOCAL_EXPERT,
-    PARAMETERS,
     PARTITION,
 )
 
@@ -37,9 +37,11 @@ LONG_NAMES = {
 }
 
 
-def parameter_variables(family: Family) -> dict[str, bool]:
-    """Names of the variables of a model's parameters -> whether they have the feature dimension."""
-    return PARAMETERS | {nuisance.name: False for nuisance in family.nuisances}
+def parameter_variables(family: Family) -> dict[str, tuple[str, ...]]:
+    """Names of the variables of a model's parameters -> the dimensions that they have after the experts'."""
+    own = (CLASS,) if family.nominal else ()
+    linear = {GATE_INTERCEPT: (), GATE_COEF: (FEATURE,), INTERCEPT: own, COEF: (*own, FEATURE)}
+    return linear | {nuisance.name: () for nuisance in family.nuisances}
 
 
 def label_parameters(
@@ -62,9 +64,10 @@ def label_parameters(
     -------
     xr.Dataset
         ``gate_intercept``, ``intercept`` and the family's nuisances with dimension ``expert``; ``gate_coef``
-        and ``coef`` with dimensions ``expert`` and ``feature``. The large MoE also has ``group`` and
-        ``group_weight`` with dimension ``expert``: the number of the local estimator that an expert belongs
-        to, within which its gate is normalized, and that estimator's weight.
+        and ``coef`` with dimensions ``expert`` and ``feature``; where the target is labels, ``intercept`` and
+        ``coef`` have a dimension ``class`` too, zero for the first, the reference. The large MoE also has
+        ``group`` and ``group_weight`` with dimension ``expert``: the number of the local estimator that an
+        expert belongs to, within which its gate is normalized, and that estimator's weight.
 
     Raises
     ------
@@ -73,7 +76,7 @@ def label_parameters(
     """
     _check_features(parameters, rows)
     numbers: NDArray[Any] = np.arange(parameters.n_experts)
-    coords = {EXPERT: numbers if experts is None else experts, FEATURE: _labels(rows.feature_labels)}
+    coords = {EXPERT: numbers if experts is None else experts, **_coordinates(rows)}
     labelled = _dataset(parameter_arrays(parameters, family), (EXPERT,), coords, rows, family)
     if not isinstance(parameters, LargeMoE):
         return labelled
@@ -129,11 +132,10 @@ def label_local_estimates(
             f"{len(labels)} labels."
         )
     n_experts = max((p.n_experts for p in parameters if p is not None), default=0)
-    n_features = len(rows.feature_labels)
-    shape = (len(parameters), n_experts)
+    coords = {PARTITION: _labels(labels), LOCAL_EXPERT: np.arange(n_experts), **_coordinates(rows)}
     arrays = {
-        name: np.full((*shape, n_features) if has_features else shape, np.nan)
-        for name, has_features in parameter_variables(family).items()
+        name: np.full((len(parameters), n_experts, *(len(coords[dim]) for dim in dims)), np.nan)
+        for name, dims in parameter_variables(family).items()
     }
     for m, local in enumerate(parameters):
         if local is None:
@@ -141,11 +143,6 @@ def label_local_estimates(
         _check_features(local, rows)
         for name, values in parameter_arrays(local, family).items():
             arrays[name][m, : local.n_experts] = values
-    coords = {
-        PARTITION: _labels(labels),
-        LOCAL_EXPERT: np.arange(n_experts),
-        FEATURE: _labels(rows.feature_labels),
-    }
     return _dataset(arrays, (PARTITION, LOCAL_EXPERT), coords, rows, family)
 
 
@@ -164,30 +161,37 @@ def parameters_from(params: xr.Dataset, family: Family) -> Mixture:
 
 def linear_from(params: xr.Dataset, family: Family) -> MoEParameters:
     """Numbers shaped like ``params`` as arrays; the inverse of `linear_arrays`."""
-    gate = np.column_stack([_values(params, GATE_INTERCEPT), _values(params, GATE_COEF)])
-    coef = np.column_stack([_values(params, INTERCEPT), _values(params, COEF)])[:, None]
+    found = {name: _values(params, name, dims) for name, dims in parameter_variables(family).items()}
+    gate = np.column_stack([found[GATE_INTERCEPT], found[GATE_COEF]])
+    coef = np.concatenate([found[INTERCEPT][..., None], found[COEF]], axis=-1)
+    # Without the reference class, whose own are zero.
+    coef = coef[:, 1:] if family.nominal else coef[:, None]
     nuisance = np.empty((len(gate), family.n_nuisances))
     for d, label in enumerate(family.nuisances):
-        nuisance[:, d] = _values(params, label.name)
+        nuisance[:, d] = found[label.name]
     return MoEParameters(gate, coef, nuisance)
 
 
 def check_params(params: xr.Dataset, rows: RowSchema, family: Family) -> None:
     """Raise `SchemaError` unless ``params`` has all variables and dimensions and the features of ``rows``."""
     variables = parameter_variables(family)
-    for name, has_features in variables.items():
+    for name, trailing in variables.items():
         if name not in params:
             raise SchemaError(
                 f"model: expected the variables {list(variables)}, got "
                 f"{sorted(map(str, params.data_vars))}; {name!r} is missing."
             )
-        dims = (EXPERT, FEATURE) if has_features else (EXPERT,)
+        dims = (EXPERT, *trailing)
         if set(params[name].dims) != set(dims):
             raise SchemaError(
                 f"model: expected variable {name!r} to have the dimensions {dims}, got {params[name].dims}."
             )
     if GROUP in params:
         _check_groups(params)
+    if family.nominal and params.sizes[CLASS] != rows.n_classes:
+        raise SchemaError(
+            f"model: expected the {rows.n_classes} classes of its rows schema, got {params.sizes[CLASS]}."
+        )
     if FEATURE not in params.coords:
         raise SchemaError(
             f"model: expected a coordinate {FEATURE!r} with the labels of the features, got none."
@@ -213,9 +217,8 @@ def _check_groups(params: xr.Dataset) -> None:
         )
 
 
-def _values(params: xr.Dataset, name: str) -> FloatArray:
-    dims = (EXPERT, FEATURE) if PARAMETERS.get(name) else (EXPERT,)
-    return np.asarray(params[name].transpose(*dims).values, dtype=np.float64)
+def _values(params: xr.Dataset, name: str, trailing: tuple[str, ...]) -> FloatArray:
+    return np.asarray(params[name].transpose(EXPERT, *trailing).values, dtype=np.float64)
 
 
 def parameter_arrays(parameters: Mixture, family: Family) -> dict[str, FloatArray]:
@@ -227,16 +230,24 @@ def parameter_arrays(parameters: Mixture, family: Family) -> dict[str, FloatArra
     return shown
 
 
-def linear_arrays(parameters: Mixture, family: Family) -> dict[str, FloatArray]:
-    """Arrays that are arranged as parameters, such as derivatives in them, by the same names."""
-    # The one linear predictor that families have so far needs no dimension.
-    coef = parameters.coef[:, 0]
+def linear_arrays(parameters: Mixture, family: Family, reference: float = 0.0) -> dict[str, FloatArray]:
+    """Arrays that are arranged as parameters, such as derivatives in them, by the same names.
+
+    The reference class, which has no predictor, has ``reference``.
+    """
+    coef = parameters.coef
+    if family.nominal:
+        coef = np.concatenate([np.full_like(coef[:, :1], reference), coef], axis=1)
+        intercept, slopes = coef[:, :, 0], coef[:, :, 1:]
+    else:
+        # The one linear predictor needs no dimension.
+        intercept, slopes = coef[:, 0, 0], coef[:, 0, 1:]
     nuisances = {label.name: parameters.nuisance[:, d] for d, label in enumerate(family.nuisances)}
     return {
         GATE_INTERCEPT: parameters.gate[:, 0],
         GATE_COEF: parameters.gate[:, 1:],
-        INTERCEPT: coef[:, 0],
-        COEF: coef[:, 1:],
+        INTERCEPT: intercept,
+        COEF: slopes,
         **nuisances,
     }
 
@@ -249,14 +260,20 @@ def _dataset(
     family: Family,
 ) -> xr.Dataset:
     texts = LONG_NAMES | {label.name: label.long_name for label in family.nuisances}
-    units = _units(rows.target_attrs.get("units"), family)
+    units, trailing = _units(rows.target_attrs.get("units"), family), parameter_variables(family)
     variables = {}
     for name, values in arrays.items():
         attrs = {"long_name": texts[name]}
         if name in units:
             attrs["units"] = units[name]
-        variables[name] = ((*dims, FEATURE) if PARAMETERS.get(name) else dims, np.array(values), attrs)
+        variables[name] = ((*dims, *trailing[name]), np.array(values), attrs)
     return xr.Dataset(variables, coords)
+
+
+def _coordinates(rows: RowSchema) -> dict[str, NDArray[Any]]:
+    """Labels of the dimensions after the experts': the features, and the classes where there are any."""
+    features = {FEATURE: _labels(rows.feature_labels)}
+    return features if rows.classes is None else {CLASS: rows.classes.as_labels(), **features}
 
 
 def _units(target: str | None, family: Family) -> dict[str, str]:

@@ -13,7 +13,6 @@ import numpy as np
 
 from daskmoe.model import MixtureOfExperts
 from daskmoe.numerics.base.parameters import FloatArray
-from daskmoe.numerics.families import get_family
 from daskmoe.numerics.predictive.mixture import expert_means, log_gating
 from daskmoe.plotting.canvas import (
     BEHIND,
@@ -58,7 +57,7 @@ _MOST_DOTS: Final = 3_000
 def draw_experts(model: MixtureOfExperts, data: Data, feature: str, ax: Axes | None) -> Axes:
     """See `Pictures.experts`."""
     ax, sample = axes_of(ax), take_sample(model, data)
-    axis, family = axis_of(sample, feature), get_family(model.family)
+    axis, family = axis_of(sample, feature), model.densities
     gates = np.exp(log_gating(model.mixture, sample.features))
     whole = (gates * expert_means(model.mixture, family, sample.features)).sum(axis=0)
     _draw_rows(ax, sample, axis)

@@ -11,7 +11,6 @@ from daskmoe.errors import InvalidDataError, InvalidOptionError
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.moments import moments_from
 from daskmoe.numerics.base.parameters import FloatArray
-from daskmoe.numerics.families import get_family
 from daskmoe.plotting.canvas import DARK, above, axes_of, colours, names
 from daskmoe.rows.names import COEF, EXPERT, FEATURE, INTERCEPT, LOCAL_EXPERT, PARTITION
 
@@ -143,7 +142,7 @@ def _largest(rows: xr.Dataset, factor: FloatArray) -> Any:
 def _effect(
     model: MixtureOfExperts, variable: str, standardized: bool, rows: xr.Dataset, level: float
 ) -> str:
-    units, link = model.rows.target_attrs.get("units"), get_family(model.family).predictor_units
+    units, link = model.rows.target_attrs.get("units"), model.densities.predictor_units
     if variable == "gate_coef":
         of = "log odds of the expert"
     elif link == "{}":

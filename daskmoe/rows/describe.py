@@ -13,7 +13,7 @@ import xarray as xr
 from daskmoe.errors import InvalidDataError, InvalidOptionError
 from daskmoe.features import Term
 from daskmoe.rows.codings import Coding, Harmonics, Indicator, Powers, Splines, declared_levels
-from daskmoe.rows.learning import Categories, Learned, learn, number_from, variable_of
+from daskmoe.rows.learning import Categories, Learned, learn, learn_classes, number_from, variable_of
 from daskmoe.rows.schema import FeatureVariable, RowSchema
 from daskmoe.rows.values import ValueKind, kind_of
 from daskmoe.rows.variables import (
@@ -43,6 +43,8 @@ def describe_rows(
     features: Features | None = None,
     sample_weight: str | None = None,
     categories: Categories | None = None,
+    *,
+    labels: bool = False,
 ) -> RowSchema:
     """Choose the variables of `ds` that make its rows.
 
@@ -61,7 +63,10 @@ def describe_rows(
     sample_weight : str or None
         The variable of row weights.
     categories : mapping of str to sequence, optional
-        Levels of features, the reference first; None for those that are in the data, sorted.
+        Levels of features, the reference first; None for those that are in the data, sorted. Those of the
+        target, where it is labels, are its classes.
+    labels : bool
+        Whether the target is labels of classes; else it is numbers.
 
     Returns
     -------
@@ -86,7 +91,7 @@ def describe_rows(
     >>> describe_rows(ds, "y").feature_labels
     ('wind_S', 'wind_W')
     """
-    sample_dims = target_dims(ds, target)
+    sample_dims = target_dims(ds, target, labels=labels)
     if sample_weight is not None:
         check_weight(ds, sample_weight, sample_dims)
     used = {target} if sample_weight is None else {target, sample_weight}
@@ -100,7 +105,9 @@ def describe_rows(
         for name in _variables_of(declared):
             if misfit := _misfit(find_variable(ds, name, "feature"), sample_dims):
                 raise InvalidDataError(f"Feature variable {name!r} {misfit}.")
-    learned = learn(ds, declared, categories or {})
+    levels = dict(categories or {})
+    classes = learn_classes(ds, target, levels.pop(target, None)) if labels else None
+    learned = learn(ds, declared, levels)
     if features is None:
         left_out |= learned.refused | learned.doubtful
         declared = [name for name in declared if name not in left_out]
@@ -115,7 +122,7 @@ def describe_rows(
     variables = _without_twice(variables, {name for name in declared if isinstance(name, str)})
     attrs = ds.variables[target].attrs
     kept = {key: attrs[key] for key in _KEPT_ATTRS if isinstance(attrs.get(key), str)}
-    schema = RowSchema(target, sample_dims, variables, sample_weight, kept, left_out)
+    schema = RowSchema(target, sample_dims, variables, sample_weight, kept, left_out, classes=classes)
     check_unique(schema.feature_labels, "feature columns")
     return schema
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
-from daskmoe.rows.codings import Coding, coding_from
+from daskmoe.rows.codings import Coding, Levels, coding_from
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,13 @@ class RowSchema:
     left_out: dict[str, str] = field(default_factory=dict, hash=False)
     # What the weights are multiplied by.
     weight_factor: float = 1.0
+    # The classes of a target that is labels, in the order of their codes; None where it is numbers.
+    classes: Levels | None = None
+
+    @property
+    def n_classes(self) -> int | None:
+        """How many classes the target has; None where it is numbers."""
+        return None if self.classes is None else len(self.classes.levels)
 
     @property
     def row_dim(self) -> str | None:
@@ -131,6 +138,7 @@ class RowSchema:
         """The schema as a JSON string, for the attributes of a saved model."""
         content = {each.name: getattr(self, each.name) for each in fields(self)}
         content["variables"] = [variable.to_plain() for variable in self.variables]
+        content["classes"] = None if self.classes is None else self.classes.to_plain()
         return json.dumps(content)
 
     @classmethod
@@ -138,7 +146,16 @@ class RowSchema:
         """The schema that `to_json` wrote."""
         content = json.loads(text)
         variables = tuple(FeatureVariable.from_plain(variable) for variable in content.pop("variables"))
-        return cls(variables=variables, **{key: _as_tuple(value) for key, value in content.items()})
+        # Models of version 0.1.0 know no classes.
+        classes = content.pop("classes", None)
+        known = {key: _as_tuple(value) for key, value in content.items()}
+        return cls(variables=variables, classes=None if classes is None else _levels_from(classes), **known)
+
+
+def _levels_from(content: dict[str, Any]) -> Levels:
+    coding = coding_from(content)
+    assert isinstance(coding, Levels)
+    return coding
 
 
 def _as_tuple(value: Any) -> Any:

@@ -2,8 +2,8 @@
 
 Pure NumPy. There is one linear predictor for each class but the first, whose own is zero: C = J - 1, and
 predictor c is the logarithm of the odds of class c + 1 against class 0. There is no nuisance, and the
-dispersion is one; working residuals are 1[y = c + 1] - p_c, working weights p_c (1[c = c'] - p_c'). Shapes are
-those of `protocol`. Codes have no order: their mean, variance and distribution function are numbers for
+dispersion is one; working residuals are 1[y = c + 1] - p_c, working weights p_c (1[c = c'] - p_c'). Shapes
+are those of `protocol`. Codes have no order: their mean, variance and distribution function are numbers for
 diagnostics and nothing that is shown.
 """
 
@@ -128,7 +128,7 @@ class Categorical(Family):
     def sample(self, rng: np.random.Generator, eta: Array, nuisance: Array) -> Array:
         """Draw the code: the largest of logits with Gumbel noise."""
         logits = np.concatenate([np.zeros((1, eta.shape[1])), eta])
-        return np.argmax(logits + rng.gumbel(size=logits.shape), axis=0).astype(np.float64)
+        return np.asarray(np.argmax(logits + rng.gumbel(size=logits.shape), axis=0), np.float64)
 
     def divergence(
         self,
@@ -139,10 +139,10 @@ class Categorical(Family):
         out: Array | None = None,
     ) -> Array:
         """KL = sum_c p_c (eta_from,c - eta_to,c) - log_sum(eta_from) + log_sum(eta_to)."""
-        value = log_sum(eta_to) - log_sum(eta_from)
-        value = value + np.einsum("...cb,...cb->...b", probabilities(eta_from), eta_from - eta_to)
+        apart = np.einsum("...cb,...cb->...b", probabilities(eta_from), eta_from - eta_to)
+        value: Array = log_sum(eta_to) - log_sum(eta_from) + apart
         # What is left of a difference of equals may be negative.
-        return np.asarray(np.maximum(value, 0.0, out=out))
+        return np.maximum(value, 0.0) if out is None else np.maximum(value, 0.0, out=out)
 
     def plan_moments(self, eta: Array, nuisance: Array, mass: Array, out: Array) -> Iterator[Array]:
         """Of the indicators of the classes but the first."""
@@ -157,7 +157,7 @@ class Categorical(Family):
 
         def sums(linear: FloatArray) -> tuple[float, FloatArray, FloatArray]:
             chances = probabilities(linear)
-            loss = float(mass @ log_sum(linear) - np.vdot(moments, linear))
+            loss = float(mass @ log_sum(linear)) - float(np.vdot(moments, linear))
             return loss, moments - mass * chances, mass * packed_curvature(chances)
 
         return convex_regression(design, sums, coef), np.zeros(0)
@@ -192,8 +192,8 @@ def packed_curvature(chances: Array) -> Array:
     """p_c (1[c = c'] - p_c') for the pairs c <= c', shape (..., CC, B)."""
     n_predictors = chances.shape[-2]
     if n_predictors == 1:
-        return chances * (1.0 - chances)
+        return np.asarray(chances * (1.0 - chances))
     first, second = np.triu_indices(n_predictors)
-    out = -chances[..., first, :] * chances[..., second, :]
+    out: Array = -chances[..., first, :] * chances[..., second, :]
     out[..., first == second, :] += chances
     return out

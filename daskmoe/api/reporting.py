@@ -28,7 +28,6 @@ from daskmoe.numerics.combine.registry import AGGREGATORS
 from daskmoe.rows.names import (
     ABSENT_ROWS,
     COEF,
-    EXPERT,
     FEATURE,
     GATE_COEF,
     LEFT,

@@ -8,6 +8,7 @@ import numpy as np
 import scipy
 
 from daskmoe.model import MixtureOfExperts
+from daskmoe.model.classes import require_numbers
 from daskmoe.numerics.base.parameters import FloatArray
 from daskmoe.numerics.predictive.mixture import mixture_cdf, mixture_mean
 from daskmoe.plotting.canvas import BEHIND, DARK, PALETTE, above, axes_of, target_label
@@ -25,6 +26,7 @@ _LEVELS: Final = (0.5, 0.9)
 
 def draw_residuals(model: MixtureOfExperts, data: Data, ax: Axes | None) -> Axes:
     """See `Pictures.residuals`."""
+    require_numbers(model.rows, "residuals")
     sample = take_sample(model, data, need_target=True)
     assert sample.response is not None
     ax = axes_of(ax)
@@ -48,6 +50,7 @@ def draw_residuals(model: MixtureOfExperts, data: Data, ax: Axes | None) -> Axes
 
 def draw_calibration(model: MixtureOfExperts, data: Data, ax: Axes | None) -> Axes:
     """See `Pictures.calibration`."""
+    require_numbers(model.rows, "calibration")
     sample = take_sample(model, data, need_target=True)
     assert sample.response is not None
     ax = axes_of(ax)

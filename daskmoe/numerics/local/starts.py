@@ -39,7 +39,11 @@ def starting_runs(
     rng: np.random.Generator,
     family: Family,
 ) -> Runs:
-    """``n_init`` starting models for the rows ``design`` (q, n), ``response`` (n,); gates start flat."""
+    """``n_init`` starting models for the rows ``design`` (q, n), ``response`` (n,).
+
+    Gates start flat, unless responses are labels: of these one says so little of its row's expert that the
+    first pass would forget the partition.
+    """
     predictors = family.start_predictor(response)
     planar = predictors[0]
     memberships = np.full((n_init, n_experts, design.shape[1]), (1.0 - STARTS.confidence) / n_experts)
@@ -49,7 +53,7 @@ def starting_runs(
     forms = _KINDS[:1] if n_experts == 2 else _KINDS
     apart: list[_Kind] = [partial(_apart_from, far, kind) for kind in forms] if far.any() else []
     apart *= STARTS.forms_apart
-    kinds = [*apart, *_KINDS]
+    kinds = [*apart, *(_KINDS_OF_LABELS if family.nominal else _KINDS)]
     for run in range(n_init):
         turn = run % len(kinds)
         if len(predictors) > 1:
@@ -62,7 +66,8 @@ def starting_runs(
             memberships[run][:, far] = np.arange(n_experts)[:, None] == n_experts - 1
     if weight is not None:
         memberships *= weight
-    return _weighted_fits(memberships, design, response, prior, family)
+    runs = _weighted_fits(memberships, design, response, prior, family)
+    return runs._replace(gate=_gates_of(memberships, design, weight)) if family.nominal else runs
 
 
 def _weighted_fits(
@@ -89,6 +94,16 @@ def _weighted_fits(
     nuisance = family.start_nuisance(squares, mass, prior)
     gate = np.zeros((*shape, q))
     return Runs(gate, coef.reshape(*shape, -1, q), nuisance.reshape(*shape, -1))
+
+
+def _gates_of(memberships: FloatArray, design: FloatArray, weight: FloatArray | None) -> FloatArray:
+    """Gating networks (R, K, q) of memberships (R, K, n), by their regression on the features.
+
+    A logit changes by four times what its probability does, at one half.
+    """
+    own = design if weight is None else design * weight
+    gate = 4.0 * solve(own @ design.T, memberships @ design.T, share=1e-10 * len(design))
+    return np.asarray(gate - gate[:, -1:])
 
 
 def _residual_size(design: Array, response: Array, n_experts: int, rng: np.random.Generator) -> Labels:
@@ -166,3 +181,5 @@ def _apart_from(
 
 
 _KINDS: tuple[_Kind, ...] = (_feature_cells, _residual_size, _local_planes, _directions)
+# The size of a label's residual says which class it is.
+_KINDS_OF_LABELS: tuple[_Kind, ...] = (_feature_cells, _local_planes, _directions)

@@ -16,7 +16,8 @@ floor moves by a hundredth.
 
 All are functions of the data's moments only, so affine changes of features or response change nothing, the
 experts' order and the gating reference do not matter, and partitions that add up to the same rows have the
-same penalty. A single expert needs none and has none: K = 1 is maximum likelihood.
+same penalty. A single expert needs none and has none: K = 1 is maximum likelihood. Of labels it has that of
+the coefficients, as there is no maximum where features separate the classes.
 """
 
 from __future__ import annotations
@@ -185,7 +186,7 @@ def prior_from(
     shift = np.append(1.0, coordinates.transform @ (moments.mean[:-1] - coordinates.center))
     metric = np.outer(shift, shift)
     metric[1:, 1:] += coordinates.transform @ covariance @ coordinates.transform.T
-    on = float(n_experts > 1)
+    on = float(n_experts > 1 or family.nominal)
     own = family.prior(moments, coordinates, regularization.min_scale)
     strength = on * regularization.strength
     slopes = max(coordinates.size - 1, 1)

@@ -272,6 +272,8 @@ def _column(values: Any, what: str, rows: int, lengths: list[int] | None, *, lab
     if isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
         values = values.astype(object)
     if hasattr(values, "to_dask_array"):
+        # Text of Arrow becomes objects in any case, with a warning.
+        values = values.astype(object) if pd.api.types.is_string_dtype(values.dtype) else values
         values = values.to_dask_array(lengths=True if lengths is None else lengths)
     elif isinstance(values, xr.DataArray):
         values = values.data

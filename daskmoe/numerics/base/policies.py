@@ -179,6 +179,8 @@ class SearchPolicy:
     wide: int = 40
     many: int = 240
     fewest_starts: int = 3
+    # How many times as many race first where responses are labels (local_estimator: Labels).
+    label_starts: int = 3
     # Rows a parameter of the first subsample: enough; at least, if that is more than this share of all rows;
     # and for a wide search to tell anything.
     parameter_rows: float = 6.0

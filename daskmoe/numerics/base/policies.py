@@ -179,7 +179,7 @@ class SearchPolicy:
     wide: int = 40
     many: int = 240
     fewest_starts: int = 3
-    # How many times as many race first where responses are labels (local_estimator: Labels).
+    # How many times as many race first where responses are labels (Labels).
     label_starts: int = 6
     # Rows a parameter of the first subsample: enough; at least, if that is more than this share of all rows;
     # and for a wide search to tell anything.

@@ -92,19 +92,23 @@ class _LeanArray(_Array):  # type: ignore[misc]
 class LeanStore(ZarrStore):
     """xarray's store with arrays that are read without that copy."""
 
+    # What `members` was made of, and what it was.
+    _lean_members: tuple[dict[str, Any], dict[str, Any]] | None = None
+
     @property
     def members(self) -> dict[str, Any]:
         """The arrays and groups by name."""
-        return {
-            # Inside shards Zarr wants its own buffers.
-            name: _lean(found) if isinstance(found, zarr.Array) and found.shards is None else found
-            for name, found in super().members.items()
-        }
+        found = super().members
+        # xarray asks for them several times a variable.
+        if self._lean_members is None or self._lean_members[0] is not found:
+            self._lean_members = found, {name: _lean(each) for name, each in found.items()}
+        return self._lean_members[1]
 
 
-def _lean(array: zarr.Array[Any]) -> Any:
-    known = getattr(array, "async_array", None)
-    if known is None:
-        # Before Zarr 3.1.4 there is no way to its parts; the copy is a cost in memory only.
-        return array
+def _lean(member: Any) -> Any:
+    known = getattr(member, "async_array", None)
+    # Before Zarr 3.1.4 there is no way to an array's parts, and inside shards Zarr wants its own buffers: the
+    # copy is a cost in memory only.
+    if known is None or not isinstance(member, zarr.Array) or member.shards is not None:
+        return member
     return _LeanArray(_LeanAsyncArray(known.metadata, known.store_path, known.config))

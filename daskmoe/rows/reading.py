@@ -40,6 +40,8 @@ OnError = Literal["raise", "skip", "drop"]
 # in several variables. More would need less memory, and more time: each part passes over the result.
 _SLABS = 4
 _GROUPS = 4
+# Bytes up to which a box is read at once: every call of a store waits for it.
+_SMALL_BOX = 2**22
 
 
 class Rows(NamedTuple):
@@ -122,6 +124,8 @@ def extract_rows(
     ([4.0, 5.0], 1)
     """
     shape = tuple(stop - start for _, start, stop in partition.box)
+    if STORED in box.encoding and box.nbytes <= _SMALL_BOX:
+        box = load_together(box, [str(name) for name in box.variables])
     selection = _selection(box, schema, partition, shape)
     if positions is not None:
         assert isinstance(selection, slice)

@@ -152,7 +152,8 @@ class MixtureOfExperts(NamedExperts):
         >>> import daskmoe
         >>> data, _ = daskmoe.simulate(1000, n_features=2, n_experts=2, random_state=0)
         >>> data["sign"] = ("row", ["above" if y > 0 else "below" for y in data["y"].values])
-        >>> model = daskmoe.fit_local(data, "sign", 2, features="X", family="categorical", random_state=0)
+        >>> options = {"n_experts": 2, "family": "categorical", "random_state": 0}
+        >>> model = daskmoe.fit_local(data, "sign", features="X", **options)
         >>> chances = model.predict_proba(data)
         >>> chances.dims, chances["class"].values.tolist()
         (('class', 'row'), ['above', 'below'])

@@ -6,10 +6,12 @@ from daskmoe import features
 from daskmoe.api.aggregate import aggregate
 from daskmoe.api.divergence import transportation_divergence
 from daskmoe.api.fit import fit, fit_local
+from daskmoe.api.preview import Preview, preview
 from daskmoe.api.refine import refine
 from daskmoe.api.select import select_n_experts
 from daskmoe.api.simulate import simulate
 from daskmoe.errors import (
+    ClusterError,
     ConvergenceWarning,
     DaskMoEError,
     DataWarning,
@@ -33,6 +35,7 @@ from daskmoe.plotting import Pictures as _Pictures  # noqa: F401 - gives models 
 __version__ = _version("daskmoe")
 
 __all__ = [
+    "ClusterError",
     "ConvergenceWarning",
     "DaskMoEError",
     "DataWarning",
@@ -47,6 +50,7 @@ __all__ = [
     "NotFittedError",
     "OutputExistsError",
     "PartitionError",
+    "Preview",
     "SchemaError",
     "Selection",
     "StoreError",
@@ -57,6 +61,7 @@ __all__ = [
     "fit",
     "fit_local",
     "open_model",
+    "preview",
     "refine",
     "select_n_experts",
     "simulate",

@@ -47,6 +47,13 @@ class PartitionError(DaskMoEError, RuntimeError):
         super().__init__(message)
 
 
+class ClusterError(DaskMoEError, RuntimeError):
+    """The cluster cannot go on: its scheduler is lost, workers die of a task, or none takes tasks."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
 class NotAtOptimumError(DaskMoEError, ValueError):
     """Inference was asked of a model that is not at a maximum of the likelihood."""
 

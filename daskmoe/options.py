@@ -133,6 +133,12 @@ def _feature_names(name: str, value: Any) -> Any:
     return given
 
 
+def _name(name: str, value: Any) -> Any:
+    if value is not None and not isinstance(value, str):
+        raise InvalidOptionError(f"{name}: expected the name of a variable, got {type(value).__name__}.")
+    return value
+
+
 def _categories(name: str, value: Any) -> Any:
     if value is None:
         return None
@@ -158,6 +164,24 @@ def _support(name: str, value: Any) -> Any:
     return value
 
 
+def _success(name: str, value: Any) -> int | float:
+    """A number of partitions, or a share of them, which is no integer."""
+    if isinstance(value, Integral):
+        return check_integer(name, value, 1)
+    if not isinstance(value, Real) or not 0 < float(value) <= 1:
+        raise InvalidOptionError(
+            f"{name}: expected a number of partitions, as 10, or a share of them, as 0.9, got {value!r}."
+        )
+    return float(value)
+
+
+def _count_or_share(text: str) -> int | float | str:
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        return text
+
+
 def _folder(name: str, value: Any) -> str | None:
     """An absolute path, as tasks run in folders of their own."""
     if value is None:
@@ -172,8 +196,8 @@ def _number_or_text(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
-def _listed(text: str) -> list[str | Term] | None:
-    return parse_features(text) if text else None
+def _listed(text: str) -> list[str | Term]:
+    return parse_features(text) if text else []
 
 
 def _levels_listed(text: str) -> dict[str, list[str] | None] | None:
@@ -234,6 +258,22 @@ class FitOptions:
         token=False,
         record=False,
         flag=Flag(metavar="A,B,...", parse=_listed, default="all that fit"),
+    )
+    gate_features: str | Term | Sequence[str | Term] | None = option(
+        None,
+        "Those of the gates alone, if other than the experts'; empty for constant gates.",
+        check=_feature_names,
+        token=False,
+        record=False,
+        flag=Flag(metavar="A,B,...", parse=_listed, default="the features"),
+    )
+    offset: str | None = option(
+        None,
+        "Variable that is a part of every linear predictor, as the logarithm of an exposure.",
+        check=_name,
+        token=False,
+        record=False,
+        flag=Flag(metavar="NAME"),
     )
     categories: Mapping[str, Sequence[Any] | None] | None = option(
         None,
@@ -299,6 +339,14 @@ class FitOptions:
         flag=Flag(metavar="PATH"),
     )
     on_error: OnError = option("raise", "What bad rows and partitions do.", check=OneOf(ON_ERROR))
+    min_success: int | float = option(
+        1,
+        "Partitions that must be fitted, or their share, as 0.9.",
+        check=_success,
+        token=False,
+        joins=True,
+        flag=Flag(metavar="NUMBER|SHARE", parse=_count_or_share),
+    )
     missing_chunks: OnMissingChunks = option(
         "warn",
         "What chunks do that were never written.",

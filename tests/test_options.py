@@ -29,6 +29,8 @@ KNOWN = FitOptions.known()
 # Another value for every option, and options that it needs.
 OTHERS: dict[str, Any] = {
     "features": ["b"],
+    "gate_features": [],
+    "offset": "b",
     "categories": {"a": [0, 1]},
     "n_experts": 3,
     "family": "gaussian",
@@ -43,6 +45,7 @@ OTHERS: dict[str, Any] = {
     "random_state": 5,
     "checkpoint": "kept",
     "on_error": "skip",
+    "min_success": 0.5,
     "missing_chunks": "raise",
     "sample_weight": "w",
     "weight_kind": "importance",
@@ -126,6 +129,8 @@ def test_the_command_line_has_every_option_with_its_default_and_help() -> None:
     ("arguments", "expected"),
     [
         (["--features", "a,b"], {"features": ["a", "b"]}),
+        (["--features", "", "--gate-features", "c"], {"features": [], "gate_features": ["c"]}),
+        (["--gate-features", ""], {"gate_features": []}),
         (["--partitions", "3"], {"partitions": 3}),
         (["--partitions", "site"], {"partitions": "site"}),
         (["--refine", "2"], {"refine": 2}),
@@ -221,6 +226,7 @@ def test_the_record_is_json_and_tells_what_was_asked(data: xr.Dataset) -> None:
             "min_scale": None,
             "random_state": str(2**80),
             "on_error": "raise",
+            "min_success": 1,
             "weight_kind": "frequency",
             "n_init": 12,
             "start_rows": 2000,

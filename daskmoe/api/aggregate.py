@@ -138,7 +138,7 @@ def _local_estimators(
             parameters.append(mixture)
             weights.append(weight)
             labels.append(str(m))
-            moments.append(moments_from(model.diagnostics))
+            moments.append(moments_from(model.diagnostics, model.rows.columns))
     return parameters, np.array(weights), labels, moments
 
 

@@ -68,7 +68,7 @@ def report_columns(model: MixtureOfExperts) -> None:
         n = found.weight
         running = np.isclose(spread[:-1], n * (n * n - 1.0) / 12.0, rtol=1e-9, atol=0.0)
         running &= np.isclose(2.0 * found.mean[:-1] % 1.0, 0.0, atol=1e-6)
-        plain = [_is_plain(each) for each in model.rows.variables for _ in each.labels]
+        plain = np.array([_is_plain(each) for each in model.rows.variables for _ in each.labels], dtype=bool)
         if n >= SOUNDNESS.identifier_rows:
             _warn_of_identifiers(
                 [name for name, is_one in zip(names, running & plain, strict=True) if is_one]

@@ -21,7 +21,9 @@ def check_models(models: Sequence[MixtureOfExperts]) -> None:
     first = models[0]
     for m, model in enumerate(models[1:], start=1):
         pairs = {
-            "features": (first.feature_names, model.feature_names),
+            "features": (first.rows.expert_labels, model.rows.expert_labels),
+            "features of the gates": (first.rows.gate_labels, model.rows.gate_labels),
+            "offset": (first.rows.offset, model.rows.offset),
             "target": (first.target, model.target),
             "family": (first.family, model.family),
             "classes of the target": (first.rows.classes, model.rows.classes),

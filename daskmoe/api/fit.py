@@ -31,6 +31,8 @@ class FitKeywords(TypedDict, total=False):
     """The other options of `fit`, for type checkers."""
 
     features: str | Term | Sequence[str | Term] | None
+    gate_features: str | Term | Sequence[str | Term] | None
+    offset: str | None
     categories: Mapping[str, Sequence[Any] | None] | None
     family: str
     partitions: int | str | None
@@ -44,6 +46,7 @@ class FitKeywords(TypedDict, total=False):
     random_state: RandomState
     checkpoint: str | os.PathLike[str] | None
     on_error: OnError
+    min_success: int | float
     missing_chunks: OnMissingChunks
     sample_weight: str | None
     weight_kind: WeightKind
@@ -66,6 +69,8 @@ def fit(
     target: str,
     *,
     features: str | Term | Sequence[str | Term] | None = None,
+    gate_features: str | Term | Sequence[str | Term] | None = None,
+    offset: str | None = None,
     categories: Mapping[str, Sequence[Any] | None] | None = None,
     n_experts: int,
     family: str = "gaussian",
@@ -80,6 +85,7 @@ def fit(
     random_state: RandomState = None,
     checkpoint: str | os.PathLike[str] | None = None,
     on_error: OnError = "raise",
+    min_success: int | float = 1,
     missing_chunks: OnMissingChunks = "warn",
     compute: bool = True,
     sample_weight: str | None = None,
@@ -104,6 +110,12 @@ def fit(
         the sample dimensions or some of them, plus at most one more, whose labels name several features.
         Text, booleans, categories and variables with CF flags are treatment coded, 1 at a level and 0
         elsewhere, the first level without a column. Terms of `daskmoe.features` make features of variables.
+    gate_features : str, Term, or a sequence of them, optional
+        Those of the gates, where they are not the experts'; None means ``features``. ``[]`` makes the gates
+        constant, a mixture of regressions; beside it ``features=[]`` makes experts that are constants.
+    offset : str, optional
+        Variable that is a part of every expert's linear predictor with a weight of one, in its units: of
+        counts per exposure the logarithm of the exposure. For the families whose link is the logarithm.
     categories : mapping of str to sequence, optional
         Levels by variable, the reference first; None for those that are in the data, as of a number that is a
         code. By default those of the dtype or of ``flag_values``, or of text those that a pass over that
@@ -151,6 +163,9 @@ def fit(
     on_error : {"raise", "skip"}
         "skip" leaves out rows with missing values and partitions that fail, and reports them in the log and
         in ``diagnostics``.
+    min_success : int or float
+        With ``on_error="skip"``, how many partitions must be fitted, or as a float up to 1.0 which share of
+        those that have rows; with fewer the fit fails and says how they ended.
     missing_chunks : {"raise", "warn", "fill"}
         What to do about chunks of a store that were never written, which are read as fill values: refuse them
         before any work, warn with their counts, or take the fill values as data without a word.
@@ -203,6 +218,8 @@ def fit(
     """
     options = FitOptions(
         features=features,
+        gate_features=gate_features,
+        offset=offset,
         categories=categories,
         n_experts=n_experts,
         family=family,
@@ -217,6 +234,7 @@ def fit(
         random_state=random_state,
         checkpoint=checkpoint,
         on_error=on_error,
+        min_success=min_success,
         missing_chunks=missing_chunks,
         sample_weight=sample_weight,
         weight_kind=weight_kind,
@@ -239,6 +257,8 @@ def fit_local(
     target: str,
     *,
     features: str | Term | Sequence[str | Term] | None = None,
+    gate_features: str | Term | Sequence[str | Term] | None = None,
+    offset: str | None = None,
     categories: Mapping[str, Sequence[Any] | None] | None = None,
     n_experts: int,
     family: str = "gaussian",
@@ -283,6 +303,8 @@ def fit_local(
     """
     options = FitOptions(
         features=features,
+        gate_features=gate_features,
+        offset=offset,
         categories=categories,
         n_experts=n_experts,
         family=family,

@@ -20,7 +20,7 @@ from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
 from daskmoe.numerics.base.extremes import Extremes
 from daskmoe.numerics.base.layout import count_parameters
 from daskmoe.numerics.base.observations import merge_moments
-from daskmoe.numerics.base.parameters import FloatArray, Mixture, MoEParameters, canonical_indices
+from daskmoe.numerics.base.parameters import Columns, FloatArray, Mixture, MoEParameters, canonical_indices
 from daskmoe.numerics.combine.candidates import Told
 from daskmoe.numerics.combine.gaps import Gaps
 from daskmoe.numerics.combine.refinement import left_by_feature
@@ -71,6 +71,7 @@ from daskmoe.rows.names import (
 
 # Features that are named as what a refinement is held up by.
 _FEW: Final = 5
+_TARGET_RANGE: Final = "lowest and highest response of the rows"
 
 
 def label_fit(
@@ -91,7 +92,9 @@ def label_fit(
     diagnostics = diagnostics.assign(_of_fit(result, get_family(family, rows.n_classes)))
     if result.aggregate.curvature is not None:
         kinds: dict[Kind, FloatArray | None] = {Kind.APPROXIMATE: None}
-        errors = _covariances(result.aggregate.curvature, kinds, get_family(family, rows.n_classes))
+        errors = _covariances(
+            result.aggregate.curvature, kinds, get_family(family, rows.n_classes), rows.columns
+        )
         diagnostics = diagnostics.merge(errors, combine_attrs="override")
     return MixtureOfExperts.from_parameters(
         result.aggregate.parameters,
@@ -217,11 +220,20 @@ def _told(result: FitResult, labels: Sequence[str]) -> dict[str, Any]:
     elif aggregate.told_by_support:
         named = ["the support"]
     if told is None:
-        return {}
+        return _target_range(result) if aggregate.parameters.n_experts == 1 else {}
     found = {} if told.extremes is None else _ranges(told.extremes, named)
     if isinstance(aggregate.parameters, MoEParameters):
         found |= _expert_weights(told.mass)
     return found
+
+
+def _target_range(result: FitResult) -> dict[str, Any]:
+    """The range of the response, as the partitions tell it of their own fits; nothing if one does not."""
+    extremes = [r.estimate.extremes for r in result.partitions if r.moments is not None]
+    if not all(extremes):
+        return {}
+    lows, highs = np.array([found.values[-1] for found in extremes if found is not None]).T
+    return {TARGET_RANGE: (BOUND, np.array([lows.min(), highs.max()]), {"long_name": _TARGET_RANGE})}
 
 
 def _partition(label: str) -> str:
@@ -233,7 +245,7 @@ def _ranges(extremes: Extremes, named: Sequence[str]) -> dict[str, Any]:
     (predicted, target), (rows, _), (numbers, _) = extremes
     bounds = {
         PREDICTION_RANGE: (predicted, "lowest and highest E[y|x] over the rows"),
-        TARGET_RANGE: (target, "lowest and highest response of the rows"),
+        TARGET_RANGE: (target, _TARGET_RANGE),
         PREDICTION_ROW: (rows, "where these E[y|x] are: number of the row among the complete ones"),
         PREDICTION_PARTITION: (
             np.array([named[i] for i in numbers]),
@@ -250,7 +262,7 @@ def _expert_weights(mass: FloatArray) -> dict[str, Any]:
 
 def _parameter_count(parameters: Mixture, coordinates: Coordinates) -> dict[str, Any]:
     text = {"long_name": "free parameters that the rows can tell apart"}
-    return {N_PARAMETERS: ((), count_parameters(parameters, coordinates.size), text)}
+    return {N_PARAMETERS: ((), count_parameters(parameters, coordinates.gates.size, coordinates.size), text)}
 
 
 def _training(log_likelihood: float, entropy: float | None = None) -> dict[str, Any]:
@@ -332,6 +344,9 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     assert refinement.state.accepted is not None
     weight = refinement.state.accepted.statistics.weight
     added["refined_weight"] = ((), weight, {"long_name": "sum of the row weights of the refinement"})
+    if refinement.dropped is not None:
+        text = "rows that the refinement left out: missing values or no weight"
+        added["refined_dropped_rows"] = ((), refinement.dropped, {"long_name": text})
     added["round_seconds"] = ("round", np.array(refinement.seconds), {"long_name": "seconds of the round"})
     reached = infos[int(np.flatnonzero([info.accepted for info in infos])[-1])]
     added |= _training(reached.log_likelihood, refinement.state.accepted.statistics.entropy)
@@ -345,7 +360,14 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     # A model may be refined more than once: its last rounds are told.
     last = ("round", KIND, PARAMETER, COLUMN)
     known = known.drop_dims([dim for dim in last if dim in known.dims])
-    stale = (ROW_WEIGHT, PREDICTION_RANGE, PREDICTION_ROW, PREDICTION_PARTITION, TARGET_RANGE)
+    stale = (
+        ROW_WEIGHT,
+        "refined_dropped_rows",
+        PREDICTION_RANGE,
+        PREDICTION_ROW,
+        PREDICTION_PARTITION,
+        TARGET_RANGE,
+    )
     known = known.drop_vars(stale, errors="ignore")
     if EXPERT in known.dims:
         known = known.isel({EXPERT: order}).drop_vars(EXPERT, errors="ignore")
@@ -354,10 +376,10 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     )
     diagnostics.attrs |= {
         LEFT: float(refinement.state.left),
-        LEFT_IN: _left_in(refinement, model.feature_names),
+        LEFT_IN: _left_in(refinement, model.rows.feature_labels),
     }
     diagnostics = diagnostics.merge(label_moments(refinement.moments, model.rows), combine_attrs="override")
-    errors = _refined_covariances(refinement, order, model.densities)
+    errors = _refined_covariances(refinement, order, model.densities, model.rows.columns)
     diagnostics = diagnostics.merge(errors).assign_attrs(errors.attrs)
     return MixtureOfExperts.from_parameters(
         refinement.parameters.take(order),
@@ -381,7 +403,9 @@ def _left_in(refinement: Refinement, names: Sequence[str]) -> str:
     return ", ".join(repr(str(names[j])) for j in order[:count])
 
 
-def _refined_covariances(refinement: Refinement, order: NDArray[np.intp], family: Family) -> xr.Dataset:
+def _refined_covariances(
+    refinement: Refinement, order: NDArray[np.intp], family: Family, columns: Columns
+) -> xr.Dataset:
     """At the maximum, exact ones of the kinds whose scores were found; near it, approximate ones."""
     state = refinement.state
     assert state.accepted is not None
@@ -391,7 +415,7 @@ def _refined_covariances(refinement: Refinement, order: NDArray[np.intp], family
     known = curvature(at, statistics.information, refinement.prior, refinement.coordinates, order)
     if not refinement.converged:
         near = is_near(state.left, len(statistics.gradient))
-        return _covariances(known, {Kind.APPROXIMATE: None}, family) if near else xr.Dataset()
+        return _covariances(known, {Kind.APPROXIMATE: None}, family, columns) if near else xr.Dataset()
     kinds: dict[Kind, FloatArray | None] = {Kind.MODEL: None}
     found, attrs = refinement.scores, {}
     if found is not None:
@@ -399,15 +423,17 @@ def _refined_covariances(refinement: Refinement, order: NDArray[np.intp], family
         if found.n_clusters > 1:
             kinds[Kind.CLUSTER] = found.n_clusters / (found.n_clusters - 1) * found.clusters
             attrs = {CLUSTERS: refinement.cluster or "partitions", N_CLUSTERS: found.n_clusters}
-    return _covariances(known, kinds, family).assign_attrs(attrs)
+    return _covariances(known, kinds, family, columns).assign_attrs(attrs)
 
 
-def _covariances(known: Curvature, kinds: Mapping[Kind, FloatArray | None], family: Family) -> xr.Dataset:
+def _covariances(
+    known: Curvature, kinds: Mapping[Kind, FloatArray | None], family: Family, columns: Columns
+) -> xr.Dataset:
     """Covariances by kind, of which those with score products are sandwiches."""
     nuisance = (known.parameters.nuisance * known.coordinates.response.nuisance)[known.order]
     own = jacobian(known.parameters, known.coordinates, known.order)
-    derivatives = stack_derivatives(own, nuisance, family)
+    derivatives = stack_derivatives(own, nuisance, family, columns)
     found = {kind: covariance(known.information, scores, derivatives) for kind, scores in kinds.items()}
     # The reference class is what it is by convention.
-    apart = stack_arrays(told_apart(known), family, reference=1.0) > 0.0
+    apart = stack_arrays(told_apart(known), family, columns, reference=1.0) > 0.0
     return covariance_variables(found, apart & told_by_rows(known, derivatives))

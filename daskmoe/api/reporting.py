@@ -27,9 +27,7 @@ from daskmoe.numerics.combine.choice import FROM_PILOT
 from daskmoe.numerics.combine.registry import AGGREGATORS
 from daskmoe.rows.names import (
     ABSENT_ROWS,
-    COEF,
     FEATURE,
-    GATE_COEF,
     LEFT,
     LEFT_IN,
     PARTITION,
@@ -102,6 +100,11 @@ def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
         return
     if kept := sum(ending.kept for ending in endings):
         logger.info("%d of %d partitions were taken from their checkpoints", kept, len(endings))
+    if unkept := [ending.unkept for ending in endings if ending.unkept]:
+        logger.warning(
+            "%d of %d partitions could not be kept in the checkpoint, and would be fitted again: %s",
+            len(unkept), len(endings), unkept[0],
+        )  # fmt: skip
     if "dropped_rows" in found:
         _report_rows(found, skipped=model.options.get("on_error") == "skip")
     if ABSENT_ROWS in found:
@@ -162,12 +165,12 @@ def report_identification(model: MixtureOfExperts) -> None:
         At the line that called the package.
     """
     found = model.diagnostics
-    if (moments := moments_from(found)) is not None and unidentified(moments).any():
+    if (moments := moments_from(found, model.rows.columns)) is not None and unidentified(moments).any():
         logger.warning(
             "%s: constant in all rows, or collinear there: the coefficients are those of least norm, zero "
             "where constant, and no estimates one by one. Drop constant features, and one of each collinear "
             "set, as one of the dummies of a category",
-            _listed(np.array(model.feature_names)[unidentified(moments)]),
+            _listed(np.array(model.rows.feature_labels)[unidentified(moments)]),
         )
     if silent := _silent(model, moments):
         warn(
@@ -205,11 +208,11 @@ def _silent(model: MixtureOfExperts, moments: Moments | None) -> list[str]:
         return []
     if model.options.get("refine"):
         return []
-    zeros = (model.params[[COEF, GATE_COEF]] == 0).to_array()
-    zero = zeros.all([dim for dim in zeros.dims if dim != FEATURE]).values
+    gate, coef = model.mixture.gate[:, 1:], model.mixture.coef[..., 1:]
+    zero = (gate == 0).all(axis=0) & (coef == 0).all(axis=(0, 1))
     silent = zero & ~unidentified(moments)
     # Experts that depend on nothing at all are those of a constant target.
-    return [] if zero.all() else np.array(model.feature_names)[silent].tolist()
+    return [] if zero.all() else np.array(model.rows.feature_labels)[silent].tolist()
 
 
 def _listed(names: NDArray[np.str_]) -> str:
@@ -235,7 +238,11 @@ def report_refinement(model: MixtureOfExperts, rounds: int | str) -> None:
     """
     report_soundness(model)
     found = model.diagnostics
-    if found is None or found.attrs["refinement_converged"]:
+    if found is None:
+        return
+    if dropped := int(found.get("refined_dropped_rows", 0)):
+        logger.warning("%d rows were left out of the refinement: missing values or no weight", dropped)
+    if found.attrs["refinement_converged"]:
         return
     left = found.attrs[LEFT]
     short = left > REFINEMENT.short * float(found["refined_weight"])

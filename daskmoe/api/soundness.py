@@ -134,7 +134,7 @@ def _report_least_squares(model: MixtureOfExperts, found: xr.Dataset) -> None:
 
 def _below_least_squares(model: MixtureOfExperts, found: xr.Dataset) -> float | None:
     """In nats a row: on the model's rows where it knows, else by the scores on the support."""
-    own, known = training_of(found).log_likelihood, moments_from(found)
+    own, known = training_of(found).log_likelihood, moments_from(found, model.rows.columns)
     if own is not None and known is not None:
         single = model.densities.log_likelihood_from(known)
         return None if single is None else (single - own) / known.weight

@@ -23,6 +23,7 @@ from distributed import Client, LocalCluster
 from distributed.comm.addressing import get_address_host_port
 
 from daskmoe.cli.stopping import Stopped
+from daskmoe.engine.waiting import TIMEOUT_SETTING
 from daskmoe.errors import InvalidOptionError
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,10 @@ class ClusterChoice(NamedTuple):
     scheduler: str | None = None
     # Its scheduler file.
     scheduler_file: str | None = None
+    # How many of its workers to wait for before any work.
+    wait_workers: int = 1
+    # Seconds to wait for them, and for any while none takes tasks; None for two minutes and for ever.
+    timeout: float | None = None
 
 
 @contextmanager
@@ -60,6 +65,12 @@ def connect(choice: ClusterChoice) -> Iterator[Client]:
         If the scheduler does not answer or has no worker.
     """
     logging.getLogger("asyncio").addFilter(_is_no_exit)
+    with dask.config.set({TIMEOUT_SETTING: choice.timeout}), _connect(choice) as client:
+        yield client
+
+
+@contextmanager
+def _connect(choice: ClusterChoice) -> Iterator[Client]:
     if choice.scheduler is not None or choice.scheduler_file is not None:
         with _reach(choice) as client:
             yield client
@@ -92,6 +103,11 @@ def _reach(choice: ClusterChoice) -> Iterator[Client]:
         raise InvalidOptionError(
             f"Expected the address of a scheduler, such as tcp://10.0.0.1:8786, got {address!r}: {error}"
         ) from error
+    if str(address).startswith("tls://") and not dask.config.get("distributed.comm.tls.client.cert"):
+        raise InvalidOptionError(
+            f"Expected certificates for the address {address}, got none: set distributed.comm.tls.ca-file, "
+            "distributed.comm.tls.client.cert and distributed.comm.tls.client.key in Dask's configuration."
+        )
     try:
         # As the default, a client that cannot start would stay it for whatever the process does next.
         client = Client(address, set_as_default=False)
@@ -102,7 +118,7 @@ def _reach(choice: ClusterChoice) -> Iterator[Client]:
         ) from error
     with client, client.as_current():
         logger.info("Dashboard: %s", client.dashboard_link)
-        _wait_for_a_worker(client, str(address))
+        _wait_for_workers(client, str(address), choice)
         yield client
 
 
@@ -116,15 +132,19 @@ def _address_in(scheduler_file: str | None) -> str:
         ) from error
 
 
-def _wait_for_a_worker(client: Client, address: str) -> None:
-    if client.nthreads():
+def _wait_for_workers(client: Client, address: str, choice: ClusterChoice) -> None:
+    number, seconds = choice.wait_workers, choice.timeout or _WORKERS_TIMEOUT
+    if len(client.nthreads()) >= number:
         return
-    logger.info("Waiting up to %d s for a worker", _WORKERS_TIMEOUT)
+    named = "a worker" if number == 1 else f"{number} workers"
+    logger.info("Waiting up to %g s for %s", seconds, named)
     try:
-        client.wait_for_workers(1, timeout=_WORKERS_TIMEOUT)
+        client.wait_for_workers(number, timeout=seconds)
     except TimeoutError as error:
+        there = len(client.nthreads())
+        found = f"{there} of {number} workers" if there else "no worker"
         raise TimeoutError(
-            f"The scheduler at {address} has no worker after {_WORKERS_TIMEOUT} s. Start some with "
+            f"The scheduler at {address} has {found} after {seconds:g} s. Start some with "
             f"`dask worker {address}`, or look into their logs."
         ) from error
 

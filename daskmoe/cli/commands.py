@@ -1,4 +1,4 @@
-"""The `daskmoe` command: demo, fit, select, predict, aggregate, summary.
+"""The `daskmoe` command: demo, fit, preview, select, predict, aggregate, summary.
 
 Results go to stdout, logs to stderr. Exit codes: 0 done; 2 bad usage or input; 3 done, but some partitions
 were left out; 4 failed; 75 stopped, and the same command goes on; 130 interrupted.
@@ -6,9 +6,11 @@ were left out; 4 failed; 75 stopped, and the same command goes on; 130 interrupt
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +19,7 @@ import click
 
 import daskmoe
 from daskmoe.api.hooks import HOOKS
+from daskmoe.api.preview import preview_of
 from daskmoe.api.reporting import left_out
 from daskmoe.api.select import plan_selection, select_among
 from daskmoe.cli.cluster import ClusterChoice, connect, resumable, show_progress
@@ -24,9 +27,11 @@ from daskmoe.cli.demo import DemoOptions, free_folder, run_demo
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT, STOPPED
 from daskmoe.cli.fit_options import fit_options, with_flags
 from daskmoe.cli.job_file import with_job_file
+from daskmoe.cli.records import JsonLines, facts_of, reported, require_report, summarized
 from daskmoe.cli.stopping import Stopped, stoppable, within
 from daskmoe.engine import plan_request
 from daskmoe.engine import run as run_fit
+from daskmoe.engine.checkpoint import require_folder
 from daskmoe.errors import (
     DaskMoEError,
     InvalidDataError,
@@ -37,13 +42,14 @@ from daskmoe.errors import (
 )
 from daskmoe.model.blockwise import FLOAT_TYPES, FloatType
 from daskmoe.model.selection import CRITERIA
-from daskmoe.model.store import require_new, save_zarr
+from daskmoe.model.store import require_new, require_writable, save_zarr
 from daskmoe.options import METHODS, FitOptions, Method
 
 logger = logging.getLogger(__name__)
 
 _INPUT_ERRORS = (InvalidDataError, InvalidOptionError, OutputExistsError, SchemaError, StoreError)
 
+_LOGGERS = ("daskmoe", "py.warnings")
 _FILE = click.Path(exists=True, dir_okay=False)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -53,6 +59,14 @@ def main() -> None:
     """Run the command line and exit with its code."""
     _log_to_stderr()
     sys.exit(run(sys.argv[1:]))
+
+
+@click.command("moe", add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def plug_in(arguments: tuple[str, ...]) -> None:
+    """Mixture-of-experts regression: the commands of daskmoe."""
+    _log_to_stderr()
+    sys.exit(run(arguments))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -87,6 +101,12 @@ def run(arguments: Sequence[str]) -> int:
     except (DaskMoEError, TimeoutError) as error:
         logger.error("%s", with_flags(str(error)))
         return FAILED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            logger.exception("The job failed; the traceback says where.")
+        else:
+            logger.error("Nothing more can be written: %s", error)
+        return FAILED
     except Exception:
         logger.exception("The job failed; the traceback says where.")
         return FAILED
@@ -98,6 +118,21 @@ def _log_details(context: click.Context, parameter: click.Parameter, value: bool
         logging.getLogger("daskmoe").setLevel(logging.DEBUG)
 
 
+def _log_as(context: click.Context, parameter: click.Parameter, value: str) -> None:
+    if value == "json":
+        for name in _LOGGERS:
+            for handler in logging.getLogger(name).handlers:
+                handler.setFormatter(JsonLines(_WithFlags()))
+
+
+log_format_option = click.option(
+    "--log-format",
+    type=click.Choice(("text", "json")),
+    default="text",
+    expose_value=False,
+    callback=_log_as,
+    help="How the log is written: for people, or a line of JSON a message.",
+)
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, expose_value=False, callback=_log_details, help="Log details too."
 )
@@ -107,6 +142,20 @@ def cluster_options(command: Command) -> Command:
     """Add the options that say where a command runs and how much it says."""
     for option in (
         verbose_option,
+        log_format_option,
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="End after so long without workers that take tasks.",
+        ),
+        click.option(
+            "--wait-workers",
+            type=click.IntRange(min=1),
+            default=1,
+            metavar="NUMBER",
+            help="Workers of a running scheduler to wait for.",
+        ),
         click.option("--scheduler-file", type=_FILE, help="Use the scheduler of this file."),
         click.option("--scheduler", metavar="ADDRESS", help="Use the scheduler at this address."),
         click.option(
@@ -119,11 +168,17 @@ def cluster_options(command: Command) -> Command:
     return command
 
 
-def _choose_cluster(workers: int | None, scheduler: str | None, scheduler_file: str | None) -> ClusterChoice:
-    choice = ClusterChoice(workers, scheduler, scheduler_file)
-    if sum(value is not None for value in choice) > 1:
+def _choose_cluster(**given: Any) -> ClusterChoice:
+    """The cluster of the options that `cluster_options` adds."""
+    if sum(given[name] is not None for name in ("workers", "scheduler", "scheduler_file")) > 1:
         raise click.UsageError("Expected at most one of --workers, --scheduler and --scheduler-file.")
-    return choice
+    return ClusterChoice(**given)
+
+
+def _split(options: dict[str, Any]) -> tuple[ClusterChoice, dict[str, Any]]:
+    """The cluster, and the options that are not about it."""
+    cluster = {name: options[name] for name in ClusterChoice._fields}
+    return _choose_cluster(**cluster), {n: v for n, v in options.items() if n not in cluster}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -150,7 +205,7 @@ def _log_to_stderr() -> None:
     handler.setFormatter(_WithFlags("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
     # Python's warnings reach the log of a job too.
     logging.captureWarnings(True)
-    for name in ("daskmoe", "py.warnings"):
+    for name in _LOGGERS:
         named = logging.getLogger(name)
         named.handlers = [handler]
         named.setLevel(logging.INFO)
@@ -167,7 +222,7 @@ def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: 
     """Simulate a store, fit it on worker processes, compare with the truth: a minute on two cores."""
     choice = _choose_cluster(**cluster)
     folder = free_folder(Path("daskmoe-demo")) if output is None else output
-    require_new(folder)
+    _require_output(folder)
     logger.info("The demo goes to the folder %s.", folder)
     with connect(choice) as client:
         result = run_demo(client, DemoOptions(folder, rows, partitions, seed))
@@ -178,10 +233,11 @@ def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: 
 @click.argument("store")
 @click.option("--target", required=True, help="Variable to predict.")
 @fit_options
-@click.option(
-    "--output", type=click.Path(), required=True, help="Model to write: Zarr, or netCDF if it ends in .nc."
-)
+@click.option("--output", type=click.Path(), help="Model to write: Zarr, or netCDF if it ends in .nc.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, as `daskmoe preview`, and end.")
 @click.option("--overwrite", is_flag=True, help="Replace the output once the new one is written.")
+@click.option("--summary", type=click.Path(), metavar="FILE", help="Write how the job went as JSON.")
+@click.option("--report", type=click.Path(), metavar="FILE", help="Write Dask's performance report as HTML.")
 @click.option(
     "--time-budget",
     type=click.FloatRange(min=0, min_open=True),
@@ -192,24 +248,63 @@ def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: 
 def fit(
     store: str,
     target: str,
-    output: str,
+    output: str | None,
+    dry_run: bool,
     overwrite: bool,
+    summary: str | None,
+    report: str | None,
     time_budget: float | None,
-    workers: int | None,
-    scheduler: str | None,
-    scheduler_file: str | None,
     **options: Any,
 ) -> int:
     """Fit a model to a Zarr STORE and write it."""
-    choice = _choose_cluster(workers, scheduler, scheduler_file)
-    if not overwrite:
-        require_new(output)
-    # Planned before the cluster starts, so that bad input is said at once.
-    request = plan_request(store, target, FitOptions(**options))
-    with resumable(options["checkpoint"]), within(time_budget), connect(choice) as client:
-        model = run_fit(request, HOOKS, partial(show_progress, client))
-    _save(model, output, overwrite)
+    choice, options = _split(options)
+    if dry_run:
+        _show_preview(store, target, choice, options)
+        return DONE
+    if output is None:
+        raise click.UsageError("Missing option '--output'.")
+    require_report(report)
+    for path in (summary, report):
+        if path is not None:
+            require_writable(path)
+    with summarized(summary, {"store": store, "target": target, "output": output}) as known:
+        # Planned before the cluster starts, so that bad input is said at once.
+        _require_output(output, overwrite)
+        request = plan_request(store, target, FitOptions(**options))
+        require_folder(request.options.checkpoint)
+        with (
+            resumable(options["checkpoint"]),
+            within(time_budget),
+            connect(choice) as client,
+            reported(report),
+        ):
+            model = run_fit(request, HOOKS, partial(show_progress, client))
+        known |= facts_of(model)
+        _save(model, output, overwrite)
     return PARTITIONS_LEFT_OUT if left_out(model) else DONE
+
+
+@commands.command()
+@click.argument("store")
+@click.option("--target", required=True, help="Variable to predict.")
+@fit_options
+@cluster_options
+def preview(
+    store: str,
+    target: str,
+    **options: Any,
+) -> None:
+    """Print what a fit to a Zarr STORE would do: partitions, tasks, reads, memory. No rows are read."""
+    choice, options = _split(options)
+    _show_preview(store, target, choice, options)
+
+
+def _show_preview(store: str, target: str, choice: ClusterChoice, options: dict[str, Any]) -> None:
+    """Beside the limits of a cluster that runs already; none is started for it."""
+    request = plan_request(store, target, FitOptions(**options))
+    running = choice.scheduler is not None or choice.scheduler_file is not None
+    with connect(choice) if running else nullcontext():
+        click.echo(preview_of(request))
 
 
 def _sizes(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
@@ -242,15 +337,12 @@ def select(
     criterion: str,
     held_out: float | None,
     output: str | None,
-    workers: int | None,
-    scheduler: str | None,
-    scheduler_file: str | None,
     **options: Any,
 ) -> int:
     """Fit models of several numbers of experts to a Zarr STORE and print how they compare."""
-    choice = _choose_cluster(workers, scheduler, scheduler_file)
+    choice, options = _split(options)
     if output is not None:
-        require_new(output)
+        _require_output(output)
     plan = plan_selection(store, target, n_experts, criterion, held_out, options)
     with resumable(options["checkpoint"]), connect(choice) as client:
         selection = select_among(plan, partial(show_progress, client))
@@ -270,7 +362,7 @@ def select(
 def predict(model: str, store: str, output: str, clip: bool, dtype: FloatType, **cluster: Any) -> None:
     """Predict the target of MODEL on the rows of STORE, chunk by chunk."""
     choice = _choose_cluster(**cluster)
-    require_new(output)
+    _require_output(output)
     prediction = daskmoe.open_model(model).predict(store, clip=clip, dtype=dtype)
     with connect(choice):
         save_zarr(prediction.to_dataset(), output)
@@ -297,7 +389,7 @@ def aggregate(
     output: str,
 ) -> None:
     """Join models that were fitted elsewhere into one."""
-    require_new(output)
+    _require_output(output)
     joined = daskmoe.aggregate(models, support, n_experts=n_experts, method=method, random_state=seed)
     _save(joined, output)
 
@@ -307,6 +399,13 @@ def aggregate(
 def summary(model: str) -> None:
     """Print what is in a saved MODEL."""
     click.echo(daskmoe.open_model(model).summary())
+
+
+def _require_output(output: str | Path, overwrite: bool = False) -> None:
+    """Raise before any work for what could not be written after it."""
+    if not overwrite:
+        require_new(output)
+    require_writable(output)
 
 
 def _save(model: daskmoe.MixtureOfExperts, output: str, overwrite: bool = False) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
-from daskmoe.engine.results import FitResult, PartitionResult, Proposed
+from daskmoe.engine.outcomes import Outcome
+from daskmoe.engine.results import FitResult, Gathered, PartitionResult, Proposed
 from daskmoe.engine.seeds import Seed, generator
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import PartitionError
@@ -21,9 +23,12 @@ from daskmoe.numerics.combine.choice import (
     propose_one_shot,
     settle,
 )
-from daskmoe.numerics.combine.expansion import Pilot
+from daskmoe.numerics.combine.expansion import Expansion, Pilot
 from daskmoe.numerics.combine.supports import pool_support, synthetic_support
 from daskmoe.numerics.families import Family
+
+# Partitions that a message names.
+_NAMED = 5
 
 
 class AggregationPlan(NamedTuple):
@@ -39,22 +44,47 @@ class AggregationPlan(NamedTuple):
     shares: tuple[int, ...]
     seed: int
     regularization: Regularization
+    # Partitions that must be fitted; a float is their share.
+    min_success: int | float = 1
 
 
 def propose(
     plan: AggregationPlan,
-    results: list[PartitionResult],
+    sent: Gathered | list[PartitionResult],
     pilots: list[Pilot] | None,
     given: SupportSample | None,
 ) -> Proposed:
-    """Candidates from what the partitions sent, in their order; `PartitionError` if all were left out."""
+    """Candidates from what the partitions sent, in their order; `PartitionError` if all were left out.
+
+    From shared starts their expansions are summed already.
+    """
+    gathered = sent if isinstance(sent, Gathered) else Gathered(list(sent))
+    results = gathered.partitions
     fitted = [r for r in results if r.ending.fitted]
+    _check_success(results, len(fitted), plan.min_success)
+    with single_threaded_blas():
+        support = _support(plan, results, given)
+        proposal = _proposal(plan, fitted, gathered.expansions, pilots, support)
+    return Proposed([result.without_expansions() for result in results], proposal)
+
+
+def _check_success(results: list[PartitionResult], fitted: int, least: int | float) -> None:
+    """Raise `PartitionError`, which says how partitions ended, unless enough of them were fitted."""
+    there = sum(r.ending.outcome is not Outcome.EMPTY for r in results)
+    share = isinstance(least, float)
+    needed = max(1, math.ceil(least * there - 1e-9)) if share else int(least)
+    if fitted >= needed:
+        return
     if not fitted:
         reasons = "; ".join(sorted({r.ending.status for r in results})[:3])
         raise PartitionError(f"Expected at least one partition that can be fitted, got none: {reasons}")
-    with single_threaded_blas():
-        support = _support(plan, results, given)
-        return Proposed(results, _proposal(plan, fitted, pilots, support))
+    others = [r for r in results if not r.ending.fitted]
+    reasons = "; ".join(f"{r.label} ({r.ending.status})" for r in others[:_NAMED])
+    more = f"; and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    raise PartitionError(
+        f"Expected at least {needed} of {len(results)} partitions to be fitted (min_success={least!r}), got "
+        f"{fitted}: {reasons}{more}"
+    )
 
 
 def ballot_of(proposed: Proposed, responses: bool) -> Ballot:
@@ -91,11 +121,14 @@ def _support(
 def _proposal(
     plan: AggregationPlan,
     fitted: list[PartitionResult],
+    sums: tuple[Expansion, ...],
     pilots: list[Pilot] | None,
     support: SupportSample,
 ) -> Proposal:
     starts = range(len(pilots) if pilots else 1)
-    sent = [_sent([r.from_start(start) for r in fitted], support) for start in starts]
+    sent = [
+        _sent([r.from_start(start) for r in fitted], sums[start : start + 1], support) for start in starts
+    ]
     family = plan.family
     if plan.method != "auto":
         return propose_estimator(plan.method, sent[0], plan.n_experts, family, plan.regularization)
@@ -106,11 +139,12 @@ def _proposal(
     return propose_estimator("reduction", sent[0], plan.n_experts, family, plan.regularization)
 
 
-def _sent(fitted: list[PartitionResult], support: SupportSample) -> Sent:
+def _sent(fitted: list[PartitionResult], sums: tuple[Expansion, ...], support: SupportSample) -> Sent:
+    """What was sent from a shared start, with the sum of its expansions, or without one."""
     return Sent(
         [p for r in fitted if (p := r.estimate.parameters) is not None],
         np.array([r.estimate.weight for r in fitted]),
         [r.moments for r in fitted if r.moments is not None],
-        [r.expansion for r in fitted if r.expansion is not None],
+        list(sums) or [r.expansion for r in fitted if r.expansion is not None],
         support,
     )

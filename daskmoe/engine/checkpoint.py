@@ -19,6 +19,7 @@ import numpy as np
 
 from daskmoe.engine.outcomes import Ending, Outcome
 from daskmoe.engine.results import Answer, PartitionResult
+from daskmoe.errors import StoreError
 from daskmoe.numerics.base.extremes import Extremes
 from daskmoe.numerics.base.parameters import LocalEstimate, MoEParameters, Moments, SupportSample
 from daskmoe.numerics.combine.expansion import Expansion
@@ -26,6 +27,8 @@ from daskmoe.numerics.combine.first_step import AtStart
 
 logger = logging.getLogger(__name__)
 
+# Folders that could not be written, of which this process has told.
+_told: set[str] = set()
 _ESTIMATE_ARRAYS = ("start_log_likelihoods", "expert_weights")
 
 
@@ -45,6 +48,34 @@ def save_result(path: Path, result: PartitionResult) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def keep_result(path: Path, result: PartitionResult) -> PartitionResult:
+    """Write a result, if that is possible: a full disk is told, and is no fault of a fit."""
+    try:
+        save_result(path, result)
+    except OSError as error:
+        reason = f"{type(error).__name__}: {error}"
+        if str(path.parent) not in _told:
+            _told.add(str(path.parent))
+            logger.warning("partition %s is not kept, and others may not be: %s", result.label, reason)
+        return result._replace(ending=result.ending._replace(unkept=reason))
+    return result
+
+
+def require_folder(folder: str | os.PathLike[str] | None) -> None:
+    """Make a folder of checkpoints if it is not there; `StoreError` for one that cannot be written."""
+    if folder is None:
+        return
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StoreError(
+            f"checkpoint: expected a folder that can be written, got {str(folder)!r}: {error}. Name another "
+            "(checkpoint=...), or none."
+        ) from error
 
 
 def load_result(path: Path) -> PartitionResult | None:

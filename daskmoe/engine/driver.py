@@ -15,15 +15,17 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
+from daskmoe.engine.checkpoint import require_folder
 from daskmoe.engine.graph import build_fit, fit_directly
+from daskmoe.engine.limits import require_room
 from daskmoe.engine.outcomes import Ending
 from daskmoe.engine.request import FitRequest
 from daskmoe.engine.results import FitResult
 from daskmoe.engine.rounds import Refinement, refine_rounds
 from daskmoe.engine.sizes import build_sizes
+from daskmoe.engine.waiting import awaited
 from daskmoe.numerics.base.parameters import MoEParameters, Moments
 from daskmoe.rows import RowSchema
-from daskmoe.rows.computing import computed
 
 Model = TypeVar("Model")
 Result = TypeVar("Result")
@@ -70,9 +72,10 @@ def run(request: FitRequest, hooks: Hooks[Model], progress: Progress | None = No
 
     def work() -> Model:
         job = _labelled(request, build_fit(request), partial(_fitted, hooks.label, refine), "run")
+        require_room(request, len(job.__dask_graph__()))
         shown = nullcontext() if progress is None else progress(job, "moe-local-fit", "Partitions fitted")
         with shown:
-            fitted: Fitted = computed(job)
+            fitted: Fitted = awaited(job)
         model = cast(Model, fitted.model)
         hooks.report(model, fitted.endings)
         return _run_rounds(request, hooks, model, fitted.moments) if refine else model
@@ -96,8 +99,9 @@ def run_sizes(
         labelled = [_labelled(request, result, label, "run") for request, result in results]
         gather = delayed(list, pure=False)
         job = gather(labelled, dask_key_name=f"moe-models-{tokenize(*(each.key for each in labelled))}")
+        require_room(max(requests, key=lambda each: each.options.n_experts), len(job.__dask_graph__()))
         with nullcontext() if progress is None else progress(job, "moe-local-fit", "Partitions fitted"):
-            fitted: list[Fitted] = computed(job)
+            fitted: list[Fitted] = awaited(job)
         silent = replace(hooks, report=_say_nothing, report_rounds=_say_nothing)
         models = [
             _run_rounds(request, silent, each.model, each.moments) if refine else each.model
@@ -130,6 +134,7 @@ def run_rounds(request: FitRequest, hooks: Hooks[Model], model: Model) -> Model:
 
 def _watched(request: FitRequest, hooks: Hooks[Any], work: Callable[[], Result]) -> Result:
     """Report what the data are like, work, and report if their store is not the same in the end."""
+    require_folder(request.options.checkpoint)
     hooks.report_data(request)
     before = request.fingerprint()
     try:

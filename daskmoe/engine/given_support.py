@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +15,8 @@ from daskmoe.engine.seeds import Seed, generator
 from daskmoe.errors import InvalidDataError
 from daskmoe.numerics.base.parameters import FloatArray, SupportSample
 from daskmoe.rows import RowSchema, SampleWindow, extract_rows, open_store, plan_sample, read_box
+
+logger = logging.getLogger(__name__)
 
 _MOST_ROWS = 10_000
 # More than are used: some may be incomplete.
@@ -52,7 +56,7 @@ def read_support(
     Windows are those of `plan_support`, pieces those of `support_pieces`; `InvalidDataError` if no row is
     complete.
     """
-    parts = []
+    parts, dropped, reasons = [], 0, Counter[str]()
     for index, part in enumerate(windows):
         if pieces is not None:
             box = pieces[index]
@@ -62,6 +66,8 @@ def read_support(
         at = part.positions
         rows = extract_rows(box, schema, part.window, on_error="skip", need_target=False, positions=at)
         parts.append(rows.features.astype(np.float64))
+        dropped += rows.dropped
+        reasons.update(dict(rows.reasons))
     features: FloatArray = np.concatenate(parts)
     if not len(features):
         drawn = sum(part.positions.size for part in windows)
@@ -69,10 +75,19 @@ def read_support(
             f"support: expected at least one row without missing features, got none among {drawn} sampled "
             "rows. Drop incomplete rows from it."
         )
+    if dropped:
+        by_variable = ", ".join(f"{name!r} {count}" for name, count in reasons.items())
+        logger.warning(
+            "support: %d of %d sampled rows are left out for values that are missing or levels that the fit "
+            "does not know (by variable: %s)",
+            dropped,
+            dropped + len(features),
+            by_variable,
+        )
     if len(features) > _MOST_ROWS:
         rng = generator(seed, Seed.GIVEN_ROWS)
         features = features[np.sort(rng.choice(len(features), _MOST_ROWS, replace=False))]
-    return SupportSample(features, None, np.full(len(features), 1.0 / len(features)))
+    return SupportSample(features, None, np.full(len(features), 1.0 / len(features)), schema.columns)
 
 
 def load_support(data: str | xr.Dataset, schema: RowSchema, seed: int) -> SupportSample:

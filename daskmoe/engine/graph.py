@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 from functools import reduce
-from typing import cast
 
 from dask.base import tokenize
-from dask.delayed import Delayed, delayed
+from dask.delayed import Delayed
 
 from daskmoe.engine.aggregation import aggregate_partitions, ballot_of, propose
 from daskmoe.engine.given_support import read_support, support_pieces
 from daskmoe.engine.identity import content_of, nonce_of
-from daskmoe.engine.passes import partition_tasks, score_partition, shared_plan, sum_tree
+from daskmoe.engine.mapping import Ref, Tasks
+from daskmoe.engine.passes import joined, partition_tasks, score_partition, shared_plan, sum_tree, tree
 from daskmoe.engine.pilot import fit_sample, read_sample
 from daskmoe.engine.request import FitRequest, GivenSupport, piece_of, support_shares, task_plan
-from daskmoe.engine.results import FitResult
+from daskmoe.engine.results import FitResult, gather
 from daskmoe.engine.tasks import fit_partition
 from daskmoe.numerics.combine.candidates import add_tallies
 from daskmoe.rows import SampleWindow
@@ -33,28 +33,29 @@ _MOST_HELD_ROWS = 250_000
 
 def build_fit(request: FitRequest) -> Delayed:
     """The delayed `FitResult` of a request."""
-    token = request.token
-    shared = shared_plan(request, token)
-    pilot = _build_pilot(request, shared) if request.sample else None
+    tasks, token = Tasks(), request.token
+    shared = shared_plan(tasks, request, token)
+    pilot = _build_pilot(tasks, request, shared) if request.sample else None
     shares = support_shares(request)
-    results = partition_tasks(request, f"moe-local-fit-{token}", fit_partition, shared, pilot, own=shares)
-    given, plan = build_support(request), request.aggregation
-    name = tokenize(token, plan, given)
-    proposed = delayed(propose, pure=False)(plan, results, pilot, given, dask_key_name=f"moe-propose-{name}")
-    tally = _build_scores(request, shared, proposed, name) if request.compares else None
-    aggregate = delayed(aggregate_partitions, pure=False)
-    return cast(Delayed, aggregate(plan, proposed, tally, dask_key_name=f"moe-aggregate-{name}"))
+    results = partition_tasks(
+        tasks, request, f"moe-local-fit-{token}", fit_partition, shared, pilot, own=shares
+    )
+    sent = tree(tasks, f"moe-combine-{token}", gather, results) if request.sample else results
+    given, plan = build_support(tasks, request), request.aggregation
+    name = tokenize(token, plan, None if given is None else given.key)
+    proposed = tasks.call(f"moe-propose-{name}", propose, plan, sent, pilot, given)
+    tally = _build_scores(tasks, request, shared, proposed, name) if request.compares else None
+    return tasks.result(tasks.call(f"moe-aggregate-{name}", aggregate_partitions, plan, proposed, tally))
 
 
-def _build_scores(request: FitRequest, plan: Delayed, proposed: Delayed, name: str) -> Delayed:
+def _build_scores(tasks: Tasks, request: FitRequest, plan: Ref, proposed: Ref, name: str) -> Ref:
     """The sum over all partitions of what each says of the candidates: numbers."""
-    find, told = delayed(ballot_of, pure=False), request.sends.responses
-    ballot = find(proposed, told, dask_key_name=f"moe-candidates-{name}")
-    parts = partition_tasks(request, f"moe-score-{name}", score_partition, plan, ballot)
-    return sum_tree(f"moe-combine-{name}", add_tallies, parts)
+    ballot = tasks.call(f"moe-candidates-{name}", ballot_of, proposed, request.sends.responses)
+    parts = partition_tasks(tasks, request, f"moe-score-{name}", score_partition, plan, ballot)
+    return sum_tree(tasks, f"moe-combine-{name}", add_tallies, parts)
 
 
-def build_support(request: FitRequest) -> Delayed | None:
+def build_support(tasks: Tasks, request: FitRequest) -> Ref | None:
     """The task that reads the caller's own support, if there is one."""
     if not isinstance(request.support, GivenSupport):
         return None
@@ -63,28 +64,29 @@ def build_support(request: FitRequest) -> Delayed | None:
     key = f"moe-support-{tokenize(content, nonce_of(data), schema.identity(), request.options.seed)}"
     pieces = support_pieces(data, schema, windows)
     path = data if isinstance(data, str) else None
-    read = delayed(read_support, pure=False, traverse=False)
-    return cast(Delayed, read(path, schema, request.options.seed, windows, pieces, dask_key_name=key))
+    return tasks.call(key, read_support, path, schema, request.options.seed, windows, pieces)
 
 
-def _build_pilot(request: FitRequest, shared: Delayed) -> Delayed:
+def _build_pilot(tasks: Tasks, request: FitRequest, shared: Ref) -> Ref:
     """The tasks of a shared start: a few that read, one that fits."""
-    fit = delayed(fit_sample, pure=False)
-    samples = build_samples(request, shared)
-    return cast(Delayed, fit(shared, samples, dask_key_name=f"moe-pilot-{request.token}"))
+    samples = build_samples(tasks, request, shared)
+    return tasks.call(f"moe-pilot-{request.token}", fit_sample, shared, samples)
 
 
-def build_samples(request: FitRequest, shared: Delayed) -> list[Delayed]:
+def build_samples(tasks: Tasks, request: FitRequest, shared: Ref) -> list[Ref]:
     """The tasks that read the rows of a shared start."""
-    read = delayed(read_sample, pure=False, traverse=False)
     share = _most_share(request)
     return [
-        read(
-            shared, windows, [piece_of(request, part.window) for part in windows], share,
-            dask_key_name=f"moe-sample-{request.token}-{index}",
+        tasks.call(
+            f"moe-sample-{request.token}-{index}",
+            read_sample,
+            shared,
+            windows,
+            [piece_of(request, part.window) for part in windows],
+            share,
         )
         for index, windows in enumerate(_sample_groups(request))
-    ]  # fmt: skip
+    ]
 
 
 def fit_directly(request: FitRequest) -> FitResult:
@@ -100,7 +102,8 @@ def fit_directly(request: FitRequest) -> FitResult:
         fit_partition(plan, partition, piece_of(request, partition), pilots, share)
         for partition, share in zip(request.partitions, support_shares(request), strict=True)
     ]
-    proposed = propose(request.aggregation, results, pilots, None)
+    sent = joined(gather, results) if pilots else results
+    proposed = propose(request.aggregation, sent, pilots, None)
     tally = None
     if request.compares:
         ballot = ballot_of(proposed, request.sends.responses)

@@ -18,6 +18,8 @@ class Ending(NamedTuple):
     reason: str = ""
     # Whether its result comes from a checkpoint.
     kept: bool = False
+    # Why its result could not be kept in a checkpoint.
+    unkept: str = ""
 
     @property
     def fitted(self) -> bool:

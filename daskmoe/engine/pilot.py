@@ -68,7 +68,7 @@ def _read(plan: TaskPlan, part: SampleWindow, piece: xr.Dataset | None, share: f
     if isinstance(rows, DaskMoEError):
         return Sampled(None, positions.size, unread=positions.size, failure=str(rows))
     sample = Sampled(
-        observations(rows),
+        observations(rows, plan.schema.columns),
         positions.size,
         incomplete=rows.dropped,
         reasons=rows.reasons,
@@ -103,6 +103,7 @@ def _concatenate(parts: Sequence[Observations]) -> Observations:
         np.concatenate([part.features for part in parts]),
         np.concatenate([part.response for part in parts]),
         np.concatenate(weights) if weights else None,
+        columns=parts[0].columns,
     )
 
 

@@ -46,6 +46,7 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
     """A request to fit, with everything validated that can be before data are read."""
     if not isinstance(target, str):
         raise InvalidOptionError(f"target: expected the name of a variable, got {type(target).__name__}.")
+    _check_offset(options)
     dataset, source = source_of(data)
     schema = describe_rows(
         dataset,
@@ -53,6 +54,8 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
         options.features,
         options.sample_weight,
         options.categories,
+        options.gate_features,
+        options.offset,
         labels=get_family(options.family).nominal,
     )
     schema = _weighed(dataset, schema, options)
@@ -61,6 +64,10 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
     request = _with_missing_chunks(request)
     partitions, size = request.partitions, options.local.n_experts
     _check_rows(partitions, schema, options.local)
+    if isinstance(options.min_success, int) and options.min_success > len(partitions):
+        raise InvalidOptionError(
+            f"min_success: expected at most the {len(partitions)} partitions, got {options.min_success}."
+        )
     if options.aggregation == "auto" and support == "labelled" and len(partitions) > 1:
         _check_shared_size(options)
         rows = _pilot_rows(dataset, schema)
@@ -170,6 +177,14 @@ def _support(options: FitOptions, schema: RowSchema) -> str | GivenSupport:
     return GivenSupport(source, matched, plan_support(source, matched, options.seed))
 
 
+def _check_offset(options: FitOptions) -> None:
+    if options.offset is not None and not get_family(options.family).takes_offset:
+        raise InvalidOptionError(
+            f"offset: expected a family with a logarithm as link, got family={options.family!r}. Use "
+            "family='poisson' or 'gamma', or take the variable off the target."
+        )
+
+
 def _check_shared_size(options: FitOptions) -> None:
     if options.n_experts != options.local.n_experts:
         raise InvalidOptionError(
@@ -220,7 +235,7 @@ def _check_rows(partitions: tuple[Partition, ...], schema: RowSchema, local: Loc
     """
     rows, n_features = sum(partition.n_rows for partition in partitions), len(schema.feature_labels)
     family = get_family(local.family, schema.n_classes)
-    size = _free_parameters(local.n_experts, n_features, family)
+    size = _free_parameters(local.n_experts, schema, family)
     if local.n_experts == 1 and rows < 2:
         raise InvalidDataError(f"Expected at least 2 rows of {schema.target!r} for 1 expert, got {rows}.")
     if local.n_experts > 1 and rows < size:
@@ -229,13 +244,13 @@ def _check_rows(partitions: tuple[Partition, ...], schema: RowSchema, local: Loc
             f"Expected at least {size} rows of {schema.target!r}, one for every free parameter of "
             f"{local.n_experts} experts with {n_features} features, got {rows}. Use fewer features "
             "(features=...) or fewer experts (n_experts=...).",
-            next((k for k in fewer if _free_parameters(k, n_features, family) <= rows), 1),
+            next((k for k in fewer if _free_parameters(k, schema, family) <= rows), 1),
         )
 
 
-def _free_parameters(n_experts: int, n_features: int, family: Family) -> int:
-    q = n_features + 1
-    return Layout(n_experts, q, q, family.n_predictors, family.n_nuisances).size
+def _free_parameters(n_experts: int, schema: RowSchema, family: Family) -> int:
+    q_gate, q_expert = len(schema.gate_labels) + 1, len(schema.expert_labels) + 1
+    return Layout(n_experts, q_gate, q_expert, family.n_predictors, family.n_nuisances).size
 
 
 def _check_sizes(partitions: tuple[Partition, ...], schema: RowSchema, n_experts: int) -> None:

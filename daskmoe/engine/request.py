@@ -108,6 +108,7 @@ class FitRequest:
             shares,
             options.seed,
             options.regularization,
+            options.min_success,
         )
 
     @property

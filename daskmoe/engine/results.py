@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
 from daskmoe.engine.outcomes import Ending, Outcome
 from daskmoe.numerics.base.observations import merge_moments
-from daskmoe.numerics.base.parameters import LocalEstimate, Moments, SupportSample
+from daskmoe.numerics.base.parameters import Columns, LocalEstimate, Moments, SupportSample
 from daskmoe.numerics.combine.choice import Proposal
-from daskmoe.numerics.combine.expansion import Expansion
+from daskmoe.numerics.combine.expansion import Expansion, add_expansions
 from daskmoe.numerics.combine.registry import Aggregate
 
 
@@ -40,6 +41,8 @@ class PartitionResult(NamedTuple):
     rivals: tuple[Answer, ...] = ()
     # Rows whose target and features are all missing.
     absent_rows: int = 0
+    # Size of what was sent, where not all of it is here any more.
+    was_sent: int | None = None
 
     @property
     def answers(self) -> list[Answer]:
@@ -51,12 +54,53 @@ class PartitionResult(NamedTuple):
         estimate, ending, expansion = self.answers[start if self.rivals else 0]
         return self._replace(estimate=estimate, ending=ending, expansion=expansion, rivals=())
 
+    def of_columns(self, columns: Columns) -> PartitionResult:
+        """The result of rows whose features are the gates' and the experts' by these columns."""
+        known = None if self.moments is None else self.moments._replace(columns=columns)
+        return self._replace(support=self.support._replace(columns=columns), moments=known)
+
     @property
     def sent_bytes(self) -> int:
-        """Size of the arrays that travel to the aggregation, in bytes."""
+        """Size of the arrays that leave the partition, in bytes."""
+        if self.was_sent is not None:
+            return self.was_sent
         own = (self.estimate.start_log_likelihoods, self.estimate.expert_weights)
         answers = [group for each in self.answers for group in (each.estimate.parameters, each.expansion)]
         return _bytes_of((self.support, self.moments, own, self.estimate.extremes, answers))
+
+    def without_expansions(self) -> PartitionResult:
+        """The result without its expansions, which are in a sum or not needed any more."""
+        rivals = tuple(rival._replace(expansion=None) for rival in self.rivals)
+        return self._replace(expansion=None, rivals=rivals, was_sent=self.sent_bytes)
+
+
+class Gathered(NamedTuple):
+    """What some partitions sent: kilobytes of each, and the sums of what would be more."""
+
+    # In their order; without expansions where these are summed.
+    partitions: list[PartitionResult]
+    # The sum from every shared start; empty without one, or where none of the partitions was fitted.
+    expansions: tuple[Expansion, ...] = ()
+
+
+def gather(parts: Sequence[PartitionResult | Gathered]) -> Gathered:
+    """Join what partitions sent that have shared starts, or parts that are joined already, in their order."""
+    partitions: list[PartitionResult] = []
+    total: tuple[Expansion, ...] = ()
+    for part in parts:
+        each = part if isinstance(part, Gathered) else _lighter(part)
+        partitions += each.partitions
+        if total and each.expansions:
+            total = tuple(map(add_expansions, total, each.expansions))
+        else:
+            total = total or each.expansions
+    return Gathered(partitions, total)
+
+
+def _lighter(result: PartitionResult) -> Gathered:
+    found = [answer.expansion for answer in result.answers]
+    expansions = tuple(each for each in found if each is not None)
+    return Gathered([result.without_expansions()], expansions)
 
 
 def _bytes_of(value: Any) -> int:

@@ -11,7 +11,7 @@ import time
 from functools import partial
 from typing import NamedTuple
 
-from daskmoe.engine.passes import run_sum
+from daskmoe.engine.passes import run_counted_sum, run_sum
 from daskmoe.engine.request import FitRequest
 from daskmoe.errors import PartitionError
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
@@ -60,6 +60,8 @@ class Refinement(NamedTuple):
     moments: Moments
     # Of the partitions.
     labels: list[str]
+    # Rows that are in no round, if a pass of its own has counted them.
+    dropped: int | None
 
 
 def refine_rounds(
@@ -70,7 +72,9 @@ def refine_rounds(
     At most ``rounds``, or to convergence with None; rounds that would gain nothing are not run. One pass
     finds the moments of all rows where they are not ``known``. `PartitionError` if none could be read.
     """
-    pooled = known if known is not None else run_sum(request, "moe-moments", moments, merge_moments)
+    pooled, dropped = known, None
+    if pooled is None:
+        pooled, dropped = run_counted_sum(request, "moe-moments", moments, merge_moments)
     family = request.family
     coordinates = coordinates_from(pooled, family.scaling(pooled))
     regularization = request.options.regularization
@@ -122,6 +126,7 @@ def refine_rounds(
         request.cluster,
         pooled,
         [part.label for part in request.partitions],
+        dropped,
     )
 
 

@@ -13,14 +13,15 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import xarray as xr
 from dask.base import tokenize
-from dask.delayed import Delayed, delayed
+from dask.delayed import Delayed
 
 from daskmoe.engine.aggregation import AggregationPlan, aggregate_partitions, ballot_of, propose
 from daskmoe.engine.graph import build_samples, build_support
-from daskmoe.engine.passes import evaluate_partition, partition_tasks, run_sum, shared_plan, sum_tree
+from daskmoe.engine.mapping import Ref, Tasks
+from daskmoe.engine.passes import evaluate_partition, partition_tasks, run_sum, shared_plan, sum_tree, tree
 from daskmoe.engine.pilot import fit_sample
 from daskmoe.engine.request import FitRequest, support_shares, task_plan
-from daskmoe.engine.results import FitResult, PartitionResult, Proposed
+from daskmoe.engine.results import FitResult, Gathered, PartitionResult, Proposed, gather
 from daskmoe.engine.tasks import TaskPlan, fit_partition, read_counted
 from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.base.parameters import FloatArray, Mixture, SupportSample
@@ -34,38 +35,41 @@ from daskmoe.rows import Partition
 def build_sizes(requests: Sequence[FitRequest]) -> list[Delayed]:
     """The delayed `FitResult` of every request; they differ in their numbers of experts alone."""
     first, sizes = requests[0], [request.options.n_experts for request in requests]
-    token = tokenize(first.token, sizes)
-    plans = delayed([task_plan(each) for each in requests], name=f"moe-plans-{token}", traverse=False)
-    pilots = _build_pilots(first, plans, token, len(requests)) if first.sample else None
+    tasks, token = Tasks(), tokenize(first.token, sizes)
+    plans = tasks.put(f"moe-plans-{token}", [task_plan(each) for each in requests])
+    pilots = _build_pilots(tasks, first, plans, token, len(requests)) if first.sample else None
     shares = support_shares(first)
-    results = partition_tasks(first, f"moe-local-fit-{token}", fit_sizes, plans, pilots, own=shares)
-    given, plan = build_support(first), [request.aggregation for request in requests]
+    results = partition_tasks(tasks, first, f"moe-local-fit-{token}", fit_sizes, plans, pilots, own=shares)
+    sent = tree(tasks, f"moe-combine-fits-{token}", _gather_sizes, results) if first.sample else results
+    given, plan = build_support(tasks, first), [request.aggregation for request in requests]
     name = tokenize(token, plan, None if given is None else given.key)
-    put, join = delayed(_propose_size, pure=False), delayed(_aggregate_size, pure=False)
     proposed = [
-        put(place, plan[place], results, pilots, given, dask_key_name=f"moe-propose-{name}-{size}")
+        tasks.call(f"moe-propose-{name}-{size}", _propose_size, place, plan[place], sent, pilots, given)
         for place, size in enumerate(sizes)
     ]
-    ballots = delayed(_ballots_of, pure=False)(
-        proposed, first.sends.responses, dask_key_name=f"moe-candidates-{name}"
-    )
-    scores = partition_tasks(first, f"moe-score-{name}", score_sizes, plans, ballots)
-    tallies = sum_tree(f"moe-combine-{name}", _add_scores, scores)
-    return [
-        join(
-            place, plan[place], proposed[place], tallies, request.compares,
-            dask_key_name=f"moe-aggregate-{name}-{request.options.n_experts}",
+    ballots = tasks.call(f"moe-candidates-{name}", _ballots_of, proposed, first.sends.responses)
+    scores = partition_tasks(tasks, first, f"moe-score-{name}", score_sizes, plans, ballots)
+    tallies = sum_tree(tasks, f"moe-combine-{name}", _add_scores, scores)
+    found = [
+        tasks.call(
+            f"moe-aggregate-{name}-{request.options.n_experts}",
+            _aggregate_size,
+            place,
+            plan[place],
+            proposed[place],
+            tallies,
+            request.compares,
         )
         for place, request in enumerate(requests)
-    ]  # fmt: skip
+    ]
+    return tasks.results(found, f"moe-sizes-{name}")
 
 
-def _build_pilots(request: FitRequest, plans: Delayed, token: str, count: int) -> Delayed:
+def _build_pilots(tasks: Tasks, request: FitRequest, plans: Ref, token: str, count: int) -> Ref:
     """The task that has the shared starts of every size, all fitted to one sample that is read once."""
-    samples = build_samples(request, shared_plan(request, request.token))
-    fit, gather = delayed(_fit_size, pure=False), delayed(list, pure=False)
-    found = [fit(i, plans, samples, dask_key_name=f"moe-pilot-{token}-{i}") for i in range(count)]
-    return cast(Delayed, gather(found, dask_key_name=f"moe-pilots-{token}"))
+    samples = build_samples(tasks, request, shared_plan(tasks, request, request.token))
+    found = [tasks.call(f"moe-pilot-{token}-{i}", _fit_size, i, plans, samples) for i in range(count)]
+    return tasks.call(f"moe-pilots-{token}", list, found)
 
 
 def _fit_size(place: int, plans: Sequence[TaskPlan], samples: Any) -> list[Pilot]:
@@ -88,14 +92,19 @@ def fit_sizes(
     ]
 
 
+def _gather_sizes(parts: Sequence[Sequence[PartitionResult | Gathered]]) -> list[Gathered]:
+    """What partitions sent of every size, joined."""
+    return [gather(of_size) for of_size in zip(*parts, strict=True)]
+
+
 def _propose_size(
     place: int,
     plan: AggregationPlan,
-    results: Sequence[Sequence[PartitionResult]],
+    sent: Sequence[Sequence[PartitionResult]] | Sequence[Gathered],
     pilots: Sequence[list[Pilot]] | None,
     given: SupportSample | None,
 ) -> Proposed:
-    own = [result[place] for result in results]
+    own: Any = sent[place] if pilots is not None else [result[place] for result in sent]
     return propose(plan, own, None if pilots is None else pilots[place], given)
 
 

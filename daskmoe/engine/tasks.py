@@ -12,24 +12,32 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskmoe.engine.checkpoint import checkpoint_path, load_result, save_result
+from daskmoe.engine.checkpoint import checkpoint_path, keep_result, load_result
 from daskmoe.engine.outcomes import Ending, Outcome, ending_of
 from daskmoe.engine.results import Answer, PartitionResult
 from daskmoe.engine.seeds import Seed, sequence
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import DaskMoEError, InvalidDataError, PartitionError
+from daskmoe.numerics.base.extremes import Extremes
 from daskmoe.numerics.base.observations import Observations, moments
-from daskmoe.numerics.base.parameters import LocalEstimate, Moments, SupportSample
+from daskmoe.numerics.base.parameters import Columns, LocalEstimate, Moments, SupportSample
 from daskmoe.numerics.base.policies import LocalFit
 from daskmoe.numerics.combine.expansion import Expansion, Pilot, expand_at, expand_estimate
 from daskmoe.numerics.families import Family, get_family
 from daskmoe.numerics.local.fit import fit_local_estimate
 from daskmoe.options import FitOptions
 from daskmoe.rows import OnError, Partition, Rows, RowSchema, extract_rows, read_box
+from daskmoe.rows.retrying import WAITS, is_transient, retrying
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# Faults of the program, and of the partition's size: the other partitions have them too.
+_NEVER_LEFT_OUT = (
+    MemoryError, TypeError, AttributeError, NameError, AssertionError, ImportError, NotImplementedError,
+    RecursionError,
+)  # fmt: skip
 
 
 class Sends(NamedTuple):
@@ -90,15 +98,13 @@ def fit_partition(
         path = checkpoint_path(plan.checkpoint, plan.token, partition.index)
         if (kept := load_result(path)) is not None:
             logger.info("partition %s: taken from checkpoint %s", partition.label, path)
-            return kept
+            return kept.of_columns(plan.schema.columns)
     if read is None:
         read = partial(read_counted, plan, partition, piece)
     result = attempt(plan, partition, lambda: _fit(plan, partition, read, pilots, support_rows))
     if isinstance(result, DaskMoEError):
         return _nothing(partition, plan, Ending(Outcome.LEFT_OUT, str(result)))
-    if path is not None:
-        save_result(path, result)
-    return result
+    return result if path is None else keep_result(path, result)
 
 
 def attempt(plan: TaskPlan, partition: Partition, work: Callable[[], T]) -> T | DaskMoEError:
@@ -108,7 +114,7 @@ def attempt(plan: TaskPlan, partition: Partition, work: Callable[[], T]) -> T | 
             return work()
     except Exception as error:
         failure = _as_partition_error(error, partition, plan.options.on_error)
-        if plan.options.on_error == "skip":
+        if plan.options.on_error == "skip" and not isinstance(error, _NEVER_LEFT_OUT):
             logger.warning("%s left out: %s", partition.name, failure)
             return failure
         # An error that is its own cause cannot be sent between processes.
@@ -138,6 +144,10 @@ def _fit(
     if pilots:
         family, dropped = plan.family, there - data.n_rows
         answers = [_answer(*expand_estimate(data, pilot, family, known), dropped) for pilot in pilots]
+        if plan.options.n_experts == 1 and plan.sends.responses:
+            # No pass over all rows follows that would find the range of the target.
+            extremes = Extremes.of(data.response[np.newaxis])
+            answers = [each._replace(estimate=each.estimate._replace(extremes=extremes)) for each in answers]
     else:
         answers = [_own_fit(plan, partition, data, known, np.random.default_rng(fit_seed), there)]
     (estimate, ending, expansion), *rivals = answers
@@ -149,7 +159,7 @@ def _fit(
         logger.info("partition %s: expanded after %s, short of its optimum", partition.label, ending.reason)
     drawn = support_rows if plan.sends.rows else 0
     support = draw_support(data, drawn, np.random.default_rng(support_seed), plan.sends.responses)
-    data_bytes = sum(a.nbytes for a in data if a is not None)
+    data_bytes = sum(a.nbytes for a in data[:4] if a is not None)
     return PartitionResult(
         partition.label, estimate, ending, support, known, data_bytes, expansion, tuple(rivals), absent
     )
@@ -204,14 +214,7 @@ class RowsRead(NamedTuple):
 def read_counted(plan: TaskPlan, partition: Partition, piece: xr.Dataset | None) -> RowsRead:
     """The rows that a fit is made of, and how many are not there."""
     rows = load_rows(plan, partition, piece, plan.options.on_error)
-    return RowsRead(observations(rows), rows.absent)
-
-
-def read_rows(
-    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, on_error: OnError
-) -> Observations:
-    """The rows of a partition, without those of weight zero."""
-    return observations(load_rows(plan, partition, piece, on_error))
+    return RowsRead(observations(rows, plan.schema.columns), rows.absent)
 
 
 def load_rows(
@@ -222,21 +225,24 @@ def load_rows(
     positions: NDArray[np.intp] | None = None,
 ) -> Rows:
     """A partition's rows, or those at some positions, from the store or from its piece of a dataset."""
-    box = piece
-    if plan.source is not None:
-        box = read_box(plan.source, plan.schema, partition, cluster=plan.cluster)
-    assert box is not None
     skip = plan.options.on_error == "skip"
-    rows = extract_rows(
-        box,
-        plan.schema,
-        partition,
-        on_error=on_error,
-        positions=positions,
-        cluster=plan.cluster,
-        unknown_is_missing=skip,
-    )
-    return _with_possible_targets(rows, plan, partition, skip=skip)
+
+    def read() -> Rows:
+        box = piece
+        if plan.source is not None:
+            box = read_box(plan.source, plan.schema, partition, cluster=plan.cluster)
+        assert box is not None
+        return extract_rows(
+            box,
+            plan.schema,
+            partition,
+            on_error=on_error,
+            positions=positions,
+            cluster=plan.cluster,
+            unknown_is_missing=skip,
+        )
+
+    return _with_possible_targets(retrying(read, partition.name), plan, partition, skip=skip)
 
 
 def _with_possible_targets(rows: Rows, plan: TaskPlan, partition: Partition, *, skip: bool) -> Rows:
@@ -266,10 +272,10 @@ def _with_possible_targets(rows: Rows, plan: TaskPlan, partition: Partition, *, 
     )
 
 
-def observations(rows: Rows) -> Observations:
+def observations(rows: Rows, columns: Columns) -> Observations:
     """What a fit is made of: the rows that weigh something."""
     assert rows.response is not None
-    data = Observations(rows.features, rows.response, rows.weight, rows.cluster)
+    data = Observations(rows.features, rows.response, rows.weight, rows.cluster, columns)
     if rows.weight is None or rows.weight.all():
         return data
     # Rows of weight zero add nothing, may hold fill values, and could be all of a subsample.
@@ -294,7 +300,8 @@ def draw_support(data: Observations, n_rows: int, rng: np.random.Generator, labe
     total = weight.sum()
     weight = weight / total if total > 0 else np.full(len(index), 1.0 / max(len(index), 1))
     response = np.asarray(data.response[index], dtype=np.float64) if labelled else None
-    return SupportSample(np.asarray(data.features[index], dtype=np.float64), response, weight)
+    features = np.asarray(data.features[index], dtype=np.float64)
+    return SupportSample(features, response, weight, data.columns)
 
 
 def _as_partition_error(error: Exception, partition: Partition, on_error: str) -> DaskMoEError:
@@ -304,8 +311,21 @@ def _as_partition_error(error: Exception, partition: Partition, on_error: str) -
     if partition.label:
         failed = f"({partition.extent}; {partition.n_rows} rows) could not be fitted"
     name = partition.name[0].upper() + partition.name[1:]
-    advice = ", or use on_error='skip' to leave them out" if on_error == "raise" else ""
-    return PartitionError(f"{name} {failed}: {type(error).__name__}: {error}. Look at these rows{advice}.")
+    said = f"{name} {failed}: {type(error).__name__}: {error}."
+    return PartitionError(f"{said} {_advice(error, on_error)}")
+
+
+def _advice(error: Exception, on_error: str) -> str:
+    """What helps against an error that is not the package's own."""
+    if isinstance(error, MemoryError):
+        return "Use smaller partitions (partitions=...), or workers with more memory or fewer threads."
+    if isinstance(error, _NEVER_LEFT_OUT):
+        return "This is a fault of the program, not of these rows: please report it."
+    skip = ", or use on_error='skip' to leave {} out" if on_error == "raise" else ""
+    if is_transient(error):
+        advice = f"The store did not answer {1 + len(WAITS)} times: see that it can be reached, and fit again"
+        return f"{advice}{skip.format('such partitions')}."
+    return f"Look at these rows{skip.format('them')}."
 
 
 def _nothing(partition: Partition, plan: TaskPlan, ending: Ending) -> PartitionResult:

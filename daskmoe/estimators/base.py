@@ -45,6 +45,7 @@ class MoEEstimator(Estimator):
         n_experts: int = 2,
         *,
         features: str | Term | Sequence[str | Term] | None = None,
+        gate_features: str | Term | Sequence[str | Term] | None = None,
         categories: Mapping[str, Sequence[Any] | None] | None = None,
         partitions: int | str | None = None,
         aggregation: Aggregation = "auto",
@@ -56,6 +57,7 @@ class MoEEstimator(Estimator):
         random_state: RandomState | np.random.RandomState = None,
         checkpoint: str | os.PathLike[str] | None = None,
         on_error: OnError = "raise",
+        min_success: int | float = 1,
         weight_kind: WeightKind = "frequency",
         n_init: int = 12,
         start_rows: int = 2000,
@@ -63,6 +65,7 @@ class MoEEstimator(Estimator):
     ) -> None:
         self.n_experts = n_experts
         self.features = features
+        self.gate_features = gate_features
         self.categories = categories
         self.partitions = partitions
         self.aggregation = aggregation
@@ -74,6 +77,7 @@ class MoEEstimator(Estimator):
         self.random_state = random_state
         self.checkpoint = checkpoint
         self.on_error = on_error
+        self.min_success = min_success
         self.weight_kind = weight_kind
         self.n_init = n_init
         self.start_rows = start_rows

@@ -23,8 +23,9 @@ class MoEClassifier(MoEEstimator):
     ----------
     n_experts : int
         K. Fewer are fitted, with a `FitWarning`, where the rows are fewer than the parameters.
-    features, categories, partitions, aggregation, support, support_size, n_local_experts, refine, \
-prior_strength, random_state, checkpoint, on_error, weight_kind, n_init, start_rows, effort
+    features, gate_features, categories, partitions, aggregation, support, support_size, n_local_experts, \
+refine, prior_strength, random_state, checkpoint, on_error, min_success, weight_kind, n_init, start_rows, \
+effort
         As in `daskmoe.fit`; the features are names of columns, and terms of them. ``random_state`` may be a
         `numpy.random.RandomState` too. With ``on_error="skip"`` missing values are allowed: such rows are
         left out of fits and scores, and have no prediction: NaN, or an empty text.

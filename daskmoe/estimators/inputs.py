@@ -17,6 +17,7 @@ import xarray as xr
 from daskmoe.api.caller import warn
 from daskmoe.errors import InvalidDataError
 from daskmoe.estimators.contract import conversion_warning
+from daskmoe.rows import booleans_of
 
 ROW, FEATURE, WIDE = "row", "feature", "X"
 
@@ -222,8 +223,13 @@ def label_features(
     if kind is Kind.LAZY_TABLE:
         return _lazy_columns(X, labels, lengths)
     table = pd.DataFrame(X).infer_objects() if kind is Kind.ARRAY else X
+    index = table.index
     table = table.set_axis(list(labels.columns), axis=1).reset_index(drop=True).rename_axis(labels.row)
-    return xr.Dataset.from_dataframe(table).drop_vars(labels.row), {}
+    data = xr.Dataset.from_dataframe(booleans_of(table)).drop_vars(labels.row)
+    if isinstance(index.name, str) and index.name not in data.variables:
+        # Terms may be of what the rows are called by, as harmonics of the time are.
+        data = data.assign_coords({index.name: (labels.row, index.to_numpy())})
+    return data, {}
 
 
 def _lazy_columns(X: Any, labels: Labels, lengths: list[int] | None) -> tuple[xr.Dataset, dict[str, Any]]:

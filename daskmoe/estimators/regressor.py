@@ -29,8 +29,9 @@ class MoERegressor(MoEEstimator):
     ----------
     n_experts : int
         K. Fewer are fitted, with a `FitWarning`, where the rows are fewer than the parameters.
-    features, categories, family, partitions, aggregation, support, support_size, n_local_experts, refine, \
-prior_strength, min_scale, random_state, checkpoint, on_error, weight_kind, n_init, start_rows, effort
+    features, gate_features, offset, categories, family, partitions, aggregation, support, support_size, \
+n_local_experts, refine, prior_strength, min_scale, random_state, checkpoint, on_error, min_success, \
+weight_kind, n_init, start_rows, effort
         As in `daskmoe.fit`; the features are names of columns, and terms of them. ``random_state`` may be a
         `numpy.random.RandomState` too. With ``on_error="skip"`` missing values are allowed: such rows are
         left out of fits and scores, and predictions there are NaN.
@@ -65,6 +66,8 @@ prior_strength, min_scale, random_state, checkpoint, on_error, weight_kind, n_in
         n_experts: int = 2,
         *,
         features: str | Term | Sequence[str | Term] | None = None,
+        gate_features: str | Term | Sequence[str | Term] | None = None,
+        offset: str | None = None,
         categories: Mapping[str, Sequence[Any] | None] | None = None,
         family: str = "gaussian",
         partitions: int | str | None = None,
@@ -78,6 +81,7 @@ prior_strength, min_scale, random_state, checkpoint, on_error, weight_kind, n_in
         random_state: RandomState | np.random.RandomState = None,
         checkpoint: str | os.PathLike[str] | None = None,
         on_error: OnError = "raise",
+        min_success: int | float = 1,
         weight_kind: WeightKind = "frequency",
         n_init: int = 12,
         start_rows: int = 2000,
@@ -86,6 +90,7 @@ prior_strength, min_scale, random_state, checkpoint, on_error, weight_kind, n_in
         super().__init__(
             n_experts,
             features=features,
+            gate_features=gate_features,
             categories=categories,
             partitions=partitions,
             aggregation=aggregation,
@@ -97,11 +102,13 @@ prior_strength, min_scale, random_state, checkpoint, on_error, weight_kind, n_in
             random_state=random_state,
             checkpoint=checkpoint,
             on_error=on_error,
+            min_success=min_success,
             weight_kind=weight_kind,
             n_init=n_init,
             start_rows=start_rows,
             effort=effort,
         )
+        self.offset = offset
         self.family = family
         self.min_scale = min_scale
 

@@ -97,7 +97,7 @@ class LabelledModel:
     @property
     def mixture(self) -> Mixture:
         """The parameters as plain arrays, of a weighted average too."""
-        return parameters_from(self.params, self.densities)
+        return parameters_from(self.params, self.rows, self.densities)
 
     @property
     def family(self) -> str:
@@ -138,12 +138,13 @@ class LabelledModel:
     def n_parameters(self) -> int:
         """Number of free parameters: (K - 1) q + K C q + K D, with q the rank of the features, and one."""
         known, found = training_of(self.diagnostics).n_parameters, self.mixture
-        return count_parameters(found, found.n_features + 1) if known is None else known
+        sizes = (len(labels) + 1 for labels in (self.rows.gate_labels, self.rows.expert_labels))
+        return count_parameters(found, *sizes) if known is None else known
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Labels of the features, in column order."""
-        return self.rows.feature_labels
+        return self.rows.feature_names
 
     def standard_errors(self, kind: str = "model") -> xr.Dataset:
         """Standard errors of the parameters, at the maximum of the likelihood of all rows.

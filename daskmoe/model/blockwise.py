@@ -45,6 +45,8 @@ class Evaluation(NamedTuple):
 
 
 PLAIN: Final = Evaluation()
+# Stands for the source of the features where there is none.
+_NOWHERE: Final = "no feature"
 
 
 def input_key(name: str) -> str:
@@ -77,6 +79,11 @@ def gather_inputs(
         they have all sample dimensions.
     """
     variables = {input_key(name): plain(data.variables[name]) for name in rows.sources}
+    if not variables:
+        # A model without features predicts the same everywhere, and needs to know where.
+        shape = tuple(data.sizes[dim] for dim in rows.sample_dims)
+        everywhere = np.broadcast_to(np.zeros(1, dtype=np.int8), shape)
+        variables[input_key(_NOWHERE)] = xr.Variable(rows.sample_dims, everywhere)
     if with_target:
         target = plain(data.variables[rows.target])
         if rows.classes is not None:
@@ -139,8 +146,9 @@ def apply_to_rows(
     xr.Variable
         Dimensions: the leading one, then the sample dimensions in the target's order.
     """
-    core_dims = [() if dim is None else (dim,) for dim in rows.sources.values()]
-    arguments = [inputs.variables[input_key(name)] for name in rows.sources]
+    sources = rows.sources or {_NOWHERE: None}
+    core_dims = [() if dim is None else (dim,) for dim in sources.values()]
+    arguments = [inputs.variables[input_key(name)] for name in sources]
     if per_row is not None:
         arguments.append(per_row)
     result = xr.apply_ufunc(
@@ -150,7 +158,7 @@ def apply_to_rows(
         output_core_dims=[() if leading is None else (leading[0],)],
         kwargs={
             "function": function,
-            "sources": rows.sources,
+            "sources": sources,
             "variables": rows.variables,
             "unknown_is_missing": how.on_error != "raise",
             "width": None if leading is None else leading[1],

@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskmoe.model.labels import linear_arrays, parameter_variables
-from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
+from daskmoe.model.labels import columns_of, linear_arrays, parameter_variables
+from daskmoe.numerics.base.parameters import Columns, FloatArray, MoEParameters
 from daskmoe.numerics.base.policies import INFERENCE
 from daskmoe.numerics.families import Family
 from daskmoe.rows.names import (
@@ -29,17 +29,20 @@ from daskmoe.rows.names import (
 
 
 def stack_arrays(
-    parameters: MoEParameters, family: Family, trailing: int = 0, reference: float = 0.0
+    parameters: MoEParameters, family: Family, columns: Columns, trailing: int = 0, reference: float = 0.0
 ) -> FloatArray:
     """Arrays arranged as parameters, and ``trailing`` axes more, with all parameters along the first axis.
 
-    A reference class, whose own parameters are zero, has ``reference``.
+    Of the gates' and of the experts' own features, as ``columns`` say. A reference class, whose own
+    parameters are zero, has ``reference``.
     """
-    arrays = linear_arrays(parameters, family, reference).values()
+    arrays = linear_arrays(parameters, family, columns, reference).values()
     return np.concatenate([a.reshape(-1, *a.shape[a.ndim - trailing :]) for a in arrays])
 
 
-def stack_derivatives(derivatives: MoEParameters, nuisance: FloatArray, family: Family) -> FloatArray:
+def stack_derivatives(
+    derivatives: MoEParameters, nuisance: FloatArray, family: Family, columns: Columns
+) -> FloatArray:
     """Derivatives of all parameters as people see them, (N, P), from those of the numerics' own.
 
     With the nuisances (K, D) themselves, in the data's units and the same order of experts.
@@ -48,7 +51,7 @@ def stack_derivatives(derivatives: MoEParameters, nuisance: FloatArray, family: 
     for d, label in enumerate(family.nuisances):
         if label.reciprocal:
             seen[:, d] /= -(nuisance[:, d, None] ** 2)
-    return stack_arrays(MoEParameters(derivatives.gate, derivatives.coef, seen), family, 1)
+    return stack_arrays(MoEParameters(derivatives.gate, derivatives.coef, seen), family, columns, 1)
 
 
 def covariance_variables(covariances: Mapping[Kind, FloatArray], identified: NDArray[np.bool_]) -> xr.Dataset:
@@ -73,7 +76,7 @@ def covariance_variables(covariances: Mapping[Kind, FloatArray], identified: NDA
 def unstack(values: FloatArray, params: xr.Dataset, family: Family) -> xr.Dataset:
     """Values of the stacked parameters in the shape of ``params``, with its labels."""
     variables, start = {}, 0
-    for name, dims in parameter_variables(family).items():
+    for name, dims in parameter_variables(family, columns_of(params)).items():
         like = params[name].transpose(EXPERT, *dims)
         own = values[start : start + like.size].reshape(like.shape)
         variables[name] = like.copy(data=own).transpose(*params[name].dims)
@@ -88,7 +91,7 @@ def stacked_coordinates(params: xr.Dataset, family: Family) -> dict[str, tuple[s
     """
     labels: list[str] = []
     parts: list[dict[str, str]] = []
-    for name, dims in parameter_variables(family).items():
+    for name, dims in parameter_variables(family, columns_of(params)).items():
         own = (EXPERT, *dims)
         for place in itertools.product(*(params[dim].values for dim in own)):
             words = [str(word) for word in place]

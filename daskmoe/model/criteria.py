@@ -58,6 +58,9 @@ def entropy(parts: ModelParts, parameters: Mixture, data: Data | None, *, on_err
     """Sum over the same rows of the entropy of their responsibilities."""
     if data is not None:
         return prediction.total_entropy(parameters, parts.densities, data, parts.rows, on_error=on_error)
+    if parameters.n_experts == 1:
+        # A single expert is responsible for every row.
+        return 0.0
     value = training_of(parts.diagnostics).entropy
     if value is None:
         raise InvalidDataError(_unknown("entropy of the responsibilities", "icl", parts.diagnostics))

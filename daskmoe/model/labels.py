@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError, SchemaError
-from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, Mixture, MoEParameters
+from daskmoe.numerics.base.parameters import Columns, FloatArray, LargeMoE, Mixture, MoEParameters
 from daskmoe.numerics.families import Family
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import (
@@ -19,6 +19,7 @@ from daskmoe.rows.names import (
     EXPERT,
     FEATURE,
     GATE_COEF,
+    GATE_FEATURE,
     GATE_INTERCEPT,
     GROUP,
     GROUP_WEIGHT,
@@ -37,11 +38,30 @@ LONG_NAMES = {
 }
 
 
-def parameter_variables(family: Family) -> dict[str, tuple[str, ...]]:
+def parameter_variables(family: Family, columns: Columns) -> dict[str, tuple[str, ...]]:
     """Names of the variables of a model's parameters -> the dimensions that they have after the experts'."""
-    own = (CLASS,) if family.nominal else ()
-    linear = {GATE_INTERCEPT: (), GATE_COEF: (FEATURE,), INTERCEPT: own, COEF: (*own, FEATURE)}
+    own, gates = (CLASS,) if family.nominal else (), FEATURE if columns.shared else GATE_FEATURE
+    linear = {GATE_INTERCEPT: (), GATE_COEF: (gates,), INTERCEPT: own, COEF: (*own, FEATURE)}
     return linear | {nuisance.name: () for nuisance in family.nuisances}
+
+
+def columns_of(params: xr.Dataset) -> Columns:
+    """Which features are the gates' and which the experts', as labelled; the experts' come first of all."""
+    if GATE_FEATURE not in params.dims:
+        return Columns()
+    own, gates = params[FEATURE].values.tolist(), params[GATE_FEATURE].values.tolist()
+    whole = list(dict.fromkeys([*own, *gates]))
+    of_gates = tuple(whole.index(label) for label in gates)
+    everything = tuple(range(len(whole)))
+    return Columns(
+        None if tuple(sorted(of_gates)) == everything else of_gates,
+        None if len(own) == len(whole) else everything[: len(own)],
+    )
+
+
+def _feature_coords(rows: RowSchema) -> dict[str, NDArray[np.str_]]:
+    coords = {FEATURE: _labels(rows.expert_labels)}
+    return coords if rows.columns.shared else coords | {GATE_FEATURE: _labels(rows.gate_labels)}
 
 
 def label_parameters(
@@ -64,8 +84,9 @@ def label_parameters(
     -------
     xr.Dataset
         ``gate_intercept``, ``intercept`` and the family's nuisances with dimension ``expert``; ``gate_coef``
-        and ``coef`` with dimensions ``expert`` and ``feature``; where the target is labels, ``intercept`` and
-        ``coef`` have a dimension ``class`` too, zero for the first, the reference. The large MoE also has
+        and ``coef`` with dimensions ``expert`` and ``feature``, that of the former being ``gate_feature``
+        where the gates have features of their own; where the target is labels, ``intercept`` and ``coef``
+        have a dimension ``class`` too, zero for the first, the reference. The large MoE also has
         ``group`` and ``group_weight`` with dimension ``expert``: the number of the local estimator that an
         expert belongs to, within which its gate is normalized, and that estimator's weight.
 
@@ -77,7 +98,7 @@ def label_parameters(
     _check_features(parameters, rows)
     numbers: NDArray[Any] = np.arange(parameters.n_experts)
     coords = {EXPERT: numbers if experts is None else experts, **_coordinates(rows)}
-    labelled = _dataset(parameter_arrays(parameters, family), (EXPERT,), coords, rows, family)
+    labelled = _dataset(parameter_arrays(parameters, family, rows.columns), (EXPERT,), coords, rows, family)
     if not isinstance(parameters, LargeMoE):
         return labelled
     weights = parameters.weights[parameters.partition]
@@ -135,20 +156,23 @@ def label_local_estimates(
     coords = {PARTITION: _labels(labels), LOCAL_EXPERT: np.arange(n_experts), **_coordinates(rows)}
     arrays = {
         name: np.full((len(parameters), n_experts, *(len(coords[dim]) for dim in dims)), np.nan)
-        for name, dims in parameter_variables(family).items()
+        for name, dims in parameter_variables(family, rows.columns).items()
     }
     for m, local in enumerate(parameters):
         if local is None:
             continue
         _check_features(local, rows)
-        for name, values in parameter_arrays(local, family).items():
+        for name, values in parameter_arrays(local, family, rows.columns).items():
             arrays[name][m, : local.n_experts] = values
     return _dataset(arrays, (PARTITION, LOCAL_EXPERT), coords, rows, family)
 
 
-def parameters_from(params: xr.Dataset, family: Family) -> Mixture:
+def parameters_from(params: xr.Dataset, rows: RowSchema, family: Family) -> Mixture:
     """The arrays of a dataset that `label_parameters` made; the inverse of it."""
     gate, coef, nuisance = linear_from(params, family)
+    if rows.offset_column is not None:
+        gate = np.concatenate([gate, np.zeros((len(gate), 1))], axis=1)
+        coef = np.concatenate([coef, np.ones((*coef.shape[:2], 1))], axis=2)
     for d, label in enumerate(family.nuisances):
         if label.reciprocal:
             nuisance[:, d] = 1.0 / nuisance[:, d]
@@ -161,20 +185,35 @@ def parameters_from(params: xr.Dataset, family: Family) -> Mixture:
 
 def linear_from(params: xr.Dataset, family: Family) -> MoEParameters:
     """Numbers shaped like ``params`` as arrays; the inverse of `linear_arrays`."""
-    found = {name: _values(params, name, dims) for name, dims in parameter_variables(family).items()}
-    gate = np.column_stack([found[GATE_INTERCEPT], found[GATE_COEF]])
-    coef = np.concatenate([found[INTERCEPT][..., None], found[COEF]], axis=-1)
+    columns = columns_of(params)
+    gate = _among_all(params, GATE_INTERCEPT, GATE_COEF, columns.gates, columns)
+    coef = _among_all(params, INTERCEPT, COEF, columns.experts, columns)
     # Without the reference class, whose own are zero.
     coef = coef[:, 1:] if family.nominal else coef[:, None]
     nuisance = np.empty((len(gate), family.n_nuisances))
     for d, label in enumerate(family.nuisances):
-        nuisance[:, d] = found[label.name]
+        nuisance[:, d] = _values(params, label.name)
     return MoEParameters(gate, coef, nuisance)
+
+
+def _among_all(
+    params: xr.Dataset, intercept: str, name: str, own: tuple[int, ...] | None, columns: Columns
+) -> FloatArray:
+    """Weights (K, p + 1) with zeros for features that are not theirs."""
+    found = np.concatenate([_values(params, intercept)[..., None], _values(params, name)], axis=-1)
+    if own is None:
+        return found
+    p = params.sizes[FEATURE if columns.experts is None else GATE_FEATURE]
+    if columns.gates is not None and columns.experts is not None:
+        p = len({*columns.gates, *columns.experts})
+    out = np.zeros((*found.shape[:-1], p + 1))
+    out[..., [0, *(column + 1 for column in own)]] = found
+    return out
 
 
 def check_params(params: xr.Dataset, rows: RowSchema, family: Family) -> None:
     """Raise `SchemaError` unless ``params`` has all variables and dimensions and the features of ``rows``."""
-    variables = parameter_variables(family)
+    variables = parameter_variables(family, rows.columns)
     for name, trailing in variables.items():
         if name not in params:
             raise SchemaError(
@@ -192,16 +231,14 @@ def check_params(params: xr.Dataset, rows: RowSchema, family: Family) -> None:
         raise SchemaError(
             f"model: expected the {rows.n_classes} classes of its rows schema, got {params.sizes[CLASS]}."
         )
-    if FEATURE not in params.coords:
-        raise SchemaError(
-            f"model: expected a coordinate {FEATURE!r} with the labels of the features, got none."
-        )
-    labels = tuple(map(str, params[FEATURE].values))
-    if labels != rows.feature_labels:
-        raise SchemaError(
-            f"model: expected the features {list(rows.feature_labels)} of its rows schema, "
-            f"got {list(labels)}."
-        )
+    for dim, known in _feature_coords(rows).items():
+        if dim not in params.coords:
+            raise SchemaError(
+                f"model: expected a coordinate {dim!r} with the labels of the features, got none."
+            )
+        labels, expected = params[dim].values.tolist(), known.tolist()
+        if list(map(str, labels)) != expected:
+            raise SchemaError(f"model: expected the features {expected} of its rows schema, got {labels}.")
 
 
 def _check_groups(params: xr.Dataset) -> None:
@@ -217,35 +254,42 @@ def _check_groups(params: xr.Dataset) -> None:
         )
 
 
-def _values(params: xr.Dataset, name: str, trailing: tuple[str, ...]) -> FloatArray:
-    return np.asarray(params[name].transpose(EXPERT, *trailing).values, dtype=np.float64)
+def _values(params: xr.Dataset, name: str) -> FloatArray:
+    order = [dim for dim in (EXPERT, CLASS, FEATURE, GATE_FEATURE) if dim in params[name].dims]
+    return np.asarray(params[name].transpose(*order).values, dtype=np.float64)
 
 
-def parameter_arrays(parameters: Mixture, family: Family) -> dict[str, FloatArray]:
-    """The arrays of the parameters by the names of their variables."""
-    shown = linear_arrays(parameters, family)
+def parameter_arrays(parameters: Mixture, family: Family, columns: Columns) -> dict[str, FloatArray]:
+    """The arrays of the parameters by the names of their variables, of their own features."""
+    shown = linear_arrays(parameters, family, columns)
     for label in family.nuisances:
         if label.reciprocal:
             shown[label.name] = 1.0 / shown[label.name]
     return shown
 
 
-def linear_arrays(parameters: Mixture, family: Family, reference: float = 0.0) -> dict[str, FloatArray]:
+def linear_arrays(
+    parameters: Mixture, family: Family, columns: Columns, reference: float = 0.0
+) -> dict[str, FloatArray]:
     """Arrays that are arranged as parameters, such as derivatives in them, by the same names.
 
     The reference class, which has no predictor, has ``reference``.
     """
+    of_gates, of_experts = (
+        slice(1, None) if own is None else [column + 1 for column in own]
+        for own in (columns.gates, columns.experts)
+    )
     coef = parameters.coef
     if family.nominal:
         coef = np.concatenate([np.full_like(coef[:, :1], reference), coef], axis=1)
-        intercept, slopes = coef[:, :, 0], coef[:, :, 1:]
+        intercept, slopes = coef[:, :, 0], coef[:, :, of_experts]
     else:
         # The one linear predictor needs no dimension.
-        intercept, slopes = coef[:, 0, 0], coef[:, 0, 1:]
+        intercept, slopes = coef[:, 0, 0], coef[:, 0][:, of_experts]
     nuisances = {label.name: parameters.nuisance[:, d] for d, label in enumerate(family.nuisances)}
     return {
         GATE_INTERCEPT: parameters.gate[:, 0],
-        GATE_COEF: parameters.gate[:, 1:],
+        GATE_COEF: parameters.gate[:, of_gates],
         INTERCEPT: intercept,
         COEF: slopes,
         **nuisances,
@@ -260,7 +304,10 @@ def _dataset(
     family: Family,
 ) -> xr.Dataset:
     texts = LONG_NAMES | {label.name: label.long_name for label in family.nuisances}
-    units, trailing = _units(rows.target_attrs.get("units"), family), parameter_variables(family)
+    units, trailing = (
+        _units(rows.target_attrs.get("units"), family),
+        parameter_variables(family, rows.columns),
+    )
     variables = {}
     for name, values in arrays.items():
         attrs = {"long_name": texts[name]}
@@ -272,7 +319,7 @@ def _dataset(
 
 def _coordinates(rows: RowSchema) -> dict[str, NDArray[Any]]:
     """Labels of the dimensions after the experts': the features, and the classes where there are any."""
-    features = {FEATURE: _labels(rows.feature_labels)}
+    features: dict[str, NDArray[Any]] = dict(_feature_coords(rows))
     return features if rows.classes is None else {CLASS: rows.classes.as_labels(), **features}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from daskmoe.errors import InvalidDataError
-from daskmoe.numerics.base.parameters import Moments
+from daskmoe.numerics.base.parameters import ALL_SHARED, Columns, Moments
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import COLUMN, OTHER_COLUMN, ROW_MEAN, ROW_SCATTER, ROW_WEIGHT, TARGET_RANGE
 
@@ -25,12 +25,15 @@ def label_moments(moments: Moments, rows: RowSchema) -> xr.Dataset:
     return xr.Dataset(variables, {COLUMN: columns})
 
 
-def moments_from(diagnostics: xr.Dataset | None) -> Moments | None:
-    """The moments in a model's diagnostics; None where it has none, as one saved by daskmoe 0.1.0."""
+def moments_from(diagnostics: xr.Dataset | None, columns: Columns = ALL_SHARED) -> Moments | None:
+    """The moments in a model's diagnostics; None where it has none, as one saved by daskmoe 0.1.0.
+
+    Of features that are the gates' and the experts' by these columns.
+    """
     if diagnostics is None or ROW_SCATTER not in diagnostics:
         return None
     scatter = diagnostics[ROW_SCATTER].transpose(COLUMN, OTHER_COLUMN).values
-    return Moments(float(diagnostics[ROW_WEIGHT]), diagnostics[ROW_MEAN].values, scatter)
+    return Moments(float(diagnostics[ROW_WEIGHT]), diagnostics[ROW_MEAN].values, scatter, columns)
 
 
 def known_moments(diagnostics: xr.Dataset | None) -> Moments:

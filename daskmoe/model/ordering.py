@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError, InvalidOptionError
 from daskmoe.model.covariances import covariance_variables, stack_arrays, unstack
-from daskmoe.model.labels import has_names, label_parameters, linear_from, parameters_from
+from daskmoe.model.labels import columns_of, has_names, label_parameters, linear_from, parameters_from
 from daskmoe.model.moments import moments_from
 from daskmoe.model.store import ModelParts
-from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments, SupportSample
+from daskmoe.numerics.base.parameters import FloatArray, Mixture, MoEParameters, Moments, SupportSample
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.transport.alignment import match_experts
+from daskmoe.rows import RowSchema
 from daskmoe.rows.names import (
     COVARIANCE,
     EXPERT,
-    FEATURE,
     GATE_COEF,
     GATE_INTERCEPT,
     IDENTIFIED,
@@ -88,7 +88,13 @@ def order_as(parts: ModelParts, parameters: MoEParameters, other: ModelParts) ->
     Distances are expected over the rows of either model, of which the means and covariances are enough: the
     points of `_support_from` have these.
     """
-    if parts.family != other.family or set(parts.rows.feature_labels) != set(other.rows.feature_labels):
+    alike = (
+        parts.family == other.family
+        and set(parts.rows.expert_labels) == set(other.rows.expert_labels)
+        and set(parts.rows.gate_labels) == set(other.rows.gate_labels)
+        and parts.rows.offset == other.rows.offset
+    )
+    if not alike:
         raise InvalidDataError(
             f"other: expected a model of {parts.family} experts of the features "
             f"{list(parts.rows.feature_labels)}, got one of {other.family} experts of "
@@ -104,8 +110,8 @@ def order_as(parts: ModelParts, parameters: MoEParameters, other: ModelParts) ->
             f"other: expected a model with the same classes of {parts.rows.target!r}, in the same order, got "
             f"{other.rows.classes} for {parts.rows.classes}. Fit both with the same categories=."
         )
-    family, labels = parts.densities, list(parts.rows.feature_labels)
-    theirs = parameters_from(other.params.sel({FEATURE: labels}), family)
+    family = parts.densities
+    theirs = _with_features_as(other, parts.rows, family)
     if not isinstance(theirs, MoEParameters):
         raise InvalidDataError("other: expected a model with one gating network, got a weighted average.")
     support = _support(parts, other)
@@ -113,6 +119,14 @@ def order_as(parts: ModelParts, parameters: MoEParameters, other: ModelParts) ->
         return np.argsort(match_experts(parameters, theirs, support, family))
     first = match_experts(theirs, parameters, support, family)
     return np.concatenate([first, np.setdiff1d(np.arange(parameters.n_experts), first)])
+
+
+def _with_features_as(other: ModelParts, rows: RowSchema, family: Family) -> Mixture:
+    """The parameters of a model with the features in the order of another's rows."""
+    found = parameters_from(other.params, other.rows, family)
+    theirs = list(other.rows.feature_labels)
+    index = [0, *(theirs.index(label) + 1 for label in rows.feature_labels)]
+    return found._replace(gate=found.gate[:, index], coef=found.coef[..., index])
 
 
 def _support(parts: ModelParts, other: ModelParts) -> SupportSample:
@@ -181,7 +195,8 @@ def _change_of_order(params: xr.Dataset, order: Order, family: Family) -> tuple[
     basis[positions.gate[-1].astype(np.intp)] = 0.0
     gate, coef, nuisance = (basis[array.astype(np.intp)][order] for array in positions[:3])
     gate = gate - gate[-1]
-    change = stack_arrays(MoEParameters(gate, coef, nuisance), family, 1)
+    columns = columns_of(params)
+    change = stack_arrays(MoEParameters(gate, coef, nuisance), family, columns, 1)
     # The new reference is what it is by convention, as the old one was.
     made_of = np.concatenate([gate[:-1], reference[np.newaxis]])
-    return change, stack_arrays(MoEParameters(made_of, coef, nuisance), family, 1)
+    return change, stack_arrays(MoEParameters(made_of, coef, nuisance), family, columns, 1)

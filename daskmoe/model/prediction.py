@@ -22,7 +22,7 @@ from daskmoe.model.blockwise import (
     label_result,
     row_numbers,
 )
-from daskmoe.numerics.base.coordinates import Scaling, coordinates_from
+from daskmoe.numerics.base.coordinates import Coordinates, Scaling, coordinates_from, of_columns
 from daskmoe.numerics.base.parameters import FloatArray, Mixture, Moments
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.predictive.draws import sample_response
@@ -106,13 +106,20 @@ def _clipped(function: RowFunction, limits: tuple[float, float], features: Featu
 
 def extrapolation(moments: Moments, data: Data, rows: RowSchema, how: Evaluation) -> xr.DataArray:
     """How far every row is from those with these moments."""
-    coordinates = coordinates_from(moments, Scaling.none(0))
+    # Not of the offset, behind the features.
+    count = len(rows.feature_names)
+    coordinates = coordinates_from(of_columns(moments, tuple(range(count))), Scaling.none(0))
     attrs = {
         "long_name": "distance of the features from the mean of the fit's rows, in standard deviations",
         "units": "1",
         "root_mean_square": float(np.sqrt(len(coordinates.transform))),
     }
-    return evaluate(partial(distance, coordinates), data, rows, name="extrapolation", attrs=attrs, how=how)
+    function = partial(_distance, coordinates, count)
+    return evaluate(function, data, rows, name="extrapolation", attrs=attrs, how=how)
+
+
+def _distance(coordinates: Coordinates, count: int, features: Features) -> FloatArray:
+    return distance(coordinates, features[:, :count])
 
 
 def gating_probabilities(parameters: Mixture, data: Data, rows: RowSchema, how: Evaluation) -> xr.DataArray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -312,6 +313,18 @@ def require_new(path: str | os.PathLike[str]) -> None:
     """Raise `OutputExistsError` where there is something."""
     if os.path.lexists(path):
         raise _exists(path)
+
+
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """Raise `StoreError` where nothing can be made at a path; folders on the way to it are not made."""
+    folder = Path(os.path.abspath(path)).parent
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StoreError(f"Expected an output that can be written, got {str(path)!r}: {error}.") from error
 
 
 @contextmanager

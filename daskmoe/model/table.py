@@ -12,7 +12,7 @@ import xarray as xr
 from daskmoe.model import criteria, uncertainty
 from daskmoe.model.floor import experts_at_floor
 from daskmoe.model.history import distances_of_rivals, outcomes_of, training_of
-from daskmoe.model.labels import expert_names, parameter_variables, parameters_from
+from daskmoe.model.labels import columns_of, expert_names, parameter_variables, parameters_from
 from daskmoe.model.profile import profile
 from daskmoe.model.store import ModelParts
 from daskmoe.numerics.base.policies import SOUNDNESS
@@ -110,7 +110,7 @@ def make_table(
         if outcomes := outcomes_of(diagnostics):
             table[OUTCOME] = (PARTITION, [str(each) for each in outcomes])
     if data is not None:
-        seen = profile(parameters_from(parts.params, family), family, data, parts.rows)
+        seen = profile(parameters_from(parts.params, parts.rows, family), family, data, parts.rows)
         labelled = seen.assign_coords({EXPERT: table[EXPERT]})
         table = table.assign({name: found.assign_attrs(_attrs_of(name)) for name, found in labelled.items()})
     return table.assign_attrs(_story(parts))
@@ -150,7 +150,7 @@ def _by_parameter(values: xr.Dataset, family: Family) -> xr.DataArray:
     """Values shaped like the parameters, by parameter and expert."""
     own = [label.name for label in family.nuisances]
     blocks, labels, names, terms = [], [], [], []
-    dims_of = parameter_variables(family)
+    dims_of = parameter_variables(family, columns_of(values))
     for name in (INTERCEPT, COEF, *own, GATE_INTERCEPT, GATE_COEF):
         found, dims = values[name], dims_of[name]
         if CLASS in dims:
@@ -174,20 +174,23 @@ def _by_parameter(values: xr.Dataset, family: Family) -> xr.DataArray:
 def _units(params: xr.Dataset, rows: RowSchema, family: Family) -> list[str]:
     """Units of every parameter of `_by_parameter`; empty where they are not known."""
     # Columns that a coding makes have no units of their own.
-    features = [
-        each.units if each.coding is None and not each.parts else None
+    features = {
+        label: each.units if each.coding is None and not each.parts else None
         for each in rows.variables
-        for _ in each.labels
-    ]
+        for label in each.labels
+    }
     found = []
     n_predictors = family.n_predictors if family.nominal else 1
     for name in (INTERCEPT, COEF, *(label.name for label in family.nuisances), GATE_INTERCEPT, GATE_COEF):
         if name == COEF:
-            found += n_predictors * [_per(params[INTERCEPT].attrs.get("units"), unit) for unit in features]
+            found += n_predictors * [
+                _per(params[INTERCEPT].attrs.get("units"), unit)
+                for unit in map(features.get, rows.expert_labels)
+            ]
         elif name == INTERCEPT:
             found += n_predictors * [str(params[name].attrs.get("units", ""))]
         elif name == GATE_COEF:
-            found += [_per("1", unit) for unit in features]
+            found += [_per("1", unit) for unit in map(features.get, rows.gate_labels)]
         else:
             found.append(str(params[name].attrs.get("units", "")))
     return found
@@ -200,7 +203,7 @@ def _per(numerator: str | None, unit: str | None) -> str:
 
 
 def _of_experts(parts: ModelParts, family: Family) -> dict[str, tuple[Any, Any]]:
-    parameters = parameters_from(parts.params, family)
+    parameters = parameters_from(parts.params, parts.rows, family)
     found: dict[str, tuple[Any, Any]] = {}
     shares = shares_of(parts.diagnostics)
     if shares is not None and shares.sizes[EXPERT] == parameters.n_experts:
@@ -262,7 +265,7 @@ def _story(parts: ModelParts) -> dict[str, Any]:
         "target": rows.target,
         "target_units": str(rows.target_attrs.get("units", "")),
         "sample_dims": ", ".join(rows.sample_dims),
-        "n_features": len(rows.feature_labels),
+        "n_features": len(rows.feature_names),
         "classes": [] if rows.classes is None else [str(label) for label in rows.classes.as_labels()],
         "fitted": int(parts.diagnostics is not None),
         "expert_names": expert_names(parts.params),

@@ -34,7 +34,7 @@ def draw_coefficients(
 ) -> Axes:
     """See `Pictures.coefficients`."""
     ax = axes_of(ax)
-    scale = _deviations(model)
+    scale = _deviations(model, variable)
     if standardized and scale is None:
         raise InvalidOptionError(
             "standardized: expected a model that knows its features' deviations, as one that was fitted or "
@@ -137,9 +137,14 @@ def _offset(k: int, n_experts: int) -> float:
     return 0.6 * ((k + 0.5) / n_experts - 0.5)
 
 
-def _deviations(model: MixtureOfExperts) -> FloatArray | None:
+def _deviations(model: MixtureOfExperts, variable: str) -> FloatArray | None:
+    """Of the features that the coefficients are of."""
     known = moments_from(model.diagnostics)
-    return None if known is None else np.sqrt(np.diagonal(known.scatter)[:-1] / known.weight)
+    if known is None:
+        return None
+    whole = np.sqrt(np.diagonal(known.scatter)[:-1] / known.weight)
+    own = model.rows.gate_columns if variable == "gate_coef" else model.rows.expert_columns
+    return whole if own is None else whole[list(own)]
 
 
 def _largest(rows: xr.Dataset, factor: FloatArray) -> Any:

@@ -11,7 +11,7 @@ from daskmoe.rows.partitions import Partition, plan_partitions
 from daskmoe.rows.reading import OnError, Rows, extract_rows
 from daskmoe.rows.sampling import SampleWindow, plan_sample
 from daskmoe.rows.schema import FeatureVariable, RowSchema
-from daskmoe.rows.sources import Data, source_of
+from daskmoe.rows.sources import Data, booleans_of, source_of
 from daskmoe.rows.stores import open_store, read_box
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "RowSchema",
     "Rows",
     "SampleWindow",
+    "booleans_of",
     "describe_rows",
     "extract_rows",
     "match_schema",

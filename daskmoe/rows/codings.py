@@ -102,7 +102,8 @@ class Levels(Coding):
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Positions of values (n,) among the levels, and which of them are none: missing, or unknown."""
         flat = as_objects(values)
-        codes = _index_of(self.levels, tuple(map(type, self.levels))).get_indexer(flat)
+        levels = _rounded(self.levels, flat.dtype)
+        codes = _index_of(levels, tuple(map(type, levels))).get_indexer(flat)
         strange = np.flatnonzero(codes < 0)
         if strange.size and not unknown_is_missing:
             missing = _is_missing(flat[strange])
@@ -312,6 +313,13 @@ def _index_of(levels: tuple[Level, ...], types: tuple[type, ...]) -> pd.Index:
     # pandas keeps the hash table of an index with it. The types tell 0 and 1 from False and True.
     numbers = all(isinstance(level, int | float) and not isinstance(level, bool) for level in levels)
     return pd.Index(list(levels), dtype=np.float64 if numbers else object)
+
+
+def _rounded(levels: tuple[Level, ...], dtype: np.dtype[Any]) -> tuple[Level, ...]:
+    """The levels as values of less than double precision are: 0.1 is another number there."""
+    if dtype not in (np.float32, np.float16):
+        return levels
+    return tuple(float(dtype.type(each)) if isinstance(each, float) else each for each in levels)
 
 
 def _is_missing(values: NDArray[Any]) -> NDArray[np.bool_]:

@@ -67,7 +67,7 @@ def stack_features(
         for variable, place in column_places(variables).items():
             target = out[block][..., place]
             fill_columns(target, values, variable, block, unknown_is_missing=unknown_is_missing)
-    return out.reshape(-1, width)
+    return out.reshape(math.prod(shape), width)
 
 
 def feature_dtype(variables: tuple[FeatureVariable, ...], dtypes: Mapping[str, Any]) -> np.dtype[Any]:
@@ -82,7 +82,7 @@ def feature_dtype(variables: tuple[FeatureVariable, ...], dtypes: Mapping[str, A
 def column_places(variables: tuple[FeatureVariable, ...]) -> dict[FeatureVariable, slice]:
     """Where the columns of each variable are."""
     stops = list(accumulate(len(variable.labels) for variable in variables))
-    starts = [0, *stops[:-1]]
+    starts = [0, *stops][: len(stops)]
     return {
         variable: slice(start, stop) for variable, start, stop in zip(variables, starts, stops, strict=True)
     }

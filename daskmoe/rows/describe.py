@@ -18,6 +18,7 @@ from daskmoe.rows.schema import FeatureVariable, RowSchema
 from daskmoe.rows.values import ValueKind, kind_of
 from daskmoe.rows.variables import (
     UNREADABLE,
+    check_offset,
     check_unique,
     check_weight,
     column_keys,
@@ -43,6 +44,8 @@ def describe_rows(
     features: Features | None = None,
     sample_weight: str | None = None,
     categories: Categories | None = None,
+    gate_features: Features | None = None,
+    offset: str | None = None,
     *,
     labels: bool = False,
 ) -> RowSchema:
@@ -65,6 +68,10 @@ def describe_rows(
     categories : mapping of str to sequence, optional
         Levels of features, the reference first; None for those that are in the data, sorted. Those of the
         target, where it is labels, are its classes.
+    gate_features : str, Term, sequence of them, or None
+        Those of the gates, if other than the experts'; none at all makes them constant.
+    offset : str or None
+        The variable that is a part of every linear predictor.
     labels : bool
         Whether the target is labels of classes; else it is numbers.
 
@@ -95,45 +102,128 @@ def describe_rows(
     if sample_weight is not None:
         check_weight(ds, sample_weight, sample_dims)
     used = {target} if sample_weight is None else {target, sample_weight}
+    if offset is not None:
+        check_offset(ds, offset, sample_dims)
     left_out: dict[str, str] = {}
     declared: Sequence[str | Term]
+    of_gates = None if gate_features is None else _asked(gate_features, used, "gate_features")
     if features is None:
         # A store lists its variables in any order; the same data must give the same columns.
-        declared, left_out = _fitting_names(ds, used, sample_dims)
+        taken = used if offset is None else {*used, offset}
+        declared, left_out = _fitting_names(ds, taken, sample_dims)
     else:
-        declared = _asked(features, used)
-        for name in _variables_of(declared):
-            if misfit := _misfit(find_variable(ds, name, "feature"), sample_dims):
-                raise InvalidDataError(f"Feature variable {name!r} {misfit}.")
+        declared = _asked(features, used, "features")
+        if not declared and of_gates is None:
+            raise InvalidOptionError(
+                "Expected at least one name in features, got none. Experts that are constants need "
+                "gate_features=, [] for constant gates."
+            )
+        _check_fit(ds, declared, sample_dims)
+    _check_fit(ds, of_gates or (), sample_dims)
+    asked = [*declared, *(each for each in of_gates or () if each not in declared)]
     levels = dict(categories or {})
     classes = learn_classes(ds, target, levels.pop(target, None)) if labels else None
-    learned = learn(ds, declared, levels)
+    learned = learn(ds, asked, levels)
     if features is None:
-        left_out |= learned.refused | learned.doubtful
+        left_out |= {
+            name: why
+            for name, why in (learned.refused | learned.doubtful).items()
+            if of_gates is None or name not in _variables_of(of_gates)
+        }
         declared = [name for name in declared if name not in left_out]
         _tell_taken(ds, declared, left_out, used, sample_dims)
     elif learned.refused:
         name, why = next(iter(learned.refused.items()))
         raise InvalidDataError(f"Feature variable {name!r} {why}.")
     shared = Counter(
-        feature_dim_of(ds.variables[name], sample_dims) for name in declared if isinstance(name, str)
+        feature_dim_of(ds.variables[name], sample_dims) for name in asked if isinstance(name, str)
     )
-    variables = tuple(_describe(ds, each, sample_dims, shared, learned) for each in declared)
-    variables = _without_twice(variables, {name for name in declared if isinstance(name, str)})
+
+    def describe(some: Sequence[str | Term]) -> tuple[FeatureVariable, ...]:
+        found = tuple(_describe(ds, each, sample_dims, shared, learned) for each in some)
+        return _without_twice(found, {name for name in some if isinstance(name, str)})
+
+    variables = describe(declared)
+    gate_columns = expert_columns = None
+    if of_gates is not None:
+        variables, gate_columns, expert_columns = _joined(variables, describe(of_gates))
+    offset_column = None
+    if offset is not None:
+        offset_column = sum(len(each.labels) for each in variables)
+        everything = tuple(range(offset_column))
+        gate_columns = everything if gate_columns is None else gate_columns
+        expert_columns = everything if expert_columns is None else expert_columns
+        variables = (*variables, _offset_variable(ds.variables[offset], offset, sample_dims))
     attrs = ds.variables[target].attrs
     kept = {key: attrs[key] for key in _KEPT_ATTRS if isinstance(attrs.get(key), str)}
-    schema = RowSchema(target, sample_dims, variables, sample_weight, kept, left_out, classes=classes)
+    schema = RowSchema(
+        target,
+        sample_dims,
+        variables,
+        sample_weight,
+        kept,
+        left_out,
+        gate_columns=gate_columns,
+        expert_columns=expert_columns,
+        offset_column=offset_column,
+        classes=classes,
+    )
     check_unique(schema.feature_labels, "feature columns")
     return schema
 
 
-def _asked(features: Features, used: set[str]) -> tuple[str | Term, ...]:
+def _check_fit(ds: xr.Dataset, declared: Iterable[str | Term], sample_dims: tuple[str, ...]) -> None:
+    for name in _variables_of(declared):
+        if misfit := _misfit(find_variable(ds, name, "feature"), sample_dims):
+            raise InvalidDataError(f"Feature variable {name!r} {misfit}.")
+
+
+def _offset_variable(variable: xr.Variable, name: str, sample_dims: tuple[str, ...]) -> FeatureVariable:
+    """The offset as a column behind the features; its label is not that of a feature made of it."""
+    dims = sample_part(variable, sample_dims)
+    return FeatureVariable(name, dims, None, (f"offset({name})",), units_of(variable))
+
+
+_Positions = tuple[int, ...] | None
+
+
+def _joined(
+    experts: tuple[FeatureVariable, ...], gates: tuple[FeatureVariable, ...]
+) -> tuple[tuple[FeatureVariable, ...], _Positions, _Positions]:
+    """All variables, the experts' first, and the positions of the gates' and the experts' columns."""
+    variables = list(experts)
+    labels = [label for each in experts for label in each.labels]
+    for each in gates:
+        if each in variables:
+            continue
+        if isinstance(each.coding, Powers):
+            # Powers that the experts have are not made again.
+            known = sum(label in labels for label in each.labels)
+            first = each.coding.first + known
+            each = replace(each, coding=replace(each.coding, first=first), labels=each.labels[known:])
+        elif each.is_plain and set(each.labels) <= set(labels):
+            continue
+        if each.labels:
+            variables.append(each)
+    whole = [label for each in variables for label in each.labels]
+    check_unique(whole, "feature columns")
+    place = {label: position for position, label in enumerate(whole)}
+    of_gates = tuple(place[label] for each in gates for label in each.labels)
+    everything = tuple(range(len(whole)))
+    of_experts = everything[: len(labels)]
+    # In another order they are the same features.
+    return (
+        tuple(variables),
+        None if tuple(sorted(of_gates)) == everything else of_gates,
+        None if of_experts == everything else of_experts,
+    )
+
+
+def _asked(features: Features, used: set[str], option: str) -> tuple[str | Term, ...]:
     declared = (features,) if isinstance(features, str | Term) else tuple(features)
-    if not declared:
-        raise InvalidOptionError("Expected at least one name in features, got none.")
     if taken := [name for name in _variables_of(declared) if name in used]:
         raise InvalidDataError(f"{listed(taken)} cannot be a feature: it is the target or the weight.")
-    check_unique(tuple(map(str, declared)), "features")
+    check_unique(tuple(map(str, declared)), option)
     return declared
 
 

@@ -11,6 +11,7 @@ from daskmoe.errors import InvalidDataError
 from daskmoe.rows.names import BOUND, CLASS, EXPERT
 from daskmoe.rows.schema import FeatureVariable, RowSchema
 from daskmoe.rows.variables import (
+    check_offset,
     check_unique,
     check_weight,
     column_keys,
@@ -66,6 +67,8 @@ def match_schema(
     >>> match_schema(turned, describe_rows(ds, "y"), need_target=False).variables[0].positions
     (1, 0)
     """
+    if schema.offset is not None:
+        find_variable(ds, schema.offset, "offset")
     if need_target:
         sample_dims = target_dims(ds, schema.target, labels=schema.classes is not None)
         if unknown := [dim for dim in sample_dims if dim not in schema.sample_dims]:
@@ -81,6 +84,8 @@ def match_schema(
     weight = schema.weight if (need_target if need_weight is None else need_weight) else None
     if weight is not None:
         check_weight(ds, weight, sample_dims)
+    if schema.offset is not None:
+        check_offset(ds, schema.offset, sample_dims)
     variables = tuple(_match_feature(ds, fitted, sample_dims) for fitted in schema.variables)
     return replace(schema, sample_dims=sample_dims, variables=variables, weight=weight)
 

@@ -11,6 +11,8 @@ EXPERT: Final = "expert"
 FEATURE: Final = "feature"
 # Of the experts' parameters, where the target is labels.
 CLASS: Final = "class"
+# Where gates have other features than the experts.
+GATE_FEATURE: Final = "gate_feature"
 PARTITION: Final = "partition"
 LOCAL_EXPERT: Final = "local_expert"
 

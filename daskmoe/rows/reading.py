@@ -91,7 +91,7 @@ def extract_rows(
         Which rows of the box.
     on_error : {"raise", "skip", "drop"}
         What to do about rows with a NaN or infinite feature or response: raise, or drop and count them.
-        "drop" does so with rows of a wrong weight too.
+        So does "skip" with rows whose weight is NaN, and "drop" with rows of any wrong weight.
     need_target : bool
         Whether to give the response.
     positions : ndarray of int, optional
@@ -109,8 +109,8 @@ def extract_rows(
     Raises
     ------
     InvalidDataError
-        If a weight is negative or not finite, unless `on_error` is "drop"; if another value is not finite and
-        `on_error` is "raise"; if the cluster of a row is missing.
+        If a weight is negative or not finite, unless `on_error` lets it pass; if another value is not finite
+        and `on_error` is "raise"; if the cluster of a row is missing.
 
     Examples
     --------
@@ -142,7 +142,9 @@ def extract_rows(
         weight = _column(box, schema.weight, schema, shape)[selection]
         weight = weight if schema.weight_factor == 1.0 else weight * schema.weight_factor
         wrong = _wrong_weights(weight, absent)
-        if wrong is not None and on_error != "drop":
+        # A weight that is missing is a missing value; a negative one is wrong whatever is left out.
+        passes = on_error == "drop" or (on_error == "skip" and wrong is not None and _is_nan(weight[wrong]))
+        if wrong is not None and not passes:
             raise InvalidDataError(_wrong_text(wrong, schema.weight, partition, selection))
     bad = _either(bad, wrong)
     if bad is not None and weight is not None:
@@ -266,7 +268,7 @@ def _features(
                 raise InvalidDataError(f"In {partition.name}: {error}") from None
             # Not to be held while the next are read.
             del values, some
-    return out.reshape(-1, width)
+    return out.reshape(math.prod(shape), width)
 
 
 def _values(
@@ -347,6 +349,10 @@ def _wrong_weights(weight: FloatArray, absent: Flags | None) -> Flags | None:
     if absent is not None:
         wrong &= ~absent
     return wrong if wrong.any() else None
+
+
+def _is_nan(weight: FloatArray) -> bool:
+    return bool(np.isnan(weight).all())
 
 
 def _wrong_text(wrong: Flags, name: str, partition: Partition, selection: Selection) -> str:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
+from daskmoe.numerics.base.parameters import Columns
 from daskmoe.rows.codings import Coding, Levels, coding_from
 
 
@@ -88,11 +89,41 @@ class RowSchema:
     weight_factor: float = 1.0
     # The classes of a target that is labels, in the order of their codes; None where it is numbers.
     classes: Levels | None = None
+    # Positions of the gates' and of the experts' feature columns; None for all.
+    gate_columns: tuple[int, ...] | None = None
+    expert_columns: tuple[int, ...] | None = None
+    # Position of the column that is the offset, the last; None where there is none.
+    offset_column: int | None = None
 
     @property
     def n_classes(self) -> int | None:
         """How many classes the target has; None where it is numbers."""
         return None if self.classes is None else len(self.classes.levels)
+
+    @property
+    def columns(self) -> Columns:
+        """Which feature columns are the gates' and which the experts'."""
+        return Columns(self.gate_columns, self.expert_columns, self.offset_column)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Labels of all columns but the offset."""
+        return self.feature_labels[: self.offset_column]
+
+    @property
+    def offset(self) -> str | None:
+        """Name of the variable that is the offset, if there is one."""
+        return None if self.offset_column is None else self.variables[-1].name
+
+    @property
+    def gate_labels(self) -> tuple[str, ...]:
+        """Labels of the gates' features."""
+        return _at(self.feature_labels, self.gate_columns)
+
+    @property
+    def expert_labels(self) -> tuple[str, ...]:
+        """Labels of the experts' features."""
+        return _at(self.feature_labels, self.expert_columns)
 
     @property
     def row_dim(self) -> str | None:
@@ -139,6 +170,10 @@ class RowSchema:
         content = {each.name: getattr(self, each.name) for each in fields(self)}
         content["variables"] = [variable.to_plain() for variable in self.variables]
         content["classes"] = None if self.classes is None else self.classes.to_plain()
+        for name in ("gate_columns", "expert_columns", "offset_column"):
+            if content[name] is None:
+                # What earlier versions wrote.
+                del content[name]
         return json.dumps(content)
 
     @classmethod
@@ -156,6 +191,10 @@ def _levels_from(content: dict[str, Any]) -> Levels:
     coding = coding_from(content)
     assert isinstance(coding, Levels)
     return coding
+
+
+def _at(labels: tuple[str, ...], columns: tuple[int, ...] | None) -> tuple[str, ...]:
+    return labels if columns is None else tuple(labels[column] for column in columns)
 
 
 def _as_tuple(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr.storage
@@ -39,7 +40,7 @@ def source_of(data: Data, name: str = "data", dim: str | None = None) -> tuple[x
     if isinstance(data, pd.DataFrame):
         data = data if dim is None else data.rename_axis(dim)
         _check_table(data, name)
-        data = xr.Dataset.from_dataframe(data)
+        data = xr.Dataset.from_dataframe(booleans_of(data))
     if isinstance(data, xr.Dataset):
         _check_names(data, name)
         return data, data
@@ -80,6 +81,13 @@ def _check_table(table: pd.DataFrame, name: str) -> None:
             f"{name}: expected columns whose names are text, got {strange[:5]}; rename them: "
             "data.rename(columns=str)."
         )
+
+
+def booleans_of(table: pd.DataFrame) -> pd.DataFrame:
+    """The table, columns of objects that are yes, no or missing as what they are."""
+    objects = [name for name, dtype in table.dtypes.items() if dtype == np.dtype(object)]
+    found = [name for name in objects if pd.api.types.infer_dtype(table[name], skipna=True) == "boolean"]
+    return table.astype(dict.fromkeys(found, "boolean")) if found else table
 
 
 def _check_names(dataset: xr.Dataset, name: str) -> None:

@@ -21,6 +21,7 @@ from daskmoe.errors import InvalidDataError, StoreError
 from daskmoe.rows.buffers import LeanStore
 from daskmoe.rows.locations import SelectedStore, absolute, group_inside, names_in, zarr_store
 from daskmoe.rows.partitions import Partition
+from daskmoe.rows.retrying import retrying
 from daskmoe.rows.schema import RowSchema
 from daskmoe.rows.variables import UNREADABLE, listed
 
@@ -53,7 +54,7 @@ def open_store(path: str | os.PathLike[str]) -> xr.Dataset:
         If there is nothing, something that is not a Zarr group, or a group of groups only.
     """
     location = absolute(path)
-    ds = _open(location, None)
+    ds = retrying(lambda: _open(location, None), f"opening {location!r}")
     if not ds.variables:
         _refuse_empty(location)
     return _with_stored_chunks(ds)

@@ -73,11 +73,21 @@ def target_dims(ds: xr.Dataset, target: str, *, labels: bool = False) -> tuple[s
 
 def check_weight(ds: xr.Dataset, name: str, sample_dims: tuple[str, ...]) -> None:
     """Refuse weights that are missing, not numbers, or not over the sample dimensions."""
-    variable = find_variable(ds, name, "weight")
-    require_numbers(variable, name, "weight")
+    _check_per_row(ds, name, sample_dims, "weight")
+
+
+def check_offset(ds: xr.Dataset, name: str, sample_dims: tuple[str, ...]) -> None:
+    """Refuse an offset that is missing, not numbers, or not over the sample dimensions."""
+    _check_per_row(ds, name, sample_dims, "offset")
+
+
+def _check_per_row(ds: xr.Dataset, name: str, sample_dims: tuple[str, ...], role: str) -> None:
+    variable = find_variable(ds, name, role)
+    require_numbers(variable, name, role)
     if not set(variable.dims) <= set(sample_dims):
         raise InvalidDataError(
-            f"Weight variable {name!r} has dimensions {variable.dims}, expected some of {sample_dims}."
+            f"{role.capitalize()} variable {name!r} has dimensions {variable.dims}, expected some of "
+            f"{sample_dims}."
         )
 
 

@@ -195,12 +195,17 @@ def test_support_lazy_by_path_without_target_and_in_another_order(
         assert_same_model(daskmoe.aggregate(models, support), expected)
 
 
-def test_incomplete_support_rows_are_left_out(models: list[MixtureOfExperts], data: xr.Dataset) -> None:
+def test_incomplete_support_rows_are_left_out_and_said(
+    models: list[MixtureOfExperts], data: xr.Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
     support = data[["X"]].copy(deep=True)
     support["X"][::3, 1] = np.nan
     support["X"][1::3, 0] = np.inf
     complete = data[["X"]].isel(row=slice(2, None, 3))
-    assert_same_model(daskmoe.aggregate(models, support), daskmoe.aggregate(models, complete))
+    with caplog.at_level("WARNING", "daskmoe"):
+        found = daskmoe.aggregate(models, support)
+    assert "sampled rows are left out for values that are missing or levels" in caplog.text
+    assert_same_model(found, daskmoe.aggregate(models, complete))
 
 
 def test_a_large_support_is_sampled_by_the_seed(models: list[MixtureOfExperts]) -> None:

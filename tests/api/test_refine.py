@@ -228,14 +228,14 @@ def test_no_more_rounds_are_run_than_allowed(data: xr.Dataset, truth: MixtureOfE
 @contextmanager
 def counted_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[int]]:
     reads: Counter[int] = Counter()
-    read_rows = engine.read_rows
+    read_counted = engine.read_counted
 
-    def count(plan: Any, partition: Any, piece: Any, on_error: Any) -> Any:
+    def count(plan: Any, partition: Any, piece: Any) -> Any:
         reads[partition.index] += 1
-        return read_rows(plan, partition, piece, on_error)
+        return read_counted(plan, partition, piece)
 
     with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
-        patch.setattr(engine, "read_rows", count)
+        patch.setattr(engine, "read_counted", count)
         yield reads
 
 
@@ -378,13 +378,18 @@ def test_few_rows_a_feature_are_refined(n_rows: int, p: int) -> None:
 # Bad rows, bad partitions, bad options.
 
 
-def test_incomplete_rows_are_skipped_or_refused(data: xr.Dataset, truth: MixtureOfExperts) -> None:
+def test_incomplete_rows_are_skipped_or_refused(
+    data: xr.Dataset, truth: MixtureOfExperts, caplog: pytest.LogCaptureFixture
+) -> None:
     gap = data.copy(deep=True)
     gap["y"][[3, 4_000]] = np.nan
     gap["X"][17, 1] = np.nan
     with pytest.raises(InvalidDataError, match="on_error='skip'"):
         daskmoe.refine(truth, gap, rounds=2, partitions=4)
-    found = daskmoe.refine(truth, gap, rounds="converged", partitions=4, on_error="skip")
+    with caplog.at_level("WARNING", "daskmoe"):
+        found = daskmoe.refine(truth, gap, rounds="converged", partitions=4, on_error="skip")
+    assert int(rounds_of(found)["refined_dropped_rows"]) == 3
+    assert "3 rows were left out of the refinement" in caplog.text
     complete = data.isel(row=np.setdiff1d(np.arange(ROWS), [3, 17, 4_000]))
     assert_same_optimum(found, daskmoe.refine(truth, complete, rounds="converged"), 1e-6)
 
@@ -405,15 +410,15 @@ def test_a_partition_that_fails_in_one_round_only_is_an_error(
 ) -> None:
     """The sums of two rounds must be those of the same rows, or the objective means nothing."""
     with counted_reads(monkeypatch) as reads:
-        read_rows = engine.read_rows
+        read_counted = engine.read_counted
 
-        def fail_later(plan: Any, partition: Any, piece: Any, on_error: Any) -> Any:
+        def fail_later(plan: Any, partition: Any, piece: Any) -> Any:
             if partition.index == 5 and reads[5] >= 2:
                 raise OSError("the disk is gone")
-            return read_rows(plan, partition, piece, on_error)
+            return read_counted(plan, partition, piece)
 
         with monkeypatch.context() as patch:
-            patch.setattr(engine, "read_rows", fail_later)
+            patch.setattr(engine, "read_counted", fail_later)
             with pytest.raises(PartitionError, match="same rows in every pass"):
                 daskmoe.refine(truth, store, rounds="converged", on_error="skip")
             reads[5] = 2

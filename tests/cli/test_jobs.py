@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ import yaml
 from distributed import LocalCluster
 
 import daskmoe
-from daskmoe.cli.commands import commands, run
+from daskmoe.cli.commands import _log_to_stderr, commands, plug_in, run
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, STOPPED
 from daskmoe.cli.job_file import with_job_file
 
@@ -62,6 +65,67 @@ def test_what_is_no_job_is_refused(
     assert said in capsys.readouterr().err
 
 
+def test_the_log_is_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with log_as_in_a_process():
+        options = ["--n-experts", "2", "--output", "m.zarr", "--log-format", "json"]
+        assert run(["fit", "nowhere.zarr", "--target", "y", *options]) == BAD_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert {"level": "ERROR", "logger": "daskmoe.cli.commands"}.items() <= json.loads(line).items()
+    assert "does not exist" in json.loads(line)["message"]
+
+
+@contextlib.contextmanager
+def log_as_in_a_process() -> Iterator[None]:
+    """The loggers as `daskmoe.cli.main` has them, and back."""
+    loggers = [logging.getLogger(name) for name in ("daskmoe", "py.warnings")]
+    before = [(each.handlers, each.level, each.propagate) for each in loggers]
+    _log_to_stderr()
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for each, (handlers, level, propagate) in zip(loggers, before, strict=True):
+            each.handlers, each.propagate = handlers, propagate
+            each.setLevel(level)
+
+
+def test_dask_has_the_commands_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with log_as_in_a_process(), pytest.raises(SystemExit) as ended:
+        plug_in.main(["fit", "nowhere.zarr", "--target", "y"], prog_name="dask moe")
+    assert ended.value.code == BAD_INPUT
+    assert "--n-experts" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_made_is_said_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    options = ["--n-experts", "2", "--output", "m.zarr", "--report", "report.html"]
+    assert run(["fit", "nowhere.zarr", "--target", "y", *options]) == BAD_INPUT
+    assert "daskmoe[dashboard]" in capsys.readouterr().err
+
+
+def test_preview_is_a_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, _ = daskmoe.simulate(400, n_features=2, n_experts=2, chunks=100, random_state=0)
+    data.to_zarr(tmp_path / "rows.zarr", zarr_format=2)
+    options = [str(tmp_path / "rows.zarr"), "--target", "y", "--n-experts", "2", "--seed", "0"]
+    texts = []
+    for command in (["preview"], ["fit", "--dry-run"]):
+        assert run([*command, *options]) == DONE
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] == f"{daskmoe.preview(tmp_path / 'rows.zarr', 'y', n_experts=2)}\n"
+    assert run(["fit", *options]) == BAD_INPUT
+
+
+def test_a_summary_of_a_job_that_failed_says_why(tmp_path: Path) -> None:
+    said = tmp_path / "run.json"
+    options = ["--n-experts", "2", "--output", str(tmp_path / "m.zarr"), "--summary", str(said)]
+    assert run(["fit", str(tmp_path / "nowhere.zarr"), "--target", "y", *options]) == BAD_INPUT
+    found = json.loads(said.read_text())
+    assert found["ended"] == "failed"
+    assert found["error"].startswith("StoreError: Expected a Zarr store")
+
+
 @pytest.mark.cluster
 def test_a_job_runs_and_runs_again(tmp_path: Path) -> None:
     data, _ = daskmoe.simulate(400, n_features=2, n_experts=2, chunks=100, random_state=0)
@@ -82,8 +146,13 @@ def test_a_job_runs_and_runs_again(tmp_path: Path) -> None:
             random_state=0,
             output=str(tmp_path / "m.zarr"),
             scheduler=cluster.scheduler_address,
+            summary=str(tmp_path / "run.json"),
+            wait_workers=1,
+            timeout=60,
         )
         assert run(["fit", file]) == DONE
+        said = json.loads((tmp_path / "run.json").read_text())
+        assert (said["ended"], said["partitions"], said["left_out"]) == ("done", 4, {})
         first = daskmoe.open_model(tmp_path / "m.zarr")
         assert run(["fit", file]) == BAD_INPUT
         assert run(["fit", file, "--overwrite"]) == DONE

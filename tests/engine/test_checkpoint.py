@@ -294,8 +294,8 @@ def test_an_interrupted_write_leaves_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr(np, "savez", write_half)
-        with pytest.raises(OSError, match="No space left"):
-            fit(store, tmp_path)
+        # What cannot be kept is told, and no fault of the fit.
+        assert_same_bits(fit(store, tmp_path), fresh)
     assert files_of(tmp_path) == []
     assert_same_bits(fit(store, tmp_path), fresh)
 

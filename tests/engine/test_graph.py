@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import pickle
 import shutil
+import sys
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,23 @@ from daskmoe.engine import tasks
 
 FAST: dict[str, Any] = {"n_experts": 2, "n_init": 2, "random_state": 0, "aggregation": "reduction"}
 MEGABYTE = 1_000_000
+
+
+def test_no_task_holds_more_than_a_fan_in_of_matrices() -> None:
+    """Bytes that the aggregation is handed, and that any task of the sums is."""
+    n_features, partitions = 24, 40
+    data, _ = daskmoe.simulate(partitions * 50, n_features=n_features, n_experts=3, random_state=0)
+    options = {"n_experts": 3, "partitions": partitions, "support_size": 100, "random_state": 0}
+    job = daskmoe.fit(data, "y", compute=False, **options)
+    graph = dict(job.__dask_graph__())
+    results = dask.get(graph, list(graph))
+    sizes = {key: len(pickle.dumps(found)) for key, found in zip(graph, results, strict=True)}
+    handed = {key: sum(sizes[needed] for needed in task.dependencies) for key, task in graph.items()}
+    of_fits = sum(size for key, size in sizes.items() if key.startswith("moe-local-fit"))
+    for kind in ("moe-propose", "moe-aggregate", "moe-model"):
+        (size,) = (size for key, size in handed.items() if key.startswith(kind))
+        assert size < of_fits / 5
+    assert max(handed.values()) < of_fits / partitions * 16 * 2.2
 
 
 @contextmanager
@@ -83,14 +101,22 @@ def test_one_local_fit_a_partition_one_aggregate_few_others(thousand: Path, aggr
         assert found["moe-aggregate"] == 1
         # A shared start: some tasks that sample and one pilot, or neither.
         assert found["moe-pilot"] == (1 if found["moe-sample"] else 0)
-        # Where there is a choice, numbers of every partition, added up in a tree.
+        # Where there is a choice, expansions and numbers of every partition, added up in trees.
         assert found["moe-score"] == (expected if aggregation == "auto" else 0)
-        assert found["moe-combine"] <= found["moe-score"] // 15 + 3
+        assert found["moe-combine"] <= 2 * (found["moe-score"] // 15 + 3)
         if aggregation == "reduction":
             assert found["moe-sample"] == 0
         others.add(found["other"])
     assert len(others) == 1
     assert others.pop() <= 5
+
+
+def test_tasks_of_a_lazy_dataset_are_in_proportion_to_the_partitions() -> None:
+    """Pieces do not come with the chunks of each other."""
+    few, many = (
+        len(keys_of(daskmoe.fit(rows(n).chunk(row=20), "y", compute=False, **FAST))) for n in (400, 1_600)
+    )
+    assert many < 4.2 * few
 
 
 def test_no_task_of_a_lazy_dataset_is_handed_more_than_a_chunk_of_the_sample() -> None:
@@ -177,6 +203,31 @@ def test_every_chunk_is_read_once_and_only_by_its_partition() -> None:
     assert reads == []
     model.compute(scheduler="synchronous")
     assert sorted(reads) == [(name, start) for name in ("X", "y") for start in (0, 100, 200, 300)]
+
+
+def calls_of(work: Callable[[], Any]) -> int:
+    """How many functions of Python are called, which no other load of the machine changes."""
+    count = 0
+
+    def watch(frame: Any, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(watch)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_work_of_building_is_in_proportion_to_the_partitions(thousand: Path) -> None:
+    options = FAST | {"aggregation": "auto", "compute": False}
+    few, many = (
+        calls_of(lambda m=m: dict(daskmoe.fit(thousand, "y", partitions=m, **options).__dask_graph__()))
+        for m in (250, 1_000)
+    )
+    assert many < 4.2 * few
 
 
 @pytest.mark.parametrize("aggregation", ["auto", "reduction"])

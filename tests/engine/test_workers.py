@@ -108,6 +108,17 @@ def test_predictions_are_made_on_the_workers(client: Client, store: Path, expect
     xr.testing.assert_identical(on_cluster, predicted.compute(scheduler="synchronous"))
 
 
+def test_a_fit_within_a_task_leaves_its_thread_to_others(
+    client: Client, store: Path, expected: MixtureOfExperts
+) -> None:
+    def work() -> MixtureOfExperts:
+        return daskmoe.fit(store, "y", **OPTIONS)
+
+    found = [client.submit(work, pure=False) for _ in range(2)]
+    for future in found:
+        assert_same_bits(future.result(timeout=WAIT), expected)
+
+
 def test_the_error_of_a_partition_arrives(client: Client, store: Path, tmp_path: Path) -> None:
     with xr.open_zarr(store, consolidated=True) as lazy:
         data = lazy.load().chunk(row=300)

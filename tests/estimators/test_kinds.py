@@ -88,6 +88,14 @@ def test_terms_of_columns(X: NDArray[Any], y: NDArray[Any]) -> None:
     assert fitted.score(table, y) > 0.9
 
 
+def test_terms_of_the_index(X: NDArray[Any], y: NDArray[Any]) -> None:
+    when = pd.date_range("2024", periods=N, freq="h", name="time")
+    table = pd.DataFrame(X, columns=["a", "b"], index=when)
+    fitted = regressor(features=["b", features.harmonics("time", "1D")]).fit(table, y)
+    assert fitted.model_.feature_names == ("b", "time_sin_1D", "time_cos_1D")
+    assert fitted.predict(table).index.equals(when)
+
+
 def test_columns_that_are_numbered(X: NDArray[Any], y: NDArray[Any]) -> None:
     table = pd.DataFrame(X)
     fitted = regressor().fit(table, y)

@@ -84,6 +84,13 @@ def test_columns_that_add_nothing_do_not_count(data: xr.Dataset) -> None:
     assert daskmoe.refine(fitted, more, rounds=1).n_parameters == SIZE
 
 
+def test_one_expert_of_several_partitions_knows_its_rows(data: xr.Dataset) -> None:
+    model = daskmoe.fit(data, "y", partitions=3, **FAST | {"n_experts": 1})
+    assert model.log_likelihood() == pytest.approx(model.log_likelihood(data), rel=1e-12)
+    assert model.icl() == model.bic()
+    assert float(model.predict(data, clip=True).max()) <= float(data["y"].max())
+
+
 def test_a_weighted_average_has_all_local_parameters_and_weights(data: xr.Dataset) -> None:
     model = daskmoe.fit(data, "y", partitions=3, aggregation="weighted", **FAST)
     assert model.n_parameters == 3 * SIZE + 2

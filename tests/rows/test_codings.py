@@ -47,6 +47,11 @@ def test_levels_may_be_numbers() -> None:
     assert coding.labels("flag") == ("flag_bad", "flag_ugly")
 
 
+def test_levels_of_single_precision_are_as_spelled() -> None:
+    values = np.array([0.1, 0.3, np.nan, 0.2], np.float32)
+    np.testing.assert_array_equal(Levels.of((0.1, 0.2, 0.3)).columns(values)[:, 1], [0, 1, np.nan, 0])
+
+
 def test_a_yes_or_no_is_one_column_of_its_name() -> None:
     coding = Levels.of((False, True))
     assert coding.labels("wet") == ("wet",)

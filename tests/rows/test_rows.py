@@ -517,14 +517,21 @@ def test_weights_are_broadcast_and_follow_their_rows() -> None:
     assert [len(rows.weight) for rows in pieces] == [6, 5, 6, 6]
 
 
-@pytest.mark.parametrize("wrong", [-1.0, np.nan, np.inf])
-def test_wrong_weights_are_an_error_always(wrong: float) -> None:
+def test_a_missing_weight_is_a_missing_value() -> None:
+    ds = table(w=("row", [1, 1, 1, 1, np.nan, 0.0]))
+    schema = describe_rows(ds, "y", ["X"], sample_weight="w")
+    _, rows = read_all(ds, schema, plan_partitions(ds, schema, 2), on_error="skip")
+    assert (rows.weight.tolist(), rows.dropped, rows.reasons) == ([1, 0], 1, (("w", 1),))
+
+
+@pytest.mark.parametrize(("wrong", "on_error"), [(-1.0, "skip"), (np.nan, "raise"), (np.inf, "skip")])
+def test_wrong_weights_are_an_error(wrong: float, on_error: Any) -> None:
     ds = table(w=("row", [1, 1, 1, 1, wrong, 0.0]))
     schema = describe_rows(ds, "y", ["X"], sample_weight="w")
     plan = plan_partitions(ds, schema, 2)
     assert read_all(ds, schema, plan[:1])[0].weight.tolist() == [1, 1, 1]
     with pytest.raises(InvalidDataError, match=r"1 negative.* of 3 in variable 'w' of .* '1' .*row\[4\]"):
-        read_all(ds, schema, plan[1:], on_error="skip")
+        read_all(ds, schema, plan[1:], on_error=on_error)
 
 
 def test_features_alone_need_no_target() -> None:

@@ -77,6 +77,14 @@ def test_every_kind_of_column_is_fitted_and_predicted_as_one_hot(
             np.testing.assert_allclose(verb(model, data), expected, rtol=loose, atol=loose, err_msg=name)
 
 
+def test_a_yes_or_no_may_be_missing_where_the_fit_had_none() -> None:
+    model = daskmoe.fit(table(), "y", n_experts=1, random_state=0)
+    some = table().head(4).astype({"wet": object})
+    some.loc[1, "wet"] = None
+    missing = model.predict(some).isnull()
+    np.testing.assert_array_equal(missing, [False, True, False, False])
+
+
 @pytest.mark.parametrize("chunks", [None, 50])
 def test_text_in_a_store_is_fitted_as_in_memory(
     by_hand: MixtureOfExperts, chunks: int | None, tmp_path: Path

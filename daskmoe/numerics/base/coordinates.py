@@ -3,7 +3,8 @@
 Pure NumPy. The optimizers work in coordinates u = [1, T (x - mean)] in which the features of the partition
 are uncorrelated with unit variance, and v = (y - location) / scale for the response. Affine changes of the
 data therefore change nothing but these maps; constant and collinear features drop out of T, so the rank r <=
-p. Shapes: p features, q = r + 1.
+p. Where gates and experts have different features each have coordinates of their own, in which they are
+white, and neither mixes with a feature that is not theirs. Shapes: p features, q = r + 1.
 """
 
 from __future__ import annotations
@@ -49,11 +50,31 @@ class Coordinates(NamedTuple):
     # (p, r): x - center = inverse @ u on the directions that were kept.
     inverse: FloatArray
     response: Scaling
+    # Those of the gates where they have other features than the experts, whose the above are then.
+    gating: Coordinates | None = None
+    # Position of the offset among the features, if there is one; it is not centred.
+    offset: int | None = None
 
     @property
     def size(self) -> int:
-        """q, the length of [1, u]."""
+        """q, the length of [1, u] of the experts."""
         return len(self.transform) + 1
+
+    @property
+    def gates(self) -> Coordinates:
+        """Those of the gates' linear predictors."""
+        return self if self.gating is None else self.gating
+
+    def affine(self) -> FloatArray:
+        """[1, u] as one linear map (q, p + 1) of [1, x].
+
+        Centring inside the product rounds no more than the data are.
+        """
+        out = np.zeros((self.size, len(self.center) + 1))
+        out[0, 0] = 1.0
+        out[1:, 0] = -self.transform @ self.center
+        out[1:, 1:] = self.transform
+        return out
 
     @property
     def log_jacobian(self) -> float:
@@ -79,9 +100,11 @@ class Coordinates(NamedTuple):
     def to_data(self, parameters: MoEParameters) -> MoEParameters:
         """Parameters for (x, y) from those for (u, v)."""
         location, scale, nuisance = self.response
-        gate = self.linear_to_data(parameters.gate)
+        gate = self.gates.linear_to_data(parameters.gate)
         coef = self.linear_to_data(parameters.coef) * scale
         coef[..., 0] += location
+        if self.offset is not None:
+            coef[..., self.offset + 1] = 1.0
         return MoEParameters(gate - gate[-1], coef, parameters.nuisance * nuisance)
 
     def from_data(self, parameters: MoEParameters) -> MoEParameters:
@@ -90,7 +113,7 @@ class Coordinates(NamedTuple):
         coef = parameters.coef.copy()
         coef[..., 0] -= location
         coef = self.linear_from_data(coef) / scale
-        gate = self.linear_from_data(parameters.gate)
+        gate = self.gates.linear_from_data(parameters.gate)
         return MoEParameters(gate - gate[-1], coef, parameters.nuisance / nuisance)
 
     def linear_to_data(self, weights: FloatArray) -> FloatArray:
@@ -109,10 +132,38 @@ class Coordinates(NamedTuple):
 
 
 def coordinates_from(moments: Moments, response: Scaling) -> Coordinates:
-    """Whitening coordinates of the rows with these moments, and with this map of the response.
+    """Whitening coordinates of the rows with these moments, and with this map of the response."""
+    columns = moments.columns
+    experts = _whitening_of(columns.experts, moments, response)._replace(offset=columns.offset)
+    if columns.offset is not None:
+        experts.center[columns.offset] = 0.0
+    if columns.shared:
+        return experts
+    gating = _whitening_of(columns.gates, moments, response)._replace(center=experts.center)
+    return experts._replace(gating=gating)
 
-    Features are scaled to unit variance first, so that units do not decide what counts as collinear.
-    """
+
+def _whitening_of(columns: tuple[int, ...] | None, moments: Moments, response: Scaling) -> Coordinates:
+    """The coordinates of some of the features, among all."""
+    if columns is None:
+        return _whitening(moments, response)
+    own = _whitening(of_columns(moments, columns), response)
+    p, r, index = len(moments.mean) - 1, len(own.transform), list(columns)
+    transform, inverse = np.zeros((r, p)), np.zeros((p, r))
+    transform[:, index], inverse[index] = own.transform, own.inverse
+    return Coordinates(moments.mean[:p].copy(), transform, inverse, response)
+
+
+def of_columns(moments: Moments, columns: tuple[int, ...] | None) -> Moments:
+    """The moments of some of the features and the response."""
+    if columns is None:
+        return moments.of_all_columns
+    index = [*columns, len(moments.mean) - 1]
+    return Moments(moments.weight, moments.mean[index], moments.scatter[np.ix_(index, index)])
+
+
+def _whitening(moments: Moments, response: Scaling) -> Coordinates:
+    """Features are scaled to unit variance first, so that units do not decide what counts as collinear."""
     p = len(moments.mean) - 1
     covariance = moments.scatter[:p, :p] / max(moments.weight, np.finfo(float).tiny)
     magnitude = np.abs(moments.mean[:p])
@@ -128,6 +179,15 @@ def coordinates_from(moments: Moments, response: Scaling) -> Coordinates:
     return Coordinates(moments.mean[:p].copy(), transform, inverse, response)
 
 
+def without_offset(coef: FloatArray, offset: int | None) -> FloatArray:
+    """Coefficients in the data's units (..., p + 1) without the weight that the offset has in each."""
+    if offset is None:
+        return coef
+    out = coef.copy()
+    out[..., offset + 1] = 0.0
+    return out
+
+
 class Directions(NamedTuple):
     """Directions in which some rows do not vary: beside the coordinates of these rows, all there are."""
 
@@ -137,6 +197,18 @@ class Directions(NamedTuple):
     inverse: FloatArray
     # (d,): The second moment of e up to which other rows do not vary either.
     least: FloatArray
+    # Those of the gates' features where these are not the experts', whose the above are then.
+    gating: Directions | None = None
+
+    @property
+    def gates(self) -> Directions:
+        """Those of the gates' features."""
+        return self if self.gating is None else self.gating
+
+    @property
+    def none(self) -> bool:
+        """Whether the rows vary in all directions."""
+        return not len(self.transform) and not len(self.gates.transform)
 
 
 def unseen_directions(moments: Moments, coordinates: Coordinates) -> Directions:
@@ -145,6 +217,27 @@ def unseen_directions(moments: Moments, coordinates: Coordinates) -> Directions:
     A constant feature is a direction of its own, in units of its magnitude or, where it is zero, of the data;
     collinear features share directions, in units of their deviations.
     """
+    columns = moments.columns
+    experts = _unseen_of(columns.experts, moments, coordinates)
+    if columns.shared:
+        return experts
+    return experts._replace(gating=_unseen_of(columns.gates, moments, coordinates.gates))
+
+
+def _unseen_of(columns: tuple[int, ...] | None, moments: Moments, coordinates: Coordinates) -> Directions:
+    """The directions of some of the features, among all."""
+    if columns is None:
+        return _unseen(moments, coordinates)
+    index = list(columns)
+    part = coordinates._replace(inverse=coordinates.inverse[index])
+    own = _unseen(of_columns(moments, columns), part)
+    transform = np.zeros((len(own.transform), len(coordinates.center)))
+    inverse = np.zeros(transform.shape[::-1])
+    transform[:, index], inverse[index] = own.transform, own.inverse
+    return Directions(transform, inverse, own.least)
+
+
+def _unseen(moments: Moments, coordinates: Coordinates) -> Directions:
     p = len(moments.mean) - 1
     variance = np.diag(moments.scatter)[:p].clip(0.0) / max(moments.weight, np.finfo(float).tiny)
     magnitude, deviation = np.abs(moments.mean[:p]), np.sqrt(variance)

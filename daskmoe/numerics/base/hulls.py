@@ -48,10 +48,28 @@ class Hulls(NamedTuple):
     # Features only: of all rows of the partitions and of the support.
     common: Coordinates
     parts: list[Hull]
+    # The same of the gates' features alone and of the experts', where these are not all.
+    of_gates: Hulls | None = None
+    of_experts: Hulls | None = None
+
+    @property
+    def gates(self) -> Hulls:
+        """The hulls in which gates are known."""
+        return self if self.of_gates is None else self.of_gates
+
+    @property
+    def experts(self) -> Hulls:
+        """The hulls in which experts are known."""
+        return self if self.of_experts is None else self.of_experts
 
     def take(self, partitions: NDArray[np.intp]) -> Hulls:
         """Those of some partitions."""
-        return self._replace(parts=[self.parts[m] for m in partitions])
+        return Hulls(
+            self.common,
+            [self.parts[m] for m in partitions],
+            None if self.of_gates is None else self.of_gates.take(partitions),
+            None if self.of_experts is None else self.of_experts.take(partitions),
+        )
 
     def holding(self, features: FloatArray) -> NDArray[np.bool_]:
         """Which partitions know which rows (S, p), shape (M, S)."""
@@ -91,17 +109,27 @@ def affine_hulls(known: Sequence[Moments | None], support: SupportSample) -> Hul
     parts = [part for part in known if part is not None]
     if not parts:
         return None
-    common = coordinates_from(reduce(merge_moments, parts, _of_support(support)), Scaling.none(0))
+    pooled = reduce(merge_moments, parts, _of_support(support))
+    hulls = _hulls(known, coordinates_from(pooled.of_all_columns, Scaling.none(0)))
+    if not any(hull.null.shape[1] for hull in hulls.parts):
+        return None
+    if pooled.columns.shared:
+        return hulls
+    own = coordinates_from(pooled, Scaling.none(0))
+    return hulls._replace(of_gates=_hulls(known, own.gates), of_experts=_hulls(known, own))
+
+
+def _hulls(known: Sequence[Moments | None], common: Coordinates) -> Hulls:
     whole = np.zeros((common.size - 1, 0))
-    hulls = [
+    parts = [
         Hull(np.zeros(len(whole)), whole) if part is None else _hull(part, common, whole) for part in known
     ]
-    return Hulls(common, hulls) if any(hull.null.shape[1] for hull in hulls) else None
+    return Hulls(common, parts)
 
 
 def _of_support(support: SupportSample) -> Moments:
-    rows = Observations(support.features, np.zeros(len(support.features)), support.weight)
-    return moments(rows)
+    response = np.zeros(len(support.features))
+    return moments(Observations(support.features, response, support.weight, columns=support.columns))
 
 
 def _hull(part: Moments, common: Coordinates, whole: FloatArray) -> Hull:
@@ -121,6 +149,10 @@ def _hull(part: Moments, common: Coordinates, whole: FloatArray) -> Hull:
 def unidentified(known: Moments) -> NDArray[np.bool_]:
     """Features whose slopes rows with these moments do not identify, alone or beside others', shape (p,)."""
     own = coordinates_from(known, Scaling.none(0))
-    # Of a feature's own slope, what the kept directions leave of it.
-    lost = 1.0 - np.sum(own.transform * own.inverse.T, axis=0)
-    return np.asarray(lost > IDENTIFICATION.named)
+    out = np.zeros(own.transform.shape[1], dtype=bool)
+    for part, columns in ((own, known.columns.experts), (own.gates, known.columns.gates)):
+        index = slice(None) if columns is None else list(columns)
+        # Of a feature's own slope, what the kept directions leave of it.
+        lost = 1.0 - np.sum(part.transform * part.inverse.T, axis=0)
+        out[index] |= lost[index] > IDENTIFICATION.named
+    return out

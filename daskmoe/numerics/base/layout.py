@@ -42,9 +42,14 @@ class Layout(NamedTuple):
         return int(self.nuisances.stop)
 
     @property
+    def free_gates(self) -> int:
+        """How many gates are not the reference."""
+        return self.n_experts - 1
+
+    @property
     def vectors(self) -> int:
-        """How many parameters multiply [1, u]: the free gates, then the experts' predictors."""
-        return self.n_experts - 1 + self.n_experts * self.n_predictors
+        """How many vectors of parameters multiply [1, u]: the free gates, then the experts' predictors."""
+        return self.free_gates + self.n_experts * self.n_predictors
 
     @property
     def gates(self) -> slice:
@@ -72,6 +77,13 @@ class Layout(NamedTuple):
         width = self.n_predictors * self.q_expert
         start = self.coefs.start + expert * width
         return slice(start, start + width)
+
+    def vector(self, number: int) -> slice:
+        """A vector of those that multiply [1, u], the free gates' first."""
+        if number < self.free_gates:
+            return self.gate(number)
+        start = self.gates.stop + (number - self.free_gates) * self.q_expert
+        return slice(start, start + self.q_expert)
 
     def nuisance(self, expert: int) -> slice:
         """Logarithms of an expert's nuisances."""
@@ -119,12 +131,12 @@ class Layout(NamedTuple):
         return _complete(self)
 
 
-def count_parameters(parameters: Mixture, q: int) -> int:
-    """Free parameters of a model whose rows [1, u] have length q; with the weights of a weighted average."""
+def count_parameters(parameters: Mixture, q_gate: int, q_expert: int) -> int:
+    """Free parameters of a model whose rows [1, u] have these lengths; with the weights of an average."""
     if isinstance(parameters, LargeMoE):
         locals_ = parameters.local_parameters()
-        return sum(count_parameters(local, q) for local in locals_) + len(locals_) - 1
-    return Layout.of(parameters)._replace(q_gate=q, q_expert=q).size
+        return sum(count_parameters(local, q_gate, q_expert) for local in locals_) + len(locals_) - 1
+    return Layout.of(parameters)._replace(q_gate=q_gate, q_expert=q_expert).size
 
 
 @lru_cache(maxsize=32)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from daskmoe.numerics.base.buffers import empty
 from daskmoe.numerics.base.coordinates import Coordinates
-from daskmoe.numerics.base.parameters import FloatArray, Moments
+from daskmoe.numerics.base.parameters import ALL_SHARED, Columns, FloatArray, Moments
 
 BLOCK_ROWS = 2048
 
@@ -22,11 +22,22 @@ Array = NDArray[np.floating[Any]]
 
 
 class Block(NamedTuple):
-    """One block of rows: ``design`` (q, B) with first row one, ``response`` (B,), ``weight`` (B,) or None."""
+    """One block of rows: ``design`` (q, B) with first row one, ``response`` (B,), ``weight`` (B,) or None.
+
+    ``gating`` is the design of gates that have other features than the experts, None where it is the same;
+    ``offset`` (B,) a part of every linear predictor.
+    """
 
     design: Array
     response: Array
     weight: Array | None
+    gating: Array | None = None
+    offset: Array | None = None
+
+    @property
+    def gate_design(self) -> Array:
+        """The gates' rows [1, u], shape (q_gate, B)."""
+        return self.design if self.gating is None else self.gating
 
 
 class Observations(NamedTuple):
@@ -40,6 +51,7 @@ class Observations(NamedTuple):
     response: Array
     weight: Array | None = None
     cluster: NDArray[Any] | None = None
+    columns: Columns = ALL_SHARED
 
     @property
     def n_rows(self) -> int:
@@ -55,27 +67,30 @@ class Observations(NamedTuple):
         """The rows at ``index``, copied."""
         weight = None if self.weight is None else self.weight[index]
         cluster = None if self.cluster is None else self.cluster[index]
-        return Observations(self.features[index], self.response[index], weight, cluster)
+        return Observations(self.features[index], self.response[index], weight, cluster, self.columns)
 
     def blocks(self, coordinates: Coordinates) -> Iterator[Block]:
         """Blocks of at most `BLOCK_ROWS` rows in the optimizers' coordinates; buffers are reused."""
         p, size = self.features.shape[1], min(BLOCK_ROWS, self.n_rows)
-        # [1, u] as one linear map of [1, x]: centring inside the product rounds no more than the data are.
-        whitening = np.zeros((coordinates.size, p + 1))
-        whitening[0, 0] = 1.0
-        whitening[1:, 0] = -coordinates.transform @ coordinates.center
-        whitening[1:, 1:] = coordinates.transform
-        raw, design = empty((p + 1, size)), empty((coordinates.size, size))
+        whitening, raw, design = coordinates.affine(), empty((p + 1, size)), empty((coordinates.size, size))
         raw[0] = 1.0
+        gates = coordinates.gating
+        gate_whitening = None if gates is None else gates.affine()
+        gate_design = None if gates is None else empty((gates.size, size))
+        gating = offset = None
         location, scale, _ = coordinates.response
         for start in range(0, self.n_rows, size):
             rows = slice(start, min(start + size, self.n_rows))
             width = rows.stop - start
             raw[1:, :width] = self.features[rows].T
             np.matmul(whitening, raw[:, :width], out=design[:, :width])
+            if gate_whitening is not None and gate_design is not None:
+                gating = np.matmul(gate_whitening, raw[:, :width], out=gate_design[:, :width])
             response = (self.response[rows].astype(np.float64) - location) / scale
             weight = None if self.weight is None else self.weight[rows].astype(np.float64)
-            yield Block(design[:, :width], response, weight)
+            if coordinates.offset is not None:
+                offset = raw[1 + coordinates.offset, :width] / scale
+            yield Block(design[:, :width], response, weight, gating, offset)
 
 
 def deviation_of_sum(differences: FloatArray, weight: Array | None) -> float:
@@ -101,8 +116,8 @@ def moments(rows: Observations) -> Moments:
         joint[:, :p], joint[:, p] = rows.features[part], rows.response[part]
         block = _block_moments(joint, None if rows.weight is None else rows.weight[part].astype(np.float64))
         if block.weight > 0:
-            total, mean, scatter = merge_moments(Moments(total, mean, scatter), block)
-    return Moments(total, mean, scatter)
+            total, mean, scatter, _ = merge_moments(Moments(total, mean, scatter), block)
+    return Moments(total, mean, scatter, rows.columns)
 
 
 def _block_moments(joint: FloatArray, weight: FloatArray | None) -> Moments:
@@ -128,4 +143,4 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
     mean = first.mean + shift * (second.weight / total)
     scatter = first.scatter + second.scatter
     scatter = scatter + np.outer(shift, shift) * (first.weight * second.weight / total)
-    return Moments(total, mean, scatter)
+    return Moments(total, mean, scatter, first.columns)

@@ -16,10 +16,39 @@ from daskmoe.numerics.base.extremes import Extremes
 FloatArray = NDArray[np.float64]
 
 
+class Columns(NamedTuple):
+    """Which of the p features are the gates' and which the experts', by position; None for all of them.
+
+    One of them may be the offset, which is neither's: a part of every linear predictor, with a weight of one.
+    """
+
+    gates: tuple[int, ...] | None = None
+    experts: tuple[int, ...] | None = None
+    offset: int | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether gates and experts have the same features."""
+        return self.gates == self.experts
+
+    @property
+    def together(self) -> Columns:
+        """The features of both as if they were everybody's."""
+        if self.offset is None:
+            return ALL_SHARED
+        # It is behind the features.
+        return Columns(tuple(range(self.offset)), tuple(range(self.offset)), self.offset)
+
+
+ALL_SHARED = Columns()
+
+
 class MoEParameters(NamedTuple):
     """Parameters of one mixture of experts, f(y|x) = sum_k pi_k(x) phi_k(y|x)."""
 
     # (K, q): Gating network: pi(x) = softmax(gate @ [1, x]); the last row is zero (the reference expert).
+    # In the data's units gates and experts have a weight for every feature, zero where it is not theirs; in
+    # whitened coordinates they have weights of their own directions only, and not as many.
     gate: FloatArray
     # (K, C, q): Expert regressions: the linear predictors of expert k are coef[k] @ [1, x].
     coef: FloatArray
@@ -51,6 +80,12 @@ class Moments(NamedTuple):
     mean: FloatArray
     # (p + 1, p + 1): Sum over rows of weight times the outer product of the centred (features, response) row.
     scatter: FloatArray
+    columns: Columns = ALL_SHARED
+
+    @property
+    def of_all_columns(self) -> Moments:
+        """The same, as if gates and experts had the features of both."""
+        return self._replace(columns=self.columns.together)
 
 
 class SupportSample(NamedTuple):
@@ -62,6 +97,7 @@ class SupportSample(NamedTuple):
     response: FloatArray | None
     # (S,): Row weights that sum to one.
     weight: FloatArray
+    columns: Columns = ALL_SHARED
 
     def where(self, chosen: NDArray[np.bool_]) -> SupportSample:
         """The chosen rows; all where none weighs anything."""
@@ -69,7 +105,7 @@ class SupportSample(NamedTuple):
         if chosen.all() or not weight.sum() > 0.0:
             return self
         response = None if self.response is None else self.response[chosen]
-        return SupportSample(self.features[chosen], response, weight / weight.sum())
+        return SupportSample(self.features[chosen], response, weight / weight.sum(), self.columns)
 
 
 class LocalEstimate(NamedTuple):
@@ -98,7 +134,7 @@ class LocalEstimate(NamedTuple):
     expert_weights: FloatArray
     # Time of the fit, in seconds.
     seconds: float
-    # Of E[y|x] and of y over the rows; None from a shared start.
+    # Of E[y|x] and of y over the rows; from a shared start of y alone with a single expert, else None.
     extremes: Extremes | None = None
 
 

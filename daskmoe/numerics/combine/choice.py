@@ -65,7 +65,7 @@ class Sent(NamedTuple):
     # (M,)
     weights: FloatArray
     moments: list[Moments]
-    # Of all of them or of none.
+    # Of all of them or of none; from a shared start their sum alone.
     expansions: list[Expansion]
     support: SupportSample
 
@@ -160,6 +160,7 @@ def propose_one_shot(
     single = family.from_moments(known.pooled) if n_experts == 1 else None
     if single is not None:
         found = _explained(single, "one-shot", pilots[0], sent[0], family)
+        found = found._replace(log_likelihood=family.log_likelihood_from(known.pooled))
         candidates = [known.candidate("one-shot", single)]
         return Proposal(candidates, {"one-shot": found}, list(sent), known, pilots)
     candidates = []
@@ -231,7 +232,7 @@ def _explained(parameters: MoEParameters, name: str, pilot: Pilot, sent: Sent, f
 
 def _hulls_with(pilot: Pilot, sent: Sent) -> Hulls | None:
     """What estimates from a shared start know: what its sample or their own rows identify."""
-    if not len(pilot.unseen.transform):
+    if pilot.unseen.none:
         return None
     return affine_hulls([merge_moments(pilot.moments, own) for own in sent.moments], sent.support)
 
@@ -289,10 +290,10 @@ def _as_aggregate(averaged: MoEParameters, whole: Aggregate, sent: Sent, family:
 def _on_support(proposal: Proposal) -> Tally | None:
     """What all rows say of the candidates, as the support has it; not of the only local estimate."""
     sent = proposal.sent[0]
-    features, response, weight = sent.support
+    features, response, weight, columns = sent.support
     if response is None or proposal.candidates[0].kind == "local":
         return None
-    rows = Observations(features, response, weight * sent.weights.sum())
+    rows = Observations(features, response, weight * sent.weights.sum(), columns=columns)
     return score_rows(rows, proposal.ballot)
 
 

@@ -55,4 +55,4 @@ def _gate_bound(layout: Layout, prior: Prior, weight: float) -> FloatArray:
     """What no information of the gates of all rows exceeds, whatever the gates."""
     free = layout.n_experts - 1
     share = 0.5 * (np.eye(free) - 1.0 / layout.n_experts)
-    return np.asarray(np.kron(share, weight * prior.metric), dtype=np.float64)
+    return np.asarray(np.kron(share, weight * prior.gate_metric), dtype=np.float64)

@@ -32,7 +32,7 @@ from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParameters, Moments
 from daskmoe.numerics.base.policies import DEFAULTS, EXPANSION, NEWTON, Regularization
-from daskmoe.numerics.combine.first_step import AtStart, StartSums, at_start
+from daskmoe.numerics.combine.first_step import AtStart, Packed, StartSums, add_starts, at_start
 from daskmoe.numerics.combine.frames import Frame, frame_of, no_frame, shifted_to_residuals
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.inference import Curvature, curvature, is_definite
@@ -61,14 +61,26 @@ class Pilot(NamedTuple):
 
 
 class Expansion(NamedTuple):
-    """A partition's log-likelihood to second order, in whole parameters, with all directions of features."""
+    """A partition's log-likelihood to second order, in whole parameters, with all directions of features.
+
+    From a shared start those of partitions add up.
+    """
 
     # (P (P + 1) / 2,): Packed I_m. It only weighs ``vector``, which is formed from the same rounded numbers.
-    information: NDArray[np.float32]
+    information: Packed
     # (P,): I_m theta_m + gradient_m.
     vector: FloatArray
     # Where it started, if that is a shared start.
     start: AtStart | None = None
+
+
+def add_expansions(first: Expansion, second: Expansion) -> Expansion:
+    """Of the union of two sets of rows that started in one point, in double precision."""
+    start = None
+    if first.start is not None and second.start is not None:
+        start = add_starts(first.start, second.start)
+    information = np.asarray(first.information, dtype=np.float64) + second.information
+    return Expansion(information, first.vector + second.vector, start)
 
 
 def make_pilot(
@@ -146,7 +158,7 @@ def _expansion(raw: LikelihoodStatistics, parameters: MoEParameters, frame: Fram
     """The expansion around parameters with these statistics; of a frame, in whole parameters."""
     layout = Layout.of(parameters)
     theta, information, gradient = layout.pack(parameters), raw.information, raw.gradient
-    if frame is not None and len(frame.lift):
+    if frame is not None and frame.n_unseen:
         back = frame.from_whole(layout)
         theta, gradient = frame.to_whole(layout) @ theta, back.T @ gradient
         information, layout = back.T @ information @ back, frame.whole(layout)
@@ -156,8 +168,8 @@ def _expansion(raw: LikelihoodStatistics, parameters: MoEParameters, frame: Fram
 
 def _start(rows: Observations, pilot: Pilot, family: Family, known: Moments) -> _Start:
     """The pilot, in the frame of a partition's rows."""
-    if not len(pilot.unseen.transform):
-        frame = no_frame(pilot.coordinates)
+    if pilot.unseen.none:
+        frame = no_frame(pilot.coordinates, pilot.unseen)
         return _Start(pilot.coordinates.from_data(pilot.parameters), frame, pilot.information)
     frame = frame_of(pilot.coordinates, pilot.unseen, known)
     parameters = frame.coordinates.from_data(pilot.parameters)
@@ -182,16 +194,18 @@ class _OwnRows(NamedTuple):
     rows: Observations
     # Those in which sums are formed, with the shared map of the response.
     own: Coordinates
-    # (q_own, q): Weights of [1, u_own] from those of the shared [1, u].
+    # (q_own, q): The experts' weights of [1, u_own] from those of the shared [1, u]; and the gates'.
     linear: FloatArray
+    gate_linear: FloatArray
     family: Family
 
     @classmethod
     def of(cls, rows: Observations, shared: Coordinates, known: Moments, family: Family) -> _OwnRows:
         """The rows with these moments."""
         own = coordinates_from(known, shared.response)
-        linear = own.linear_from_data(shared.linear_to_data(np.eye(shared.size))).T
-        return cls(rows, own, linear, family)
+        linear = _carried(shared, own)
+        gate_linear = linear if shared.gating is None else _carried(shared.gates, own.gates)
+        return cls(rows, own, linear, gate_linear, family)
 
     def statistics(self, parameters: MoEParameters, *, metric: bool = False) -> LikelihoodStatistics:
         """Value, gradient and information at, and in, parameters of the shared coordinates.
@@ -199,11 +213,10 @@ class _OwnRows(NamedTuple):
         ``metric`` asks for that of steps, too.
         """
         gate, coef, nuisance = parameters
-        inner = MoEParameters(gate @ self.linear.T, coef @ self.linear.T, nuisance)
+        inner = MoEParameters(gate @ self.gate_linear.T, coef @ self.linear.T, nuisance)
         blocks = self.rows.blocks(self.own)
         found = likelihood_statistics(inner, blocks, self.family, precision=np.float32, metric=metric)
-        n_vectors = Layout.of(parameters).vectors
-        back = partial(_pulled_back, linear=self.linear, n_vectors=n_vectors)
+        back = partial(_pulled_back, layout=Layout.of(inner), linear=self.linear, gates=self.gate_linear)
         return found._replace(
             gradient=back(found.gradient[:, None])[:, 0],
             information=back(back(found.information).T),
@@ -212,12 +225,21 @@ class _OwnRows(NamedTuple):
         )
 
 
-def _pulled_back(derivatives: FloatArray, linear: FloatArray, n_vectors: int) -> FloatArray:
+def _carried(shared: Coordinates, own: Coordinates) -> FloatArray:
+    """The map of weights of [1, u] in shared coordinates to those of a partition's own."""
+    return np.asarray(own.linear_from_data(shared.linear_to_data(np.eye(shared.size))).T)
+
+
+def _pulled_back(
+    derivatives: FloatArray, layout: Layout, linear: FloatArray, gates: FloatArray
+) -> FloatArray:
     """Derivatives (P_own, n) in the shared parameters, (P, n): those in nuisances, the last, stay."""
-    end = n_vectors * len(linear)
-    vectors = derivatives[:end].reshape(n_vectors, len(linear), -1)
-    moved = (linear.T @ vectors).reshape(-1, derivatives.shape[1])
-    return np.concatenate([moved, derivatives[end:]])
+    width = derivatives.shape[1]
+    moved = [
+        (back.T @ derivatives[part].reshape(-1, len(back), width)).reshape(-1, width)
+        for part, back in ((layout.gates, gates), (layout.coefs, linear))
+    ]
+    return np.concatenate([*moved, derivatives[layout.nuisances]])
 
 
 def _ascend(
@@ -230,7 +252,7 @@ def _ascend(
     layout = Layout.of(start.parameters)
     origin = layout.pack(start.parameters)
     raw = first
-    floor = prior.floor_alone(raw.weight, layout.q_expert)
+    floor = prior.floor_alone(raw.weight, layout)
     state = NewtonState(start.parameters, _held(raw, origin, start.parameters, start.weight, floor), 0.0)
     passes = 1
     while True:
@@ -295,8 +317,8 @@ def one_shots(
 
 def frames_of(pilot: Pilot, pooled: Moments) -> list[Frame]:
     """That of all rows, and that of the pilot alone."""
-    alone = no_frame(pilot.coordinates, len(pilot.unseen.transform))
-    if not len(pilot.unseen.transform):
+    alone = no_frame(pilot.coordinates, pilot.unseen)
+    if pilot.unseen.none:
         return [alone]
     whole = frame_of(pilot.coordinates, pilot.unseen, pooled)
     return [whole, alone] if whole.added else [alone]
@@ -310,7 +332,7 @@ def combine_expansions(
     Where the sum has no maximum, as if what is known at the start came with it, once or a few times; None if
     that does not help.
     """
-    frame = no_frame(pilot.coordinates, len(pilot.unseen.transform)) if frame is None else frame
+    frame = no_frame(pilot.coordinates, pilot.unseen) if frame is None else frame
     start = frame.coordinates.from_data(pilot.parameters)
     layout = Layout.of(start)
     origin = layout.pack(start)
@@ -397,7 +419,7 @@ def _summed(expansions: Sequence[Expansion], layout: Layout, frame: Frame) -> tu
     for expansion in expansions:
         information += unpack(expansion.information)
         vector += expansion.vector
-    if not len(frame.lift):
+    if not frame.n_unseen:
         return information, vector
     whole = frame.to_whole(layout)
     return np.asarray(whole.T @ information @ whole), np.asarray(whole.T @ vector)

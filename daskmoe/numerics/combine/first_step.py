@@ -10,7 +10,8 @@ expansions around these.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import reduce
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,20 +30,34 @@ from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, penaliz
 from daskmoe.numerics.local.levenberg import RIDGE, LevenbergSteps
 from daskmoe.numerics.local.newton import NewtonState, damped_step
 
+# Entries of a symmetric matrix: in single precision of a partition, in double precision of a sum.
+Packed: TypeAlias = NDArray[np.floating[Any]]
+
 
 class AtStart(NamedTuple):
-    """A partition's statistics where it started, in whole parameters (`frames`)."""
+    """A partition's statistics where it started, in whole parameters (`frames`); those of partitions add up.
+
+    A partition sends single precision, sums are in double precision.
+    """
 
     weight: float
-    # (P,): Where that is.
-    origin: FloatArray
     # (P,)
     gradient: FloatArray
     # (P (P + 1) / 2,)
-    information: NDArray[np.float32]
+    information: Packed
     # The entries of the complete data's information, and of the metric of steps, not zero by structure.
-    complete: NDArray[np.float32]
-    metric: NDArray[np.float32]
+    complete: Packed
+    metric: Packed
+    # (P,): Information and complete information times the point where the partition started.
+    pulled: FloatArray
+    bound: FloatArray
+
+
+def add_starts(first: AtStart, second: AtStart) -> AtStart:
+    """Of the union of two sets of rows."""
+    arrays = zip(first[1:], second[1:], strict=True)
+    sums = [np.asarray(a, dtype=np.float64) + b for a, b in arrays]
+    return AtStart(first.weight + second.weight, *sums)
 
 
 def at_start(statistics: LikelihoodStatistics, parameters: MoEParameters, frame: Frame) -> AtStart:
@@ -51,16 +66,27 @@ def at_start(statistics: LikelihoodStatistics, parameters: MoEParameters, frame:
     layout = Layout.of(parameters)
     origin, gradient = layout.pack(parameters), statistics.gradient
     matrices = [statistics.information, statistics.complete, statistics.metric]
-    if len(frame.lift):
+    if frame.n_unseen:
         back = frame.from_whole(layout)
         origin, gradient = frame.to_whole(layout) @ origin, back.T @ gradient
         matrices = [np.asarray(back.T @ matrix @ back) for matrix in matrices]
         layout = frame.whole(layout)
     information, complete, metric = (matrix.astype(np.float32) for matrix in matrices)
-    places = layout.complete()
+    upper, places = layout.upper(), layout.complete()
+    # What sums weigh these by is formed from the same rounded numbers.
+    pulled = unpack(information[upper]).astype(np.float64) @ origin
+    bound = _spread(complete[places], layout) @ origin
     return AtStart(
-        statistics.weight, origin, gradient, information[layout.upper()], complete[places], metric[places]
+        statistics.weight, gradient, information[upper], complete[places], metric[places], pulled, bound
     )
+
+
+def _spread(entries: Packed, layout: Layout) -> FloatArray:
+    """The symmetric matrix (P, P) of the entries that are not zero by structure."""
+    places = layout.complete()
+    out = np.zeros((layout.size, layout.size))
+    out[places] = out.T[places] = entries
+    return out
 
 
 class StartSums(NamedTuple):
@@ -87,45 +113,24 @@ class StartSums(NamedTuple):
         """From what partitions sent; ``pilot`` is the shared start, in the data's units."""
         start = frame.coordinates.from_data(pilot)
         layout = Layout.of(start)
-        sums = _summed(known, frame.whole(layout))
+        total, whole = reduce(add_starts, known), frame.whole(layout)
         to_whole = frame.to_whole(layout)
-        gradient, pulled, bound = (to_whole.T @ vector for vector in sums.vectors)
+        vectors = total.gradient, total.pulled, total.bound
+        gradient, pulled, bound = (np.asarray(to_whole.T @ vector) for vector in vectors)
         information, complete, metric = (
-            np.asarray(to_whole.T @ matrix @ to_whole) for matrix in sums.matrices
+            np.asarray(to_whole.T @ matrix @ to_whole)
+            for matrix in (
+                unpack(total.information).astype(np.float64),
+                _spread(total.complete, whole),
+                _spread(total.metric, whole),
+            )
         )
         origin, added = layout.pack(start), frame.is_added(layout)
         if added.any():
             own = np.ix_(added, added)
             origin[added] += solve(complete[own], (bound - complete @ origin)[added], *RIDGE)
         gradient, bound = gradient + pulled - information @ origin, gradient + bound - complete @ origin
-        weight = sum(each.weight for each in known)
-        return cls(weight, origin, gradient, bound, information, complete, metric)
-
-
-class _WholeSums(NamedTuple):
-    """In whole parameters."""
-
-    # Gradients, and information and complete information times where each partition started.
-    vectors: tuple[FloatArray, FloatArray, FloatArray]
-    # Information, complete information and metric.
-    matrices: tuple[FloatArray, FloatArray, FloatArray]
-
-
-def _summed(known: Sequence[AtStart], layout: Layout) -> _WholeSums:
-    places = layout.complete()
-    gradient, pulled, bound = np.zeros((3, layout.size))
-    information, complete, metric, own_complete = np.zeros((4, layout.size, layout.size))
-    for each in known:
-        own = unpack(each.information)
-        own_complete[places] = own_complete.T[places] = each.complete
-        information += own
-        complete += own_complete
-        metric[places] += each.metric
-        gradient += each.gradient
-        pulled += own @ each.origin
-        bound += own_complete @ each.origin
-    metric.T[places] = metric[places]
-    return _WholeSums((gradient, pulled, bound), (information, complete, metric))
+        return cls(total.weight, origin, gradient, bound, information, complete, metric)
 
 
 def first_steps(

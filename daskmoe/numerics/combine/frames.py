@@ -30,31 +30,60 @@ from daskmoe.numerics.likelihood.statistics import log_likelihood_of
 _RIDGE = 1e-10
 
 
-class Frame(NamedTuple):
-    """The coordinates of some rows: the pilot's, and those of the unseen directions that they do see."""
+class Added(NamedTuple):
+    """Of the d directions that the pilot's sample did not see, those that some rows do see."""
 
-    coordinates: Coordinates
     # Both (d, r).
     whitening: FloatArray
     lift: FloatArray
 
     @property
-    def added(self) -> int:
+    def size(self) -> int:
         """r, how many directions these rows see and the pilot's sample did not."""
         return int(self.lift.shape[1])
 
+    @property
+    def missing(self) -> int:
+        """How many directions these rows do not see either."""
+        return len(self.lift) - self.size
+
+    @classmethod
+    def nothing(cls, n_unseen: int) -> Added:
+        """None of so many."""
+        return cls(np.zeros((n_unseen, 0)), np.zeros((n_unseen, 0)))
+
+
+class Frame(NamedTuple):
+    """The coordinates of some rows: the pilot's, and those of the unseen directions that they do see."""
+
+    coordinates: Coordinates
+    # Among the experts' features and among the gates'.
+    experts: Added
+    gates: Added
+
+    @property
+    def added(self) -> int:
+        """How many directions of the experts or of the gates were added."""
+        return max(self.experts.size, self.gates.size)
+
+    @property
+    def n_unseen(self) -> int:
+        """How many directions of the experts or of the gates the pilot's sample did not see."""
+        return max(len(self.experts.lift), len(self.gates.lift))
+
     def whole(self, layout: Layout) -> Layout:
         """The layout with all directions, from that in this frame."""
-        more = len(self.lift) - self.added
-        return layout._replace(q_gate=layout.q_gate + more, q_expert=layout.q_expert + more)
+        return layout._replace(
+            q_gate=layout.q_gate + self.gates.missing, q_expert=layout.q_expert + self.experts.missing
+        )
 
     def from_whole(self, layout: Layout) -> scipy.sparse.csr_array:
         """The map to parameters in this frame, of that layout, from whole ones."""
-        return _in_blocks(layout, self.added, self.lift.T)
+        return self._in_blocks(layout, self.gates.lift.T, self.experts.lift.T)
 
     def to_whole(self, layout: Layout) -> scipy.sparse.csr_array:
         """The map to whole parameters that has nothing in what the rows do not see."""
-        return _in_blocks(layout, self.added, self.whitening)
+        return self._in_blocks(layout, self.gates.whitening, self.experts.whitening)
 
     def from_pilot(self, matrix: FloatArray, layout: Layout) -> FloatArray:
         """A form in the pilot's parameters, (P, P), which says nothing of the directions that were added."""
@@ -69,7 +98,27 @@ class Frame(NamedTuple):
 
     def _kept(self, layout: Layout) -> scipy.sparse.csr_array:
         """The map to the pilot's parameters."""
-        return _in_blocks(layout, self.added, np.zeros((0, self.added)))
+        return self._in_blocks(layout, np.zeros((0, self.gates.size)), np.zeros((0, self.experts.size)))
+
+    def _in_blocks(self, layout: Layout, gates: FloatArray, experts: FloatArray) -> scipy.sparse.csr_array:
+        """The map of packed parameters that changes the coefficients of added directions by these matrices.
+
+        ``layout`` is that of the parameters in the frame, which ends each vector with the added directions.
+        """
+        gate = _beside_kept(layout.q_gate - self.gates.size, gates)
+        own = _beside_kept(layout.q_expert - self.experts.size, experts)
+        nuisances = np.eye(layout.n_experts * layout.n_nuisances)
+        blocks = [gate] * layout.free_gates + [own] * (layout.vectors - layout.free_gates)
+        return scipy.sparse.csr_array(
+            scipy.sparse.block_diag([*blocks, *[nuisances] * (layout.n_nuisances > 0)])
+        )
+
+
+def _beside_kept(kept: int, added: FloatArray) -> FloatArray:
+    """The map of one vector of parameters, which leaves all but the last as they are."""
+    vector = np.zeros((kept + added.shape[0], kept + added.shape[1]))
+    vector[:kept, :kept], vector[kept:, kept:] = np.eye(kept), added
+    return vector
 
 
 def without_rare_levels(sample: Observations) -> Observations:
@@ -90,24 +139,38 @@ def without_rare_levels(sample: Observations) -> Observations:
 
 def frame_of(coordinates: Coordinates, unseen: Directions, rows: Moments) -> Frame:
     """The frame of the rows with these moments."""
+    experts = _added(coordinates, unseen, rows)
+    if coordinates.gating is None:
+        return Frame(_widened(coordinates, unseen, experts), experts, experts)
+    gates = _added(coordinates.gates, unseen.gates, rows)
+    gating = _widened(coordinates.gates, unseen.gates, gates)
+    return Frame(_widened(coordinates, unseen, experts)._replace(gating=gating), experts, gates)
+
+
+def _added(coordinates: Coordinates, unseen: Directions, rows: Moments) -> Added:
+    """The directions that the rows with these moments see."""
     p = len(rows.mean) - 1
     covariance = rows.scatter[:p, :p] / max(rows.weight, np.finfo(float).tiny)
     shift = unseen.transform @ (rows.mean[:p] - coordinates.center)
     # About the sample's value: rows that all have another one see the direction as well.
     second = unseen.transform @ covariance @ unseen.transform.T + np.outer(shift, shift)
-    whitening, lift = _whitened(second, unseen.least)
-    if lift.shape[1] == 0:
-        return Frame(coordinates, whitening, lift)
-    widened = coordinates._replace(
-        transform=np.concatenate([coordinates.transform, whitening.T @ unseen.transform]),
-        inverse=np.concatenate([coordinates.inverse, unseen.inverse @ lift], axis=1),
+    return Added(*_whitened(second, unseen.least))
+
+
+def _widened(coordinates: Coordinates, unseen: Directions, added: Added) -> Coordinates:
+    """The coordinates with these directions behind their own."""
+    if added.size == 0:
+        return coordinates
+    return coordinates._replace(
+        transform=np.concatenate([coordinates.transform, added.whitening.T @ unseen.transform]),
+        inverse=np.concatenate([coordinates.inverse, unseen.inverse @ added.lift], axis=1),
     )
-    return Frame(widened, whitening, lift)
 
 
-def no_frame(coordinates: Coordinates, n_unseen: int = 0) -> Frame:
-    """The frame that adds nothing, of so many unseen directions."""
-    return Frame(coordinates, np.zeros((n_unseen, 0)), np.zeros((n_unseen, 0)))
+def no_frame(coordinates: Coordinates, unseen: Directions) -> Frame:
+    """The frame that adds nothing of some unseen directions."""
+    experts, gates = (Added.nothing(len(each.transform)) for each in (unseen, unseen.gates))
+    return Frame(coordinates, experts, gates)
 
 
 def shifted_to_residuals(
@@ -117,8 +180,10 @@ def shifted_to_residuals(
 
     As they are, where that is likelier.
     """
+    if frame.experts.size == 0:
+        return parameters
     coef = parameters.coef.copy()
-    coef[..., -frame.added :] += _residual_slopes(rows, parameters, frame, family)
+    coef[..., -frame.experts.size :] += _residual_slopes(rows, parameters, frame, family)
     starts = [parameters, parameters._replace(coef=coef)]
     values = [log_likelihood_of(start, rows.blocks(frame.coordinates), family) for start in starts]
     return starts[int(np.argmax(values))]
@@ -132,17 +197,18 @@ def _residual_slopes(
     Experts that rows are far from all by the effect of a direction share it: their own density is no guide to
     whose such rows are. The directions have second moments of one, so that they need no Gram matrix.
     """
-    n_predictors = parameters.coef.shape[1]
-    pull, curvature = np.zeros((n_predictors, frame.added)), np.zeros(packed_size(n_predictors))
+    n_added, n_predictors = frame.experts.size, parameters.coef.shape[1]
+    pull, curvature = np.zeros((n_predictors, n_added)), np.zeros(packed_size(n_predictors))
     for block in rows.blocks(frame.coordinates):
         eta = np.tensordot(parameters.coef, block.design, (-1, 0))
-        logits = parameters.gate @ block.design
+        eta += 0.0 if block.offset is None else block.offset
+        logits = parameters.gate @ block.gate_design
         own = np.exp(logits - scipy.special.logsumexp(logits, axis=0))
         if block.weight is not None:
             own *= block.weight
         residuals = np.empty_like(eta)
         weights = family.working(block.response, eta, residuals)
-        pull += np.einsum("kb,kcb->cb", own, residuals) @ block.design[-frame.added :].T
+        pull += np.einsum("kb,kcb->cb", own, residuals) @ block.design[-n_added:].T
         if weights is None:
             curvature += own.sum() * np.eye(n_predictors)[np.triu_indices(n_predictors)]
         else:
@@ -162,16 +228,3 @@ def _whitened(second: FloatArray, least: FloatArray) -> tuple[FloatArray, FloatA
     whitening[seen] = vectors / root / scale[:, None]
     lift[seen] = vectors * root * scale[:, None]
     return whitening, lift
-
-
-def _in_blocks(layout: Layout, n_added: int, added: FloatArray) -> scipy.sparse.csr_array:
-    """The map of packed parameters that changes the coefficients of added directions, all by ``added``.
-
-    ``layout`` is that of the parameters in the frame, which ends each vector with ``n_added`` of these.
-    """
-    kept = layout.q_gate - n_added
-    vector = np.zeros((kept + added.shape[0], kept + added.shape[1]))
-    vector[:kept, :kept], vector[kept:, kept:] = np.eye(kept), added
-    nuisances = np.eye(layout.n_experts * layout.n_nuisances)
-    blocks = [vector] * layout.vectors + [nuisances] * (layout.n_nuisances > 0)
-    return scipy.sparse.csr_array(scipy.sparse.block_diag(blocks))

@@ -188,7 +188,7 @@ def _units(distance: FloatArray, problem: _Problem) -> FloatArray:
 def _some_rows(support: SupportSample) -> SupportSample:
     kept = spread_evenly(len(support.features), AVERAGING.matching_rows)
     weight = support.weight[kept]
-    return SupportSample(support.features[kept], None, weight / weight.sum())
+    return SupportSample(support.features[kept], None, weight / weight.sum(), support.columns)
 
 
 def _compared_rows(moments: Sequence[Moments], support: SupportSample) -> list[SupportSample]:
@@ -271,14 +271,15 @@ def transfer(
     own, q_own = here.response, here.size
     whole = _layout(part.parameters, n_experts, common)
     local = _layout(part.parameters, part.parameters.n_experts, here)
-    linear = here.linear_from_data(common.linear_to_data(np.eye(common.size))).T
+    linear = _carried(common, here)
+    gate_linear = linear if common.gating is None else _carried(common.gates, here.gates)
     ratio = there.scale / own.scale
     matrix, offset = np.zeros((local.size, whole.size)), np.zeros(local.size)
     for j, k in enumerate(match[:-1]):
         for expert, sign in ((k, 1.0), (match[-1], -1.0)):
             # The last expert is the reference, whose gating weights are zero.
             if expert < n_experts - 1:
-                matrix[local.gate(j), whole.gate(expert)] += sign * linear
+                matrix[local.gate(j), whole.gate(expert)] += sign * gate_linear
     for j, k in enumerate(match):
         rows = local.coef(j)
         matrix[rows, whole.coef(k)] = np.kron(np.eye(local.n_predictors), ratio * linear)
@@ -290,5 +291,11 @@ def transfer(
 
 def _layout(parameters: MoEParameters, n_experts: int, coordinates: Coordinates) -> Layout:
     """The layout of so many experts of the same kind in other coordinates."""
-    q = coordinates.size
-    return Layout.of(parameters)._replace(n_experts=n_experts, q_gate=q, q_expert=q)
+    return Layout.of(parameters)._replace(
+        n_experts=n_experts, q_gate=coordinates.gates.size, q_expert=coordinates.size
+    )
+
+
+def _carried(common: Coordinates, here: Coordinates) -> FloatArray:
+    """The map of weights of [1, u] in common coordinates to those of a partition's own."""
+    return np.asarray(here.linear_from_data(common.linear_to_data(np.eye(common.size))).T)

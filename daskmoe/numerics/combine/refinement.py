@@ -78,9 +78,14 @@ def left_by_feature(state: RefinementState, coordinates: Coordinates) -> FloatAr
     at, gradient = state.accepted.parameters, state.accepted.statistics.gradient
     layout = Layout.of(at)
     step = layout.pack(state.trial) - layout.pack(at)
-    rows = step[: layout.nuisances.start].reshape(layout.vectors, -1)[:, 1:]
-    slopes = gradient[: layout.nuisances.start].reshape(layout.vectors, -1)[:, 1:]
-    shares = np.sum((rows @ coordinates.transform) * (slopes @ coordinates.inverse.T), axis=0).clip(0.0)
+    shares = np.zeros(coordinates.transform.shape[1])
+    for part, own, q in (
+        (layout.gates, coordinates.gates, layout.q_gate),
+        (layout.coefs, coordinates, layout.q_expert),
+    ):
+        rows, slopes = step[part].reshape(-1, q)[:, 1:], gradient[part].reshape(-1, q)[:, 1:]
+        shares += np.sum((rows @ own.transform) * (slopes @ own.inverse.T), axis=0)
+    shares = shares.clip(0.0)
     return np.asarray(shares / max(float(shares.sum()), 1e-300))
 
 

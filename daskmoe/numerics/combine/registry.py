@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidOptionError
-from daskmoe.numerics.base.coordinates import Coordinates
+from daskmoe.numerics.base.coordinates import Coordinates, without_offset
 from daskmoe.numerics.base.hulls import Hulls, affine_hulls
 from daskmoe.numerics.base.linalg import spread_evenly
 from daskmoe.numerics.base.parameters import (
@@ -221,8 +221,12 @@ def _aligned_as_known(known: _Locals, hulls: Hulls) -> MoEParameters:
         match = match_experts(parameters, reference, rows, known.family)
         matched.append(parameters.take(np.argsort(match)))
     weights, partition = known.large.weights, np.arange(len(matched))
-    gate = hulls.average(np.stack([m.gate for m in matched]), weights, partition)
-    coef = hulls.average(np.stack([m.coef for m in matched]), weights, partition)
+    gate = hulls.gates.average(np.stack([m.gate for m in matched]), weights, partition)
+    offset = known.coordinates.offset
+    coef = np.stack([without_offset(m.coef, offset) for m in matched])
+    coef = hulls.experts.average(coef, weights, partition)
+    if offset is not None:
+        coef[..., offset + 1] = 1.0
     nuisance = np.tensordot(weights, np.stack([m.nuisance for m in matched]), (0, 0))
     return MoEParameters(gate - gate[-1], coef, nuisance)
 

@@ -25,6 +25,7 @@ def pool_support(samples: Sequence[SupportSample], weights: FloatArray) -> Suppo
         np.concatenate([s.features for s, _ in kept]),
         np.concatenate(known) if len(known) == len(responses) else None,
         np.concatenate([s.weight * (w / total) for s, w in kept]),
+        kept[0][0].columns,
     )
 
 
@@ -42,7 +43,7 @@ def synthetic_support(
     rng : numpy.random.Generator
     """
     samples = [
-        SupportSample(_draw(each, share, rng), None, np.full(share, 1.0 / max(share, 1)))
+        SupportSample(_draw(each, share, rng), None, np.full(share, 1.0 / max(share, 1)), each.columns)
         for each, share in zip(moments, shares, strict=True)
     ]
     return pool_support(samples, np.array([each.weight for each in moments]))

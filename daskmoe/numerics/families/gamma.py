@@ -41,13 +41,14 @@ class Gamma(Family):
 
     name = "gamma"
     predictor_units = "1"
-    expects = "numbers above zero"
+    expects = "numbers above zero, between 1e-20 and 1e20"
+    takes_offset = True
     nuisances = (Nuisance("shape", "squared mean over variance of the expert's density", "1", True),)
     n_plan_moments = 2
 
     def fits(self, y: Array) -> NDArray[np.bool_]:
-        """Positive numbers."""
-        return np.asarray(y > 0)
+        """Positive numbers whose logarithms the predictors reach."""
+        return np.asarray((y > 1e-20) & (y < 1e20))
 
     def scaling(self, moments: Moments) -> Scaling:
         """None: a unit of the response is a shift of the predictors."""
@@ -230,6 +231,13 @@ class Gamma(Family):
         left = float(np.sum(logarithm - mass * linear - sums(linear)[1]))
         shape = _shape(np.array([mass.sum()]), np.array([min(left, 0.0)]), None)
         return found[None], np.maximum(1.0 / shape, floor)
+
+    def without_offset(
+        self, offset: FloatArray, mass: FloatArray, moments: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """An offset is a unit of the response."""
+        first, logarithm = moments
+        return mass, np.stack([first * np.exp(-offset.clip(-_LARGEST, _LARGEST)), logarithm - mass * offset])
 
     def noise(self, nuisance: Array) -> Array:
         """The dispersion."""

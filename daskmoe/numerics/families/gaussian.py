@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 
 from daskmoe.numerics.base.buffers import Buffers
-from daskmoe.numerics.base.coordinates import CONSTANT, Coordinates, Scaling, coordinates_from
+from daskmoe.numerics.base.coordinates import CONSTANT, Coordinates, Scaling, coordinates_from, of_columns
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
 from daskmoe.numerics.base.policies import PRIOR
 from daskmoe.numerics.families.protocol import (
@@ -49,7 +49,8 @@ class Gaussian(Family):
         """In units of the response's variance, and of what one linear regression leaves of it."""
         location, unit, _ = coordinates.response
         scale = response_scale(moments) / unit
-        share = max(PRIOR.spread_share * _linear_residual_share(moments), PRIOR.least_spread)
+        left = _linear_residual_share(of_columns(moments, moments.columns.experts))
+        share = max(PRIOR.spread_share * left, PRIOR.least_spread)
         floor = PRIOR.floor_share * scale**2 if min_scale is None else (min_scale / unit) ** 2
         return ResponsePrior(
             PRIOR.coef / scale**2,
@@ -230,7 +231,7 @@ class Gaussian(Family):
         total = moments.scatter[-1, -1] / (moments.weight * scale**2)
         variance = max(float(total - cross @ cross), PRIOR.variance_floor)
         coef = np.append(0.0, cross)[None, None]
-        inner = MoEParameters(np.zeros((1, coordinates.size)), coef, np.array([[variance]]))
+        inner = MoEParameters(np.zeros((1, coordinates.gates.size)), coef, np.array([[variance]]))
         return coordinates.to_data(inner)
 
     def log_likelihood_from(self, moments: Moments) -> float | None:
@@ -250,7 +251,7 @@ def response_scale(moments: Moments) -> float:
 
 
 def _linear_residual_share(moments: Moments) -> float:
-    """Share of the response's variance that one linear regression on all features leaves."""
+    """Share of the response's variance that one linear regression on the features leaves."""
     variance = moments.scatter[-1, -1]
     if variance <= 0:
         return 0.0

@@ -36,6 +36,7 @@ class Poisson(Family):
     discrete = True
     predictor_units = "1"
     expects = "counts (0, 1, 2, ...)"
+    takes_offset = True
 
     def fits(self, y: Array) -> NDArray[np.bool_]:
         """Whole numbers from zero on."""
@@ -139,3 +140,9 @@ class Poisson(Family):
             return float(mean.sum() - moments[0] @ linear), moments[0] - mean, mean
 
         return convex_regression(design, sums, coef[0])[None], np.zeros(0)
+
+    def without_offset(
+        self, offset: FloatArray, mass: FloatArray, moments: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """An exposure weighs as so many rows of one unit."""
+        return mass * np.exp(np.minimum(offset, _LARGEST)), moments

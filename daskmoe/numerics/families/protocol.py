@@ -120,6 +120,8 @@ class Family(ABC):
     nuisances: tuple[Nuisance, ...] = ()
     # How many moments of y `barycentre` needs.
     n_plan_moments: int = 1
+    # Whether linear predictors may have an offset; then `without_offset` is defined.
+    takes_offset: bool = False
 
     @property
     def n_nuisances(self) -> int:
@@ -284,6 +286,12 @@ class Family(ABC):
         -------
         coef, nuisance : ndarray of shapes (C, q) and (D,)
         """
+
+    def without_offset(
+        self, offset: FloatArray, mass: FloatArray, moments: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Mass (S,) and moments of a plan for which `barycentre` finds the expert beside an offset (S,)."""
+        raise NotImplementedError(f"{self.name} experts take no offset.")
 
     def noise(self, nuisance: Array) -> Array:
         """What a component adds to the mean squared working residual of an expert that it joins, (...)."""

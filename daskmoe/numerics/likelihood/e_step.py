@@ -24,7 +24,7 @@ _LOG_NEGLIGIBLE = float(np.log(NEGLIGIBLE))
 
 
 class Runs(NamedTuple):
-    """R models side by side: ``gate`` (R, K, q), ``coef`` (R, K, C, q), ``nuisance`` (R, K, D)."""
+    """R models side by side: ``gate`` (R, K, q_gate), ``coef`` (R, K, C, q), ``nuisance`` (R, K, D)."""
 
     gate: Array
     coef: Array
@@ -62,8 +62,11 @@ class EStep:
         self.family = family
         n_runs, n_experts, n_predictors, q = runs.coef.shape
         self.shape = (n_runs, n_experts, n_predictors)
-        coefs = runs.coef.reshape(n_runs, -1, q)
-        self._models = np.concatenate([runs.gate, coefs], axis=1, dtype=np.float64).reshape(-1, q)
+        self._gates = runs.gate.astype(np.float64)
+        self._coefs = runs.coef.reshape(n_runs, -1, q).astype(np.float64)
+        self._models: Array | None = None
+        if runs.gate.shape[-1] == q:
+            self._models = np.concatenate([self._gates, self._coefs], axis=1).reshape(-1, q)
         self._nuisance = runs.nuisance
         self._buffers = Buffers()
 
@@ -72,9 +75,15 @@ class EStep:
         (n_runs, n_experts, n_predictors), width = self.shape, block.response.size
         linear = self._buffers.get("linear", (n_runs, n_experts * (1 + n_predictors), width))
         joint = self._buffers.get("joint", (n_runs, n_experts, width))
-        np.matmul(self._models, block.design, out=linear.reshape(len(self._models), width))
+        if block.gating is None and self._models is not None:
+            np.matmul(self._models, block.design, out=linear.reshape(len(self._models), width))
+        else:
+            np.matmul(self._gates, block.gate_design, out=linear[:, :n_experts])
+            np.matmul(self._coefs, block.design, out=linear[:, n_experts:])
         gates = linear[:, :n_experts]
         eta = linear[:, n_experts:].reshape(n_runs, n_experts, n_predictors, width)
+        if block.offset is not None:
+            eta += block.offset
         gates -= gates.max(axis=1, keepdims=True)
         self.family.log_density(block.response, eta, self._nuisance, out=joint, plus=gates)
         saturated = gates.min() < _LOG_NEGLIGIBLE

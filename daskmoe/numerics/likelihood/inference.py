@@ -72,12 +72,14 @@ def jacobian(parameters: MoEParameters, coordinates: Coordinates, order: NDArray
     n_experts, width = layout.n_experts, len(coordinates.center) + 1
     # Column j is the image of the j-th whitened weight.
     linear = coordinates.linear_to_data(np.eye(coordinates.size)).T
+    gates = coordinates.gates
+    gate_linear = gates.linear_to_data(np.eye(gates.size)).T
     gate = np.zeros((n_experts, width, layout.size))
     coef = np.zeros((n_experts, layout.n_predictors, width, layout.size))
     nuisance = np.zeros((n_experts, layout.n_nuisances, layout.size))
     for k in range(n_experts):
         if k < n_experts - 1:
-            gate[k, :, layout.gate(k)] = linear
+            gate[k, :, layout.gate(k)] = gate_linear
         own = coef[k, :, :, layout.coef(k)].reshape(layout.n_predictors, width, layout.n_predictors, -1)
         for c in range(layout.n_predictors):
             own[c, :, c] = linear * coordinates.response.scale
@@ -120,8 +122,9 @@ def told_apart(curvature: Curvature) -> MoEParameters:
     """1 where a parameter in the data's units is told from those of other columns; shaped as they are."""
     layout = Layout.of(curvature.parameters)
     columns = curvature.coordinates.told_apart().astype(np.float64)
+    gates = curvature.coordinates.gates.told_apart().astype(np.float64)
     return MoEParameters(
-        np.tile(columns, (layout.n_experts, 1)),
+        np.tile(gates, (layout.n_experts, 1)),
         np.tile(columns, (layout.n_experts, layout.n_predictors, 1)),
         np.ones((layout.n_experts, layout.n_nuisances)),
     )

@@ -46,7 +46,8 @@ class Prior(NamedTuple):
     nuisance: FloatArray
     spread: FloatArray
     floor: FloatArray
-    # (q, q): Second moment of [1, u] over all rows: the identity in the coordinates of the same rows.
+    # (q, q): Second moment of the experts' [1, u] over all rows: the identity in the coordinates of the same
+    # rows.
     metric: FloatArray
     # m.
     location: float
@@ -54,15 +55,25 @@ class Prior(NamedTuple):
     weight: float
     # w.
     gate_width: float
+    # (q_gate, q_gate): That of the gates' [1, u] where they have other features than the experts.
+    gating: FloatArray | None = None
+
+    @property
+    def gate_metric(self) -> FloatArray:
+        """Second moment of the gates' [1, u], shape (q_gate, q_gate)."""
+        return self.metric if self.gating is None else self.gating
 
     def for_weight(self, weight: float) -> Prior:
         """The penalty of as many rows of the same data."""
         return self._replace(weight=weight)
 
-    def floor_alone(self, weight: float, size: int) -> Prior:
-        """The part that grows with the rows, for as many of them, where [1, u] has ``size`` entries."""
-        nothing, metric = np.zeros_like(self.nuisance), np.zeros((size, size))
-        return self._replace(gate=0.0, coef=0.0, nuisance=nothing, metric=metric, weight=weight)
+    def floor_alone(self, weight: float, layout: Layout) -> Prior:
+        """The part that grows with the rows, for as many of them, in coordinates with this layout."""
+        metric, gating = (np.zeros((size, size)) for size in (layout.q_expert, layout.q_gate))
+        nothing = np.zeros_like(self.nuisance)
+        return self._replace(
+            gate=0.0, coef=0.0, nuisance=nothing, metric=metric, gating=gating, weight=weight
+        )
 
     @property
     def barrier(self) -> FloatArray:
@@ -103,7 +114,7 @@ class Prior(NamedTuple):
         """
         spread = _centering(gate.shape[-2])
         weights = (spread * self._gate_weights(self._gate_moments(gate))[..., None, :]) @ spread.T
-        return np.asarray(weights[..., None, None] * self.metric)
+        return np.asarray(weights[..., None, None] * self.gate_metric)
 
     def gate_hessian(self, gate: Array) -> FloatArray:
         """Hessian in the K - 1 free gating weights of one model, shape (K - 1, K - 1, q, q)."""
@@ -148,7 +159,7 @@ class Prior(NamedTuple):
 
     def _gate_moments(self, gate: Array) -> _GateMoments:
         centered = gate - gate.mean(axis=-2, keepdims=True)
-        image = centered @ self.metric
+        image = centered @ self.gate_metric
         return _GateMoments(image, np.sum(image * centered, axis=-1))
 
     def _gate_weights(self, known: _GateMoments) -> FloatArray:
@@ -183,21 +194,36 @@ def prior_from(
     """The prior of K experts for all rows with these moments, expressed in ``coordinates``."""
     total = max(moments.weight, np.finfo(float).tiny)
     covariance = moments.scatter[:-1, :-1] / total
-    shift = np.append(1.0, coordinates.transform @ (moments.mean[:-1] - coordinates.center))
-    metric = np.outer(shift, shift)
-    metric[1:, 1:] += coordinates.transform @ covariance @ coordinates.transform.T
+    metric = _second_moment(coordinates, moments.mean[:-1], covariance)
+    gates = coordinates.gates
     on = float(n_experts > 1 or family.nominal)
     own = family.prior(moments, coordinates, regularization.min_scale)
     strength = on * regularization.strength
-    slopes = max(coordinates.size - 1, 1)
+    slopes = max(gates.size - 1, 1)
     return Prior(
         strength * PRIOR.gate * slopes,
         strength * own.coef,
         strength * own.nuisance,
         own.spread,
         on * own.floor,
-        metric if coordinates.size > 1 else np.ones((1, 1)),
-        own.location,
+        metric,
+        own.location - _mean_offset(moments, coordinates),
         moments.weight,
         PRIOR.gate_width * slopes,
+        None if coordinates.gating is None else _second_moment(gates, moments.mean[:-1], covariance),
     )
+
+
+def _mean_offset(moments: Moments, coordinates: Coordinates) -> float:
+    """What predictors have from the offset alone."""
+    if coordinates.offset is None:
+        return 0.0
+    return float(moments.mean[coordinates.offset]) / coordinates.response.scale
+
+
+def _second_moment(coordinates: Coordinates, mean: FloatArray, covariance: FloatArray) -> FloatArray:
+    """E[[1, u] [1, u]'] of rows with such features."""
+    shift = np.append(1.0, coordinates.transform @ (mean - coordinates.center))
+    metric = np.outer(shift, shift)
+    metric[1:, 1:] += coordinates.transform @ covariance @ coordinates.transform.T
+    return metric

@@ -2,7 +2,7 @@
 
 Pure NumPy. The derivatives of a row are combinations of tau_k, tau_k s_kc (both times u) and tau_k t_kd, as
 in `statistics`; with pi_k taken off the first they are the row's score. Products of pairs of them are weights
-of u u' (`packed.GramSums`), of u, or of one. Shapes: B rows of a block, V = K - 1 + K C linear parameter
+of u u' (`outer.OuterSums`), of u, or of one. Shapes: B rows of a block, V = K - 1 + K C linear parameter
 vectors, K D nuisances, CC = C (C + 1) / 2 pairs of an expert's predictors.
 """
 
@@ -17,11 +17,12 @@ from daskmoe.numerics.base.buffers import Buffers
 from daskmoe.numerics.base.extremes import Extremes, merge_extremes
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Block
-from daskmoe.numerics.base.packed import GramSums, packed_rows, packed_size, pairwise_products, unpack
+from daskmoe.numerics.base.packed import packed_rows, packed_size, pairwise_products, unpack
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.families.protocol import Derivatives
 from daskmoe.numerics.likelihood.e_step import NEGLIGIBLE, EStep, Runs
+from daskmoe.numerics.likelihood.outer import Between, OuterSums
 
 Array = NDArray[np.floating[Any]]
 
@@ -29,8 +30,8 @@ Array = NDArray[np.floating[Any]]
 class _Cross:
     """Sums of products with log-nuisances: with the linear vectors, times u, and among themselves."""
 
-    def __init__(self, nuisances: int, vectors: int, q: int) -> None:
-        self.mixed = np.zeros((nuisances, vectors, q))
+    def __init__(self, nuisances: int, linear: int) -> None:
+        self.mixed = np.zeros((nuisances, linear))
         self.corner = np.zeros((nuisances, nuisances))
 
 
@@ -75,10 +76,10 @@ class RowSums:
         self.with_story = story
         self.extremes: Extremes | None = None
         self._n_rows = 0
-        self.vectors, self.q = layout.vectors, layout.q_expert
+        self.vectors, n_linear = layout.vectors, layout.coefs.stop
         self.n_scalars = layout.n_experts * layout.n_nuisances
         self.value = self.weight = self.entropy = 0.0
-        self.linear = np.zeros((self.vectors, self.q))
+        self.linear = np.zeros(n_linear)
         self.scalar = np.zeros(self.n_scalars)
         self.mass = np.zeros(layout.n_experts)
         # Pairs of an expert's own predictors, c <= c'.
@@ -88,9 +89,13 @@ class RowSums:
         experts = gates + layout.n_experts * len(self._rows)
         self._ends = _Ends(pairs, gates, experts, experts + metric * (experts - pairs))
         self._own = self._ends.metric if second_order else 0
-        self.outer = GramSums(self.q, self._own + (pairs if scores else 0), precision)
-        self._information = _Cross(self.n_scalars, self.vectors, self.q)
-        self._products = _Cross(self.n_scalars, self.vectors, self.q)
+        everywhere = np.triu_indices(self.vectors)
+        first = free + layout.n_predictors * np.arange(layout.n_experts)[:, None]
+        own = [np.triu_indices(free), ((first + self._rows).ravel(), (first + self._columns).ravel())]
+        between = [everywhere, *own, *own * metric] if second_order else []
+        self.outer = OuterSums(layout, Between.join([*between, *[everywhere] * scores]), precision)
+        self._information = _Cross(self.n_scalars, n_linear)
+        self._products = _Cross(self.n_scalars, n_linear)
         self._e_step, self._buffers = EStep(Runs.one(parameters), family), Buffers()
 
     def add(self, block: Block) -> None:
@@ -104,7 +109,7 @@ class RowSums:
         self.value += float(log_density.sum() if weight is None else log_density @ weight)
         self.weight += block.response.size if weight is None else float(weight.sum())
         gradient = rows if weight is None else rows * weight
-        self.linear += gradient[: self.vectors] @ block.design.T
+        self.linear += self._products_with(gradient[: self.vectors], block.design, block.gating).ravel()
         self.scalar += gradient[self.vectors :].sum(axis=1)
         self.mass += tau.sum(axis=1) if weight is None else tau @ weight
         if self.with_story:
@@ -114,7 +119,7 @@ class RowSums:
             self._n_rows += block.response.size
         if not (self.second_order or self.scores):
             return
-        weights = self.outer.empty_weights(block.response.size)
+        weights = self.outer.weights_for(block)
         if self.scores:
             self._add_scores(block, rows, weights[self._own : self.outer.n_weights])
         if self.second_order:
@@ -123,7 +128,18 @@ class RowSums:
             self._add_information(block, tau, gates, slopes, rows, weights)
         if weight is not None:
             weights *= self._cast(weight)
-        self.outer.add(block.design, weights)
+        self.outer.add(block, weights)
+
+    def _products_with(self, vectors: Array, design: Array, gating: Array | None) -> Array:
+        """Sums over rows of u times each vector's (..., V, B), as they are packed: (..., linear)."""
+        leading, (n_vectors, width) = vectors.shape[:-2], vectors.shape[-2:]
+        if gating is None:
+            return (vectors.reshape(-1, width) @ design.T).reshape(*leading, n_vectors * len(design))
+        free = self.layout.free_gates
+        parts = (vectors[..., :free, :] @ gating.T, vectors[..., free:, :] @ design.T)
+        return np.concatenate(
+            [part.reshape(*leading, part.shape[-2] * part.shape[-1]) for part in parts], axis=-1
+        )
 
     def _add_information(
         self, block: Block, tau: Array, gates: Array, slopes: Derivatives, pieces: Array, weights: Array
@@ -158,8 +174,8 @@ class RowSums:
     def _add_mixed(self, sums: _Cross, weights: Array, block: Block) -> None:
         if block.weight is not None:
             weights *= self._cast(block.weight)
-        flat = weights.reshape(-1, block.response.size)
-        sums.mixed += (flat @ self._cast(block.design).T).reshape(sums.mixed.shape)
+        gating = None if block.gating is None else self._cast(block.gating)
+        sums.mixed += self._products_with(weights, self._cast(block.design), gating)
 
     def _cast(self, array: Array) -> Array:
         return array.astype(self.precision, copy=False)
@@ -255,42 +271,37 @@ class RowSums:
 
     def gradient(self) -> FloatArray:
         """Gradient in the packed parameters."""
-        return np.concatenate([self.linear.ravel(), self.scalar])
+        return np.concatenate([self.linear, self.scalar])
 
     def information(self) -> FloatArray:
         """Observed information, shape (P, P)."""
-        return self._assemble(self.outer.packed[: self._ends.pairs], self._information)
+        return self._assemble(slice(0, self._ends.pairs), self._information)
 
     def complete_information(self) -> FloatArray:
         """Information of the complete data, shape (P, P)."""
-        return self._block_diagonal(self.outer.packed[self._ends.pairs : self._ends.experts])
+        return self._block_diagonal(slice(self._ends.pairs, self._ends.experts))
 
     def metric(self) -> FloatArray:
         """The complete data's information with heavy tails, shape (P, P)."""
-        return self._block_diagonal(self.outer.packed[self._ends.experts : self._ends.metric])
+        return self._block_diagonal(slice(self._ends.experts, self._ends.metric))
 
-    def _block_diagonal(self, packed: FloatArray) -> FloatArray:
+    def _block_diagonal(self, part: slice) -> FloatArray:
         """Gates and experts each by themselves, with the nuisances' own information."""
-        n_experts, free, q = self.layout.n_experts, self.layout.n_experts - 1, self.q
         out = np.zeros((self.layout.size, self.layout.size))
-        linear = out[: self.vectors * q, : self.vectors * q]
-        split = packed_size(free)
-        _place(linear, packed[:split], np.triu_indices(free))
-        first = free + self.layout.n_predictors * np.arange(n_experts)[:, None]
-        _place(linear, packed[split:], ((first + self._rows).ravel(), (first + self._columns).ravel()))
+        self.outer.place(out, part)
         own = unpack(self.mass[:, None] * self.family.nuisance_information(self.nuisance))
-        for k in range(n_experts):
+        for k in range(self.layout.n_experts):
             out[self.layout.nuisance(k), self.layout.nuisance(k)] = own[k]
         return out
 
     def score_products(self) -> FloatArray:
         """Sum over rows of score score', shape (P, P)."""
-        return self._assemble(self.outer.packed[self._own :], self._products)
+        return self._assemble(slice(self._own, self.outer.n_weights), self._products)
 
-    def _assemble(self, packed: FloatArray, cross: _Cross) -> FloatArray:
-        out, size = np.zeros((self.layout.size, self.layout.size)), self.vectors * self.q
-        _place(out[:size, :size], packed, np.triu_indices(self.vectors))
-        out[size:, :size] = cross.mixed.reshape(self.n_scalars, size)
+    def _assemble(self, part: slice, cross: _Cross) -> FloatArray:
+        out, size = np.zeros((self.layout.size, self.layout.size)), self.layout.coefs.stop
+        self.outer.place(out, part)
+        out[size:, :size] = cross.mixed
         out[:size, size:] = out[size:, :size].T
         out[size:, size:] = cross.corner
         return out
@@ -316,15 +327,3 @@ def row_scores(tau: Array, gates: Array, slopes: Derivatives, buffers: Buffers) 
     scalar = out[vectors:].reshape(slopes.nuisance_score.shape)
     np.multiply(tau[:, None], slopes.nuisance_score, out=scalar)
     return out
-
-
-def _place(matrix: FloatArray, packed: FloatArray, where: tuple[NDArray[np.intp], ...]) -> None:
-    """Write packed symmetric (q, q) blocks at block rows and columns ``where`` and their mirror images."""
-    if not len(packed):
-        return
-    matrices = unpack(packed)
-    q = matrices.shape[-1]
-    blocks = matrix.reshape(len(matrix) // q, q, len(matrix) // q, q)
-    rows, columns = where
-    blocks[rows, :, columns, :] = matrices
-    blocks[columns, :, rows, :] = matrices

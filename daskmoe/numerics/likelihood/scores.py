@@ -88,11 +88,11 @@ def _summed_scores(
         order = np.argsort(own, kind="stable")
         first = np.flatnonzero(np.diff(own[order], prepend=-1))
         of = own[order[first]]
-        scores, design = scores[:, order], block.design[:, order]
+        scores, design, gating = scores[:, order], block.design[:, order], block.gate_design[:, order]
         # One vector of [1, u] after the other: all at once would be P rows long.
         for v in range(layout.vectors):
-            columns = slice(v * len(design), (v + 1) * len(design))
-            out[of, columns] += np.add.reduceat(scores[v] * design, first, axis=1).T
+            rows = gating if v < layout.free_gates else design
+            out[of, layout.vector(v)] += np.add.reduceat(scores[v] * rows, first, axis=1).T
         out[of, layout.nuisances] += np.add.reduceat(scores[layout.vectors :], first, axis=1).T
         start += width
     return out

@@ -5,7 +5,8 @@ r_k and weights w_k of the experts (`families.protocol`), the M-step needs sum t
 and the family's own sums for expert k, and for one Newton step of the gating network sum (tau_k - pi_k) u and
 sum pi_k (1[k = l] - pi_l) u u'. Gram matrices only precondition steps, so they are formed in single
 precision; everything that decides where the optimum is (log-likelihood, gradients, residual sums) is
-accumulated in double precision. Shapes: R runs, K experts, C predictors, D nuisances, q = r + 1, B rows.
+accumulated in double precision. Shapes: R runs, K experts, C predictors, D nuisances, q = r + 1
+(q_gate where they are the gates'), B rows.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ class EMStatistics(NamedTuple):
     mass: Array
     # (R, K, D): The family's own sums.
     nuisance: Array
-    # (R, K, C, q) and (R, K, q): Sums of tau_k r_k u and of (tau_k - pi_k) u.
+    # (R, K, C, q) and (R, K, q_gate): Sums of tau_k r_k u and of (tau_k - pi_k) u.
     expert_moment: Array
     gate_gradient: Array
     # (R, K, C q, C q): Sum of tau_k w_k u u'.
     expert_gram: Array
-    # (R, K - 1, K - 1, q, q): Sum of pi_k (1[k = l] - pi_l) u u'.
+    # (R, K - 1, K - 1, q_gate, q_gate): Sum of pi_k (1[k = l] - pi_l) u u'.
     gate_information: Array
 
 
@@ -53,11 +54,10 @@ class EMStatistics(NamedTuple):
 @np.errstate(over="ignore", invalid="ignore")
 def em_statistics(runs: Runs, blocks: Iterable[Block], family: Family) -> EMStatistics:
     """All statistics of one EM pass over ``blocks``."""
-    n_runs, n_experts, n_predictors, q = runs.coef.shape
-    n_linear, n_own = n_experts * n_predictors, n_experts * packed_size(n_predictors)
-    n_weights = n_own + packed_size(n_experts - 1)
-    grams = GramSums(q, n_runs * n_weights)
-    linear = np.zeros((n_runs, n_linear + n_experts, q))
+    n_runs, n_experts, n_predictors, _ = runs.coef.shape
+    n_linear = n_experts * n_predictors
+    grams = _Grams(runs)
+    moment, gate_gradient = np.zeros(runs.coef.shape), np.zeros(runs.gate.shape)
     log_likelihood, mass = np.zeros(n_runs), np.zeros((n_runs, n_experts))
     sums = np.zeros(runs.nuisance.shape)
     e_step, buffers = EStep(runs, family), Buffers()
@@ -78,22 +78,74 @@ def em_statistics(runs: Runs, blocks: Iterable[Block], family: Family) -> EMStat
         np.multiply(tau[:, :, None], residuals, out=weighted)
         mass += tau.sum(axis=2)
         sums += family.nuisance_sums(weighted, residuals)
-        linear += (gradient.reshape(-1, width) @ block.design.T).reshape(linear.shape)
-        weights = grams.empty_weights(width)
-        runs_weights = weights[: n_runs * n_weights].reshape(n_runs, n_weights, width)
-        _own_weights(tau, own_weight, n_predictors, runs_weights[:, :n_own])
-        _gate_weights(gates, block.weight, runs_weights[:, n_own:])
-        grams.add(block.design, weights)
-    matrices = unpack(grams.packed).reshape(n_runs, n_weights, q, q)
+        own_products, gate_products = _products(gradient, block, n_linear)
+        moment += own_products.reshape(moment.shape)
+        gate_gradient += gate_products
+        own, free = grams.weights(block)
+        _own_weights(tau, own_weight, n_predictors, own)
+        _gate_weights(gates, block.weight, free)
+        grams.add(block)
+    own, free = grams.matrices()
     return EMStatistics(
         log_likelihood,
         mass,
         sums,
-        linear[:, :n_linear].reshape(runs.coef.shape),
-        linear[:, n_linear:],
-        _expert_grams(matrices[:, :n_own], n_experts, n_predictors),
-        _gate_blocks(matrices[:, n_own:], n_experts),
+        moment,
+        gate_gradient,
+        _expert_grams(own, n_experts, n_predictors),
+        _gate_blocks(free, n_experts),
     )
+
+
+def _products(gradient: Array, block: Block, n_linear: int) -> tuple[Array, Array]:
+    """Sums of u times the experts' and the gates' vectors, stacked in ``gradient`` (R, n, B)."""
+    if block.gating is None:
+        flat = gradient.reshape(-1, gradient.shape[-1]) @ block.design.T
+        both = flat.reshape(*gradient.shape[:2], -1)
+        return both[:, :n_linear], both[:, n_linear:]
+    return gradient[:, :n_linear] @ block.design.T, gradient[:, n_linear:] @ block.gating.T
+
+
+class _Grams:
+    """Gram matrices of the experts and of the gates of several runs, at once where rows are the same."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._n_runs, n_experts, n_predictors, self._q = runs.coef.shape
+        self._q_gate = runs.gate.shape[-1]
+        self._n_own = n_experts * packed_size(n_predictors)
+        self._n_free = packed_size(n_experts - 1)
+        self._sums: list[GramSums] = []
+        self._weights: list[Array] = []
+
+    def weights(self, block: Block) -> tuple[Array, Array]:
+        """Arrays (R, n, B) for the experts' and for the gates' weights of a block."""
+        sizes = [self._n_own + self._n_free]
+        if block.gating is not None:
+            sizes = [self._n_own, self._n_free]
+        if not self._sums:
+            lengths = (self._q, self._q_gate)
+            self._sums = [GramSums(q, self._n_runs * size) for q, size in zip(lengths, sizes, strict=False)]
+        width = block.response.size
+        self._weights = [sums.empty_weights(width) for sums in self._sums]
+        own, *others = (
+            weights[: self._n_runs * size].reshape(self._n_runs, size, width)
+            for weights, size in zip(self._weights, sizes, strict=True)
+        )
+        return (own, others[0]) if others else (own[:, : self._n_own], own[:, self._n_own :])
+
+    def add(self, block: Block) -> None:
+        """Add a block, whose weights have been filled."""
+        designs = (block.design, block.gate_design)
+        for sums, design, weights in zip(self._sums, designs, self._weights, strict=False):
+            sums.add(design, weights)
+
+    def matrices(self) -> tuple[Array, Array]:
+        """The experts' (R, n, q, q), and the gates' packed pairs."""
+        own, *others = (unpack(sums.packed) for sums in self._sums)
+        own = own.reshape(self._n_runs, -1, *own.shape[1:])
+        if not others:
+            return own[:, : self._n_own], own[:, self._n_own :]
+        return own, others[0].reshape(self._n_runs, -1, *others[0].shape[1:])
 
 
 def _own_weights(tau: Array, weight: Array | None, n_predictors: int, out: Array) -> None:

@@ -133,12 +133,12 @@ def _single_expert(problem: Problem, options: LocalFit) -> NewtonResult:
     Least squares, minimum-norm in whitened coordinates, where the family's M-step is exact; else Newton from
     a constant.
     """
-    family, q = problem.family, problem.coordinates.size
+    family, q, q_gate = problem.family, problem.coordinates.size, problem.coordinates.gates.size
     exact = family.exact_m_step
     coef = np.zeros((1, 1, family.n_predictors, q))
     if not exact:
         coef[..., 0] = problem.prior.location
-    fitted = Runs(np.zeros((1, 1, q)), coef, np.ones((1, 1, family.n_nuisances)))
+    fitted = Runs(np.zeros((1, 1, q_gate)), coef, np.ones((1, 1, family.n_nuisances)))
     # A solve removes what the rounding of the single-precision Gram matrix has left in the one before.
     for _ in range(3 if exact else 1):
         before = fitted

@@ -35,11 +35,17 @@ def run_race(
     problem: Problem, n_experts: int, n_init: int, race: RacePolicy, rng: np.random.Generator
 ) -> tuple[list[Candidate], FloatArray]:
     """EM from all starts at once: the survivors, best first, and the log-likelihoods a row of all."""
-    blocks = [Block(b.design.copy(), b.response, b.weight) for b in problem.rows.blocks(problem.coordinates)]
+    blocks = [_kept(block) for block in problem.rows.blocks(problem.coordinates)]
     design = np.concatenate([b.design for b in blocks], axis=1)
+    split = problem.coordinates.gating is not None
+    gating = np.concatenate([b.gate_design for b in blocks], axis=1) if split else None
     response = np.concatenate([b.response for b in blocks])
     weight = None if problem.rows.weight is None else problem.rows.weight.astype(np.float64)
-    runs = starting_runs(design, response, weight, n_experts, n_init, problem.prior, rng, problem.family)
+    offsets = [b.offset for b in blocks if b.offset is not None]
+    offset = np.concatenate(offsets) if offsets else None
+    runs = starting_runs(
+        design, response, weight, n_experts, n_init, problem.prior, rng, problem.family, gating, offset
+    )
     state = start_em(runs, blocks, problem.prior, problem.family)
     total = problem.rows.total_weight
     reached, rising = np.empty(n_init), np.full(n_init, np.inf)
@@ -61,3 +67,9 @@ def run_race(
         for *parameters, objective, gained in kept
     ]
     return candidates[: race.polished], reached / total
+
+
+def _kept(block: Block) -> Block:
+    """A block that outlives the next."""
+    gating = None if block.gating is None else block.gating.copy()
+    return block._replace(design=block.design.copy(), gating=gating)

@@ -34,9 +34,10 @@ def with_levels_relearned(
     Their gates do not tell these levels. None if no level's rows are likelier.
     """
     changed = None
+    own = rows.columns.experts
     for level in rare_levels(rows.features):
         # One row is fitted by any expert that it is given to.
-        if len(level.rows) > 1:
+        if len(level.rows) > 1 and (own is None or level.feature in own):
             known = _LevelRows.of(rows, level, parameters, family)
             slopes = known.learned()
             if known.value(slopes) > known.before + LEVELS.gain:

@@ -72,7 +72,7 @@ def _search_few(
     problem: Problem, options: LocalFit, rng: np.random.Generator
 ) -> tuple[list[NewtonResult], FloatArray]:
     """All rows race themselves: some starts, and more until the best optimum was found again."""
-    long = problem.coordinates.size > SEARCH.wide
+    long = _longest(problem) > SEARCH.wide
     starts, again = _starts(problem, options), 1
     if not long:
         starts, again = SEARCH.small_starts * starts, SEARCH.small_again
@@ -192,7 +192,7 @@ def _first_rows(n: int, size: int, options: LocalFit) -> int:
 
 def _starts(problem: Problem, options: LocalFit) -> int:
     """Starts that race first: fewer where rows [1, u] are long or parameters many, as each is more work."""
-    long = min((SEARCH.wide / problem.coordinates.size) ** 2, 1.0)
+    long = min((SEARCH.wide / _longest(problem)) ** 2, 1.0)
     many = min(SEARCH.many / _size(problem, options), 1.0)
     wanted = options.n_init * options.effort
     return max(round(long * many * wanted), min(SEARCH.fewest_starts, round(wanted)), 1)
@@ -205,8 +205,13 @@ def _tells(problem: Problem, options: LocalFit) -> bool:
 
 def _size(problem: Problem, options: LocalFit) -> int:
     """P, the number of free parameters."""
-    family, q = problem.family, problem.coordinates.size
-    return Layout(options.n_experts, q, q, family.n_predictors, family.n_nuisances).size
+    family, q_gate, q = problem.family, problem.coordinates.gates.size, problem.coordinates.size
+    return Layout(options.n_experts, q_gate, q, family.n_predictors, family.n_nuisances).size
+
+
+def _longest(problem: Problem) -> int:
+    """The length of rows [1, u], the gates' or the experts'."""
+    return max(problem.coordinates.size, problem.coordinates.gates.size)
 
 
 def _hopeful(candidates: list[Candidate]) -> list[Candidate]:

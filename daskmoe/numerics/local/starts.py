@@ -38,14 +38,19 @@ def starting_runs(
     prior: Prior,
     rng: np.random.Generator,
     family: Family,
+    gating: FloatArray | None = None,
+    offset: Array | None = None,
 ) -> Runs:
     """``n_init`` starting models for the rows ``design`` (q, n), ``response`` (n,).
 
-    Gates start flat, unless responses are labels: of these one says so little of its row's expert that the
-    first pass would forget the partition.
+    ``gating`` (q_gate, n) are the gates' rows where they have other features than the experts; ``offset``
+    (n,) is a part of every linear predictor. Gates start flat, unless responses are labels: of these one says
+    so little of its row's expert that the first pass would forget the partition.
     """
-    predictors = family.start_predictor(response)
-    planar = predictors[0]
+    targets = family.start_predictor(response)
+    if offset is not None:
+        targets = targets - offset
+    planar = targets[0]
     memberships = np.full((n_init, n_experts, design.shape[1]), (1.0 - STARTS.confidence) / n_experts)
     # The rows of a rare class are not far from the others.
     far = np.zeros(response.size, bool) if family.nominal else _far_rows(design, planar, n_experts)
@@ -54,28 +59,45 @@ def starting_runs(
     apart: list[_Kind] = [partial(_apart_from, far, kind) for kind in forms] if far.any() else []
     apart *= STARTS.forms_apart
     kinds = [*apart, *(_KINDS_OF_LABELS if family.nominal else _KINDS)]
+    cells = _cell_rows(design, planar, gating)
     for run in range(n_init):
         turn = run % len(kinds)
-        if len(predictors) > 1:
+        if len(targets) > 1:
             # One start can look at one of the predictors' combinations only; each looks at another.
-            planar = rng.standard_normal(len(predictors)) @ predictors
-        labels = kinds[turn](design, planar, n_experts, rng)
+            planar = rng.standard_normal(len(targets)) @ targets
+        kind = kinds[turn]
+        labels = kind(cells if kind in _CELLS else design, planar, n_experts, rng)
         np.put_along_axis(memberships[run], labels[None], STARTS.confidence + memberships[run, :1], axis=0)
         if turn < len(apart):
             # Even a small share of a far row would dominate another expert's regression.
             memberships[run][:, far] = np.arange(n_experts)[:, None] == n_experts - 1
     if weight is not None:
         memberships *= weight
-    runs = _weighted_fits(memberships, design, response, prior, family)
-    return runs._replace(gate=_gates_of(memberships, design, weight)) if family.nominal else runs
+    q_gate = len(design) if gating is None else len(gating)
+    runs = _weighted_fits(memberships, design, targets, prior, family, q_gate)
+    own = design if gating is None else gating
+    return runs._replace(gate=_gates_of(memberships, own, weight)) if family.nominal else runs
+
+
+def _cell_rows(design: FloatArray, response: FloatArray, gating: FloatArray | None) -> FloatArray:
+    """Rows that cells are made of: all features; with experts that are constants, the response too."""
+    parts = [design] if gating is None else [design, gating[1:]]
+    if len(design) == 1:
+        parts.append((response - response.mean())[None] / max(float(response.std()), 1e-300))
+    return design if len(parts) == 1 else np.concatenate(parts)
 
 
 def _weighted_fits(
-    memberships: FloatArray, design: FloatArray, response: FloatArray, prior: Prior, family: Family
+    memberships: FloatArray,
+    design: FloatArray,
+    targets: Array,
+    prior: Prior,
+    family: Family,
+    q_gate: int,
 ) -> Runs:
     """Each expert's penalized weighted least squares and nuisances under given memberships.
 
-    Fitted to the predictors that the responses alone suggest.
+    Fitted to ``targets`` (C, n), the predictors that the responses alone suggest.
     """
     shape, (q, n) = memberships.shape[:2], design.shape
     flat = memberships.reshape(-1, n)
@@ -86,13 +108,12 @@ def _weighted_fits(
     sums.add(design, weights)
     gram = unpack(sums.packed)
     gram += (prior.coef + STARTS.pseudo_rows * mass / q)[:, None, None] * prior.metric
-    targets = family.start_predictor(response)
     moment = np.stack([(flat * target) @ design.T for target in targets], axis=1)
     coef = np.linalg.solve(gram[:, None], moment[..., None])[..., 0]
     residuals = targets - (coef.reshape(-1, q) @ design).reshape(len(flat), -1, n)
     squares = np.sum(flat * np.sum(residuals**2, axis=1), axis=1)
     nuisance = family.start_nuisance(squares, mass, prior)
-    gate = np.zeros((*shape, q))
+    gate = np.zeros((*shape, q_gate))
     return Runs(gate, coef.reshape(*shape, -1, q), nuisance.reshape(*shape, -1))
 
 
@@ -183,3 +204,5 @@ def _apart_from(
 _KINDS: tuple[_Kind, ...] = (_feature_cells, _residual_size, _local_planes, _directions)
 # The size of a label's residual says which class it is.
 _KINDS_OF_LABELS: tuple[_Kind, ...] = (_feature_cells, _local_planes, _directions)
+# Those that are of all features, the gates' too.
+_CELLS: tuple[_Kind, ...] = (_feature_cells, _directions)

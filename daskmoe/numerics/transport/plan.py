@@ -35,6 +35,20 @@ class ReductionProblem(NamedTuple):
     family: Family
     # (M, S): Which local estimators know which rows; None where each knows all.
     known: NDArray[np.bool_] | None = None
+    # (q_gate, S): Rows of the gates where they have other features than the experts.
+    gating: FloatArray | None = None
+    # (S,): A part of every linear predictor.
+    offset: FloatArray | None = None
+
+    def predictors(self, experts: Experts) -> FloatArray:
+        """The linear predictors of experts at the rows of the support, shape (K, C, S)."""
+        found = experts.predictors(self.design)
+        return found if self.offset is None else found + self.offset
+
+    @property
+    def gate_design(self) -> FloatArray:
+        """The gates' rows [1, u], (q_gate, S)."""
+        return self.design if self.gating is None else self.gating
 
     def shares(self) -> FloatArray:
         """lambda_m at each row, (M, 1) or (M, S): a row is told by the local estimators that know it.
@@ -54,6 +68,8 @@ class ReductionProblem(NamedTuple):
             design=np.ascontiguousarray(self.design[:, rows]),
             weight=weight / weight.sum(),
             known=None if self.known is None else self.known[:, rows],
+            gating=None if self.gating is None else np.ascontiguousarray(self.gating[:, rows]),
+            offset=None if self.offset is None else self.offset[rows],
         )
 
     def of_partitions(self, partitions: NDArray[np.intp]) -> ReductionProblem:
@@ -113,10 +129,12 @@ def tiles(problem: ReductionProblem) -> Iterator[Tile]:
         index = slice(start, int(stops[last]))
         sizes = large.sizes[m : last + 1]
         mass, eta = masses[: index.stop - index.start], predictors[: index.stop - index.start]
-        np.matmul(large.gate[index], problem.design, out=mass)
+        np.matmul(large.gate[index], problem.gate_design, out=mass)
         _nested_softmax(mass, sizes, shares[m : last + 1])
         mass *= problem.weight
         np.matmul(large.coef[index].reshape(-1, q), problem.design, out=eta.reshape(-1, n_rows))
+        if problem.offset is not None:
+            eta += problem.offset
         yield Tile(index, mass, eta, large.nuisance[index])
         m = last + 1
 
@@ -139,7 +157,7 @@ def _nested_softmax(logits: FloatArray, sizes: NDArray[np.intp], weights: FloatA
 
 def pointwise_plan(problem: ReductionProblem, experts: Experts, *, with_flow: bool = True) -> PlanStatistics:
     """The optimal plan with free target gates, row by row; ``flow`` stays zero where it is not asked for."""
-    eta_to = experts.predictors(problem.design)
+    eta_to = problem.predictors(experts)
     sums = _Sums(problem, len(eta_to), with_flow)
     cost = lowest = np.empty((0, 0))
     for tile in tiles(problem):
@@ -161,7 +179,7 @@ def pointwise_plan(problem: ReductionProblem, experts: Experts, *, with_flow: bo
 
 def whole_plan(problem: ReductionProblem, experts: Experts, *, with_flow: bool = True) -> PlanStatistics:
     """The plan that moves each component whole, to the expert at the least expected divergence."""
-    eta_to = experts.predictors(problem.design)
+    eta_to = problem.predictors(experts)
     sums = _Sums(problem, len(eta_to), with_flow)
     for tile in tiles(problem):
         costs, divergence = np.empty((len(eta_to), len(tile.mass))), np.empty_like(tile.mass)

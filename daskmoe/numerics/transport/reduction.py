@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daskmoe.numerics.base.coordinates import Coordinates, Scaling, coordinates_from
+from daskmoe.numerics.base.coordinates import Coordinates, Scaling, coordinates_from, without_offset
 from daskmoe.numerics.base.hulls import Hulls
 from daskmoe.numerics.base.linalg import spread_evenly
 from daskmoe.numerics.base.observations import Observations, moments
@@ -146,13 +146,14 @@ def with_unseen(
     hulls : Hulls or None
         What the local estimators know; None where each knows everything.
     """
-    if len(coordinates.transform) == large.n_features:
+    every = large.n_features - (coordinates.offset is not None)
+    if coordinates.gating is None and len(coordinates.transform) == every:
         return parameters
     share = flow / np.maximum(flow.sum(axis=0), np.finfo(float).tiny)
-    gate, coef = (
-        _mean_beside(linear, share, large.partition, coordinates, hulls)
-        for linear in (large.gate, large.coef)
-    )
+    of_gates, of_experts = (None, None) if hulls is None else (hulls.gates, hulls.experts)
+    gate = _mean_beside(large.gate, share, large.partition, coordinates.gates, of_gates)
+    own = without_offset(large.coef, coordinates.offset)
+    coef = _mean_beside(own, share, large.partition, coordinates, of_experts)
     moved = parameters.gate + gate
     return parameters._replace(gate=moved - moved[-1], coef=parameters.coef + coef)
 
@@ -182,7 +183,7 @@ def _gating(problem: ReductionProblem, statistics: PlanStatistics) -> FloatArray
     """
     n_experts, large = len(statistics.mass), problem.large
     if (large.sizes >= n_experts).all():
-        return fit_gating(problem.design, statistics.mass)
+        return fit_gating(problem.gate_design, statistics.mass)
     target = np.argmax(statistics.flow, axis=1)
     known = np.ones((len(large.weights), n_experts), dtype=bool)
     known[large.sizes < n_experts] = False
@@ -192,7 +193,7 @@ def _gating(problem: ReductionProblem, statistics: PlanStatistics) -> FloatArray
     for tile in tiles(problem):
         place = group.reshape(-1)[large.partition[tile.components]]
         np.add.at(targets, (place, target[tile.components]), tile.mass)
-    return fit_partial_gating(problem.design, targets, groups)
+    return fit_partial_gating(problem.gate_design, targets, groups)
 
 
 def _plan(kind: PlanKind) -> Callable[..., PlanStatistics]:
@@ -207,15 +208,20 @@ def reduction_problem(
     At each row it has the local estimators that know the row, as their ``hulls`` say.
     """
     response = np.zeros(len(support.features))
-    rows = Observations(support.features, response, support.weight)
+    rows = Observations(support.features, response, support.weight, columns=support.columns)
     coordinates = coordinates_from(moments(rows), Scaling.none(family.n_nuisances))
-    blocks = rows.blocks(coordinates)
-    design = np.concatenate([block.design.copy() for block in blocks], axis=1)
+    design = _whole_design(rows, coordinates)
+    gating = None if coordinates.gating is None else _whole_design(rows, coordinates.gating)
     inner = coordinates.from_data(MoEParameters(large.gate, large.coef, large.nuisance))
     # `from_data` moves the gating reference, which a softmax within each partition does not feel.
     moved = large._replace(gate=inner.gate, coef=inner.coef, nuisance=inner.nuisance)
     known = None if hulls is None else hulls.holding(support.features)
-    return coordinates, ReductionProblem(moved, design, support.weight, family, known)
+    offset = None if coordinates.offset is None else support.features[:, coordinates.offset]
+    return coordinates, ReductionProblem(moved, design, support.weight, family, known, gating, offset)
+
+
+def _whole_design(rows: Observations, coordinates: Coordinates) -> FloatArray:
+    return np.concatenate([block.design.copy() for block in rows.blocks(coordinates)], axis=1)
 
 
 def _minimize(problem: ReductionProblem, experts: Experts, kind: PlanKind) -> _Run:
@@ -242,7 +248,8 @@ def barycentres(problem: ReductionProblem, plan: PlanStatistics, previous: Exper
     coef, nuisance = previous.coef.copy(), previous.nuisance.copy()
     floor = REDUCTION.nuisance_floor * problem.large.nuisance.mean(axis=0)
     for k in np.flatnonzero(plan.mass.sum(axis=1) > np.finfo(float).eps):
-        coef[k], nuisance[k] = problem.family.barycentre(
-            problem.design, plan.mass[k], plan.moments[k], coef[k], floor
-        )
+        mass, moved = plan.mass[k], plan.moments[k]
+        if problem.offset is not None:
+            mass, moved = problem.family.without_offset(problem.offset, mass, moved)
+        coef[k], nuisance[k] = problem.family.barycentre(problem.design, mass, moved, coef[k], floor)
     return Experts(coef, nuisance)

@@ -151,7 +151,7 @@ def test_without_a_maximum_in_the_direction_the_others_stand(pilot: Pilot, rng: 
     negative = Expansion(information[np.triu_indices(len(information))], expansion.vector)
     found, *_ = one_shots([negative], pilot, moments(rows), GAUSSIAN)
     np.testing.assert_array_equal(found.coef[..., 3], 0.0)
-    assert no_frame(pilot.coordinates, 1).added == 0
+    assert no_frame(pilot.coordinates, pilot.unseen).added == 0
 
 
 def test_without_a_maximum_in_the_direction_its_rows_still_tell(
@@ -166,7 +166,8 @@ def test_without_a_maximum_in_the_direction_its_rows_still_tell(
     less = information[3, 3] + 0.5 * own
     information[3, 3] -= less
     vector = expansion.vector.copy()
-    vector[3] -= less * expansion.start.origin[3]
+    origin = np.linalg.solve(unpack(expansion.start.information).astype(np.float64), expansion.start.pulled)
+    vector[3] -= less * origin[3]
     negative = expansion._replace(information=information[np.triu_indices(len(information))], vector=vector)
     found, *_ = one_shots([negative], pilot, moments(rows), GAUSSIAN)
     np.testing.assert_allclose(found.coef[..., 3], EFFECT, atol=0.3)

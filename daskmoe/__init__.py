@@ -27,7 +27,7 @@ from daskmoe.errors import (
     StoreError,
     TooFewRowsError,
 )
-from daskmoe.estimators import MoERegressor
+from daskmoe.estimators import MoEClassifier, MoERegressor
 from daskmoe.model import MixtureOfExperts, open_model
 from daskmoe.model.selection import Selection
 from daskmoe.plotting import Pictures as _Pictures  # noqa: F401 - gives models their `plot`
@@ -44,6 +44,7 @@ __all__ = [
     "InvalidDataError",
     "InvalidOptionError",
     "MixtureOfExperts",
+    "MoEClassifier",
     "MoERegressor",
     "NotAtOptimumError",
     "NotFittedError",

@@ -21,7 +21,6 @@ from daskmoe.model.moments import label_moments, moments_from
 from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, MoEParameters, Moments
 from daskmoe.numerics.combine.registry import aggregate_estimates
-from daskmoe.numerics.families import get_family
 from daskmoe.options import METHODS, Method, RandomState, check_choice, check_integer, entropy_of
 
 
@@ -99,9 +98,7 @@ def aggregate(
     first = opened[0]
     sample = support_sample(support, first, entropy_of(random_state))
     with single_threaded_blas():
-        result = aggregate_estimates(
-            method, locals_, weights, sample, size, get_family(first.family), moments
-        )
+        result = aggregate_estimates(method, locals_, weights, sample, size, first.densities, moments)
     diagnostics = label_aggregate(result, [p.n_experts for p in locals_], labels, first.rows).assign(
         weight=("partition", weights, {"long_name": "sum of the row weights"})
     )
@@ -115,7 +112,7 @@ def aggregate(
         rows=first.rows,
         options={"aggregation": method, "models": len(opened), "n_experts": size},
         diagnostics=diagnostics,
-        local=label_local_estimates(locals_, labels, first.rows, get_family(first.family)),
+        local=label_local_estimates(locals_, labels, first.rows, first.densities),
         weight=float(weights.sum()),
     )
     report_identification(model)

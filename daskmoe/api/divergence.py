@@ -11,7 +11,6 @@ import xarray as xr
 from daskmoe.api.caller import short_errors
 from daskmoe.api.comparable import check_models, support_sample
 from daskmoe.model import MixtureOfExperts, model_at
-from daskmoe.numerics.families import get_family
 from daskmoe.numerics.transport.cost import exact_divergence, relaxed_divergence
 from daskmoe.options import RandomState, check_choice, entropy_of
 
@@ -76,5 +75,5 @@ def transportation_divergence(
     first, second = model_at(model_a, "model_a"), model_at(model_b, "model_b")
     check_models([first, second])
     sample = support_sample(support, first, entropy_of(random_state))
-    family: Any = get_family(first.family)
+    family: Any = first.densities
     return _KINDS[kind](first.mixture, second.mixture, sample, family)

@@ -124,13 +124,13 @@ def fit(
     categories : mapping of str to sequence, optional
         Levels by variable, the reference first; None for those that are in the data, as of a number that is a
         code. By default those of the dtype or of ``flag_values``, or of text those that a pass over that
-        variable alone finds, sorted.
+        variable alone finds, sorted. Of a target that is labels they are its classes.
     n_experts : int
         K.
-    family : {"gaussian", "student_t", "poisson", "gamma"}
+    family : {"gaussian", "student_t", "poisson", "gamma", "categorical"}
         Density of the experts. ``"student_t"`` has heavy tails, so that outliers hardly move an expert. Of
         ``"poisson"``, for counts, and ``"gamma"``, for positive numbers, the logarithm of the mean is linear
-        in the features.
+        in the features; of ``"categorical"``, for labels, the log-odds of each class against the first are.
     partitions : int or str, optional
         None follows the target's chunks; an integer makes that many row ranges; the name of a coordinate
         makes one partition a value.

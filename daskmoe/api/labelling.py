@@ -84,12 +84,17 @@ def label_fit(
         label_moments(reduce(merge_moments, known), rows), combine_attrs="override"
     )
     local = label_local_estimates(
-        [r.estimate.parameters for r in parts], [r.label for r in parts], rows, get_family(family)
+        [r.estimate.parameters for r in parts],
+        [r.label for r in parts],
+        rows,
+        get_family(family, rows.n_classes),
     )
-    diagnostics = diagnostics.assign(_of_fit(result, get_family(family)))
+    diagnostics = diagnostics.assign(_of_fit(result, get_family(family, rows.n_classes)))
     if result.aggregate.curvature is not None:
         kinds: dict[Kind, FloatArray | None] = {Kind.APPROXIMATE: None}
-        errors = _covariances(result.aggregate.curvature, kinds, get_family(family), rows.columns)
+        errors = _covariances(
+            result.aggregate.curvature, kinds, get_family(family, rows.n_classes), rows.columns
+        )
         diagnostics = diagnostics.merge(errors, combine_attrs="override")
     return MixtureOfExperts.from_parameters(
         result.aggregate.parameters,
@@ -374,7 +379,7 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
         LEFT_IN: _left_in(refinement, model.rows.feature_labels),
     }
     diagnostics = diagnostics.merge(label_moments(refinement.moments, model.rows), combine_attrs="override")
-    errors = _refined_covariances(refinement, order, get_family(model.family), model.rows.columns)
+    errors = _refined_covariances(refinement, order, model.densities, model.rows.columns)
     diagnostics = diagnostics.merge(errors).assign_attrs(errors.attrs)
     return MixtureOfExperts.from_parameters(
         refinement.parameters.take(order),
@@ -431,5 +436,6 @@ def _covariances(
     found = {kind: covariance(known.information, scores, derivatives) for kind, scores in kinds.items()}
     apart = told_apart(known)
     apart = apart._replace(nuisance=apart.nuisance * family.told(nuisance))
-    told = (stack_arrays(apart, family, columns) > 0.0) & told_by_rows(known, derivatives)
+    # The reference class is what it is by convention.
+    told = (stack_arrays(apart, family, columns, reference=1.0) > 0.0) & told_by_rows(known, derivatives)
     return covariance_variables(found, told)

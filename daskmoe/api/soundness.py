@@ -17,7 +17,6 @@ from daskmoe.model.labels import expert_names
 from daskmoe.model.moments import moments_from
 from daskmoe.numerics.base.policies import SOUNDNESS
 from daskmoe.numerics.combine.choice import LEAST_SQUARES
-from daskmoe.numerics.families import get_family
 from daskmoe.rows.names import (
     FROM_SAMPLE,
     PREDICTION_PARTITION,
@@ -44,7 +43,7 @@ def report_soundness(model: MixtureOfExperts) -> None:
     FitWarning
         At the line that called the package.
     """
-    family = get_family(model.family)
+    family = model.densities
     if spikes := experts_at_floor(model.mixture, family, model.diagnostics, model.options):
         warn(_of_spikes(spikes, model), FitWarning)
     found = model.diagnostics
@@ -137,7 +136,7 @@ def _below_least_squares(model: MixtureOfExperts, found: xr.Dataset) -> float | 
     """In nats a row: on the model's rows where it knows, else by the scores on the support."""
     own, known = training_of(found).log_likelihood, moments_from(found, model.rows.columns)
     if own is not None and known is not None:
-        single = get_family(model.family).log_likelihood_from(known)
+        single = model.densities.log_likelihood_from(known)
         return None if single is None else (single - own) / known.weight
     if "candidate_objective" not in found or LEAST_SQUARES not in found["candidate"].values:
         return None

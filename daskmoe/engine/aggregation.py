@@ -25,7 +25,7 @@ from daskmoe.numerics.combine.choice import (
 )
 from daskmoe.numerics.combine.expansion import Expansion, Pilot
 from daskmoe.numerics.combine.supports import pool_support, synthetic_support
-from daskmoe.numerics.families import get_family
+from daskmoe.numerics.families import Family
 
 # Partitions that a message names.
 _NAMED = 5
@@ -37,7 +37,7 @@ class AggregationPlan(NamedTuple):
     # One of `daskmoe.options.AGGREGATIONS`.
     method: str
     n_experts: int
-    family: str
+    family: Family
     # Whether the support is drawn from the partitions' moments.
     synthetic: bool
     # Support rows of each partition.
@@ -129,7 +129,7 @@ def _proposal(
     sent = [
         _sent([r.from_start(start) for r in fitted], sums[start : start + 1], support) for start in starts
     ]
-    family = get_family(plan.family)
+    family = plan.family
     if plan.method != "auto":
         return propose_estimator(plan.method, sent[0], plan.n_experts, family, plan.regularization)
     if pilots:

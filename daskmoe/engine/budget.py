@@ -16,7 +16,6 @@ import xarray as xr
 from daskmoe.engine.mapping import FAN_IN
 from daskmoe.engine.request import FitRequest, support_shares
 from daskmoe.numerics.base.layout import Layout
-from daskmoe.numerics.families import get_family
 from daskmoe.rows import Partition, open_store
 from daskmoe.rows.columns import feature_dtype
 
@@ -116,7 +115,7 @@ def budget_of(request: FitRequest, dataset: xr.Dataset, n_tasks: int) -> Budget:
 
 
 def _parameters(request: FitRequest) -> int:
-    family, schema = get_family(request.options.family), request.schema
+    family, schema = request.family, request.schema
     q_gate, q_expert = len(schema.gate_labels) + 1, len(schema.expert_labels) + 1
     n_experts = request.options.local.n_experts
     return Layout(n_experts, q_gate, q_expert, family.n_predictors, family.n_nuisances).size

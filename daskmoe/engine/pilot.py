@@ -125,7 +125,7 @@ def fit_sample(plan: TaskPlan, samples: Sequence[Sampled]) -> list[Pilot]:
     if sample.rows is None or sample.rows.n_rows < least:
         raise InvalidDataError(_too_few(sample, least))
     with single_threaded_blas(), stoppable(plan.job):
-        return fit_pilots(without_rare_levels(sample.rows), plan.options.local, rng)
+        return fit_pilots(without_rare_levels(sample.rows), plan.local, rng)
 
 
 def _counts(sample: Sampled) -> str:

@@ -17,7 +17,7 @@ from daskmoe.errors import InvalidDataError, InvalidOptionError, TooFewRowsError
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.policies import LocalFit
 from daskmoe.numerics.combine.registry import AGGREGATORS
-from daskmoe.numerics.families import get_family
+from daskmoe.numerics.families import Family, get_family
 from daskmoe.options import SUPPORTS, FitOptions
 from daskmoe.rows import (
     Data,
@@ -56,6 +56,7 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
         options.categories,
         options.gate_features,
         options.offset,
+        labels=get_family(options.family).nominal,
     )
     schema = _weighed(dataset, schema, options)
     support = _support(options, schema)
@@ -233,7 +234,8 @@ def _check_rows(partitions: tuple[Partition, ...], schema: RowSchema, local: Loc
     A single expert has its least squares.
     """
     rows, n_features = sum(partition.n_rows for partition in partitions), len(schema.feature_labels)
-    size = _free_parameters(local.n_experts, schema, local.family)
+    family = get_family(local.family, schema.n_classes)
+    size = _free_parameters(local.n_experts, schema, family)
     if local.n_experts == 1 and rows < 2:
         raise InvalidDataError(f"Expected at least 2 rows of {schema.target!r} for 1 expert, got {rows}.")
     if local.n_experts > 1 and rows < size:
@@ -242,14 +244,13 @@ def _check_rows(partitions: tuple[Partition, ...], schema: RowSchema, local: Loc
             f"Expected at least {size} rows of {schema.target!r}, one for every free parameter of "
             f"{local.n_experts} experts with {n_features} features, got {rows}. Use fewer features "
             "(features=...) or fewer experts (n_experts=...).",
-            next((k for k in fewer if _free_parameters(k, schema, local.family) <= rows), 1),
+            next((k for k in fewer if _free_parameters(k, schema, family) <= rows), 1),
         )
 
 
-def _free_parameters(n_experts: int, schema: RowSchema, family: str) -> int:
-    known = get_family(family)
+def _free_parameters(n_experts: int, schema: RowSchema, family: Family) -> int:
     q_gate, q_expert = len(schema.gate_labels) + 1, len(schema.expert_labels) + 1
-    return Layout(n_experts, q_gate, q_expert, known.n_predictors, known.n_nuisances).size
+    return Layout(n_experts, q_gate, q_expert, family.n_predictors, family.n_nuisances).size
 
 
 def _check_sizes(partitions: tuple[Partition, ...], schema: RowSchema, n_experts: int) -> None:

@@ -14,6 +14,7 @@ from dask.base import tokenize
 from daskmoe.engine.aggregation import AggregationPlan
 from daskmoe.engine.identity import content_of, nonce_of
 from daskmoe.engine.tasks import Sends, TaskPlan
+from daskmoe.numerics.families import Family, get_family
 from daskmoe.options import FitOptions
 from daskmoe.rows import Partition, RowSchema, SampleWindow, read_box
 from daskmoe.rows.chunks import MissingChunks, fingerprint
@@ -89,6 +90,11 @@ class FitRequest:
         return str(tokenize(code, source, schema, self.partitions, seen, self.sample, self.sends))
 
     @property
+    def family(self) -> Family:
+        """The experts' densities, for as many classes as the target has."""
+        return get_family(self.options.family, self.schema.n_classes)
+
+    @property
     def aggregation(self) -> AggregationPlan:
         """How the local estimators become one model."""
         options = self.options
@@ -97,7 +103,7 @@ class FitRequest:
         return AggregationPlan(
             options.aggregation,
             options.n_experts,
-            options.family,
+            self.family,
             synthetic,
             shares,
             options.seed,

@@ -35,7 +35,7 @@ from daskmoe.numerics.combine.round_sums import (
     scores_of,
     unpack_scores,
 )
-from daskmoe.numerics.families import get_family
+from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.priors import Prior, prior_from
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Refinement(NamedTuple):
 class RoundSettings(NamedTuple):
     """What all rounds share."""
 
-    family: str
+    family: Family
     regularization: Regularization
     # Whether rounds may tell the lowest and the highest response.
     extremes: bool
@@ -168,7 +168,7 @@ def build_rounds(request: FitRequest, start: Delayed) -> Delayed:
 def settings_of(request: FitRequest) -> RoundSettings:
     """What all rounds of a request share."""
     options = request.options
-    return RoundSettings(options.family, options.regularization, request.sends.responses, options.most_rounds)
+    return RoundSettings(request.family, options.regularization, request.sends.responses, options.most_rounds)
 
 
 def _moments_if_unknown(
@@ -186,7 +186,7 @@ def _begin(
     if pooled is None:
         assert counted is not None
         pooled, dropped = found(counted)
-    family = get_family(settings.family)
+    family = settings.family
     coordinates = coordinates_from(pooled, family.scaling(pooled))
     prior = prior_from(pooled, coordinates, parameters.n_experts, family, settings.regularization)
     state = first_state(parameters, coordinates)
@@ -202,7 +202,7 @@ def _next_evaluation(ascent: Ascent) -> Callable[[Observations], PackedStatistic
         round_statistics,
         parameters=coordinates.to_data(state.trial),
         coordinates=coordinates,
-        family=get_family(ascent.settings.family),
+        family=ascent.settings.family,
         scores=_may_be_last(state),
         extremes=ascent.settings.extremes,
         others=[coordinates.to_data(other.parameters) for other in state.others],
@@ -216,7 +216,7 @@ def _advanced(ascent: Ascent, counted: Counted) -> Ascent:
         return ascent
     packed: PackedStatistics = found(counted).value
     _check_weight(packed.weight, ascent.pooled.weight)
-    state, info = advance(ascent.state, packed, ascent.prior, get_family(ascent.settings.family))
+    state, info = advance(ascent.state, packed, ascent.prior, ascent.settings.family)
     offset = packed.weight * ascent.coordinates.log_jacobian
     info = info._replace(log_likelihood=info.log_likelihood - offset, objective=info.objective - offset)
     infos, now = (*ascent.infos, info), time.time()
@@ -232,7 +232,7 @@ def _score_evaluation(ascent: Ascent) -> Callable[[Observations], Any] | None:
     to_spare = most is None or len(ascent.infos) < most
     if not state.converged or not to_spare or scores_of(state.accepted.statistics) is not None:
         return None
-    family = get_family(ascent.settings.family)
+    family = ascent.settings.family
     return partial(partition_scores, parameters=ascent.reached, coordinates=ascent.coordinates, family=family)
 
 

@@ -28,7 +28,7 @@ from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.base.parameters import FloatArray, Mixture, SupportSample
 from daskmoe.numerics.combine.candidates import Ballot, Tally, add_tallies, score_rows
 from daskmoe.numerics.combine.expansion import Pilot
-from daskmoe.numerics.families import Family, get_family
+from daskmoe.numerics.families import Family
 from daskmoe.numerics.predictive.mixture import log_likelihood
 from daskmoe.rows import Partition
 
@@ -151,7 +151,7 @@ def log_likelihoods_by_partition(
     request: FitRequest, models: Sequence[Mixture]
 ) -> tuple[FloatArray, FloatArray]:
     """The weight of every partition that could be read, (B,), and its log-likelihood under models, (B, C)."""
-    function = partial(_log_likelihoods, models=list(models), family=get_family(request.options.family))
+    function = partial(_log_likelihoods, models=list(models), family=request.family)
     with watching(request.token, request.options.progress) as watch:
         found: FloatArray = run_sum(request, "moe-held-out", function, _stacked, watch=watch)
     return found[:, 0], found[:, 1:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -22,8 +23,9 @@ from daskmoe.errors import DaskMoEError, InvalidDataError, PartitionError
 from daskmoe.numerics.base.extremes import Extremes
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import Columns, LocalEstimate, Moments, SupportSample
+from daskmoe.numerics.base.policies import LocalFit
 from daskmoe.numerics.combine.expansion import Expansion, Pilot, expand_at, expand_estimate
-from daskmoe.numerics.families import get_family
+from daskmoe.numerics.families import Family, get_family
 from daskmoe.numerics.local.fit import fit_local_estimate
 from daskmoe.options import FitOptions
 from daskmoe.rows import OnError, Partition, Rows, RowSchema, extract_rows, read_box
@@ -70,6 +72,16 @@ class TaskPlan(NamedTuple):
     cluster: str | None = None
     # Of an interrupt, which ends the tasks of a job.
     job: str = ""
+
+    @property
+    def family(self) -> Family:
+        """The experts' densities, for as many classes as the target has."""
+        return get_family(self.options.family, self.schema.n_classes)
+
+    @property
+    def local(self) -> LocalFit:
+        """How one partition is fitted."""
+        return replace(self.options.local, n_classes=self.schema.n_classes)
 
 
 def fit_partition(
@@ -137,7 +149,7 @@ def _fit(
     _check_rows(data, partition, plan, 1 if pilots else max(2, plan.options.n_experts))
     known = moments(data)
     if pilots:
-        family, dropped = get_family(plan.options.family), there - data.n_rows
+        family, dropped = plan.family, there - data.n_rows
         answers = [_answer(*expand_estimate(data, pilot, family, known), dropped) for pilot in pilots]
         if plan.options.n_experts == 1 and plan.sends.responses:
             # No pass over all rows follows that would find the range of the target.
@@ -176,11 +188,11 @@ def _own_fit(
     n_rows: int,
 ) -> Answer:
     """What a partition finds by itself, which has so many rows, incomplete ones among them."""
-    estimate = fit_local_estimate(data, plan.options.local, rng, known)
+    estimate = fit_local_estimate(data, plan.local, rng, known)
     assert estimate.parameters is not None
     expansion = None
     if plan.sends.information:
-        expansion = expand_at(data, estimate.parameters, known, get_family(plan.options.family))
+        expansion = expand_at(data, estimate.parameters, known, plan.family)
     _tell_empty_experts(estimate, partition)
     extremes = estimate.extremes if plan.sends.responses else None
     estimate = estimate._replace(dropped_rows=n_rows - data.n_rows, extremes=extremes)
@@ -242,7 +254,7 @@ def load_rows(
 
 def _with_possible_targets(rows: Rows, plan: TaskPlan, partition: Partition, *, skip: bool) -> Rows:
     """The rows, if the family can have their targets; or those of which it can."""
-    family = get_family(plan.options.family)
+    family = plan.family
     assert rows.response is not None
     fits = family.fits(rows.response)
     if rows.weight is not None:

@@ -3,6 +3,7 @@
 They keep its contract without being its classes, so that nothing of it is imported with the package.
 """
 
+from daskmoe.estimators.classifier import MoEClassifier
 from daskmoe.estimators.regressor import MoERegressor
 
-__all__ = ["MoERegressor"]
+__all__ = ["MoEClassifier", "MoERegressor"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import inspect
 import sys
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 from daskmoe.errors import InvalidOptionError, NotFittedError
 from daskmoe.model import MixtureOfExperts
@@ -21,6 +21,7 @@ class Estimator:
 
     model_: MixtureOfExperts
     on_error: OnError
+    _estimator_type: Literal["regressor", "classifier"]
 
     @classmethod
     def _defaults(cls) -> dict[str, Any]:
@@ -80,12 +81,14 @@ class Estimator:
         return hasattr(self, "model_")
 
     def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags
+        from sklearn.utils import ClassifierTags, InputTags, RegressorTags, Tags, TargetTags
 
+        regressor = self._estimator_type == "regressor"
         return Tags(
-            estimator_type="regressor",
+            estimator_type=self._estimator_type,
             target_tags=TargetTags(required=True),
-            regressor_tags=RegressorTags(),
+            regressor_tags=RegressorTags() if regressor else None,
+            classifier_tags=None if regressor else ClassifierTags(),
             input_tags=InputTags(allow_nan=self.on_error == "skip"),
         )
 

@@ -112,6 +112,13 @@ def _numbers(values: Any) -> Any:
     return values if values.dtype.kind in "biuf" else values.astype(np.float64)
 
 
+def _plain_labels(values: Any) -> Any:
+    """Labels that are objects as what they are: integers, booleans or text."""
+    if values.dtype.kind == "c":
+        raise InvalidDataError("Complex data not supported: expected labels.")
+    return values if values.dtype != object else pd.Series(values.reshape(-1)).infer_objects().to_numpy()
+
+
 def column_names(X: Any) -> list[str] | None:
     """Names of the features where all are text; `InvalidDataError` where some are."""
     if kind_of(X) in (Kind.TABLE, Kind.LAZY_TABLE):
@@ -138,7 +145,9 @@ def width_of(X: Any) -> int:
     return int(X.shape[-1]) if X.ndim > 1 else 1
 
 
-def training_set(X: Any, y: Any, weight: Any, name: str) -> tuple[xr.Dataset, Labels, dict[str, Any]]:
+def training_set(
+    X: Any, y: Any, weight: Any, name: str, *, labels: bool = False
+) -> tuple[xr.Dataset, Labels, dict[str, Any]]:
     """The dataset of a fit, how it is labelled, and the levels of columns that tell them.
 
     Parameters
@@ -147,6 +156,8 @@ def training_set(X: Any, y: Any, weight: Any, name: str) -> tuple[xr.Dataset, La
         As given; ``X`` as checked.
     name : str
         Of the estimator.
+    labels : bool
+        Whether the target is labels.
     """
     if y is None:
         raise InvalidDataError(f"{name} requires y to be passed, but the target y is None.")
@@ -159,19 +170,32 @@ def training_set(X: Any, y: Any, weight: Any, name: str) -> tuple[xr.Dataset, La
             f"Found array with {rows} sample(s) (n_samples = {rows}) while a minimum of 2 is required by "
             f"{name}."
         )
-    response = _column(y, "y", rows, lengths)
-    if isinstance(response, np.ndarray) and not np.isfinite(response).any():
+    response = _column(y, "y", rows, lengths, labels=labels)
+    if labels:
+        _check_labels(response)
+    elif isinstance(response, np.ndarray) and not np.isfinite(response).any():
         raise InvalidDataError("y: expected finite values, got only NaN or infinity.")
     columns = None if kind_of(X) in (Kind.ARRAY, Kind.LAZY_ARRAY) else tuple(map(str, X.columns))
-    labels = _labels_of(columns, y)
-    data, levels = label_features(X, labels, lengths)
-    data = data.assign({labels.target: (labels.row, _on_grid(response, X, lengths))})
+    called = _labels_of(columns, y)
+    data, levels = label_features(X, called, lengths)
+    data = data.assign({called.target: (called.row, _on_grid(response, X, lengths))})
     if weight is not None:
         weights = _column(weight, "sample_weight", rows, lengths)
         if isinstance(weights, np.ndarray) and not weights.any():
             raise InvalidDataError("sample_weight: expected a weight above zero, got only weights of zero.")
-        data = data.assign({labels.weight: (labels.row, weights)})
-    return data, labels, levels
+        data = data.assign({called.weight: (called.row, weights)})
+    return data, called, levels
+
+
+def _check_labels(response: Any) -> None:
+    """Refuse numbers that are measured, in scikit-learn's words."""
+    if response.dtype.kind == "f" and isinstance(response, np.ndarray):
+        if not np.isfinite(response).all():
+            raise InvalidDataError("Input y contains NaN or infinity: expected a label of every row.")
+        if (response != np.floor(response)).any():
+            raise InvalidDataError(
+                "Unknown label type: continuous. Expected labels, got measured numbers: use MoERegressor."
+            )
 
 
 def _labels_of(columns: tuple[str, ...] | None, y: Any) -> Labels:
@@ -249,9 +273,13 @@ def _labelled_set(X: Any, y: Any, weight: Any) -> tuple[xr.Dataset, Labels, dict
     return data, labels, {}
 
 
-def _column(values: Any, what: str, rows: int, lengths: list[int] | None) -> Any:
-    """One number a row, as a NumPy or a Dask array."""
+def _column(values: Any, what: str, rows: int, lengths: list[int] | None, *, labels: bool = False) -> Any:
+    """One number a row, or one of the labels, as a NumPy or a Dask array."""
+    if isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
+        values = values.astype(object)
     if hasattr(values, "to_dask_array"):
+        # Text of Arrow becomes objects in any case, with a warning.
+        values = values.astype(object) if pd.api.types.is_string_dtype(values.dtype) else values
         values = values.to_dask_array(lengths=True if lengths is None else lengths)
     elif isinstance(values, xr.DataArray):
         values = values.data
@@ -260,7 +288,8 @@ def _column(values: Any, what: str, rows: int, lengths: list[int] | None) -> Any
             **({} if isinstance(values.dtype, np.dtype) else {"dtype": np.float64, "na_value": np.nan})
         )
     if not isinstance(values, da.Array):
-        values = _numbers(np.asarray(values))
+        values = np.asarray(values)
+        values = _plain_labels(values) if labels else _numbers(values)
     if values.ndim == 2 and values.shape[1] == 1 and what == "y":
         warn(
             "A column-vector y was passed when a 1d array was expected. Please change the shape of y to "

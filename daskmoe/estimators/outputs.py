@@ -15,7 +15,7 @@ from daskmoe.errors import InvalidDataError
 from daskmoe.estimators.inputs import Kind, Labels, kind_of, label_features
 from daskmoe.model import MixtureOfExperts
 from daskmoe.options import OnError
-from daskmoe.rows.names import LOWER, UPPER
+from daskmoe.rows.names import CLASS, LOWER, UPPER
 
 Found = xr.DataArray | xr.Dataset
 # What a model says of a dataset, of the number of a part of lazy data, and whether unknown levels are errors.
@@ -78,6 +78,8 @@ def _of_table(
     found = ask(model, label_features(table, labels)[0], part, on_error)
     if complete:
         _check_complete(found, on_error)
+    if isinstance(found, xr.DataArray) and CLASS in found.dims:
+        return pd.DataFrame(found.values.T, index=table.index, columns=found[CLASS].values)
     if isinstance(found, xr.DataArray):
         return pd.Series(found.values, index=table.index, name=found.name)
     return pd.DataFrame({name: found[name].values for name in (LOWER, UPPER)}, index=table.index)
@@ -86,16 +88,23 @@ def _of_table(
 def _check_complete(found: Found, on_error: OnError) -> None:
     """Refuse results of rows that have no value somewhere."""
     values = found if isinstance(found, xr.DataArray) else found[LOWER]
-    if on_error != "skip" and (missing := int(np.isnan(values.values).sum())):
-        raise InvalidDataError(
-            f"X: expected finite values, got NaN or infinity in {missing} of {values.size} rows. Fill them, "
-            "or fit with on_error='skip', with which predictions are NaN there."
-        )
+    values = values.isel({CLASS: 0}, missing_dims="ignore")
+    missing = values == "" if values.dtype.kind == "U" else values.isnull()
+    if on_error != "skip" and (count := int(missing.sum())):
+        raise incomplete(count, values.size)
+
+
+def incomplete(missing: int, n_rows: int) -> InvalidDataError:
+    """The error of rows in memory that are not complete."""
+    return InvalidDataError(
+        f"X: expected finite values, got NaN or infinity in {missing} of {n_rows} rows. Fill them, or fit "
+        "with on_error='skip', with which predictions are NaN there."
+    )
 
 
 def _as_array(found: Found) -> Any:
-    """Values (n,), or the two bounds of intervals (n, 2)."""
+    """Values (n,), probabilities (n, J), or the two bounds of intervals (n, 2)."""
     if isinstance(found, xr.DataArray):
-        return found.data
+        return found.data.T
     bounds = [found[name].data for name in (LOWER, UPPER)]
     return np.stack(bounds, axis=1) if isinstance(bounds[0], np.ndarray) else da.stack(bounds, axis=1)

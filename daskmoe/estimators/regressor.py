@@ -5,33 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import xarray as xr
-from dask.base import compute
 from numpy.typing import NDArray
 
-from daskmoe.api.caller import short_errors, warn
-from daskmoe.api.fit import fit
-from daskmoe.errors import FitWarning, InvalidDataError, TooFewRowsError
-from daskmoe.estimators.contract import Estimator
-from daskmoe.estimators.inputs import (
-    Kind,
-    check_features,
-    column_names,
-    kind_of,
-    training_set,
-    width_of,
-)
-from daskmoe.estimators.outputs import Ask, answer
+from daskmoe.estimators.base import MoEEstimator
 from daskmoe.features import Term
 from daskmoe.model import MixtureOfExperts
-from daskmoe.options import Aggregation, OnError, RandomState, Rounds, Support, WeightKind, entropy_of
+from daskmoe.options import Aggregation, OnError, RandomState, Rounds, Support, WeightKind
 from daskmoe.rows import Data
 
 
-class MoERegressor(Estimator):
+class MoERegressor(MoEEstimator):
     """A mixture of experts behind scikit-learn's interface.
 
     It keeps the contract of scikit-learn's estimators, in pipelines, searches and cross-validation, for NumPy
@@ -74,9 +61,6 @@ weight_kind, n_init, start_rows, effort
     # Of scikit-learn before 1.6.
     _estimator_type = "regressor"
 
-    n_experts_: int
-    n_features_in_: int
-
     def __init__(
         self,
         n_experts: int = 2,
@@ -103,74 +87,30 @@ weight_kind, n_init, start_rows, effort
         start_rows: int = 2000,
         effort: float = 1.0,
     ) -> None:
-        self.n_experts = n_experts
-        self.features = features
-        self.gate_features = gate_features
+        super().__init__(
+            n_experts,
+            features=features,
+            gate_features=gate_features,
+            categories=categories,
+            partitions=partitions,
+            aggregation=aggregation,
+            support=support,
+            support_size=support_size,
+            n_local_experts=n_local_experts,
+            refine=refine,
+            prior_strength=prior_strength,
+            random_state=random_state,
+            checkpoint=checkpoint,
+            on_error=on_error,
+            min_success=min_success,
+            weight_kind=weight_kind,
+            n_init=n_init,
+            start_rows=start_rows,
+            effort=effort,
+        )
         self.offset = offset
-        self.categories = categories
         self.family = family
-        self.partitions = partitions
-        self.aggregation = aggregation
-        self.support = support
-        self.support_size = support_size
-        self.n_local_experts = n_local_experts
-        self.refine = refine
-        self.prior_strength = prior_strength
         self.min_scale = min_scale
-        self.random_state = random_state
-        self.checkpoint = checkpoint
-        self.on_error = on_error
-        self.min_success = min_success
-        self.weight_kind = weight_kind
-        self.n_init = n_init
-        self.start_rows = start_rows
-        self.effort = effort
-
-    @short_errors
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit the model.
-
-        Parameters
-        ----------
-        X : array, DataFrame, Dask array or DataFrame, xr.DataArray or xr.Dataset
-            Rows by columns; of an `xr.Dataset` the variables. Chunks of rows are partitions, as of the
-            target in `daskmoe.fit`.
-        y : array, Series or xr.DataArray
-            The target.
-        sample_weight : array, Series or xr.DataArray, optional
-            Weights of rows, zero or more.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        InvalidOptionError, InvalidDataError, PartitionError
-            As `daskmoe.fit`.
-
-        Warns
-        -----
-        FitWarning
-            As `daskmoe.fit`, and where fewer experts are fitted.
-        """
-        name = type(self).__name__
-        X = check_features(X, name)
-        names = column_names(X)
-        data, labels, levels = training_set(X, y, sample_weight, name)
-        # A search fits hundreds, of which none has a bar.
-        options = self.get_params() | {"random_state": _seeded(self.random_state), "progress": False}
-        if levels:
-            options["categories"] = levels | dict(self.categories or {})
-        weight = None if sample_weight is None else labels.weight
-        self.model_ = _fit_as_many(data, labels.target, options | {"sample_weight": weight})
-        self.n_experts_, self.n_features_in_ = self.model_.n_experts, width_of(X)
-        self._labels = labels
-        if names is not None:
-            self.feature_names_in_ = np.array(names, dtype=object)
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
-        return self
 
     def predict(self, X: Any) -> Any:
         """E[y|x] of every row.
@@ -208,22 +148,6 @@ weight_kind, n_init, start_rows, effort
         """
         return self._asked(partial(_interval, level=level), X)
 
-    def sample(self, X: Any, random_state: RandomState | np.random.RandomState = None) -> Any:
-        """Draw y from f(y|x) for every row.
-
-        Parameters
-        ----------
-        X : as in `fit`
-        random_state : int, SeedSequence, Generator, RandomState or None
-            None draws anew.
-
-        Returns
-        -------
-        ndarray, Series, Dask array or Series, xr.DataArray
-            As ``X``.
-        """
-        return self._asked(partial(_draw, entropy=entropy_of(_seeded(random_state))), X)
-
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R² of the predictions, of weighted rows; for a constant target, 1 where it is exact, else 0.
 
@@ -235,67 +159,9 @@ weight_kind, n_init, start_rows, effort
         -------
         float
         """
-        predicted = self.predict(X)
-        values = [predicted, y, sample_weight]
-        if kind_of(X) is Kind.LABELLED and isinstance(y, xr.DataArray):
-            values[0] = predicted.transpose(*y.dims)
-        found, wanted, weight = (None if each is None else _flat(each) for each in compute(*values))
-        assert found is not None
-        assert wanted is not None
+        found, wanted, weight = self._compared(self.predict(X), X, y, sample_weight)
+        found, wanted = found.astype(np.float64), wanted.astype(np.float64)
         return _r_squared(found, wanted, weight, skip=self.on_error == "skip")
-
-    def _asked(self, ask: Ask, X: Any) -> Any:
-        """What the model says of rows, held as they were given."""
-        model = self._fitted()
-        X = check_features(X, type(self).__name__, columns=self._labels.columns is not None)
-        if kind_of(X) is Kind.LABELLED:
-            name = model.rows.variables[0].name
-            return ask(model, X.to_dataset(name=name) if isinstance(X, xr.DataArray) else X, 0, self.on_error)
-        self._check_columns(X)
-        return answer(ask, model, X, self._labels, self.on_error)
-
-    def _check_columns(self, X: Any) -> None:
-        """Refuse other columns than those of the fit, and say where names are missing on one side."""
-        name = type(self).__name__
-        expected, got = getattr(self, "feature_names_in_", None), column_names(X)
-        if expected is None and got is not None:
-            warn(f"X has feature names, but {name} was fitted without feature names", UserWarning)
-        if expected is not None and got is None:
-            warn(
-                f"X does not have valid feature names, but {name} was fitted with feature names", UserWarning
-            )
-        if expected is not None and got is not None and expected.tolist() != got:
-            raise InvalidDataError(_other_names(expected.tolist(), got))
-        if width_of(X) != self.n_features_in_:
-            raise InvalidDataError(
-                f"X has {width_of(X)} features, but {name} is expecting {self.n_features_in_} features as "
-                "input."
-            )
-
-
-def _fit_as_many(data: xr.Dataset, target: str, options: dict[str, Any]) -> MixtureOfExperts:
-    """The model of as many experts as were asked for, or of the most that so few rows allow."""
-    model: MixtureOfExperts
-    try:
-        model = fit(data, target, **options)
-        return model
-    except TooFewRowsError as error:
-        most = error.most_experts
-        warn(
-            f"n_experts={options['n_experts']} have more parameters than there are rows: {most} "
-            f"{'is' if most == 1 else 'are'} fitted. Use fewer experts, fewer columns or more rows.",
-            FitWarning,
-        )
-    model = fit(data, target, **(options | {"n_experts": most, "n_local_experts": None}))
-    return model
-
-
-def _seeded(random_state: Any) -> RandomState:
-    """A seed that the package takes, of one that scikit-learn takes."""
-    if isinstance(random_state, np.random.RandomState):
-        return int(random_state.randint(2**31))
-    seed: RandomState = random_state
-    return seed
 
 
 def _mean(model: MixtureOfExperts, data: xr.Dataset, part: int, on_error: OnError = "raise") -> xr.DataArray:
@@ -308,34 +174,8 @@ def _interval(
     return model.predict_interval(data, level, on_error=on_error)
 
 
-def _draw(
-    model: MixtureOfExperts, data: xr.Dataset, part: int, on_error: OnError = "raise", *, entropy: int
-) -> xr.DataArray:
-    # A part of a lazy table does not know which rows come before it.
-    seeds = np.random.SeedSequence(entropy, spawn_key=(part,))
-    return model.sample(data, seeds, on_error=on_error)
-
-
-def _other_names(expected: list[str], got: list[str]) -> str:
-    """What is wrong about names, in scikit-learn's words, by which its checks know it."""
-    message = "The feature names should match those that were passed during fit.\n"
-    strange, missing = sorted({*got} - {*expected}), sorted({*expected} - {*got})
-    for names, what in ((strange, "unseen at fit time"), (missing, "seen at fit time, yet now missing")):
-        if names:
-            more = ["..."] if names[5:] else []
-            message += f"Feature names {what}:\n" + "".join(f"- {name}\n" for name in names[:5] + more)
-    if not strange and not missing:
-        message += "Feature names must be in the same order as they were in fit.\n"
-    return message
-
-
-def _flat(values: Any) -> NDArray[Any]:
-    return np.asarray(values, np.float64).reshape(-1)
-
-
-def _r_squared(predicted: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None, *, skip: bool) -> float:
+def _r_squared(predicted: NDArray[Any], y: NDArray[Any], weight: NDArray[Any], *, skip: bool) -> float:
     """The share of the weighted variance of y that is explained; with ``skip``, of complete rows."""
-    weight = np.ones_like(y) if weight is None else weight
     if skip:
         complete = np.isfinite(predicted) & np.isfinite(y)
         predicted, y, weight = predicted[complete], y[complete], weight[complete]

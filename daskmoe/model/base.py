@@ -22,7 +22,7 @@ from daskmoe.model.summary import Summary, summarize
 from daskmoe.model.table import make_table
 from daskmoe.numerics.base.layout import count_parameters
 from daskmoe.numerics.base.parameters import LargeMoE, Mixture, MoEParameters
-from daskmoe.numerics.families import get_family
+from daskmoe.numerics.families import Family, get_family
 from daskmoe.rows import Data, RowSchema
 from daskmoe.rows.names import EXPERT
 
@@ -47,7 +47,7 @@ class LabelledModel:
         options: Mapping[str, Any],
         weight: float | None = None,
     ) -> None:
-        check_params(params, rows, get_family(family))
+        check_params(params, rows, get_family(family, rows.n_classes))
         known = weight_of(diagnostics) if weight is None else weight
         self._parts = ModelParts(params, diagnostics, local_estimates, family, rows, dict(options), known)
 
@@ -65,7 +65,7 @@ class LabelledModel:
         experts: NDArray[np.str_] | None = None,
     ) -> Self:
         """The model with these parameters, labelled by ``rows`` and the names of the experts, if any."""
-        params = label_parameters(parameters, rows, get_family(family), experts)
+        params = label_parameters(parameters, rows, get_family(family, rows.n_classes), experts)
         return cls(params, diagnostics, local, family=family, rows=rows, options=options or {}, weight=weight)
 
     @property
@@ -97,12 +97,17 @@ class LabelledModel:
     @property
     def mixture(self) -> Mixture:
         """The parameters as plain arrays, of a weighted average too."""
-        return parameters_from(self.params, self.rows, get_family(self.family))
+        return parameters_from(self.params, self.rows, self.densities)
 
     @property
     def family(self) -> str:
         """Name of the experts' density."""
         return self._parts.family
+
+    @property
+    def densities(self) -> Family:
+        """The family of the experts' densities, as the numerics have it."""
+        return self._parts.densities
 
     @property
     def rows(self) -> RowSchema:
@@ -172,7 +177,7 @@ class LabelledModel:
         >>> model.standard_errors("robust")["coef"].dims
         ('expert', 'feature')
         """
-        return uncertainty.standard_errors(self.params, self.diagnostics, kind, get_family(self.family))
+        return uncertainty.standard_errors(self.params, self.diagnostics, kind, self.densities)
 
     def covariance(self, kind: str = "model") -> xr.DataArray:
         """Covariances of the estimates of all pairs of parameters, for the errors of contrasts.
@@ -220,7 +225,7 @@ class LabelledModel:
         >>> float(between[0, 0] + between[1, 1] - 2 * between[0, 1]) > 0  # the variance of their difference
         True
         """
-        return uncertainty.covariance(self.params, self.diagnostics, kind, get_family(self.family))
+        return uncertainty.covariance(self.params, self.diagnostics, kind, self.densities)
 
     def confidence_interval(self, level: float = 0.95, kind: str = "model") -> xr.Dataset:
         """Confidence intervals of the parameters; of positive ones, on the scale of their logarithms.
@@ -256,7 +261,7 @@ class LabelledModel:
         True
         """
         return uncertainty.confidence_interval(
-            self.params, self.standard_errors(kind), level, get_family(self.family), self.n_parameters
+            self.params, self.standard_errors(kind), level, self.densities, self.n_parameters
         )
 
     def to_dataset(self) -> xr.Dataset:

@@ -17,7 +17,7 @@ from daskmoe.numerics.base.parameters import FloatArray
 from daskmoe.numerics.predictive.mixture import BLOCK_ROWS, row_blocks
 from daskmoe.options import ON_ERROR, OnError, check_choice
 from daskmoe.rows import FeatureVariable, RowSchema
-from daskmoe.rows.columns import stack_features
+from daskmoe.rows.columns import class_codes, stack_features
 from daskmoe.rows.values import plain
 
 RowFunction = Callable[..., FloatArray]
@@ -54,7 +54,9 @@ def input_key(name: str) -> str:
     return f"{name} values"
 
 
-def gather_inputs(data: xr.Dataset, rows: RowSchema, *, with_target: bool = False) -> xr.Dataset:
+def gather_inputs(
+    data: xr.Dataset, rows: RowSchema, *, with_target: bool = False, unknown_is_missing: bool = False
+) -> xr.Dataset:
     """The variables that an evaluation reads, on one grid of chunks, without coordinates.
 
     The grid is the target's where the data hold a chunked target, else the features' own grids unified. A
@@ -66,7 +68,9 @@ def gather_inputs(data: xr.Dataset, rows: RowSchema, *, with_target: bool = Fals
     rows : RowSchema
         Matched to ``data``.
     with_target : bool
-        Whether the target is read too.
+        Whether the target is read too; of labels their codes.
+    unknown_is_missing : bool
+        Whether a label that is no class is a missing value; else it is an error.
 
     Returns
     -------
@@ -81,7 +85,10 @@ def gather_inputs(data: xr.Dataset, rows: RowSchema, *, with_target: bool = Fals
         everywhere = np.broadcast_to(np.zeros(1, dtype=np.int8), shape)
         variables[input_key(_NOWHERE)] = xr.Variable(rows.sample_dims, everywhere)
     if with_target:
-        variables[input_key(rows.target)] = plain(data.variables[rows.target])
+        target = plain(data.variables[rows.target])
+        if rows.classes is not None:
+            target = _codes(target, rows, unknown_is_missing=unknown_is_missing)
+        variables[input_key(rows.target)] = target
     inputs = xr.Dataset(variables).drop_attrs()
     absent = {dim: data.sizes[dim] for dim in rows.sample_dims if dim not in inputs.sizes}
     if absent:
@@ -92,6 +99,18 @@ def gather_inputs(data: xr.Dataset, rows: RowSchema, *, with_target: bool = Fals
         return inputs
     whole: dict[Any, Any] = {dim: -1 for dim in rows.sources.values() if dim is not None}
     return inputs.chunk(whole | grid) if grid else inputs.chunk(whole).unify_chunks()
+
+
+def _codes(labels: xr.Variable, rows: RowSchema, *, unknown_is_missing: bool) -> xr.Variable:
+    """Labels as codes of the classes, lazy where they are."""
+    found: xr.Variable = xr.apply_ufunc(
+        class_codes,
+        labels,
+        kwargs={"schema": rows, "unknown_is_missing": unknown_is_missing},
+        dask="parallelized",
+        output_dtypes=[np.float64],
+    )
+    return found
 
 
 def apply_to_rows(

@@ -11,12 +11,14 @@ import xarray as xr
 
 from daskmoe.model.facts import facts, left_out, names, not_ok, title
 from daskmoe.model.summary import MAX_EXPERTS, MAX_FEATURES, by_variable, where_they_rule
-from daskmoe.rows.names import COEF, EXPERT, GATE_COEF, OUTCOME, PARAMETER, PARTITION, STATUS
+from daskmoe.rows.names import COEF, EXPERT, GATE_COEF, INTERCEPT, OUTCOME, PARAMETER, PARTITION, STATUS
 
 # What keeps the card of any model under 40 KB.
 _MAX_CELLS: Final = 180
 _MAX_PARAMETERS: Final = 90
 _MAX_LINES: Final = 20
+# An intercept a class.
+_MAX_INTERCEPTS: Final = 6
 _TEXT: Final = 160
 
 # Colours are the page's own, or between light and dark.
@@ -79,8 +81,11 @@ def _experts(table: xr.Dataset) -> str:
         columns[_with_units("standard deviation", table.attrs["target_units"])] = [
             _number(value) for value in shown["standard_deviation"].values
         ]
-    intercept = shown.sel({PARAMETER: "intercept"})
-    columns[_with_units("intercept", str(intercept["units"].values))] = _estimates(intercept)
+    intercepts = by_variable(shown, INTERCEPT).isel({PARAMETER: slice(_MAX_INTERCEPTS)})
+    for label, units in zip(intercepts[PARAMETER].values, intercepts["units"].values, strict=True):
+        columns[html.escape(_with_units(_short(str(label)), str(units)))] = _estimates(
+            intercepts.sel({PARAMETER: label})
+        )
     lines = [
         [html.escape(_short(name)), *cells]
         for name, *cells in zip(names(shown), *columns.values(), strict=False)

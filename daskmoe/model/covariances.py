@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,11 +10,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskmoe.model.labels import columns_of, feature_dim, linear_arrays, parameter_variables
+from daskmoe.model.labels import columns_of, linear_arrays, parameter_variables
 from daskmoe.numerics.base.parameters import Columns, FloatArray, MoEParameters
 from daskmoe.numerics.base.policies import INFERENCE
 from daskmoe.numerics.families import Family
 from daskmoe.rows.names import (
+    CLASS,
     COVARIANCE,
     EXPERT,
     FEATURE,
@@ -27,13 +29,14 @@ from daskmoe.rows.names import (
 
 
 def stack_arrays(
-    parameters: MoEParameters, family: Family, columns: Columns, trailing: int = 0
+    parameters: MoEParameters, family: Family, columns: Columns, trailing: int = 0, reference: float = 0.0
 ) -> FloatArray:
     """Arrays arranged as parameters, and ``trailing`` axes more, with all parameters along the first axis.
 
-    Of the gates' and of the experts' own features, as ``columns`` say.
+    Of the gates' and of the experts' own features, as ``columns`` say. A reference class, whose own
+    parameters are zero, has ``reference``.
     """
-    arrays = linear_arrays(parameters, family, columns).values()
+    arrays = linear_arrays(parameters, family, columns, reference).values()
     return np.concatenate([a.reshape(-1, *a.shape[a.ndim - trailing :]) for a in arrays])
 
 
@@ -72,8 +75,8 @@ def covariance_variables(covariances: Mapping[Kind, FloatArray], identified: NDA
 def unstack(values: FloatArray, params: xr.Dataset, family: Family) -> xr.Dataset:
     """Values of the stacked parameters in the shape of ``params``, with its labels."""
     variables, start = {}, 0
-    for name in parameter_variables(family):
-        like = _in_order(params[name])
+    for name, dims in parameter_variables(family, columns_of(params)).items():
+        like = params[name].transpose(EXPERT, *dims)
         own = values[start : start + like.size].reshape(like.shape)
         variables[name] = like.copy(data=own).transpose(*params[name].dims)
         start += like.size
@@ -81,24 +84,19 @@ def unstack(values: FloatArray, params: xr.Dataset, family: Family) -> xr.Datase
 
 
 def stacked_coordinates(params: xr.Dataset, family: Family) -> dict[str, tuple[str, NDArray[np.str_]]]:
-    """Coordinates of the stacked parameters: a label each, and the variable, expert and feature it is of."""
+    """Coordinates of the stacked parameters: a label each, and the variable, expert, feature it is of.
+
+    And the class, where the target is labels.
+    """
     labels: list[str] = []
-    parts: list[tuple[str, str, str]] = []
-    for name in parameter_variables(family):
-        like = _in_order(params[name])
-        dim = feature_dim(name, columns_of(params))
-        features = [""] if dim is None else like[dim].values
-        for expert in map(str, like[EXPERT].values):
-            for feature in map(str, features):
-                labels.append(f"{name}[{expert}]" if dim is None else f"{name}[{expert}, {feature}]")
-                parts.append((name, expert, feature))
-    columns = np.array(parts, dtype=np.str_).T
+    parts: list[dict[str, str]] = []
+    for name, dims in parameter_variables(family, columns_of(params)).items():
+        own = (EXPERT, *dims)
+        for place in itertools.product(*(params[dim].values for dim in own)):
+            words = [str(word) for word in place]
+            labels.append(f"{name}[{', '.join(words)}]")
+            parts.append({"variable": name, **dict(zip(own, words, strict=True))})
     names = np.array(labels, dtype=np.str_)
-    own = {
-        key: (PARAMETER, values) for key, values in zip(("variable", EXPERT, FEATURE), columns, strict=True)
-    }
-    return {PARAMETER: (PARAMETER, names), OTHER_PARAMETER: (OTHER_PARAMETER, names), **own}
-
-
-def _in_order(values: xr.DataArray) -> xr.DataArray:
-    return values.transpose(EXPERT, ...)
+    keys = ("variable", EXPERT, *((CLASS,) if family.nominal else ()), FEATURE)
+    told = {key: (PARAMETER, np.array([part.get(key, "") for part in parts], np.str_)) for key in keys}
+    return {PARAMETER: (PARAMETER, names), OTHER_PARAMETER: (OTHER_PARAMETER, names), **told}

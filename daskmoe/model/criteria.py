@@ -15,7 +15,6 @@ from daskmoe.model.history import training_of
 from daskmoe.model.labels import expert_names
 from daskmoe.model.store import ModelParts
 from daskmoe.numerics.base.parameters import Mixture
-from daskmoe.numerics.families import get_family
 from daskmoe.options import OnError
 from daskmoe.rows import Data
 
@@ -34,7 +33,7 @@ class Likelihood(NamedTuple):
 def likelihood(parts: ModelParts, parameters: Mixture, data: Data | None, *, on_error: OnError) -> Likelihood:
     """Of ``data``, or without any of the rows of the fit."""
     if data is not None:
-        family = get_family(parts.family)
+        family = parts.densities
         return Likelihood(*prediction.total_log_density(parameters, family, data, parts.rows, on_error))
     value = training_of(parts.diagnostics).log_likelihood
     if value is None or parts.weight is None:
@@ -44,7 +43,7 @@ def likelihood(parts: ModelParts, parameters: Mixture, data: Data | None, *, on_
 
 def tell_of_floor(parts: ModelParts, parameters: Mixture) -> None:
     """Log that figures of a density say little where an expert sits on repeated values."""
-    spikes = experts_at_floor(parameters, get_family(parts.family), parts.diagnostics, parts.options)
+    spikes = experts_at_floor(parameters, parts.densities, parts.diagnostics, parts.options)
     if spikes:
         called = expert_names(parts.params)
         named = ", ".join(called[spike.expert] for spike in spikes)
@@ -58,9 +57,7 @@ def tell_of_floor(parts: ModelParts, parameters: Mixture) -> None:
 def entropy(parts: ModelParts, parameters: Mixture, data: Data | None, *, on_error: OnError) -> float:
     """Sum over the same rows of the entropy of their responsibilities."""
     if data is not None:
-        return prediction.total_entropy(
-            parameters, get_family(parts.family), data, parts.rows, on_error=on_error
-        )
+        return prediction.total_entropy(parameters, parts.densities, data, parts.rows, on_error=on_error)
     if parameters.n_experts == 1:
         # A single expert is responsible for every row.
         return 0.0

@@ -42,11 +42,16 @@ def facts(table: xr.Dataset) -> dict[str, str]:
         "target": f"{table.attrs['target']}{f' [{units}]' if units else ''} ({table.attrs['sample_dims']})",
         "features": str(table.attrs["n_features"]),
     }
+    if classes := table.attrs["classes"]:
+        listed = textwrap.shorten(", ".join(classes[1:]), _REASON, placeholder=" ...")
+        found["classes"] = f"{len(classes)}: {listed}, against {classes[0]}"
     if "left_out" in table.sizes:
         reasons = (f"{name} ({cause(str(why.values))})" for name, why in left_out(table).items())
         found["left out"] = textwrap.shorten("; ".join(reasons), _LINE, placeholder=" ...")
     if "r2" in table:
         found["R2"] = f"{float(table['r2']):.4f} of the given rows"
+    if "accuracy" in table:
+        found["accuracy"] = f"{float(table['accuracy']):.4f} of the given rows"
     if not table.attrs["fitted"]:
         return found
     if PARTITION in table.sizes:

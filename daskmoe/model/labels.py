@@ -14,6 +14,7 @@ from daskmoe.numerics.base.parameters import Columns, FloatArray, LargeMoE, Mixt
 from daskmoe.numerics.families import Family
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import (
+    CLASS,
     COEF,
     EXPERT,
     FEATURE,
@@ -24,7 +25,6 @@ from daskmoe.rows.names import (
     GROUP_WEIGHT,
     INTERCEPT,
     LOCAL_EXPERT,
-    PARAMETERS,
     PARTITION,
 )
 
@@ -38,9 +38,11 @@ LONG_NAMES = {
 }
 
 
-def parameter_variables(family: Family) -> dict[str, bool]:
-    """Names of the variables of a model's parameters -> whether they have the feature dimension."""
-    return PARAMETERS | {nuisance.name: False for nuisance in family.nuisances}
+def parameter_variables(family: Family, columns: Columns) -> dict[str, tuple[str, ...]]:
+    """Names of the variables of a model's parameters -> the dimensions that they have after the experts'."""
+    own, gates = (CLASS,) if family.nominal else (), FEATURE if columns.shared else GATE_FEATURE
+    linear = {GATE_INTERCEPT: (), GATE_COEF: (gates,), INTERCEPT: own, COEF: (*own, FEATURE)}
+    return linear | {nuisance.name: () for nuisance in family.nuisances}
 
 
 def columns_of(params: xr.Dataset) -> Columns:
@@ -55,13 +57,6 @@ def columns_of(params: xr.Dataset) -> Columns:
         None if tuple(sorted(of_gates)) == everything else of_gates,
         None if len(own) == len(whole) else everything[: len(own)],
     )
-
-
-def feature_dim(name: str, columns: Columns) -> str | None:
-    """The dimension that a variable has for its features, if it has one."""
-    if not PARAMETERS.get(name):
-        return None
-    return GATE_FEATURE if name == GATE_COEF and not columns.shared else FEATURE
 
 
 def _feature_coords(rows: RowSchema) -> dict[str, NDArray[np.str_]]:
@@ -90,9 +85,10 @@ def label_parameters(
     xr.Dataset
         ``gate_intercept``, ``intercept`` and the family's nuisances with dimension ``expert``; ``gate_coef``
         and ``coef`` with dimensions ``expert`` and ``feature``, that of the former being ``gate_feature``
-        where the gates have features of their own. The large MoE also has ``group`` and
-        ``group_weight`` with dimension ``expert``: the number of the local estimator that an expert belongs
-        to, within which its gate is normalized, and that estimator's weight.
+        where the gates have features of their own; where the target is labels, ``intercept`` and ``coef``
+        have a dimension ``class`` too, zero for the first, the reference. The large MoE also has
+        ``group`` and ``group_weight`` with dimension ``expert``: the number of the local estimator that an
+        expert belongs to, within which its gate is normalized, and that estimator's weight.
 
     Raises
     ------
@@ -101,7 +97,7 @@ def label_parameters(
     """
     _check_features(parameters, rows)
     numbers: NDArray[Any] = np.arange(parameters.n_experts)
-    coords = {EXPERT: numbers if experts is None else experts, **_feature_coords(rows)}
+    coords = {EXPERT: numbers if experts is None else experts, **_coordinates(rows)}
     labelled = _dataset(parameter_arrays(parameters, family, rows.columns), (EXPERT,), coords, rows, family)
     if not isinstance(parameters, LargeMoE):
         return labelled
@@ -157,13 +153,10 @@ def label_local_estimates(
             f"{len(labels)} labels."
         )
     n_experts = max((p.n_experts for p in parameters if p is not None), default=0)
-    shape = (len(parameters), n_experts)
-    feature_coords = _feature_coords(rows)
-    wide = {dim: (*shape, len(labels)) for dim, labels in feature_coords.items()}
+    coords = {PARTITION: _labels(labels), LOCAL_EXPERT: np.arange(n_experts), **_coordinates(rows)}
     arrays = {
-        name: np.full(shape if dim is None else wide[dim], np.nan)
-        for name in parameter_variables(family)
-        for dim in [feature_dim(name, rows.columns)]
+        name: np.full((len(parameters), n_experts, *(len(coords[dim]) for dim in dims)), np.nan)
+        for name, dims in parameter_variables(family, rows.columns).items()
     }
     for m, local in enumerate(parameters):
         if local is None:
@@ -171,11 +164,6 @@ def label_local_estimates(
         _check_features(local, rows)
         for name, values in parameter_arrays(local, family, rows.columns).items():
             arrays[name][m, : local.n_experts] = values
-    coords = {
-        PARTITION: _labels(labels),
-        LOCAL_EXPERT: np.arange(n_experts),
-        **feature_coords,
-    }
     return _dataset(arrays, (PARTITION, LOCAL_EXPERT), coords, rows, family)
 
 
@@ -198,7 +186,9 @@ def linear_from(params: xr.Dataset, family: Family) -> MoEParameters:
     """Numbers shaped like ``params`` as arrays; the inverse of `linear_arrays`."""
     columns = columns_of(params)
     gate = _among_all(params, GATE_INTERCEPT, GATE_COEF, columns.gates, columns)
-    coef = _among_all(params, INTERCEPT, COEF, columns.experts, columns)[:, None]
+    coef = _among_all(params, INTERCEPT, COEF, columns.experts, columns)
+    # Without the reference class, whose own are zero.
+    coef = coef[:, 1:] if family.nominal else coef[:, None]
     nuisance = np.empty((len(gate), family.n_nuisances))
     for d, label in enumerate(family.nuisances):
         nuisance[:, d] = _values(params, label.name)
@@ -209,34 +199,37 @@ def _among_all(
     params: xr.Dataset, intercept: str, name: str, own: tuple[int, ...] | None, columns: Columns
 ) -> FloatArray:
     """Weights (K, p + 1) with zeros for features that are not theirs."""
-    found = np.column_stack([_values(params, intercept), _values(params, name)])
+    found = np.concatenate([_values(params, intercept)[..., None], _values(params, name)], axis=-1)
     if own is None:
         return found
     p = params.sizes[FEATURE if columns.experts is None else GATE_FEATURE]
     if columns.gates is not None and columns.experts is not None:
         p = len({*columns.gates, *columns.experts})
-    out = np.zeros((len(found), p + 1))
-    out[:, [0, *(column + 1 for column in own)]] = found
+    out = np.zeros((*found.shape[:-1], p + 1))
+    out[..., [0, *(column + 1 for column in own)]] = found
     return out
 
 
 def check_params(params: xr.Dataset, rows: RowSchema, family: Family) -> None:
     """Raise `SchemaError` unless ``params`` has all variables and dimensions and the features of ``rows``."""
-    variables = parameter_variables(family)
-    for name in variables:
+    variables = parameter_variables(family, rows.columns)
+    for name, trailing in variables.items():
         if name not in params:
             raise SchemaError(
                 f"model: expected the variables {list(variables)}, got "
                 f"{sorted(map(str, params.data_vars))}; {name!r} is missing."
             )
-        dim = feature_dim(name, rows.columns)
-        dims = (EXPERT,) if dim is None else (EXPERT, dim)
+        dims = (EXPERT, *trailing)
         if set(params[name].dims) != set(dims):
             raise SchemaError(
                 f"model: expected variable {name!r} to have the dimensions {dims}, got {params[name].dims}."
             )
     if GROUP in params:
         _check_groups(params)
+    if family.nominal and params.sizes[CLASS] != rows.n_classes:
+        raise SchemaError(
+            f"model: expected the {rows.n_classes} classes of its rows schema, got {params.sizes[CLASS]}."
+        )
     for dim, known in _feature_coords(rows).items():
         if dim not in params.coords:
             raise SchemaError(
@@ -261,7 +254,8 @@ def _check_groups(params: xr.Dataset) -> None:
 
 
 def _values(params: xr.Dataset, name: str) -> FloatArray:
-    return np.asarray(params[name].transpose(EXPERT, ...).values, dtype=np.float64)
+    order = [dim for dim in (EXPERT, CLASS, FEATURE, GATE_FEATURE) if dim in params[name].dims]
+    return np.asarray(params[name].transpose(*order).values, dtype=np.float64)
 
 
 def parameter_arrays(parameters: Mixture, family: Family, columns: Columns) -> dict[str, FloatArray]:
@@ -272,20 +266,30 @@ def parameter_arrays(parameters: Mixture, family: Family, columns: Columns) -> d
     return shown
 
 
-def linear_arrays(parameters: Mixture, family: Family, columns: Columns) -> dict[str, FloatArray]:
-    """Arrays that are arranged as parameters, such as derivatives in them, by the same names."""
+def linear_arrays(
+    parameters: Mixture, family: Family, columns: Columns, reference: float = 0.0
+) -> dict[str, FloatArray]:
+    """Arrays that are arranged as parameters, such as derivatives in them, by the same names.
+
+    The reference class, which has no predictor, has ``reference``.
+    """
     of_gates, of_experts = (
         slice(1, None) if own is None else [column + 1 for column in own]
         for own in (columns.gates, columns.experts)
     )
-    # The one linear predictor that families have so far needs no dimension.
-    coef = parameters.coef[:, 0]
+    coef = parameters.coef
+    if family.nominal:
+        coef = np.concatenate([np.full_like(coef[:, :1], reference), coef], axis=1)
+        intercept, slopes = coef[:, :, 0], coef[:, :, of_experts]
+    else:
+        # The one linear predictor needs no dimension.
+        intercept, slopes = coef[:, 0, 0], coef[:, 0][:, of_experts]
     nuisances = {label.name: parameters.nuisance[:, d] for d, label in enumerate(family.nuisances)}
     return {
         GATE_INTERCEPT: parameters.gate[:, 0],
         GATE_COEF: parameters.gate[:, of_gates],
-        INTERCEPT: coef[:, 0],
-        COEF: coef[:, of_experts],
+        INTERCEPT: intercept,
+        COEF: slopes,
         **nuisances,
     }
 
@@ -298,15 +302,23 @@ def _dataset(
     family: Family,
 ) -> xr.Dataset:
     texts = LONG_NAMES | {label.name: label.long_name for label in family.nuisances}
-    units = _units(rows.target_attrs.get("units"), family)
+    units, trailing = (
+        _units(rows.target_attrs.get("units"), family),
+        parameter_variables(family, rows.columns),
+    )
     variables = {}
     for name, values in arrays.items():
         attrs = {"long_name": texts[name]}
         if name in units:
             attrs["units"] = units[name]
-        dim = feature_dim(name, rows.columns)
-        variables[name] = (dims if dim is None else (*dims, dim), np.array(values), attrs)
+        variables[name] = ((*dims, *trailing[name]), np.array(values), attrs)
     return xr.Dataset(variables, coords)
+
+
+def _coordinates(rows: RowSchema) -> dict[str, NDArray[Any]]:
+    """Labels of the dimensions after the experts': the features, and the classes where there are any."""
+    features: dict[str, NDArray[Any]] = dict(_feature_coords(rows))
+    return features if rows.classes is None else {CLASS: rows.classes.as_labels(), **features}
 
 
 def _units(target: str | None, family: Family) -> dict[str, str]:

@@ -8,13 +8,12 @@ from typing import Any, ClassVar, Literal
 import xarray as xr
 
 from daskmoe.errors import InvalidDataError
-from daskmoe.model import criteria, prediction
+from daskmoe.model import classes, criteria, prediction
 from daskmoe.model.blockwise import Evaluation, FloatType
 from daskmoe.model.labels import expert_names
 from daskmoe.model.moments import known_moments, target_range
 from daskmoe.model.named import NamedExperts
 from daskmoe.model.table import shares_of
-from daskmoe.numerics.families import Family, get_family
 from daskmoe.options import OnError, RandomState, check_choice
 from daskmoe.rows import Data
 from daskmoe.rows.names import EXPERT
@@ -32,7 +31,8 @@ class MixtureOfExperts(NamedExperts):
     ----------
     params : xr.Dataset
         ``gate_intercept(expert)``, ``gate_coef(expert, feature)``, ``intercept(expert)``,
-        ``coef(expert, feature)``, ``variance(expert)``.
+        ``coef(expert, feature)``, ``variance(expert)``; of a target that is labels
+        ``intercept(expert, class)`` and ``coef(expert, class, feature)``, zero for the first class.
     diagnostics, local_estimates : xr.Dataset or None
     family : str
         Name of the experts' density.
@@ -83,6 +83,9 @@ class MixtureOfExperts(NamedExperts):
     ) -> xr.DataArray:
         """E[y|x] = sum_k pi_k(x) E[y|x, expert k], with the target's dimensions, coordinates, name and units.
 
+        Of a target that is labels, the class of the largest probability: text as text, empty where an input
+        is missing, others as numbers; ``clip`` and ``dtype`` say nothing there.
+
         Parameters
         ----------
         data : xr.Dataset, str or path
@@ -112,10 +115,54 @@ class MixtureOfExperts(NamedExperts):
         >>> prediction.name, prediction.dims
         ('y', ('row',))
         """
+        if self.densities.nominal:
+            return classes.predicted_labels(self.mixture, self.densities, data, self.rows, on_error)
         limits = target_range(self.diagnostics) if clip else None
         return prediction.mean(
-            self.mixture, self._family, data, self.rows, limits, Evaluation(on_error, dtype)
+            self.mixture, self.densities, data, self.rows, limits, Evaluation(on_error, dtype)
         )
+
+    def predict_proba(
+        self, data: Data, *, on_error: OnError = "raise", dtype: FloatType = "float64"
+    ) -> xr.DataArray:
+        """P(y = j|x) = sum_k pi_k(x) P(y = j|x, expert k) of every class, where the target is labels.
+
+        Parameters
+        ----------
+        data : xr.Dataset, str or path
+            The target need not be there.
+        on_error : {"raise", "skip"}
+            As in `predict`.
+        dtype : {"float64", "float32"}
+            Of the result.
+
+        Returns
+        -------
+        xr.DataArray
+            With dimension ``class`` before the sample dimensions, whose coordinate has the labels; sums to
+            one over the classes.
+
+        Raises
+        ------
+        InvalidDataError
+            As `predict`; if the target is numbers.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, _ = daskmoe.simulate(1000, n_features=2, n_experts=2, random_state=0)
+        >>> data["sign"] = ("row", ["above" if y > 0 else "below" for y in data["y"].values])
+        >>> options = {"n_experts": 2, "family": "categorical", "random_state": 0}
+        >>> model = daskmoe.fit_local(data, "sign", features="X", **options)
+        >>> chances = model.predict_proba(data)
+        >>> chances.dims, chances["class"].values.tolist()
+        (('class', 'row'), ['above', 'below'])
+        >>> bool((abs(chances.sum("class") - 1) < 1e-12).all())
+        True
+        """
+        known = classes.require_classes(self.rows, self.family)
+        how = Evaluation(on_error, dtype)
+        return classes.probabilities(self.mixture, self.densities, data, self.rows, known, how)
 
     def extrapolation(self, data: Data, *, on_error: OnError = "raise") -> xr.DataArray:
         """How far the features of every row are from those of the fit, in standard deviations.
@@ -196,8 +243,9 @@ class MixtureOfExperts(NamedExperts):
         >>> 0.8 < float(inside.mean()) <= 1.0
         True
         """
+        classes.require_numbers(self.rows, "predict_interval")
         return prediction.interval(
-            self.mixture, self._family, data, self.rows, level, Evaluation(on_error, dtype)
+            self.mixture, self.densities, data, self.rows, level, Evaluation(on_error, dtype)
         )
 
     def gating_probabilities(
@@ -267,7 +315,7 @@ class MixtureOfExperts(NamedExperts):
         True
         """
         how = Evaluation(on_error, dtype)
-        return self._named(prediction.responsibilities(self.mixture, self._family, data, self.rows, how))
+        return self._named(prediction.responsibilities(self.mixture, self.densities, data, self.rows, how))
 
     def assign_experts(
         self,
@@ -311,7 +359,7 @@ class MixtureOfExperts(NamedExperts):
         if by is not None:
             check_choice("by", by, ("gate", "responsibility"))
         called, how = expert_names(self.params), Evaluation(on_error)
-        return prediction.assignments(self.mixture, self._family, data, self.rows, by, called, how)
+        return prediction.assignments(self.mixture, self.densities, data, self.rows, by, called, how)
 
     def expert_shares(self, data: Data | None = None) -> xr.DataArray:
         """The share of the rows that each expert speaks for: the means of their responsibilities.
@@ -341,7 +389,7 @@ class MixtureOfExperts(NamedExperts):
         """
         known = shares_of(self.diagnostics)
         if data is not None:
-            found = prediction.shares(self.mixture, self._family, data, self.rows)
+            found = prediction.shares(self.mixture, self.densities, data, self.rows)
         elif known is not None and known.size == self.n_experts:
             found = known.values
         else:
@@ -384,7 +432,7 @@ class MixtureOfExperts(NamedExperts):
         True
         """
         return prediction.log_densities(
-            self.mixture, self._family, data, self.rows, Evaluation(on_error, dtype)
+            self.mixture, self.densities, data, self.rows, Evaluation(on_error, dtype)
         )
 
     def sample(
@@ -425,9 +473,10 @@ class MixtureOfExperts(NamedExperts):
         >>> drawn.equals(truth.sample(data, random_state=0))
         True
         """
-        return prediction.draw(
-            self.mixture, self._family, data, self.rows, random_state, Evaluation(on_error, dtype)
+        drawn = prediction.draw(
+            self.mixture, self.densities, data, self.rows, random_state, Evaluation(on_error, dtype)
         )
+        return drawn if self.rows.classes is None else classes.as_labels(drawn, self.rows)
 
     def log_likelihood(self, data: Data | None = None, *, on_error: OnError = "raise") -> float:
         """Sum of log f(y|x) over all rows of ``data``, each counted once; one computation, chunk by chunk.
@@ -572,7 +621,8 @@ class MixtureOfExperts(NamedExperts):
     def score(self, data: Data, *, on_error: OnError = "raise") -> float:
         """R² = 1 - sum (y - E[y|x])² / sum (y - mean y)² over all rows of ``data``; one computation.
 
-        For a constant target it is 1 where the prediction is exact, else 0.
+        For a constant target it is 1 where the prediction is exact, else 0. Of a target that is labels, the
+        share of the rows whose class is the most likely one.
 
         Parameters
         ----------
@@ -595,15 +645,13 @@ class MixtureOfExperts(NamedExperts):
         >>> 0 < truth.score(data) < 1
         True
         """
-        return prediction.r_squared(self.mixture, self._family, data, self.rows, on_error)
+        if self.densities.nominal:
+            return classes.accuracy(self.mixture, self.densities, data, self.rows, on_error)
+        return prediction.r_squared(self.mixture, self.densities, data, self.rows, on_error)
 
     def _named(self, found: xr.DataArray) -> xr.DataArray:
         """A result with the labels of the experts."""
         return found.assign_coords({EXPERT: self.params[EXPERT].values})
-
-    @property
-    def _family(self) -> Family:
-        return get_family(self.family)
 
 
 def draw_with(pictures: Callable[[MixtureOfExperts], Any]) -> None:

@@ -14,7 +14,7 @@ from daskmoe.model.labels import columns_of, has_names, label_parameters, linear
 from daskmoe.model.moments import moments_from
 from daskmoe.model.store import ModelParts
 from daskmoe.numerics.base.parameters import FloatArray, Mixture, MoEParameters, Moments, SupportSample
-from daskmoe.numerics.families import Family, get_family
+from daskmoe.numerics.families import Family
 from daskmoe.numerics.transport.alignment import match_experts
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import (
@@ -68,7 +68,7 @@ def permuted(parts: ModelParts, parameters: MoEParameters, order: Order) -> Mode
 
     Names go along with the experts; numbers count anew.
     """
-    family = get_family(parts.family)
+    family = parts.densities
     names = parts.params[EXPERT].values[order] if has_names(parts.params) else None
     params = label_parameters(parameters.take(order), parts.rows, family, names)
     for name, values in parts.params.data_vars.items():
@@ -105,7 +105,12 @@ def order_as(parts: ModelParts, parameters: MoEParameters, other: ModelParts) ->
             "other: expected a model with the same levels, knots and other codings of the features, got "
             f"{other.rows.codings} for {parts.rows.codings}. Fit both with the same categories= and knots=."
         )
-    family = get_family(parts.family)
+    if parts.rows.classes != other.rows.classes:
+        raise InvalidDataError(
+            f"other: expected a model with the same classes of {parts.rows.target!r}, in the same order, got "
+            f"{other.rows.classes} for {parts.rows.classes}. Fit both with the same categories=."
+        )
+    family = parts.densities
     theirs = _with_features_as(other, parts.rows, family)
     if not isinstance(theirs, MoEParameters):
         raise InvalidDataError("other: expected a model with one gating network, got a weighted average.")

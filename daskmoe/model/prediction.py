@@ -75,7 +75,8 @@ def evaluate(
     """``function(features)``, or ``function(features, response)``, of all rows as a labelled array."""
     how = how.checked()
     data, rows = match_data(data, rows, with_target=with_target)
-    inputs = gather_inputs(data, rows, with_target=with_target)
+    lenient = how.on_error != "raise"
+    inputs = gather_inputs(data, rows, with_target=with_target, unknown_is_missing=lenient)
     response = inputs.variables[input_key(rows.target)] if with_target else None
     result = apply_to_rows(
         function, inputs, rows, per_row=response, leading=leading, block_size=block_size, how=how
@@ -288,6 +289,14 @@ def r_squared(parameters: Mixture, family: Family, data: Data, rows: RowSchema, 
     return 1.0 - totals["sum"] / totals["spread"]
 
 
+def mean_over_rows(
+    function: RowFunction, data: Data, rows: RowSchema, block_size: int, on_error: OnError
+) -> float:
+    """The mean of ``function(features, response)`` over all rows, or over the complete ones."""
+    totals = _totals(function, data, rows, block_size, on_error)
+    return totals["sum"] / totals["count"]
+
+
 def gating(parameters: Mixture, features: Features) -> FloatArray:
     """pi_k(x), shape (K, n)."""
     return np.exp(log_gating(parameters, features))
@@ -325,7 +334,7 @@ def _totals(
     """
     check_choice("on_error", on_error, ON_ERROR)
     data, rows = match_data(data, rows, with_target=True)
-    inputs = gather_inputs(data, rows, with_target=True)
+    inputs = gather_inputs(data, rows, with_target=True, unknown_is_missing=on_error != "raise")
     response = inputs.variables[input_key(rows.target)]
     if response.size == 0:
         raise InvalidDataError(f"data: expected at least one row, got sizes {dict(response.sizes)}.")

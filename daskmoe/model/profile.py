@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import xarray as xr
 
-from daskmoe.model import prediction
+from daskmoe.model import classes, prediction
 from daskmoe.model.blockwise import Evaluation
 from daskmoe.numerics.base.parameters import FloatArray, Mixture
 from daskmoe.numerics.families import Family
@@ -25,7 +25,8 @@ def profile(parameters: Mixture, family: Family, data: Data, rows: RowSchema) ->
     """The share of the complete rows of each expert, and the means and deviations of their features.
 
     Rows count by their responsibilities, or by the gates where there is no target; with a target there is
-    R2 too. Three passes over lazy data: the middle of all rows, the experts' rows about it, the residuals.
+    R2, or of labels the accuracy, too. Three passes over lazy data: the middle of all rows, the experts' rows
+    about it, the residuals.
     """
     dataset, _ = prediction.match_data(data, rows)
     with_target = rows.target in dataset.variables
@@ -58,7 +59,9 @@ def profile(parameters: Mixture, family: Family, data: Data, rows: RowSchema) ->
         }
     )
     if with_target:
-        found["r2"] = prediction.r_squared(parameters, family, dataset, rows, "skip")
+        score = classes.accuracy if family.nominal else prediction.r_squared
+        name = "accuracy" if family.nominal else "r2"
+        found[name] = score(parameters, family, dataset, rows, "skip")
     return found.rename({_COLUMN: FEATURE}).assign_coords({FEATURE: labels}).transpose(EXPERT, FEATURE)
 
 

@@ -26,6 +26,7 @@ import zarr
 
 from daskmoe.errors import OutputExistsError, SchemaError, StoreError
 from daskmoe.model.trust import check_store
+from daskmoe.numerics.families import Family, get_family
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import (
     ATTR_CREATED,
@@ -55,6 +56,11 @@ class ModelParts(NamedTuple):
     options: Mapping[str, Any]
     # Sum of the row weights of the last fit.
     weight: float | None = None
+
+    @property
+    def densities(self) -> Family:
+        """The family itself, for as many classes as the target has."""
+        return get_family(self.family, self.rows.n_classes)
 
 
 def flatten(parts: ModelParts) -> xr.Dataset:

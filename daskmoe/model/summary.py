@@ -29,10 +29,11 @@ class Summary(str):
 def summarize(table: xr.Dataset) -> Summary:
     """Facts, experts and coefficients; errors stand behind their estimates in parentheses."""
     shown = table.isel({EXPERT: slice(MAX_EXPERTS)})
-    of_experts = ~table["variable"].isin([COEF, GATE_COEF])
+    of_experts = shown.sel({PARAMETER: ~table["variable"].isin([COEF, GATE_COEF])})
+    of_experts = of_experts.assign_coords(term=of_experts[PARAMETER].rename("term"))
     sections = [
         [title(table), *(f"{name:<12}{text}" for name, text in facts(table).items())],
-        _block("experts", shown.sel({PARAMETER: of_experts}), _shares(shown)),
+        _block("experts", of_experts, _shares(shown)),
         _block("coefficients of the experts (coef)", _of(shown, COEF)),
         _block("coefficients of the gating network (gate_coef)", _of(shown, GATE_COEF)),
     ]

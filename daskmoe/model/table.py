@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable
 from typing import Any, Final
 
@@ -11,15 +12,16 @@ import xarray as xr
 from daskmoe.model import criteria, uncertainty
 from daskmoe.model.floor import experts_at_floor
 from daskmoe.model.history import distances_of_rivals, outcomes_of, training_of
-from daskmoe.model.labels import expert_names, parameters_from
+from daskmoe.model.labels import columns_of, expert_names, parameter_variables, parameters_from
 from daskmoe.model.profile import profile
 from daskmoe.model.store import ModelParts
 from daskmoe.numerics.base.policies import SOUNDNESS
-from daskmoe.numerics.families import Family, get_family
+from daskmoe.numerics.families import Family
 from daskmoe.options import check_choice
 from daskmoe.rows import Data, RowSchema
 from daskmoe.rows.names import (
     ABSENT_ROWS,
+    CLASS,
     CLUSTERS,
     COEF,
     EXPERT,
@@ -54,6 +56,7 @@ _TEXTS: Final = {
     "at_floor": "1 where the expert is as narrow as the penalty lets it be, on repeated values",
     "feature_mean": "mean of the feature over the expert's rows of the given data",
     "feature_deviation": "standard deviation of the feature over the expert's rows of the given data",
+    "accuracy": "share of the rows of the given data whose class is the most likely one",
     "r2": "share of the variance of the target in the given data that the prediction explains",
     "n_parameters": "free parameters that the rows can tell apart",
     "log_likelihood": "log-likelihood of the model's own rows",
@@ -93,7 +96,7 @@ def make_table(
     level, kind
         Of the confidence intervals.
     """
-    family, diagnostics = get_family(parts.family), parts.diagnostics
+    family, diagnostics = parts.densities, parts.diagnostics
     table = _estimates(parts, family, n_parameters, level, kind)
     variables = _of_experts(parts, family) | _of_fit(parts, n_parameters)
     if parts.rows.left_out:
@@ -147,16 +150,18 @@ def _by_parameter(values: xr.Dataset, family: Family) -> xr.DataArray:
     """Values shaped like the parameters, by parameter and expert."""
     own = [label.name for label in family.nuisances]
     blocks, labels, names, terms = [], [], [], []
+    dims_of = parameter_variables(family, columns_of(values))
     for name in (INTERCEPT, COEF, *own, GATE_INTERCEPT, GATE_COEF):
-        wide = values[name].ndim > 1
-        found = values[name].transpose(..., EXPERT).values
-        found = found if wide else found[None]
-        dim = values[name].transpose(..., EXPERT).dims[0]
-        features = [str(label) for label in values[dim].values] if wide else [""]
-        blocks.append(found)
-        labels += [f"{name}[{feature}]" if wide else name for feature in features]
-        names += [name] * len(features)
-        terms += features if wide else [name]
+        found, dims = values[name], dims_of[name]
+        if CLASS in dims:
+            # The reference has no parameters of its own.
+            found = found.isel({CLASS: slice(1, None)})
+        blocks.append(found.transpose(*dims, EXPERT).values.reshape(-1, found.sizes[EXPERT]))
+        places = itertools.product(*(found[dim].values for dim in dims))
+        inside = [", ".join(map(str, place)) for place in places]
+        labels += [f"{name}[{term}]" if dims else name for term in inside]
+        names += [name] * len(inside)
+        terms += inside if dims else [name]
     coords = {
         PARAMETER: np.array(labels, np.str_),
         EXPERT: values[EXPERT].values,
@@ -175,12 +180,15 @@ def _units(params: xr.Dataset, rows: RowSchema, family: Family) -> list[str]:
         for label in each.labels
     }
     found = []
+    n_predictors = family.n_predictors if family.nominal else 1
     for name in (INTERCEPT, COEF, *(label.name for label in family.nuisances), GATE_INTERCEPT, GATE_COEF):
         if name == COEF:
-            found += [
+            found += n_predictors * [
                 _per(params[INTERCEPT].attrs.get("units"), unit)
                 for unit in map(features.get, rows.expert_labels)
             ]
+        elif name == INTERCEPT:
+            found += n_predictors * [str(params[name].attrs.get("units", ""))]
         elif name == GATE_COEF:
             found += [_per("1", unit) for unit in map(features.get, rows.gate_labels)]
         else:
@@ -258,6 +266,7 @@ def _story(parts: ModelParts) -> dict[str, Any]:
         "target_units": str(rows.target_attrs.get("units", "")),
         "sample_dims": ", ".join(rows.sample_dims),
         "n_features": len(rows.feature_names),
+        "classes": [] if rows.classes is None else [str(label) for label in rows.classes.as_labels()],
         "fitted": int(parts.diagnostics is not None),
         "expert_names": expert_names(parts.params),
         KINDS: [str(kind) for kind in uncertainty.kinds_of(parts.diagnostics)],

@@ -13,8 +13,7 @@ import numpy as np
 
 from daskmoe.model import MixtureOfExperts
 from daskmoe.numerics.base.parameters import FloatArray
-from daskmoe.numerics.families import get_family
-from daskmoe.numerics.predictive.mixture import expert_means, log_gating
+from daskmoe.numerics.predictive.mixture import expert_means, linear_predictor, log_gating
 from daskmoe.plotting.canvas import (
     BEHIND,
     DARK,
@@ -58,13 +57,15 @@ _MOST_DOTS: Final = 3_000
 def draw_experts(model: MixtureOfExperts, data: Data, feature: str, ax: Axes | None) -> Axes:
     """See `Pictures.experts`."""
     ax, sample = axes_of(ax), take_sample(model, data)
-    axis, family = axis_of(sample, feature), get_family(model.family)
+    axis, family = axis_of(sample, feature), model.densities
     gates = np.exp(log_gating(model.mixture, sample.features))
-    whole = (gates * expert_means(model.mixture, family, sample.features)).sum(axis=0)
+    whole = (gates * _fits(model, sample.features)).sum(axis=0)
+    if family.nominal and sample.response is not None:
+        sample = sample._replace(response=(sample.response == family.n_predictors).astype(np.float64))
     _draw_rows(ax, sample, axis)
     grid, marks = axis.grid(_POINTS), axis.middles(_BINS)
     for k, (label, colour) in enumerate(zip(names(model), colours(model.n_experts), strict=True)):
-        means = expert_means(model.mixture, family, features_along(sample, axis, grid, gates[k]))[k]
+        means = _fits(model, features_along(sample, axis, grid, gates[k]))[k]
         if axis.levels is None:
             # Before there are artists the axis does not know that it has dates.
             ax.plot(grid, means, color=colour, lw=1, ls=(0, (4, 2)))
@@ -81,8 +82,18 @@ def draw_experts(model: MixtureOfExperts, data: Data, feature: str, ax: Axes | N
     _fit_limits(ax, sample)
     _label_along(ax, sample, axis)
     ax.set_ylabel(target_label(model))
+    if model.rows.classes is not None:
+        ax.set_ylabel(f"probability of {model.rows.classes.names[-1]!r}")
     above(ax)
     return ax
+
+
+def _fits(model: MixtureOfExperts, features: FloatArray) -> FloatArray:
+    """E[y|x, expert k], or of labels the probability of the last class, (K, n)."""
+    if not model.densities.nominal:
+        return expert_means(model.mixture, model.densities, features)
+    eta = linear_predictor(model.mixture.coef, features)
+    return np.asarray(model.densities.class_probabilities(eta)[:, -1])
 
 
 def draw_gates(model: MixtureOfExperts, data: Data, feature: str, other: str | None, ax: Axes | None) -> Axes:

@@ -8,8 +8,8 @@ import numpy as np
 import scipy
 
 from daskmoe.model import MixtureOfExperts
+from daskmoe.model.classes import require_numbers
 from daskmoe.numerics.base.parameters import FloatArray
-from daskmoe.numerics.families import get_family
 from daskmoe.numerics.predictive.mixture import mixture_cdf, mixture_mean
 from daskmoe.plotting.canvas import BEHIND, DARK, PALETTE, above, axes_of, target_label
 from daskmoe.plotting.sampled import take_sample
@@ -26,10 +26,11 @@ _LEVELS: Final = (0.5, 0.9)
 
 def draw_residuals(model: MixtureOfExperts, data: Data, ax: Axes | None) -> Axes:
     """See `Pictures.residuals`."""
+    require_numbers(model.rows, "residuals")
     sample = take_sample(model, data, need_target=True)
     assert sample.response is not None
     ax = axes_of(ax)
-    predicted = mixture_mean(model.mixture, get_family(model.family), sample.features)
+    predicted = mixture_mean(model.mixture, model.densities, sample.features)
     residual = sample.response - predicted
     low, high = np.quantile(residual, [0.001, 0.999])
     shown = (residual >= low) & (residual <= high)
@@ -49,6 +50,7 @@ def draw_residuals(model: MixtureOfExperts, data: Data, ax: Axes | None) -> Axes
 
 def draw_calibration(model: MixtureOfExperts, data: Data, ax: Axes | None) -> Axes:
     """See `Pictures.calibration`."""
+    require_numbers(model.rows, "calibration")
     sample = take_sample(model, data, need_target=True)
     assert sample.response is not None
     ax = axes_of(ax)
@@ -71,7 +73,7 @@ def draw_calibration(model: MixtureOfExperts, data: Data, ax: Axes | None) -> Ax
 
 def _transform(model: MixtureOfExperts, features: FloatArray, response: FloatArray) -> FloatArray:
     """F(y|x); of whole numbers a draw between F(y - 1|x) and it. Uniform where the model is right."""
-    family = get_family(model.family)
+    family = model.densities
     above = mixture_cdf(model.mixture, family, features, response)
     if not family.discrete:
         return above

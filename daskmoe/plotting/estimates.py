@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -11,9 +11,8 @@ from daskmoe.errors import InvalidDataError, InvalidOptionError
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.moments import moments_from
 from daskmoe.numerics.base.parameters import FloatArray
-from daskmoe.numerics.families import get_family
 from daskmoe.plotting.canvas import DARK, above, axes_of, colours, names
-from daskmoe.rows.names import COEF, EXPERT, FEATURE, INTERCEPT, LOCAL_EXPERT, PARTITION
+from daskmoe.rows.names import CLASS, COEF, EXPERT, FEATURE, INTERCEPT, LOCAL_EXPERT, PARTITION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +44,10 @@ def draw_coefficients(
         scale = None
     table = model.table(level=level)
     rows = table.sel(parameter=table["variable"] == variable)
-    factor = np.ones(rows.sizes["parameter"]) if scale is None else scale
+    factor = np.ones(rows.sizes["parameter"])
+    if scale is not None:
+        # Of labels there are slopes for each class.
+        factor = np.resize(scale, rows.sizes["parameter"])
     order = _largest(rows, factor)
     palette = colours(model.n_experts)
     for k, label in enumerate(names(model)):
@@ -77,13 +79,16 @@ def draw_partitions(model: MixtureOfExperts, term: str | None, ax: Axes | None) 
             "partitions."
         )
     ax = axes_of(ax)
-    term = INTERCEPT if term is None else term
-    own, parts, units = _of_term(model, local, term)
-    table = model.table()
+    of = _parameter(model, term)
+    own, parts = (
+        _flat(model.params, (EXPERT,), of.variable),
+        _flat(local, (PARTITION, LOCAL_EXPERT), of.variable),
+    )
+    own, parts = own[:, of.position], parts[..., of.position]
     which = _belongs(model, local)
     palette = colours(model.n_experts)
     for k, label in enumerate(names(model)):
-        row = table.sel(parameter=INTERCEPT if term == INTERCEPT else f"{COEF}[{term}]").isel(expert=k)
+        row = of.row.isel(expert=k)
         ax.axhline(float(own[k]), color=palette[k], lw=1.6, label=label)
         if np.isfinite(row["lower"]):
             ax.axhspan(float(row["lower"]), float(row["upper"]), color=palette[k], alpha=0.2, lw=0)
@@ -92,7 +97,10 @@ def draw_partitions(model: MixtureOfExperts, term: str | None, ax: Axes | None) 
         ax.plot(m, parts[m, j], ls="", marker=marker, ms=5, color=palette[k], mec="white", mew=0.5)
     _tick_partitions(ax.xaxis, [str(each) for each in local[PARTITION].values])
     ax.set_xlabel("partition")
-    what = "intercept" if term == INTERCEPT else f"coefficient of {term}"
+    term, units = (str(of.row[name].values) for name in ("term", "units"))
+    what = of.variable if of.variable == INTERCEPT else f"coefficient of {term}"
+    if of.variable == INTERCEPT and term != INTERCEPT:
+        what = f"intercept of {term}"
     ax.set_ylabel(f"{what} [{units}]" if units else what)
     above(ax)
     return ax
@@ -148,7 +156,7 @@ def _largest(rows: xr.Dataset, factor: FloatArray) -> Any:
 def _effect(
     model: MixtureOfExperts, variable: str, standardized: bool, rows: xr.Dataset, level: float
 ) -> str:
-    units, link = model.rows.target_attrs.get("units"), get_family(model.family).predictor_units
+    units, link = model.rows.target_attrs.get("units"), model.densities.predictor_units
     if variable == "gate_coef":
         of = "log odds of the expert"
     elif link == "{}":
@@ -162,17 +170,37 @@ def _effect(
     return f"change of {of}\nwith {per} of the feature{interval}{more}"
 
 
-def _of_term(model: MixtureOfExperts, local: xr.Dataset, term: str) -> tuple[FloatArray, FloatArray, str]:
-    """A coefficient of the model's experts (K,), of the partitions (M, J), and its units."""
-    known = model.rows.expert_labels
-    if term != INTERCEPT and term not in known:
-        raise InvalidOptionError(f"term: expected 'intercept' or one of {list(known)}, got {term!r}.")
-    chosen = {} if term == INTERCEPT else {FEATURE: term}
-    name = INTERCEPT if term == INTERCEPT else COEF
-    own, parts = model.params[name].sel(chosen), local[name].sel(chosen).transpose(PARTITION, LOCAL_EXPERT)
+class _Parameter(NamedTuple):
+    """A parameter of all experts: its row of the table, and which it is among those of its variable."""
+
+    row: xr.Dataset
+    variable: str
+    position: int
+
+
+def _parameter(model: MixtureOfExperts, term: str | None) -> _Parameter:
+    """The intercept or coefficient that a term of the table names; the first where it is None."""
     table = model.table()
-    label = INTERCEPT if term == INTERCEPT else f"{COEF}[{term}]"
-    return own.values, parts.values, str(table["units"].sel(parameter=label).values)
+    terms = [
+        (variable, str(each))
+        for variable in (INTERCEPT, COEF)
+        for each in table["term"].values[table["variable"].values == variable]
+    ]
+    found = terms[0] if term is None else next((each for each in terms if each[1] == term), None)
+    if found is None:
+        raise InvalidOptionError(f"term: expected one of {[each for _, each in terms]}, got {term!r}.")
+    own = table.sel(parameter=table["variable"] == found[0])
+    position = own["term"].values.tolist().index(found[1])
+    return _Parameter(own.isel(parameter=position), found[0], position)
+
+
+def _flat(params: xr.Dataset, leading: tuple[str, ...], name: str) -> FloatArray:
+    """All parameters of a variable behind the leading dimensions, in the order of the table."""
+    found = params[name]
+    if CLASS in found.dims:
+        found = found.isel({CLASS: slice(1, None)})
+    values = found.transpose(*leading, *(dim for dim in (CLASS, FEATURE) if dim in found.dims)).values
+    return np.asarray(values.reshape(*values.shape[: len(leading)], -1))
 
 
 def _plan(model: MixtureOfExperts) -> xr.DataArray | None:
@@ -184,7 +212,8 @@ def _plan(model: MixtureOfExperts) -> xr.DataArray | None:
 
 def _belongs(model: MixtureOfExperts, local: xr.Dataset) -> np.ndarray[Any, np.dtype[np.intp]]:
     """Which expert of the model each local expert goes to: most of its mass, or the nearest coefficients."""
-    known = np.isfinite(local[INTERCEPT].transpose(PARTITION, LOCAL_EXPERT).values)
+    parts = (PARTITION, LOCAL_EXPERT)
+    known = np.isfinite(_flat(local, parts, INTERCEPT)[..., 0])
     plan = _plan(model)
     if (
         plan is not None
@@ -193,14 +222,9 @@ def _belongs(model: MixtureOfExperts, local: xr.Dataset) -> np.ndarray[Any, np.d
     ):
         found = plan.transpose(PARTITION, LOCAL_EXPERT, EXPERT).values.argmax(axis=2)
     else:
-        own = np.column_stack([model.params[INTERCEPT], model.params[COEF].transpose(EXPERT, FEATURE)])
-        theirs = np.concatenate(
-            [
-                local[INTERCEPT].transpose(PARTITION, LOCAL_EXPERT).values[..., None],
-                local[COEF].transpose(PARTITION, LOCAL_EXPERT, FEATURE).values,
-            ],
-            axis=2,
-        )
+        both = (INTERCEPT, COEF)
+        own = np.concatenate([_flat(model.params, (EXPERT,), name) for name in both], axis=-1)
+        theirs = np.concatenate([_flat(local, parts, name) for name in both], axis=-1)
         found = np.nan_to_num(((theirs[:, :, None] - own) ** 2).sum(axis=3)).argmin(axis=2)
     return np.where(known, found, -1)
 

@@ -38,7 +38,8 @@ class Pictures:
         """The fits of the experts along a feature, over the data's density.
 
         Other features are at their means over the rows that are an expert's own, or most frequent levels.
-        A line is as wide as its gate is open to the rows there; dotted is the mixture's mean over them.
+        A line is as wide as its gate is open to the rows there; dotted is the mixture's mean over them. Of a
+        target that is labels they are the probabilities of the last class.
 
         Parameters
         ----------
@@ -176,7 +177,8 @@ class Pictures:
         Parameters
         ----------
         term : str, optional
-            A feature; by default the intercept.
+            A feature; by default the intercept. Where the target is labels, a class before it, as
+            ``"mild, x1"``, or alone for its intercept; by default the second.
         ax : matplotlib axes, optional
 
         Returns
@@ -226,7 +228,7 @@ class Pictures:
         Raises
         ------
         InvalidDataError
-            If the target is missing.
+            If the target is missing, or is labels.
         """
         return draw_residuals(self._model, data, ax)
 
@@ -249,7 +251,7 @@ class Pictures:
         Raises
         ------
         InvalidDataError
-            If the target is missing.
+            If the target is missing, or is labels.
 
         References
         ----------

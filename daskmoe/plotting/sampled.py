@@ -16,7 +16,7 @@ from daskmoe.model.prediction import match_data
 from daskmoe.numerics.base.parameters import FloatArray
 from daskmoe.rows import Data, RowSchema
 from daskmoe.rows.codings import Levels
-from daskmoe.rows.columns import stack_features
+from daskmoe.rows.columns import class_codes, stack_features
 from daskmoe.rows.computing import computed
 from daskmoe.rows.values import as_objects, plain_values
 
@@ -36,7 +36,7 @@ class Sample(NamedTuple):
     sources: dict[str, NDArray[Any]]
     # (n, p)
     features: FloatArray
-    # (n,); None where the data have no target.
+    # (n,): Codes of labels; None where the data have no target.
     response: FloatArray | None
     # The data's attributes.
     data: xr.Dataset
@@ -137,9 +137,11 @@ def take_sample(model: MixtureOfExperts, data: Data, *, need_target: bool = Fals
     features = np.asarray(
         stack_features(sources, rows.variables, (int(np.prod(shape)),), unknown_is_missing=True), np.float64
     )
-    response = (
-        _flat(some[rows.target], rows.sample_dims, None, shape).astype(np.float64) if with_target else None
-    )
+    response = None
+    if with_target:
+        values = _flat(some[rows.target], rows.sample_dims, None, shape)
+        labels = rows.classes is not None
+        response = class_codes(values, rows, unknown_is_missing=True) if labels else values.astype(np.float64)
     complete = np.isfinite(features).all(axis=1)
     if response is not None:
         complete &= np.isfinite(response)

@@ -85,17 +85,45 @@ class Levels(Coding):
 
     def columns(self, values: NDArray[Any], *, unknown_is_missing: bool = False) -> FloatArray:
         """The columns; `UnknownLevels` for values that are no level unless these are missing values too."""
-        flat = as_objects(values).reshape(-1)
+        codes, strange = self._positions(values.reshape(-1), unknown_is_missing)
+        out: FloatArray = (codes[:, np.newaxis] == np.arange(1, len(self.levels))).astype(np.float64)
+        out[strange] = np.nan
+        return out.reshape(*values.shape, len(self.levels) - 1)
+
+    def codes(self, values: NDArray[Any], *, unknown_is_missing: bool = False) -> FloatArray:
+        """The position of each value among the levels, NaN where it is missing; `UnknownLevels` as above."""
+        codes, strange = self._positions(values.reshape(-1), unknown_is_missing)
+        out: FloatArray = codes.astype(np.float64)
+        out[strange] = np.nan
+        return out.reshape(values.shape)
+
+    def _positions(
+        self, values: NDArray[Any], unknown_is_missing: bool
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Positions of values (n,) among the levels, and which of them are none: missing, or unknown."""
+        flat = as_objects(values)
         levels = _rounded(self.levels, flat.dtype)
         codes = _index_of(levels, tuple(map(type, levels))).get_indexer(flat)
-        out: FloatArray = (codes[:, np.newaxis] == np.arange(1, len(self.levels))).astype(np.float64)
         strange = np.flatnonzero(codes < 0)
-        if strange.size:
+        if strange.size and not unknown_is_missing:
             missing = _is_missing(flat[strange])
-            if not unknown_is_missing and not missing.all():
+            if not missing.all():
                 raise UnknownLevels(sorted({*flat[strange[~missing]].tolist()}, key=str))
-            out[strange] = np.nan
-        return out.reshape(*values.shape, len(self.levels) - 1)
+        return codes, strange
+
+    @property
+    def are_flags(self) -> bool:
+        """Whether levels are called by the meanings of flags, not as they are."""
+        return self.names != tuple(map(str, self.levels))
+
+    def as_array(self) -> NDArray[Any]:
+        """The levels as one array: of text, booleans, integers or numbers; of names where they are mixed."""
+        kinds = {type(level) for level in self.levels}
+        return np.array(self.levels if len(kinds) == 1 or kinds == {int, float} else self.names)
+
+    def as_labels(self) -> NDArray[Any]:
+        """What a coordinate calls the levels: the meanings of flags, others as they are."""
+        return np.array(self.names) if self.are_flags else self.as_array()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Works on NumPy arrays of a block of rows: in a task that reads a partition, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import accumulate
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError
 from daskmoe.rows.codings import UnknownLevels
-from daskmoe.rows.schema import FeatureVariable
+from daskmoe.rows.schema import FeatureVariable, RowSchema
 
 FloatArray = NDArray[np.float64]
 FeatureArray = NDArray[np.float64] | NDArray[np.float32]
@@ -145,9 +145,29 @@ def _products(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(product.reshape(*product.shape[:-2], -1))
 
 
+def class_codes(values: NDArray[Any], schema: RowSchema, *, unknown_is_missing: bool = False) -> FloatArray:
+    """The target's labels as codes of the classes, NaN where there is none.
+
+    `InvalidDataError` names labels that are no class, unless these are missing values too.
+    """
+    assert schema.classes is not None
+    try:
+        return schema.classes.codes(values, unknown_is_missing=unknown_is_missing)
+    except UnknownLevels as error:
+        raise InvalidDataError(
+            f"Target {schema.target!r} has labels that are none of the classes "
+            f"{_shown(schema.classes.levels)}: {_shown(error.levels)}. In a fit name all of them "
+            f"(categories={{{schema.target!r}: [...]}}); on_error='skip' takes them as missing."
+        ) from None
+
+
+def _shown(levels: Sequence[Any]) -> str:
+    return ", ".join(repr(level) for level in levels[:5]) + (", ..." if len(levels) > 5 else "")
+
+
 def _unknown_text(variable: FeatureVariable, levels: list[Any]) -> str:
-    shown = ", ".join(repr(level) for level in levels[:5]) + (", ..." if len(levels) > 5 else "")
     return (
-        f"Feature variable {variable.name!r} has levels that the model does not know: {shown}. In a fit name "
-        f"all of them (categories={{{variable.name!r}: [...]}}); on_error='skip' takes them as missing."
+        f"Feature variable {variable.name!r} has levels that the model does not know: {_shown(levels)}. In a "
+        f"fit name all of them (categories={{{variable.name!r}: [...]}}); on_error='skip' takes them as "
+        "missing."
     )

@@ -13,7 +13,7 @@ import xarray as xr
 from daskmoe.errors import InvalidDataError, InvalidOptionError
 from daskmoe.features import Term
 from daskmoe.rows.codings import Coding, Harmonics, Indicator, Powers, Splines, declared_levels
-from daskmoe.rows.learning import Categories, Learned, learn, number_from, variable_of
+from daskmoe.rows.learning import Categories, Learned, learn, learn_classes, number_from, variable_of
 from daskmoe.rows.schema import FeatureVariable, RowSchema
 from daskmoe.rows.values import ValueKind, kind_of
 from daskmoe.rows.variables import (
@@ -46,6 +46,8 @@ def describe_rows(
     categories: Categories | None = None,
     gate_features: Features | None = None,
     offset: str | None = None,
+    *,
+    labels: bool = False,
 ) -> RowSchema:
     """Choose the variables of `ds` that make its rows.
 
@@ -64,11 +66,14 @@ def describe_rows(
     sample_weight : str or None
         The variable of row weights.
     categories : mapping of str to sequence, optional
-        Levels of features, the reference first; None for those that are in the data, sorted.
+        Levels of features, the reference first; None for those that are in the data, sorted. Those of the
+        target, where it is labels, are its classes.
     gate_features : str, Term, sequence of them, or None
         Those of the gates, if other than the experts'; none at all makes them constant.
     offset : str or None
         The variable that is a part of every linear predictor.
+    labels : bool
+        Whether the target is labels of classes; else it is numbers.
 
     Returns
     -------
@@ -93,7 +98,7 @@ def describe_rows(
     >>> describe_rows(ds, "y").feature_labels
     ('wind_S', 'wind_W')
     """
-    sample_dims = target_dims(ds, target)
+    sample_dims = target_dims(ds, target, labels=labels)
     if sample_weight is not None:
         check_weight(ds, sample_weight, sample_dims)
     used = {target} if sample_weight is None else {target, sample_weight}
@@ -116,7 +121,9 @@ def describe_rows(
         _check_fit(ds, declared, sample_dims)
     _check_fit(ds, of_gates or (), sample_dims)
     asked = [*declared, *(each for each in of_gates or () if each not in declared)]
-    learned = learn(ds, asked, categories or {})
+    levels = dict(categories or {})
+    classes = learn_classes(ds, target, levels.pop(target, None)) if labels else None
+    learned = learn(ds, asked, levels)
     if features is None:
         left_out |= {
             name: why
@@ -159,6 +166,7 @@ def describe_rows(
         gate_columns=gate_columns,
         expert_columns=expert_columns,
         offset_column=offset_column,
+        classes=classes,
     )
     check_unique(schema.feature_labels, "feature columns")
     return schema

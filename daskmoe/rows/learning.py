@@ -27,6 +27,8 @@ Categories = Mapping[str, Sequence[Any] | None]
 _QUANTILE_VALUES = 100_000
 # More levels of a text are names of rows, and a column each would fill the memory.
 _MOST_LEVELS = 1000
+# More classes are no labels but numbers: each has parameters of its own in every expert.
+_MOST_CLASSES = 100
 _LEVEL_KINDS = {"string", "boolean", "integer", "floating"}
 _DATES = {"datetime", "date", "datetime64"}
 
@@ -94,6 +96,47 @@ def learn(ds: xr.Dataset, declared: Sequence[str | Term], categories: Categories
             if len(outcome.levels) == ds.variables[name].size:
                 doubtful[name] = f"names each of its {ds.variables[name].size} values differently"
     return Learned(levels, _find_knots(ds, declared), refused, doubtful)
+
+
+def learn_classes(ds: xr.Dataset, target: str, given: Sequence[Any] | None) -> Levels:
+    """The classes of a target: those that are given, that its dtype or flags declare, or that it has.
+
+    Raises
+    ------
+    InvalidDataError
+        Unless there are two at least, and each of them is in the data.
+    """
+    variable = ds.variables[target]
+    try:
+        known = declared_levels(variable) if given is None else _given_levels(given, kind_of(variable))
+    except InvalidDataError as error:
+        raise InvalidDataError(f"Classes of the target {target!r}: {error}.") from None
+    found = find_levels({target: variable})[target]
+    if len(found.kinds) > 1 or not found.kinds <= _LEVEL_KINDS:
+        raise InvalidDataError(
+            f"Target {target!r} holds objects ({' and '.join(sorted(found.kinds))}), expected text, booleans "
+            "or integers; convert it with astype(str)."
+        )
+    if known is None:
+        known = _classes_found(found, target)
+    if absent := [level for level in known.levels if level not in found.levels]:
+        raise InvalidDataError(
+            f"Expected every class of the target {target!r} in the data, got none of "
+            f"{', '.join(map(repr, absent[:5]))}: nothing tells when it occurs. Leave it out of the classes: "
+            f"categories={{{target!r}: [...]}} names the others, cat.remove_unused_categories() those of a "
+            "pandas categorical."
+        )
+    return known
+
+
+def _classes_found(found: Found, target: str) -> Levels:
+    """The classes that a target has, sorted."""
+    if not 2 <= len(found.levels) <= _MOST_CLASSES:
+        raise InvalidDataError(
+            f"Target {target!r}: expected 2 to {_MOST_CLASSES} classes, got {len(found.levels)} different "
+            "values."
+        )
+    return Levels.of(tuple(sorted(plain_level(level) for level in found.levels)))
 
 
 def find_levels(variables: Mapping[str, xr.Variable]) -> dict[str, Found]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import xarray as xr
 
 from daskmoe.errors import InvalidDataError
-from daskmoe.rows.names import BOUND, EXPERT
+from daskmoe.rows.names import BOUND, CLASS, EXPERT
 from daskmoe.rows.schema import FeatureVariable, RowSchema
 from daskmoe.rows.variables import (
     check_offset,
@@ -70,7 +70,7 @@ def match_schema(
     if schema.offset is not None:
         find_variable(ds, schema.offset, "offset")
     if need_target:
-        sample_dims = target_dims(ds, schema.target)
+        sample_dims = target_dims(ds, schema.target, labels=schema.classes is not None)
         if unknown := [dim for dim in sample_dims if dim not in schema.sample_dims]:
             raise InvalidDataError(
                 f"Target {schema.target!r} has the dimensions {unknown} that the fit did not have; expected "
@@ -97,7 +97,7 @@ def _dims_without_target(ds: xr.Dataset, schema: RowSchema) -> tuple[str, ...]:
     for name, feature_dim in schema.sources.items():
         dims = find_variable(ds, name, "feature").dims
         more |= dict.fromkeys(str(dim) for dim in dims if dim not in known and dim != feature_dim)
-    if taken := [dim for dim in more if dim in (EXPERT, BOUND)]:
+    if taken := [dim for dim in more if dim in (EXPERT, BOUND if schema.classes is None else CLASS)]:
         raise InvalidDataError(
             f"The features have the dimension {taken[0]!r}, a name that a model's results use; rename it."
         )

@@ -9,6 +9,8 @@ SCHEMA_VERSION: Final = 1
 
 EXPERT: Final = "expert"
 FEATURE: Final = "feature"
+# Of the experts' parameters, where the target is labels.
+CLASS: Final = "class"
 # Where gates have other features than the experts.
 GATE_FEATURE: Final = "gate_feature"
 PARTITION: Final = "partition"
@@ -25,10 +27,6 @@ LEFT_IN: Final = "refinement_left_in"
 # Only in a weighted average, whose experts belong to groups with a gating network each.
 GROUP: Final = "group"
 GROUP_WEIGHT: Final = "group_weight"
-
-# Variables that every model has -> whether they have the feature dimension after the expert dimension. The
-# family adds its own.
-PARAMETERS: Final[dict[str, bool]] = {GATE_INTERCEPT: False, GATE_COEF: True, INTERCEPT: False, COEF: True}
 
 BOUND: Final = "bound"
 LOWER: Final = "lower"

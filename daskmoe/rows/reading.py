@@ -20,6 +20,7 @@ from daskmoe.rows.columns import (
     BLOCK_ELEMENTS,
     FeatureArray,
     FloatArray,
+    class_codes,
     column_places,
     feature_dtype,
     fill_columns,
@@ -131,7 +132,9 @@ def extract_rows(
         selection = positions + selection.start
     lenient = on_error != "raise" if unknown_is_missing is None else unknown_is_missing
     features = _features(box, schema, partition, shape, unknown_is_missing=lenient)[selection]
-    response = _column(box, schema.target, schema, shape)[selection] if need_target else None
+    response = None
+    if need_target:
+        response = _response(box, schema, partition, shape, selection, unknown_is_missing=lenient)
     bad = _bad_rows(features, response)
     absent = None if bad is None or response is None else _absent_rows(features, response, bad, schema)
     weight = wrong = None
@@ -203,6 +206,26 @@ def _aligned(variable: xr.Variable, sample_dims: tuple[str, ...], feature_dim: s
 def _column(box: xr.Dataset, name: str, schema: RowSchema, shape: tuple[int, ...]) -> FloatArray:
     values = _aligned(box.variables[name], schema.sample_dims, None).astype(np.float64, copy=False)
     return np.broadcast_to(values, shape).reshape(-1)
+
+
+def _response(
+    box: xr.Dataset,
+    schema: RowSchema,
+    partition: Partition,
+    shape: tuple[int, ...],
+    selection: Selection,
+    *,
+    unknown_is_missing: bool,
+) -> FloatArray:
+    """The target of the selected rows, codes where it is labels."""
+    if schema.classes is None:
+        return _column(box, schema.target, schema, shape)[selection]
+    values = _aligned(box.variables[schema.target], schema.sample_dims, None)
+    labels = np.broadcast_to(values, shape).reshape(-1)[selection]
+    try:
+        return class_codes(labels, schema, unknown_is_missing=unknown_is_missing)
+    except InvalidDataError as error:
+        raise InvalidDataError(f"In {partition.name}: {error}") from None
 
 
 def _features(

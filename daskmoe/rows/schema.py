@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from daskmoe.numerics.base.parameters import Columns
-from daskmoe.rows.codings import Coding, coding_from
+from daskmoe.rows.codings import Coding, Levels, coding_from
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,18 @@ class RowSchema:
     left_out: dict[str, str] = field(default_factory=dict, hash=False)
     # What the weights are multiplied by.
     weight_factor: float = 1.0
+    # The classes of a target that is labels, in the order of their codes; None where it is numbers.
+    classes: Levels | None = None
     # Positions of the gates' and of the experts' feature columns; None for all.
     gate_columns: tuple[int, ...] | None = None
     expert_columns: tuple[int, ...] | None = None
     # Position of the column that is the offset, the last; None where there is none.
     offset_column: int | None = None
+
+    @property
+    def n_classes(self) -> int | None:
+        """How many classes the target has; None where it is numbers."""
+        return None if self.classes is None else len(self.classes.levels)
 
     @property
     def columns(self) -> Columns:
@@ -162,6 +169,7 @@ class RowSchema:
         """The schema as a JSON string, for the attributes of a saved model."""
         content = {each.name: getattr(self, each.name) for each in fields(self)}
         content["variables"] = [variable.to_plain() for variable in self.variables]
+        content["classes"] = None if self.classes is None else self.classes.to_plain()
         for name in ("gate_columns", "expert_columns", "offset_column"):
             if content[name] is None:
                 # What earlier versions wrote.
@@ -173,7 +181,16 @@ class RowSchema:
         """The schema that `to_json` wrote."""
         content = json.loads(text)
         variables = tuple(FeatureVariable.from_plain(variable) for variable in content.pop("variables"))
-        return cls(variables=variables, **{key: _as_tuple(value) for key, value in content.items()})
+        # Models of version 0.1.0 know no classes.
+        classes = content.pop("classes", None)
+        known = {key: _as_tuple(value) for key, value in content.items()}
+        return cls(variables=variables, classes=None if classes is None else _levels_from(classes), **known)
+
+
+def _levels_from(content: dict[str, Any]) -> Levels:
+    coding = coding_from(content)
+    assert isinstance(coding, Levels)
+    return coding
 
 
 def _at(labels: tuple[str, ...], columns: tuple[int, ...] | None) -> tuple[str, ...]:

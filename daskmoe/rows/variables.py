@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 from daskmoe.errors import InvalidDataError
-from daskmoe.rows.names import BOUND, EXPERT
+from daskmoe.rows.names import BOUND, CLASS, EXPERT
 from daskmoe.rows.values import ValueKind, kind_of
 
 # In the encoding of a dataset that was opened here: which variables of the store cannot be read, and why.
@@ -40,19 +40,31 @@ def require_numbers(variable: xr.Variable, name: str, role: str) -> None:
         raise InvalidDataError(f"The {role} variable {name!r} {wrong_dtype(variable)}.")
 
 
+def require_labels(variable: xr.Variable, name: str) -> None:
+    """Refuse dates and what is neither text nor numbers."""
+    if kind_of(variable) not in (ValueKind.TEXT, ValueKind.CATEGORY, ValueKind.NUMBER):
+        raise InvalidDataError(
+            f"The target variable {name!r} has dtype {variable.dtype}, expected labels: text, categories, "
+            "booleans or integers."
+        )
+
+
 def wrong_dtype(variable: xr.Variable) -> str:
     """Of a variable that should hold numbers, as the end of a sentence."""
     return f"has dtype {variable.dtype}, expected real numbers or booleans"
 
 
-def target_dims(ds: xr.Dataset, target: str) -> tuple[str, ...]:
-    """The sample dimensions: those of the target."""
+def target_dims(ds: xr.Dataset, target: str, *, labels: bool = False) -> tuple[str, ...]:
+    """The sample dimensions: those of the target, which holds numbers unless it may hold ``labels``."""
     variable = find_variable(ds, target, "target")
-    require_numbers(variable, target, "target")
+    if labels:
+        require_labels(variable, target)
+    else:
+        require_numbers(variable, target, "target")
     if not variable.dims:
         raise InvalidDataError(f"Target {target!r} is a scalar, expected at least one (sample) dimension.")
     dims = tuple(str(dim) for dim in variable.dims)
-    if taken := [dim for dim in dims if dim in (EXPERT, BOUND)]:
+    if taken := [dim for dim in dims if dim in (EXPERT, CLASS if labels else BOUND)]:
         raise InvalidDataError(
             f"Target {target!r} has the dimension {taken[0]!r}, a name that a model's results use; rename it."
         )

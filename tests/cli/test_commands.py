@@ -90,13 +90,13 @@ def test_fit_refines_as_the_library_does(
 ) -> None:
     """With the moments that the fit has found: no pass is made for them."""
     passes: list[str] = []
-    original = rounds.run_sum
+    original = rounds.run_counted_sum
 
     def counted(request: Any, name: str, *args: Any, **more: Any) -> Any:
         passes.append(name)
         return original(request, name, *args, **more)
 
-    monkeypatch.setattr(rounds, "run_sum", counted)
+    monkeypatch.setattr(rounds, "run_counted_sum", counted)
     output = tmp_path / "model.zarr"
     options = ("--refine", "2", "--n-init", "3", "--scheduler", cluster.scheduler_address)
     assert run(fit_arguments(store, output, *options)) == DONE

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from sklearn.base import clone, is_regressor
+from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError as TheirNotFittedError
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
@@ -24,7 +24,8 @@ from sklearn.utils import estimator_html_repr
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import daskmoe
-from daskmoe import MoERegressor
+from daskmoe import MoEClassifier, MoERegressor
+from daskmoe.estimators.contract import Estimator
 from daskmoe.options import FitOptions
 
 
@@ -39,23 +40,29 @@ def rows() -> tuple[NDArray[Any], NDArray[Any]]:
     return X, np.where(X[:, 0] > 0, 3.0, -1.0) * X[:, 1] + 0.1 * rng.normal(size=600)
 
 
+# Few starts for the classifier, whose checks fit more often.
+CHECKED = (MoERegressor(), MoEClassifier(n_init=1, effort=0.1))
+
+
 def all_checks() -> list[Any]:
     with warnings.catch_warnings():
-        # It is told that the estimator is none of its classes, as it is meant to be.
+        # It is told that the estimators are none of its classes, as they are meant to be.
         warnings.simplefilter("ignore", UserWarning)
-        return [check for _, check in estimator_checks_generator(MoERegressor())]
+        return [pair for estimator in CHECKED for pair in estimator_checks_generator(estimator)]
 
 
-def name_of(check: Any) -> str:
-    options = [str(value) for value in check.keywords.values()]
-    return "-".join([getattr(check.func, "__name__", "check"), *options])
+def name_of(value: Any) -> str:
+    if isinstance(value, Estimator):
+        return type(value).__name__
+    options = [str(option) for option in value.keywords.values()]
+    return "-".join([getattr(value.func, "__name__", "check"), *options])
 
 
 # The checks make data on which a mixture is no good model, and are not asked whether it warns of it.
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("check", all_checks(), ids=name_of)
-def test_every_check_of_scikit_learn(check: Any) -> None:
-    check(MoERegressor())
+@pytest.mark.parametrize(("estimator", "check"), all_checks(), ids=name_of)
+def test_every_check_of_scikit_learn(estimator: Estimator, check: Any) -> None:
+    check(clone(estimator))
 
 
 # In step with the options.
@@ -74,6 +81,15 @@ def test_the_parameters_are_the_options_of_fit() -> None:
     }
     documented = str(MoERegressor.__doc__)
     assert all(name in documented for name in fields)
+
+
+def test_the_classifier_takes_the_same_but_what_is_of_numbers() -> None:
+    theirs, ours = (inspect.signature(each).parameters for each in (MoERegressor, MoEClassifier))
+    assert {*theirs} - {*ours} == {"family", "min_scale", "offset"}
+    assert all(theirs[name].default == known.default for name, known in ours.items())
+    assert all(name in str(MoEClassifier.__doc__) for name in ours)
+    assert is_classifier(MoEClassifier())
+    assert not is_regressor(MoEClassifier())
 
 
 def test_without_scikit_learn_the_error_is_our_own() -> None:

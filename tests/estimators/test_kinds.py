@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 import daskmoe
-from daskmoe import InvalidDataError, MoERegressor, features
+from daskmoe import InvalidDataError, MoEClassifier, MoERegressor, features
 
 N = 600
 
@@ -211,3 +211,98 @@ def test_weights_of_zero_leave_rows_out(X: NDArray[Any], y: NDArray[Any]) -> Non
 def test_what_is_refused(X: Any, y: Any, message: str) -> None:
     with pytest.raises(daskmoe.InvalidDataError, match=message):
         MoERegressor().fit(X, y)
+
+
+# Labels.
+
+
+@pytest.fixture(scope="module")
+def labels(y: NDArray[Any]) -> NDArray[Any]:
+    return np.where(y + np.random.default_rng(2).logistic(size=N) > 0, "rain", "dry")
+
+
+def classifier(**options: Any) -> MoEClassifier:
+    return MoEClassifier(2, **({"random_state": 0, "n_init": 3} | options))
+
+
+def test_labels_of_arrays(X: NDArray[Any], labels: NDArray[Any]) -> None:
+    fitted = classifier().fit(X, labels)
+    assert fitted.classes_.tolist() == ["dry", "rain"]
+    chances = fitted.predict_proba(X)
+    assert chances.shape == (N, 2)
+    np.testing.assert_allclose(chances.sum(axis=1), 1.0, atol=1e-12)
+    np.testing.assert_array_equal(fitted.predict(X), fitted.classes_[chances.argmax(axis=1)])
+    np.testing.assert_allclose(fitted.predict_log_proba(X), np.log(chances))
+    assert fitted.score(X, labels) == pytest.approx(float((fitted.predict(X) == labels).mean()))
+    weight = np.arange(N) % 3
+    assert fitted.score(X, labels, weight) == pytest.approx(
+        float(np.average(fitted.predict(X) == labels, weights=weight))
+    )
+    assert {*fitted.sample(X, random_state=0)} == {"dry", "rain"}
+    with pytest.raises(InvalidDataError, match="NaN or infinity in 1 of 600 rows"):
+        fitted.predict(np.where(np.arange(N)[:, None] == 3, np.nan, X))
+
+
+@pytest.mark.parametrize("values", [[False, True], [3, 7], [-1.0, 1.0]])
+def test_labels_keep_their_dtype(X: NDArray[Any], labels: NDArray[Any], values: list[Any]) -> None:
+    y = np.array(values)[(labels == "rain").astype(int)]
+    fitted = classifier(n_init=1).fit(X, y)
+    assert fitted.classes_.tolist() == values
+    assert fitted.predict(X).dtype == y.dtype
+    assert fitted.sample(X, 0).dtype == y.dtype
+    assert fitted.score(X, y) > 0.6
+    lazy = fitted.predict(da.from_array(X, chunks=(200, 2)))
+    assert lazy.dtype == y.dtype
+    np.testing.assert_array_equal(lazy.compute(), fitted.predict(X))
+    holed = np.where(np.arange(N)[:, None] == 3, np.nan, X)
+    if y.dtype.kind != "f":
+        # No label says that there is none.
+        with pytest.raises(InvalidDataError, match="NaN or infinity in 1 of"):
+            fitted.predict(da.from_array(holed)).compute()
+    skipping = classifier(n_init=1, on_error="skip").fit(holed, y)
+    assert np.isnan(skipping.predict(holed)).sum() == 1
+    assert skipping.score(holed, y) > 0.6
+
+
+def test_labels_of_tables(X: NDArray[Any], labels: NDArray[Any]) -> None:
+    table = pd.DataFrame(X, columns=["a", "b"], index=pd.date_range("2024", periods=N))
+    target = pd.Series(labels, name="weather").astype("category")
+    fitted = classifier().fit(table, target)
+    predicted, chances = fitted.predict(table), fitted.predict_proba(table)
+    assert isinstance(predicted, pd.Series)
+    assert predicted.name == "weather"
+    assert predicted.index.equals(table.index)
+    assert list(chances.columns) == ["dry", "rain"]
+    lazy = dd.from_pandas(table, npartitions=3)
+    on_parts = classifier().fit(lazy, dd.from_pandas(target.astype(str), npartitions=3))
+    assert on_parts.model_.local_estimates is not None
+    assert on_parts.model_.local_estimates.sizes["partition"] == 3
+    assert isinstance(on_parts.predict_proba(lazy), dd.DataFrame)
+    pd.testing.assert_series_equal(
+        on_parts.predict(lazy).compute(), on_parts.predict(table), check_dtype=False, check_freq=False
+    )
+    assert on_parts.score(lazy, target.to_numpy()) > 0.6
+
+
+def test_labels_with_labels(X: NDArray[Any], labels: NDArray[Any]) -> None:
+    rows = xr.DataArray(X, dims=("time", "f"), coords={"f": ["u", "v"]}, name="met").chunk(time=200)
+    target = xr.DataArray(labels, dims="time", name="weather").chunk(time=200)
+    fitted = classifier().fit(rows, target)
+    predicted, chances = fitted.predict(rows), fitted.predict_proba(rows)
+    assert (predicted.name, predicted.dims, predicted.chunks) == ("weather", ("time",), ((200, 200, 200),))
+    assert chances.dims == ("class", "time")
+    assert chances["class"].values.tolist() == ["dry", "rain"]
+    assert fitted.score(rows, target) == pytest.approx(fitted.model_.score(xr.merge([rows, target])))
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([0.5, 1.5, 2.0, 1.0], "Unknown label type: continuous"),
+        ([0.0, 1.0, np.nan, 1.0], "Input y contains NaN"),
+        (["a", "a", "a", "a"], "expected 2 to 100 classes, got 1"),
+    ],
+)
+def test_labels_that_are_refused(y: Any, message: str) -> None:
+    with pytest.raises(InvalidDataError, match=message):
+        MoEClassifier().fit(np.arange(4.0)[:, None], y)

@@ -28,6 +28,8 @@ class LocalFit:
     n_experts: int
     # Expert density.
     family: str = "gaussian"
+    # Of responses that are labels.
+    n_classes: int | None = None
     # Starts that race on the subsample; more join where they end in several optima.
     n_init: int = 12
     # Rows of that subsample; all rows where there are fewer.
@@ -195,6 +197,8 @@ class SearchPolicy:
     wide: int = 40
     many: int = 240
     fewest_starts: int = 3
+    # How many times as many race first where responses are labels (Labels).
+    label_starts: int = 6
     # Rows a parameter of the first subsample: enough; at least, if that is more than this share of all rows;
     # and for a wide search to tell anything.
     parameter_rows: float = 6.0

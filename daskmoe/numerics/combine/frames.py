@@ -18,11 +18,16 @@ from numpy.typing import NDArray
 from daskmoe.numerics.base.coordinates import Coordinates, Directions
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.levels import rare_levels
+from daskmoe.numerics.base.linalg import solve
 from daskmoe.numerics.base.observations import Observations
+from daskmoe.numerics.base.packed import packed_size, unpack
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
 from daskmoe.numerics.base.policies import EXPANSION, IDENTIFICATION
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.statistics import log_likelihood_of
+
+# A guard of the solve alone: without rows there are no slopes.
+_RIDGE = 1e-10
 
 
 class Added(NamedTuple):
@@ -178,7 +183,7 @@ def shifted_to_residuals(
     if frame.experts.size == 0:
         return parameters
     coef = parameters.coef.copy()
-    coef[:, 0, -frame.experts.size :] += _residual_slopes(rows, parameters, frame, family)
+    coef[..., -frame.experts.size :] += _residual_slopes(rows, parameters, frame, family)
     starts = [parameters, parameters._replace(coef=coef)]
     values = [log_likelihood_of(start, rows.blocks(frame.coordinates), family) for start in starts]
     return starts[int(np.argmax(values))]
@@ -187,23 +192,28 @@ def shifted_to_residuals(
 def _residual_slopes(
     rows: Observations, parameters: MoEParameters, frame: Frame, family: Family
 ) -> FloatArray:
-    """The regression of what the mixture's means leave on the directions that a frame adds, shape (r,).
+    """The regression of the mixture's working residuals on the directions that a frame adds, shape (C, r).
 
     Experts that rows are far from all by the effect of a direction share it: their own density is no guide to
-    whose such rows are. The directions have second moments of one, so that the regression needs no solve.
+    whose such rows are. The directions have second moments of one, so that they need no Gram matrix.
     """
-    n_added = frame.experts.size
-    total, weight = np.zeros(n_added), 0.0
+    n_added, n_predictors = frame.experts.size, parameters.coef.shape[1]
+    pull, curvature = np.zeros((n_predictors, n_added)), np.zeros(packed_size(n_predictors))
     for block in rows.blocks(frame.coordinates):
         eta = np.tensordot(parameters.coef, block.design, (-1, 0))
         eta += 0.0 if block.offset is None else block.offset
-        means = np.asarray(family.mean(eta, parameters.nuisance))
         logits = parameters.gate @ block.gate_design
-        gates = np.exp(logits - scipy.special.logsumexp(logits, axis=0))
-        own = np.ones(len(block.response)) if block.weight is None else block.weight
-        total += block.design[-n_added:] @ (own * (block.response - np.sum(gates * means, axis=0)))
-        weight += float(own.sum())
-    return total / max(weight, np.finfo(float).tiny)
+        own = np.exp(logits - scipy.special.logsumexp(logits, axis=0))
+        if block.weight is not None:
+            own *= block.weight
+        residuals = np.empty_like(eta)
+        weights = family.working(block.response, eta, parameters.nuisance, residuals)
+        pull += np.einsum("kb,kcb->cb", own, residuals) @ block.design[-n_added:].T
+        if weights is None:
+            curvature += own.sum() * np.eye(n_predictors)[np.triu_indices(n_predictors)]
+        else:
+            curvature += np.einsum("kb,kpb->p", own, weights)
+    return solve(unpack(curvature), pull.T, _RIDGE).T
 
 
 def _whitened(second: FloatArray, least: FloatArray) -> tuple[FloatArray, FloatArray]:

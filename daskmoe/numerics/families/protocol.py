@@ -14,6 +14,7 @@ that a weighted fit is one (iteratively reweighted) least squares whatever the d
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -152,6 +153,8 @@ class Family(ABC):
     exact_m_step: bool = False
     # Whether responses are whole numbers, with mass instead of density.
     discrete: bool = False
+    # Whether responses are codes of labels, which have no order: no intervals, but class probabilities.
+    nominal: bool = False
     n_predictors: int = 1
     # As in `Nuisance`.
     predictor_units: str = "{}"
@@ -165,6 +168,14 @@ class Family(ABC):
     def n_nuisances(self) -> int:
         """D."""
         return len(self.nuisances)
+
+    def of_classes(self, n_classes: int) -> Family:
+        """A nominal family for responses of so many classes; any other is what it is."""
+        return self
+
+    def class_probabilities(self, eta: Array) -> Array:
+        """P(Y = j) of every class of a nominal family, shape (..., J, B)."""
+        raise NotImplementedError(f"{self.name} responses have no classes.")
 
     # What responses have to be, as "counts".
     expects: str = "numbers"
@@ -383,17 +394,18 @@ def convex_regression(
     ----------
     design : ndarray of shape (q, S)
     sums : callable
-        From linear predictors (S,) to the loss, minus its first derivatives (S,) and its second ones (S,).
-    coef : ndarray of shape (q,)
+        From linear predictors (S,) to the loss, minus its first derivatives (S,) and its second ones (S,); of
+        several predictors (C, S) to these of shapes (C, S) and (CC, S).
+    coef : ndarray of shape (q,) or (C, q)
     max_steps : int
     tolerance : float
         Gain of a step relative to the loss, below which it is the last.
     """
     loss, score, curvature = sums(coef @ design)
     for _ in range(max_steps):
-        gradient = design @ score
-        step = np.linalg.lstsq((design * curvature) @ design.T, gradient, rcond=1e-13)[0]
-        gain, size = float(gradient @ step), 1.0
+        gradient = (score @ design.T).ravel()
+        step = np.linalg.lstsq(_hessian(design, curvature), gradient, rcond=1e-13)[0]
+        gain, size, step = float(gradient @ step), 1.0, step.reshape(coef.shape)
         while size > 1e-6:
             found = sums((coef + size * step) @ design)
             if found[0] <= loss - 1e-4 * size * gain:
@@ -405,3 +417,15 @@ def convex_regression(
         if gain <= tolerance * (abs(loss) + 1.0):
             break
     return coef
+
+
+def _hessian(design: FloatArray, curvature: FloatArray) -> FloatArray:
+    """Second derivatives in all coefficients, from those in one predictor (S,) or in pairs (CC, S)."""
+    if curvature.ndim == 1:
+        return np.asarray((design * curvature) @ design.T)
+    # CC = C (C + 1) / 2.
+    n_predictors, q = math.isqrt(2 * len(curvature)), len(design)
+    out = np.empty((n_predictors, q, n_predictors, q))
+    for pair, (row, column) in enumerate(zip(*np.triu_indices(n_predictors), strict=True)):
+        out[row, :, column] = out[column, :, row] = (design * curvature[pair]) @ design.T
+    return out.reshape(n_predictors * q, n_predictors * q)

@@ -16,7 +16,8 @@ floor moves by a hundredth.
 
 All are functions of the data's moments only, so affine changes of features or response change nothing, the
 experts' order and the gating reference do not matter, and partitions that add up to the same rows have the
-same penalty. A single expert needs none and has none: K = 1 is maximum likelihood.
+same penalty. A single expert needs none and has none: K = 1 is maximum likelihood. Of labels it has that of
+the coefficients, as there is no maximum where features separate the classes.
 """
 
 from __future__ import annotations
@@ -195,7 +196,7 @@ def prior_from(
     covariance = moments.scatter[:-1, :-1] / total
     metric = _second_moment(coordinates, moments.mean[:-1], covariance)
     gates = coordinates.gates
-    on = float(n_experts > 1)
+    on = float(n_experts > 1 or family.nominal)
     own = family.prior(moments, coordinates, regularization.min_scale)
     strength = on * regularization.strength
     slopes = max(gates.size - 1, 1)

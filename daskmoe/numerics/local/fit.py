@@ -68,7 +68,7 @@ def fit_local_optima(
         ``log_likelihood`` is the plain one, ``objective`` the maximized penalized one (see `priors`).
     """
     began = time.perf_counter()
-    family = get_family(options.family)
+    family = get_family(options.family, options.n_classes)
     known = moments(rows) if row_moments is None else row_moments
     coordinates = coordinates_from(known, family.scaling(known))
     prior = prior_from(known, coordinates, options.n_experts, family, options.regularization)

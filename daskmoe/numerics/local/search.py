@@ -123,7 +123,9 @@ def _search_many(
     """Subsamples of growing ``sizes`` race and polish; `search` says how."""
     racing = _subsample(problem, sizes[0], rng)
     telling = _tells(racing, options)
-    candidates, reached = run_race(racing, options.n_experts, _starts(problem, options), SEARCH.first, rng)
+    # A label says less of its row's expert than a number, and more optima look alike on a subsample.
+    starts = _starts(problem, options) * (SEARCH.label_starts if problem.family.nominal else 1)
+    candidates, reached = run_race(racing, options.n_experts, starts, SEARCH.first, rng)
     candidates = _hopeful(candidates)[: SEARCH.first.polished if telling else options.finalists]
     candidates = advance(racing, candidates, len(candidates))
     deciding = _deciding_level(sizes, options)

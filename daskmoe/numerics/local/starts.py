@@ -41,25 +41,30 @@ def starting_runs(
     gating: FloatArray | None = None,
     offset: Array | None = None,
 ) -> Runs:
-    """``n_init`` starting models for the rows ``design`` (q, n), ``response`` (n,); gates start flat.
+    """``n_init`` starting models for the rows ``design`` (q, n), ``response`` (n,).
 
     ``gating`` (q_gate, n) are the gates' rows where they have other features than the experts; ``offset``
-    (n,) is a part of every linear predictor.
+    (n,) is a part of every linear predictor. Gates start flat, unless responses are labels: of these one says
+    so little of its row's expert that the first pass would forget the partition.
     """
     targets = family.start_predictor(response)
     if offset is not None:
         targets = targets - offset
     planar = targets[0]
     memberships = np.full((n_init, n_experts, design.shape[1]), (1.0 - STARTS.confidence) / n_experts)
-    far = _far_rows(design, planar, n_experts)
+    # The rows of a rare class are not far from the others.
+    far = np.zeros(response.size, bool) if family.nominal else _far_rows(design, planar, n_experts)
     # With two experts the forms apart are all the same.
     forms = _KINDS[:1] if n_experts == 2 else _KINDS
     apart: list[_Kind] = [partial(_apart_from, far, kind) for kind in forms] if far.any() else []
     apart *= STARTS.forms_apart
-    kinds = [*apart, *_KINDS]
+    kinds = [*apart, *(_KINDS_OF_LABELS if family.nominal else _KINDS)]
     cells = _cell_rows(design, planar, gating)
     for run in range(n_init):
         turn = run % len(kinds)
+        if len(targets) > 1:
+            # One start can look at one of the predictors' combinations only; each looks at another.
+            planar = rng.standard_normal(len(targets)) @ targets
         kind = kinds[turn]
         labels = kind(cells if kind in _CELLS else design, planar, n_experts, rng)
         np.put_along_axis(memberships[run], labels[None], STARTS.confidence + memberships[run, :1], axis=0)
@@ -69,7 +74,9 @@ def starting_runs(
     if weight is not None:
         memberships *= weight
     q_gate = len(design) if gating is None else len(gating)
-    return _weighted_fits(memberships, design, targets, prior, family, q_gate)
+    runs = _weighted_fits(memberships, design, targets, prior, family, q_gate)
+    own = design if gating is None else gating
+    return runs._replace(gate=_gates_of(memberships, own, weight)) if family.nominal else runs
 
 
 def _cell_rows(design: FloatArray, response: FloatArray, gating: FloatArray | None) -> FloatArray:
@@ -108,6 +115,16 @@ def _weighted_fits(
     nuisance = family.start_nuisance(squares, mass, prior)
     gate = np.zeros((*shape, q_gate))
     return Runs(gate, coef.reshape(*shape, -1, q), nuisance.reshape(*shape, -1))
+
+
+def _gates_of(memberships: FloatArray, design: FloatArray, weight: FloatArray | None) -> FloatArray:
+    """Gating networks (R, K, q) of memberships (R, K, n), by their regression on the features.
+
+    A logit changes by four times what its probability does, at one half.
+    """
+    own = design if weight is None else design * weight
+    gate = 4.0 * solve(own @ design.T, memberships @ design.T, share=1e-10 * len(design))
+    return np.asarray(gate - gate[:, -1:])
 
 
 def _residual_size(design: Array, response: Array, n_experts: int, rng: np.random.Generator) -> Labels:
@@ -185,5 +202,7 @@ def _apart_from(
 
 
 _KINDS: tuple[_Kind, ...] = (_feature_cells, _residual_size, _local_planes, _directions)
+# The size of a label's residual says which class it is.
+_KINDS_OF_LABELS: tuple[_Kind, ...] = (_feature_cells, _local_planes, _directions)
 # Those that are of all features, the gates' too.
 _CELLS: tuple[_Kind, ...] = (_feature_cells, _directions)

@@ -85,6 +85,13 @@ def mixture_mean(parameters: Mixture, family: Family, features: Features) -> Flo
     return np.asarray(np.sum(gates * expert_means(parameters, family, features), axis=0))
 
 
+def class_probabilities(parameters: Mixture, family: Family, features: Features) -> FloatArray:
+    """P(y = j|x) = sum_k pi_k(x) P_k(y = j|x) of a nominal family, shape (J, n)."""
+    gates = np.exp(log_gating(parameters, features))
+    each = family.class_probabilities(linear_predictor(parameters.coef, features))
+    return np.asarray(np.einsum("kn,kjn->jn", gates, each))
+
+
 def mixture_cdf(parameters: Mixture, family: Family, features: Features, response: FloatArray) -> FloatArray:
     """F(y|x) = sum_k pi_k(x) F_k(y|x), shape (n,)."""
     gates = np.exp(log_gating(parameters, features))

@@ -119,7 +119,7 @@ def test_sample_mean_and_variance_have_the_law_of_the_density(rng: np.random.Gen
 
 
 def test_families_are_found_by_name() -> None:
-    names = ["gaussian", "student_t", "gamma", "poisson"]
+    names = ["gaussian", "student_t", "gamma", "poisson", "categorical"]
     assert [*FAMILIES] == [family.name for family in FAMILIES.values()] == names
     with pytest.raises(
         InvalidOptionError,

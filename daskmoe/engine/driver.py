@@ -23,7 +23,9 @@ from daskmoe.engine.request import FitRequest
 from daskmoe.engine.results import FitResult
 from daskmoe.engine.rounds import Refinement, build_rounds, refine_rounds
 from daskmoe.engine.sizes import build_sizes
+from daskmoe.engine.updates import Update, update_rounds
 from daskmoe.numerics.base.parameters import MoEParameters, Moments
+from daskmoe.numerics.combine.memory import Memory
 from daskmoe.rows import RowSchema
 
 Model = TypeVar("Model")
@@ -131,6 +133,11 @@ def run_here(request: FitRequest, hooks: Hooks[Model]) -> Model:
 def run_rounds(request: FitRequest, hooks: Hooks[Model], model: Model) -> Model:
     """Refine a model by the request's rounds, and report."""
     return _watched(request, hooks, lambda watch: _run_rounds(request, hooks, model, None, watch))
+
+
+def run_update(request: FitRequest, hooks: Hooks[Any], memory: Memory, forget: float) -> Update:
+    """What the request's rows make of a model of which this is what it remembers."""
+    return _watched(request, hooks, lambda watch: update_rounds(request, memory, forget, watch))
 
 
 def _watched(request: FitRequest, hooks: Hooks[Any], work: Callable[[Watch], Result]) -> Result:

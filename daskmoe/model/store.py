@@ -37,6 +37,7 @@ from daskmoe.rows.names import (
     ATTR_VERSION,
     ATTR_WEIGHT,
     DIAGNOSTICS,
+    INFORMATION,
     LOCAL_ESTIMATES,
     PART_SEPARATOR,
     PARTS,
@@ -56,6 +57,8 @@ class ModelParts(NamedTuple):
     options: Mapping[str, Any]
     # Sum of the row weights of the last fit.
     weight: float | None = None
+    # What the model remembers of its rows (`memory`).
+    information: xr.Dataset | None = None
 
     @property
     def densities(self) -> Family:
@@ -128,6 +131,7 @@ def unflatten(flat: xr.Dataset, source: str) -> ModelParts:
         rows,
         options,
         weight,
+        _part(flat, INFORMATION),
     )
 
 

@@ -68,6 +68,8 @@ class Sent(NamedTuple):
     # Of all of them or of none; from a shared start their sum alone.
     expansions: list[Expansion]
     support: SupportSample
+    # Those that the expansions are in; by default those of the moments.
+    coordinates: Sequence[Coordinates] = ()
 
     def aggregate(self, method: str, n_experts: int, family: Family) -> Aggregate:
         """One model from the estimates alone, by a method of `registry.AGGREGATORS`."""
@@ -269,10 +271,18 @@ def _independent(
     references = [p for each in found if isinstance(p := each.parameters, MoEParameters)]
     references += [fitting[m] for m in spread_evenly(len(fitting), CHOICE.references) if fitting]
     averaged = information_average(
-        locals_, sent.moments, sent.expansions, references, support, family, regularization
+        locals_,
+        sent.moments,
+        sent.expansions,
+        references,
+        support,
+        family,
+        regularization,
+        sent.coordinates,
     )
     if averaged is not None:
-        found.insert(0, _as_aggregate(averaged, whole, sent, family))
+        aggregate = _as_aggregate(averaged.parameters, whole, sent, family)
+        found.insert(0, aggregate._replace(curvature=averaged.curvature))
     return found
 
 

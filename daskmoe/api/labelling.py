@@ -91,11 +91,10 @@ def label_fit(
         get_family(family, rows.n_classes),
     )
     diagnostics = diagnostics.assign(_of_fit(result, get_family(family, rows.n_classes)))
-    if result.aggregate.curvature is not None:
+    near = result.aggregate.curvature
+    if near is not None and is_definite(near.information):
         kinds: dict[Kind, FloatArray | None] = {Kind.APPROXIMATE: None}
-        errors = label_covariances(
-            result.aggregate.curvature, kinds, get_family(family, rows.n_classes), rows.columns
-        )
+        errors = label_covariances(near, kinds, get_family(family, rows.n_classes), rows.columns)
         diagnostics = diagnostics.merge(errors, combine_attrs="override")
     return MixtureOfExperts.from_parameters(
         result.aggregate.parameters,
@@ -105,7 +104,7 @@ def label_fit(
         diagnostics=diagnostics,
         local=local,
         weight=float(np.sum([r.estimate.weight for r in parts])),
-        information=label_memory(result.aggregate.curvature, rows),
+        information=label_memory(near, rows),
     )
 
 

@@ -98,7 +98,7 @@ class Proposal(NamedTuple):
 
     def curvature(self, winner: Candidate) -> Curvature | None:
         """What the partitions know near a candidate from a shared start, or of the start its sample."""
-        if not self.pilots or winner.kind == LEAST_SQUARES:
+        if winner.kind == LEAST_SQUARES:
             return None
         assert isinstance(winner.parameters, MoEParameters)
         pilot, known = self.pilots[winner.start], self.known
@@ -334,7 +334,7 @@ def settle(proposal: Proposal, tally: Tally | None, *, choose: bool) -> tuple[Ag
         else:
             # Least squares, beside which the first candidate tells of the transport.
             first = proposal.aggregates[candidates[0].name]
-            found = first._replace(parameters=winner.parameters, chosen=winner.kind)
+            found = first._replace(parameters=winner.parameters, chosen=winner.kind, curvature=None)
     told = None
     if tally is not None:
         place = [candidate.name for candidate in candidates].index(winner.name)
@@ -351,4 +351,5 @@ def settle(proposal: Proposal, tally: Tally | None, *, choose: bool) -> tuple[Ag
         everything = proposal.known.pooled.weight * (1.0 - 1e-9)
         from_sample = proposal.pilots[winner.start].moments.weight < everything
     found = found._replace(told=told, told_by_support=not everywhere, from_sample=from_sample)
-    return found._replace(candidates=scores, curvature=proposal.curvature(winner)), winner.start
+    curvature = proposal.curvature(winner) if proposal.pilots else found.curvature
+    return found._replace(candidates=scores, curvature=curvature), winner.start

@@ -71,8 +71,8 @@ def facts(table: xr.Dataset) -> dict[str, str]:
     if "n_updates" in table:
         count = int(table["n_updates"])
         found["updates"] = (
-            f"{count} update{'s' if count > 1 else ''}, the last of {int(table['last_update_rows'])} rows, whose "
-            f"drift was {float(table['last_update_drift']):.2g} (1: none)"
+            f"{count} update{'s' if count > 1 else ''}, the last of {int(table['last_update_rows'])} rows, "
+            f"drift {float(table['last_update_drift']):.2g} (1: none)"
         )
     found["likelihood"] = _likelihood(table)
     if "close_rivals" in table:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from distributed import LocalCluster
 
 import daskmoe
 from daskmoe import DataWarning, InvalidDataError, InvalidOptionError, MixtureOfExperts
@@ -188,26 +189,29 @@ def test_what_cannot_be_updated_is_said(model: MixtureOfExperts, data: xr.Datase
         daskmoe.update(local, after(data))
     mended = daskmoe.update(daskmoe.refine(local, before(data), rounds="converged"), after(data))
     assert mended.weight == ROWS
-    with pytest.raises(InvalidOptionError, match="forget: expected a share from 0 to less than 1, got 1.0"):
+    with pytest.raises(InvalidOptionError, match=r"forget: expected a share from 0 to less than 1, got 1\.0"):
         daskmoe.update(model, after(data), forget=1.0)
     with pytest.raises(InvalidDataError, match="x2"):
         daskmoe.update(model, after(data).isel(feature=[0, 1]))
 
 
-def test_the_command(model: MixtureOfExperts, data: xr.Dataset, tmp_path: Path) -> None:
-    model.to_zarr(tmp_path / "model.zarr")
+def test_the_command(
+    cluster: LocalCluster, model: MixtureOfExperts, data: xr.Dataset, tmp_path: Path
+) -> None:
+    model.to_netcdf(tmp_path / "model.nc")
     save_zarr(after(data), tmp_path / "rows.zarr")
-    paths = [str(tmp_path / name) for name in ("model.zarr", "rows.zarr", "new.nc")]
-    assert run(["update", *paths[:2], "--forget", "0.1", "--output", paths[2], "--workers", "1"]) == DONE
+    paths = [str(tmp_path / name) for name in ("model.nc", "rows.zarr", "new.nc")]
+    where = ["--output", paths[2], "--scheduler", cluster.scheduler_address]
+    assert run(["update", *paths[:2], "--forget", "0.1", *where]) == DONE
     assert daskmoe.open_model(paths[2]).weight == pytest.approx(0.9 * BEFORE + 1_000)
 
 
 def test_sites_that_never_meet(model: MixtureOfExperts, data: xr.Dataset, tmp_path: Path) -> None:
     order = np.argsort(data["X"].isel(feature=0).values)
-    paths = [tmp_path / f"{site}.zarr" for site in range(4)]
+    paths = [tmp_path / f"{site}.nc" for site in range(4)]
     for site, rows in enumerate(np.array_split(order, 4)):
         turned = model.permute([site % 2, 1 - site % 2])
-        daskmoe.refine(turned, data.isel(row=rows), rounds="converged").to_zarr(paths[site])
+        daskmoe.refine(turned, data.isel(row=rows), rounds="converged").to_netcdf(paths[site])
     joined = daskmoe.aggregate(paths, data.isel(row=slice(None, 500)), method="auto", random_state=0)
     best = daskmoe.refine(joined, data, rounds="converged")
     assert joined.options["aggregation"] == "auto"

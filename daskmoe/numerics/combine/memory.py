@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from daskmoe.numerics.base.coordinates import Coordinates, unseen_directions
 from daskmoe.numerics.base.layout import Layout
-from daskmoe.numerics.base.linalg import diagonal_scale
+from daskmoe.numerics.base.linalg import diagonal_scale, solve
 from daskmoe.numerics.base.observations import Observations, merge_moments, moments
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
 from daskmoe.numerics.base.policies import DEFAULTS, MEMORY, Regularization
@@ -38,6 +38,7 @@ from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.inference import Curvature
 from daskmoe.numerics.likelihood.priors import Prior, prior_from
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics
+from daskmoe.numerics.local.levenberg import RIDGE
 
 UNCHANGED = "unchanged"
 NEWTON_STEP = "Newton step"
@@ -280,28 +281,37 @@ class Drift(NamedTuple):
 
 
 def drift_of(memory: Memory, pilot: Pilot, news: News) -> Drift:
-    """From what new rows say at the model itself, in directions that old and new rows see.
+    """From what new rows say at the model itself, whatever is made of directions that old rows did not see.
 
     With the old information the identity and the new one diagonal, l, the variance of the new score is
-    l + l^2 where nothing changed: the old estimate has its own error.
+    l + l^2 where nothing changed: the old estimate has its own error. The observed l of few rows may be next
+    to nothing where their score is not: it counts for no less than the share of the rows.
     """
-    start = news.expansion.start
-    assert start is not None
-    layout = Layout.of(memory.parameters)
-    frame = no_frame(pilot.coordinates, pilot.unseen)
-    around = [Expansion(start.information, start.pulled + start.gradient)]
-    information, vector = summed(around, layout, frame)
-    score = vector - information @ layout.pack(memory.parameters)
+    score, information = _seen_before(memory, pilot, news)
     scale = diagonal_scale(pilot.information)
-    old = pilot.information / np.outer(scale, scale)
-    values, vectors = np.linalg.eigh(old)
+    values, vectors = np.linalg.eigh(pilot.information / np.outer(scale, scale))
     told = values > MEMORY.told * values[-1]
     back = vectors[:, told] / np.sqrt(values[told]) / scale[:, None]
     own, turned = np.linalg.eigh(back.T @ information @ back)
-    strength, along = np.abs(own), turned.T @ (back.T @ score)
-    seen = strength > MEMORY.told * strength.max(initial=0.0)
-    strength, squares = strength[seen], along[seen] ** 2
-    size = int(seen.sum())
+    strength = np.maximum(np.abs(own), news.moments.weight / memory.moments.weight)
+    squares = (turned.T @ (back.T @ score)) ** 2
+    size = len(strength)
     ratio = float(np.sum(squares / (strength + strength**2))) / max(size, 1)
-    gain = 0.5 * float(np.sum(squares / strength)) - 0.5 * float(np.sum(1.0 + strength))
+    gain = 0.5 * float(np.sum(squares / strength - 1.0 - strength))
     return Drift(ratio, gain / news.moments.weight, size)
+
+
+def _seen_before(memory: Memory, pilot: Pilot, news: News) -> tuple[FloatArray, FloatArray]:
+    """Score and information of the new rows at a model, at the best slopes in directions that it lacks."""
+    frame = frames_of(pilot, merge_moments(memory.moments, news.moments))[0]
+    inner = frame.coordinates.from_data(pilot.parameters)
+    layout = Layout.of(inner)
+    information, vector = summed([_around_start(news.expansion)], layout, frame)
+    score = vector - information @ layout.pack(inner)
+    added = frame.is_added(layout)
+    if not added.any():
+        return score, information
+    known = ~added
+    across = information[np.ix_(known, added)]
+    explained = solve(information[np.ix_(added, added)], np.column_stack([score[added], across.T]).T, *RIDGE)
+    return score[known] - across @ explained[0], information[np.ix_(known, known)] - across @ explained[1:].T

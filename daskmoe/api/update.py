@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -16,7 +16,7 @@ from daskmoe.api.labelling import (
     label_expert_weights,
     parameter_count,
 )
-from daskmoe.engine import Update, plan_passes, run_update
+from daskmoe.engine import FitRequest, Update, plan_passes, run_update
 from daskmoe.errors import DataWarning, InvalidDataError, InvalidOptionError
 from daskmoe.model import MixtureOfExperts, model_at
 from daskmoe.model.labels import has_names
@@ -123,23 +123,51 @@ def update(
     >>> updated.weight
     4000.0
     """
+    plan = plan_update(
+        model,
+        data,
+        forget=forget,
+        partitions=partitions,
+        on_error=on_error,
+        missing_chunks=missing_chunks,
+        progress=progress,
+    )
+    return updated_by(plan)
+
+
+class UpdatePlan(NamedTuple):
+    """An update with everything validated that can be before rows are read."""
+
+    model: MixtureOfExperts
+    memory: Memory
+    request: FitRequest
+    forget: float
+
+
+def plan_update(
+    model: MixtureOfExperts | str | os.PathLike[str], data: Data, *, forget: float, **options: Any
+) -> UpdatePlan:
+    """The update that `update` makes of the same arguments."""
     model = model_at(model, "model")
-    share = _check_forget(forget)
-    memory = _memory_of(model)
-    options = FitOptions(
+    share, memory = _check_forget(forget), _memory_of(model)
+    labelled = model.options.get("support", "labelled") == "labelled"
+    known = FitOptions(
         n_experts=model.n_experts,
         family=model.family,
-        partitions=partitions,
         prior_strength=model.options.get("prior_strength", 1.0),
         min_scale=model.options.get("min_scale"),
         random_state=0,
         weight_kind=model.options.get("weight_kind", "frequency"),
-        on_error=on_error,
-        missing_chunks=missing_chunks,
-        progress=progress,
-        support="labelled" if model.options.get("support", "labelled") == "labelled" else "features",
+        # What no response left in the fit tells none in the updates.
+        support="labelled" if labelled else "features",
+        **options,
     )
-    found = run_update(plan_passes(data, model.rows, options), HOOKS, memory, share)
+    return UpdatePlan(model, memory, plan_passes(data, model.rows, known), share)
+
+
+def updated_by(plan: UpdatePlan) -> MixtureOfExperts:
+    """The model with the new rows; warns where these are far from it."""
+    found = run_update(plan.request, HOOKS, plan.memory, plan.forget)
     if found.drift.is_far:
         warn(
             f"Expected new rows that the model fits, got {found.rows} whose own optimum is far from it: "
@@ -148,7 +176,7 @@ def update(
             "forget=0.5); else fit old and new rows together with more experts or features.",
             DataWarning,
         )
-    return _labelled(model, found, share)
+    return _labelled(plan.model, found, plan.forget)
 
 
 def _check_forget(forget: Any) -> float:

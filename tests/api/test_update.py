@@ -8,13 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from distributed import LocalCluster
 
 import daskmoe
 from daskmoe import DataWarning, InvalidDataError, InvalidOptionError, MixtureOfExperts
-from daskmoe.cli.commands import run
-from daskmoe.cli.exit_codes import DONE
-from daskmoe.model.store import save_zarr
 
 OPTIONS: dict[str, Any] = {"n_experts": 2, "n_init": 3, "random_state": 0}
 ROWS, BEFORE = 10_000, 9_000
@@ -193,17 +189,6 @@ def test_what_cannot_be_updated_is_said(model: MixtureOfExperts, data: xr.Datase
         daskmoe.update(model, after(data), forget=1.0)
     with pytest.raises(InvalidDataError, match="x2"):
         daskmoe.update(model, after(data).isel(feature=[0, 1]))
-
-
-def test_the_command(
-    cluster: LocalCluster, model: MixtureOfExperts, data: xr.Dataset, tmp_path: Path
-) -> None:
-    model.to_netcdf(tmp_path / "model.nc")
-    save_zarr(after(data), tmp_path / "rows.zarr")
-    paths = [str(tmp_path / name) for name in ("model.nc", "rows.zarr", "new.nc")]
-    where = ["--output", paths[2], "--scheduler", cluster.scheduler_address]
-    assert run(["update", *paths[:2], "--forget", "0.1", *where]) == DONE
-    assert daskmoe.open_model(paths[2]).weight == pytest.approx(0.9 * BEFORE + 1_000)
 
 
 def test_sites_that_never_meet(model: MixtureOfExperts, data: xr.Dataset, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_families_are_found_by_name() -> None:
     with pytest.raises(
         InvalidOptionError,
         match=re.escape(
-            "family: expected one of ['gamma', 'gaussian', 'poisson', 'student_t'], got 'cauchy'."
+            "family: expected one of ['categorical', 'gamma', 'gaussian', 'poisson', 'student_t'], got 'cauchy'."
         ),
     ):
         get_family("cauchy")

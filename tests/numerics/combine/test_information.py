@@ -37,7 +37,7 @@ def averaged(
     support = SupportSample(parts[0].features, None, np.full(parts[0].n_rows, 1 / parts[0].n_rows))
     found = information_average(estimates, known, expansions, [reference], support, GAUSSIAN)
     assert found is not None
-    return found
+    return found.parameters
 
 
 def fit(rows: Observations, n_experts: int, seed: int = 0) -> MoEParameters:
@@ -202,7 +202,7 @@ def test_a_partition_of_another_regime_is_left_out(
     support = SupportSample(parts[0].features, None, np.full(1_000, 1e-3))
     found = information_average(estimates, known, expansions, estimates, support, GAUSSIAN)
     assert found is not None
-    np.testing.assert_allclose(found.coef[0, 0], pooled_line(parts[:9]), rtol=0, atol=0.01)
+    np.testing.assert_allclose(found.parameters.coef[0, 0], pooled_line(parts[:9]), rtol=0, atol=0.01)
 
 
 def test_distances_are_of_a_definite_metric(rng: np.random.Generator) -> None:

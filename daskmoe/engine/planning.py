@@ -183,7 +183,7 @@ def _check_offset(options: FitOptions) -> None:
     if options.offset is not None and not get_family(options.family).takes_offset:
         raise InvalidOptionError(
             f"offset: expected a family with a logarithm as link, got family={options.family!r}. Use "
-            "family='poisson' or 'gamma', or take the variable off the target."
+            "family='poisson' or 'gamma', take the variable off a target of numbers, or make it a feature."
         )
 
 

@@ -38,6 +38,7 @@ from daskmoe.rows.names import (
     ATTR_VERSION,
     ATTR_WEIGHT,
     DIAGNOSTICS,
+    INFORMATION,
     LOCAL_ESTIMATES,
     PART_SEPARATOR,
     PARTS,
@@ -57,6 +58,8 @@ class ModelParts(NamedTuple):
     options: Mapping[str, Any]
     # Sum of the row weights of the last fit.
     weight: float | None = None
+    # What the model remembers of its rows (`memory`).
+    information: xr.Dataset | None = None
 
     @property
     def densities(self) -> Family:
@@ -129,6 +132,7 @@ def unflatten(flat: xr.Dataset, source: str) -> ModelParts:
         rows,
         options,
         weight,
+        _part(flat, INFORMATION),
     )
 
 

@@ -114,9 +114,9 @@ class MoEEstimator(Estimator):
         name = type(self).__name__
         X = check_features(X, name)
         names = column_names(X)
-        data, labels, levels = training_set(X, y, sample_weight, name, labels=self._labels_wanted)
         # A search fits hundreds, of which none has a bar.
         options = self._options() | {"random_state": seeded(self.random_state), "progress": False}
+        data, labels, levels = training_set(X, y, sample_weight, name, labels=self._labels_wanted)
         if levels:
             options["categories"] = levels | dict(self.categories or {})
         weight = None if sample_weight is None else labels.weight

@@ -11,9 +11,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from daskmoe.errors import InvalidOptionError
 from daskmoe.estimators.base import MoEEstimator
 from daskmoe.features import Term
 from daskmoe.model import MixtureOfExperts
+from daskmoe.numerics.families import get_family
 from daskmoe.options import Aggregation, OnError, RandomState, Rounds, Support, WeightKind
 from daskmoe.rows import Data
 
@@ -162,6 +164,14 @@ weight_kind, n_init, start_rows, effort
         found, wanted, weight = self._compared(self.predict(X), X, y, sample_weight)
         found, wanted = found.astype(np.float64), wanted.astype(np.float64)
         return _r_squared(found, wanted, weight, skip=self.on_error == "skip")
+
+    def _options(self) -> dict[str, Any]:
+        if get_family(self.family).nominal:
+            raise InvalidOptionError(
+                f"family: expected a family of numbers, got {self.family!r}, of labels. Use "
+                "daskmoe.MoEClassifier."
+            )
+        return super()._options()
 
 
 def _mean(model: MixtureOfExperts, data: xr.Dataset, part: int, on_error: OnError = "raise") -> xr.DataArray:

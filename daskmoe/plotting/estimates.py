@@ -44,6 +44,10 @@ def draw_coefficients(
         scale = None
     table = model.table(level=level)
     rows = table.sel(parameter=table["variable"] == variable)
+    if not rows.sizes["parameter"]:
+        raise InvalidDataError(
+            f"coefficients: expected a model with features, got one without any {variable!r}."
+        )
     factor = np.ones(rows.sizes["parameter"])
     if scale is not None:
         # Of labels there are slopes for each class.

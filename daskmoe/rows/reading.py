@@ -368,7 +368,7 @@ def _bad_rows(features: FeatureArray, response: FloatArray | None) -> Flags | No
 
 def _absent_rows(features: FeatureArray, response: FloatArray, bad: Flags, schema: RowSchema) -> Flags | None:
     """Which of the bad rows are not there; None if none can be."""
-    maskable = np.concatenate([np.full(len(v.labels), schema.can_mask(v)) for v in schema.variables])
+    maskable = np.array([schema.can_mask(v) for v in schema.variables for _ in v.labels], np.bool_)
     if not maskable.any():
         return None
     absent = np.zeros(len(bad), np.bool_)

@@ -151,7 +151,12 @@ class RowSchema:
         }
 
     def can_mask(self, variable: FeatureVariable) -> bool:
-        """Whether a feature variable can say that a row is not there: it has all sample dimensions."""
+        """Whether a variable can say that a row is not there: a feature with all sample dimensions.
+
+        The offset cannot: the area of a cell, or how long it was watched, is known over the sea too.
+        """
+        if self.offset_column is not None and variable == self.variables[-1]:
+            return False
         return set(self.sample_dims) <= set(variable.dims)
 
     def used(self, *, with_target: bool = True) -> list[str]:

@@ -174,6 +174,9 @@ def test_without_any_feature_it_is_a_gaussian_mixture() -> None:
 )
 def test_a_netcdf_file_holds_models_without_features(own: dict[str, list[str]], tmp_path: Path) -> None:
     model = daskmoe.fit(DATA, "y", partitions=2, **{**OWN, **own})
+    pytest.importorskip("matplotlib")
+    with pytest.raises(InvalidDataError, match="expected a model with features"):
+        model.plot.coefficients("coef" if "features" in own else "gate_coef")
     model.to_netcdf(tmp_path / "m.nc")
     again = daskmoe.open_model(tmp_path / "m.nc")
     for before, after in zip(

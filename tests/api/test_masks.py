@@ -121,6 +121,27 @@ def test_missing_values_are_found_before_the_pilot_is_fitted(
     assert "on_error='skip'" in str(caught.value)
 
 
+@pytest.mark.parametrize("offset_at_sea", [True, False])
+def test_an_offset_does_not_say_whether_a_row_is_there(whole: xr.Dataset, offset_at_sea: bool) -> None:
+    whole["runoff"] = np.exp(0.1 * whole["runoff"])
+    whole["area"] = 0.1 * whole["height"] + 0.0 * whole["season"]
+    options = FAST | {"features": ["wind", "heat"], "family": "gamma", "offset": "area"}
+    data = mask(whole, "runoff", "wind", "heat", *(() if offset_at_sea else ("area",)))
+    expected = daskmoe.fit_local(only_land(whole), "runoff", **options)
+    model = daskmoe.fit_local(data, "runoff", **options)
+    np.testing.assert_allclose(model.params.coef, expected.params.coef, atol=1e-9)
+    assert model.log_likelihood(data) == pytest.approx(expected.log_likelihood(only_land(whole)))
+
+
+def test_rows_without_features_are_left_out_by_their_target(whole: xr.Dataset) -> None:
+    data = mask(whole, "runoff")[["runoff"]]
+    options = FAST | {"features": [], "gate_features": []}
+    with pytest.raises(InvalidDataError, match="Expected finite values"):
+        daskmoe.fit_local(data, "runoff", **options)
+    model = daskmoe.fit_local(data, "runoff", on_error="skip", **options)
+    assert int(model.diagnostics["dropped_rows"].sum()) == 20 * SEA.sum()
+
+
 def test_a_word_that_is_none(whole: xr.Dataset) -> None:
     model = daskmoe.fit_local(whole, "runoff", **FAST)
     with pytest.raises(ValueError, match=r"on_error: expected one of \['raise', 'skip'\], got 'drop'"):

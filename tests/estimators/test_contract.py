@@ -92,6 +92,12 @@ def test_the_classifier_takes_the_same_but_what_is_of_numbers() -> None:
     assert not is_regressor(MoEClassifier())
 
 
+@pytest.mark.parametrize("y", [["a", "b"] * 20, [0, 1] * 20])
+def test_a_regressor_of_labels_is_the_classifier(y: list[Any]) -> None:
+    with pytest.raises(daskmoe.InvalidOptionError, match=r"got 'categorical'.*daskmoe\.MoEClassifier"):
+        MoERegressor(family="categorical").fit(np.arange(40.0)[:, None], y)
+
+
 def test_without_scikit_learn_the_error_is_our_own() -> None:
     code = (
         "import sys, daskmoe\ntry:\n    daskmoe.MoERegressor().predict([[1.0]])\n"

@@ -28,39 +28,45 @@ logger = logging.getLogger(__name__)
 
 
 class Fitted(NamedTuple):
-    """A model, the seconds it takes to learn on one worker a partition, and the bytes that partitions sent."""
+    """A model, what it takes to learn and to send.
+
+    Seconds are of one processor, on a cluster with a worker a partition: other work of the machine and the
+    time of messages are not in them.
+    """
 
     model: daskmoe.MixtureOfExperts
     seconds: float
+    # The longest local fit of these.
+    local_seconds: float
     sent_bytes: float
 
 
-class LongestTasks(Callback):  # type: ignore[misc]
-    """The longest task of each kind of every graph that is computed meanwhile, by a local scheduler.
+class LongestTasks(Callback):
+    """The longest task of each kind of every graph that is computed meanwhile, in this thread.
 
     Tasks of one kind run side by side where there are workers enough, those of different kinds after each
     other, so that the sum is what a cluster waits for.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._began: dict[Any, float] = {}
         self._graph: dict[str, float] = {}
-        self.seconds = 0.0
+        self.local_fit = self.others = 0.0
 
     def _start(self, dsk: Any) -> None:
         self._graph = {}
 
     def _pretask(self, key: Any, dsk: Any, state: Any) -> None:
-        self._began[key] = time.perf_counter()
+        self._began[key] = time.thread_time()
 
     def _posttask(self, key: Any, result: Any, dsk: Any, state: Any, worker_id: Any) -> None:
-        kind, took = key_split(key), time.perf_counter() - self._began.pop(key)
+        kind, took = key_split(key), time.thread_time() - self._began.pop(key)
         self._graph[kind] = max(self._graph.get(kind, 0.0), took)
 
     def _finish(self, dsk: Any, state: Any, errored: bool) -> None:
-        # A model says itself how long its local fits took, those of a checkpoint too.
-        self.seconds += sum(took for kind, took in self._graph.items() if kind != LOCAL_FIT)
+        self.local_fit += self._graph.pop(LOCAL_FIT, 0.0)
+        self.others += sum(self._graph.values())
 
 
 def fit_estimators(
@@ -76,6 +82,7 @@ def fit_estimators(
         # Fits that end short are part of what is studied; their scores say so.
         warnings.simplefilter("ignore", UserWarning)
         auto: Fitted | None = None
+        searched = 0.0
         for name in names:
             try:
                 if name == "global":
@@ -86,7 +93,8 @@ def fit_estimators(
                     fitted = auto = _distributed(draw, common)
                 else:
                     local = {"n_local_experts": draw.n_local_experts, "checkpoint": folder}
-                    fitted = _distributed(draw, {**common, **local, "aggregation": name})
+                    fitted = _distributed(draw, {**common, **local, "aggregation": name}, searched)
+                    searched = fitted.local_seconds
             except daskmoe.DaskMoEError as error:
                 logger.warning("%s: none, %s", name, error)
                 continue
@@ -94,19 +102,20 @@ def fit_estimators(
 
 
 def _global(draw: Draw, common: Mapping[str, Any]) -> Fitted:
+    began = time.thread_time()
     model = daskmoe.fit_local(draw.training.drop_vars("part", errors="ignore"), "y", features="X", **common)
-    diagnostics = diagnostics_of(model)
-    return Fitted(model, float(diagnostics["seconds"].sum()), float(diagnostics["data_bytes"].sum()))
+    seconds = time.thread_time() - began
+    return Fitted(model, seconds, seconds, float(diagnostics_of(model)["data_bytes"].sum()))
 
 
-def _distributed(draw: Draw, options: Mapping[str, Any]) -> Fitted:
-    with LongestTasks() as others:
+def _distributed(draw: Draw, options: Mapping[str, Any], searched: float = 0.0) -> Fitted:
+    """One of the estimators of one pass; ``searched`` is of local fits that a checkpoint gives back."""
+    with LongestTasks() as longest:
         model = daskmoe.fit(
             draw.training, "y", features="X", partitions=draw.partitions, progress=False, **options
         )
-    diagnostics = diagnostics_of(model)
-    seconds = others.seconds + float(diagnostics["seconds"].max())
-    return Fitted(model, seconds, float(diagnostics["sent_bytes"].sum()))
+    local = max(searched, longest.local_fit)
+    return Fitted(model, local + longest.others, local, float(diagnostics_of(model)["sent_bytes"].sum()))
 
 
 def _refined(draw: Draw, start: Fitted) -> Fitted:
@@ -119,7 +128,8 @@ def _refined(draw: Draw, start: Fitted) -> Fitted:
     n_parameters, n_rounds = model.n_parameters, diagnostics.sizes["round"]
     n_partitions = diagnostics_of(start.model).sizes["partition"]
     sent = 8 * n_rounds * n_partitions * (n_parameters + n_parameters * (n_parameters + 1) / 2)
-    return Fitted(model, start.seconds + rounds.seconds, start.sent_bytes + sent)
+    seconds = start.seconds + rounds.others
+    return Fitted(model, seconds, start.local_seconds, start.sent_bytes + sent)
 
 
 def diagnostics_of(model: daskmoe.MixtureOfExperts) -> xr.Dataset:

@@ -26,6 +26,12 @@ from store import append, read_group
 import daskmoe
 
 ESTIMATORS = ("global", "reduction", "auto", "refined")
+SCORES = {
+    "log_likelihood": "held-out log-likelihood a row, nats",
+    "rmse": "held-out root mean squared error, in the target's units",
+    "mae": "held-out mean absolute error, in the target's units",
+    "seconds": "processor time",
+}
 HELD_OUT_SHARE = 0.2
 CHUNKS = 16
 
@@ -56,28 +62,26 @@ def study(path: Path, folder: Path, size: Size, seed: int) -> None:
 
 def judge_set(name: str, rows: RealSet, seed: int) -> xr.Dataset:
     """Held-out scores of every estimator on one set."""
-    found = np.full((4, 1, len(ESTIMATORS)), np.nan)
+    found = np.full((len(SCORES), 1, len(ESTIMATORS)), np.nan)
     target = rows.held_out["y"]
     with warnings.catch_warnings(), dask.config.set(scheduler="synchronous"):
         warnings.simplefilter("ignore", UserWarning)
         auto: daskmoe.MixtureOfExperts | None = None
         for column, estimator in enumerate(ESTIMATORS):
-            began = time.perf_counter()
+            began = time.thread_time()
             model = fit(estimator, rows, auto, seed)
             auto = model if estimator == "auto" else auto
             error = model.predict(rows.held_out) - target
             likelihood = model.log_likelihood(rows.held_out) / target.size
-            scores = (likelihood, np.sqrt((error**2).mean()), abs(error).mean(), time.perf_counter() - began)
+            scores = (likelihood, np.sqrt((error**2).mean()), abs(error).mean(), time.thread_time() - began)
             found[:, 0, column] = [float(score) for score in scores]
             logger.info("%s, %s: %.4f nats a row", name, estimator, likelihood)
-    dims = ("cell", "estimator")
-    labels = ("held-out log-likelihood a row", "held-out root mean squared error", "held-out mean absolute error")
-    names = ("log_likelihood", "rmse", "mae", "seconds")
+    data = {
+        name: (("cell", "estimator"), values, {"long_name": text})
+        for (name, text), values in zip(SCORES.items(), found, strict=True)
+    }
     return xr.Dataset(
-        {
-            variable: (dims, values, {"long_name": label})
-            for variable, values, label in zip(names, found, (*labels, "seconds of one core"), strict=True)
-        },
+        data,
         coords={
             "estimator": np.array(ESTIMATORS, dtype="<U16"),
             "set": ("cell", np.array([name], dtype="<U24")),
@@ -132,12 +136,14 @@ def read_mmash(folder: Path, thinning: int, seed: int) -> tuple[xr.Dataset, xr.D
 
 def mmash_chunks(folder: Path, thinning: int, seed: int) -> RealSet:
     """Sixteen partitions of rows in their order, a person after the other."""
-    return RealSet(*(rows.drop_vars("part") for rows in read_mmash(folder, thinning, seed)), partitions=CHUNKS)
+    training, held_out = (rows.drop_vars("part") for rows in read_mmash(folder, thinning, seed))
+    return RealSet(training, held_out, CHUNKS)
 
 
 def mmash_people(folder: Path, thinning: int, seed: int) -> RealSet:
     """A partition a person."""
-    return RealSet(*read_mmash(folder, thinning, seed), partitions="part")
+    training, held_out = read_mmash(folder, thinning, seed)
+    return RealSet(training, held_out, "part")
 
 
 def beijing(folder: Path, thinning: int, seed: int) -> RealSet:

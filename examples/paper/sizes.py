@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from fitting import ESTIMATORS, OF_LOCAL_FITS
-from scenarios import SCENARIOS, Cell
+from scenarios import FAMILIES, SCENARIOS, Cell
 
 IN_COMMON = tuple(name for name in ESTIMATORS if name not in OF_LOCAL_FITS)
 # Seconds of one core: a search from scratch, of any rows; each row of it; a partition from the shared start.
@@ -30,8 +30,10 @@ class Size(NamedTuple):
     large: tuple[tuple[int, int], ...] = ()
     # Numbers of local estimates that are drawn and not fitted.
     drawn: tuple[int, ...] = ()
-    # Of a real set, every so many rows; of the sets that are not thinned at most every one.
+    # Of MMASH, every so many rows.
     thinning: int = 1
+    # Whether families other than gaussian go without independent local fits, whose reduction takes long.
+    families_in_common: bool = False
     estimators: tuple[str, ...] = ESTIMATORS
     whole_grid: bool = False
     # Options of all fits.
@@ -42,17 +44,18 @@ BESIDE = SCENARIOS[1:]
 SIZES = {
     "tiny": Size((2_000,), (4,), 2_000, 4, 1, estimators=("global", "auto"), options={"effort": 0.2}),
     "short": Size(
-        (10_000, 20_000, 40_000, 80_000),
-        (4, 16, 64),
+        (10_000, 20_000, 40_000),
+        (4, 16, 32),
         at_rows=40_000,
         at_partitions=16,
-        replicates=3,
+        replicates=2,
         beside=BESIDE,
         beside_rows=20_000,
         beside_replicates=1,
         large=((1_000_000, 128),),
-        drawn=(1_000,),
-        thinning=10,
+        drawn=(200,),
+        thinning=20,
+        families_in_common=True,
         options={"effort": 0.2, "n_init": 4},
     ),
     "small": Size(
@@ -92,9 +95,11 @@ def cells_of(size: Size) -> Iterator[tuple[Cell, tuple[str, ...]]]:
             yield Cell("exchangeable", n, m, replicate), size.estimators
         if replicate < size.beside_replicates:
             for scenario in size.beside:
-                yield Cell(scenario, size.beside_rows, size.at_partitions, replicate), size.estimators
+                few = size.families_in_common and scenario in FAMILIES
+                names = IN_COMMON if few else size.estimators
+                yield Cell(scenario, size.beside_rows, size.at_partitions, replicate), names
     for n, m in size.large:
-        yield Cell("exchangeable", n, m, 0), tuple(name for name in size.estimators if name in IN_COMMON)
+        yield Cell("exchangeable", n, m, 0), IN_COMMON
 
 
 def expected_seconds(cell: Cell, names: tuple[str, ...]) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
 # Labels are text of fixed width, which the third format of Zarr does not have.
-FORMAT = {"zarr_format": 2, "consolidated": False}
+FORMAT: dict[str, Any] = {"zarr_format": 2, "consolidated": False}
 
 
 def read_group(path: Path, group: str) -> xr.Dataset | None:
@@ -15,7 +16,8 @@ def read_group(path: Path, group: str) -> xr.Dataset | None:
     if not (path / group).is_dir():
         return None
     with xr.open_zarr(path, group=group, consolidated=False) as found:
-        return found.load()
+        loaded: xr.Dataset = found.load()
+        return loaded
 
 
 def append(path: Path, group: str, found: xr.Dataset, dim: str) -> None:

@@ -7,8 +7,8 @@ A job that can be stopped: finished cells are in the store, and a rerun goes on 
     python examples/paper/study.py --job examples/paper/job.yaml --scheduler tcp://10.0.0.1:8786
     python examples/paper/figures.py study.zarr --output figures
 
-FOLDER has the real sets: ``mmash`` and ``beijing``; `real` says where they are from. The options of a job file
-are those of the command line, and what follows it there goes before.
+FOLDER has the real sets, ``mmash`` and ``beijing``; `real` says where they are from. The options of a job
+file are those of the command line, and what stands there goes before.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 import drawn
 import fitting
 import judging
@@ -101,8 +101,6 @@ def progressing(done: Iterable[xr.Dataset], work: Work) -> Iterator[xr.Dataset]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study from the command line."""
     options = options_of(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    logging.getLogger("daskmoe").setLevel(logging.ERROR)
     size = SIZES[options.size]
     settle(options.output, {"size": options.size, "seed": options.seed})
     work = unfinished(options.output, size)
@@ -110,13 +108,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{len(work)} cells to do, about {hours:.2f} hours of one core", flush=True)
     for found in progressing(results(work, options.seed, size.options, options.scheduler), work):
         append(options.output, "simulated", found, "cell")
-    drawn.study(options.output, size, options.seed)
     if options.data is None:
         logger.info("No real data: --data FOLDER names where they are")
     else:
-        real.study(options.output, options.data, size, options.seed)
+        real.study(options.output, Path(options.data), size, options.seed)
+    drawn.study(options.output, size, options.seed)
     logger.info("The study is done: %s", options.output)
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    # Fits that end short are a part of the study.
+    logging.getLogger("daskmoe").setLevel(logging.ERROR)
     main()

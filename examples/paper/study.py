@@ -21,7 +21,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]
 import drawn
 import fitting
 import judging
@@ -75,10 +74,10 @@ def results(work: Work, seed: int, options: dict[str, Any], address: str | None)
     if address is None:
         yield from (judging.judge_cell(cell, names, seed, options) for cell, names in work)
         return
-    # The workers have the package, not these files.
-    for module in (scenarios, fitting, judging):
-        cloudpickle.register_pickle_by_value(module)
     with Client(address) as client:
+        # The cluster has the package, not these files; each imports those before it.
+        for module in (scenarios, fitting, judging):
+            client.upload_file(module.__file__)
         futures = [client.submit(judging.judge_cell, *one, seed, options, pure=False) for one in work]
         for future in as_completed(futures):
             yield future.result()

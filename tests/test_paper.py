@@ -79,6 +79,19 @@ def test_figures_and_tables_are_of_the_store(module: Callable[[str], Any], store
     assert "learning time of global and auto, N = 2,000, M = 4 |" in (output / "tables.md").read_text()
 
 
+def test_a_study_that_is_stopped_while_it_writes_keeps_what_it_has(
+    module: Callable[[str], Any], store: Path, tmp_path: Path
+) -> None:
+    parts, path = module("store"), tmp_path / "study.zarr"
+    cells = parts.read_group(store, "simulated")
+    parts.settle(path, {"size": "tiny"})
+    for replicate in (0, 1):
+        parts.append(path, "simulated", cells.assign_coords(replicate=("cell", [replicate])))
+    assert parts.read_group(path, "simulated")["replicate"].values.tolist() == [0, 1]
+    (path / "simulated").rename(path / "simulated-new")
+    xr.testing.assert_identical(parts.read_group(path, "simulated"), cells)
+
+
 @pytest.mark.parametrize("scenario", ["sorted", "some", "uneven", "outliers", "counts", "classes"])
 def test_rows_of_a_scenario(module: Callable[[str], Any], scenario: str) -> None:
     scenarios = module("scenarios")

@@ -30,7 +30,7 @@ def study(path: Path, size: Size, seed: int) -> None:
     done = set() if known is None else set(known["partitions"].values.tolist())
     for number in size.drawn:
         if number not in done:
-            append(path, "drawn", aggregate_drawn(number, seed), "cell")
+            append(path, "drawn", aggregate_drawn(number, seed))
             logger.info("%d drawn local estimates are aggregated", number)
 
 

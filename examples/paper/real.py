@@ -56,7 +56,7 @@ def study(path: Path, folder: Path, size: Size, seed: int) -> None:
         if not (folder / subfolder).is_dir():
             logger.warning("%s is skipped: %s is no folder", name, folder / subfolder)
             continue
-        append(path, "real", judge_set(name, read(folder / subfolder, size.thinning, seed), seed), "cell")
+        append(path, "real", judge_set(name, read(folder / subfolder, size.thinning, seed), seed))
         logger.info("%s is done", name)
 
 

@@ -32,6 +32,8 @@ class Size(NamedTuple):
     drawn: tuple[int, ...] = ()
     # Of MMASH, every so many rows.
     thinning: int = 1
+    # In how many replicates there are estimators of independent local fits.
+    searched_replicates: int = 1_000_000
     # Whether families other than gaussian go without independent local fits, whose reduction takes long.
     families_in_common: bool = False
     estimators: tuple[str, ...] = ESTIMATORS
@@ -48,7 +50,8 @@ SIZES = {
         (4, 16, 32),
         at_rows=40_000,
         at_partitions=16,
-        replicates=2,
+        replicates=3,
+        searched_replicates=1,
         beside=BESIDE,
         beside_rows=20_000,
         beside_replicates=1,
@@ -90,16 +93,18 @@ def cells_of(size: Size) -> Iterator[tuple[Cell, tuple[str, ...]]]:
     grid = {(n, m) for n in size.rows for m in size.partitions}
     if not size.whole_grid:
         grid = {(n, m) for n, m in grid if n == size.at_rows or m == size.at_partitions}
+    few = tuple(name for name in size.estimators if name in IN_COMMON)
     for replicate in range(size.replicates):
+        names = size.estimators if replicate < size.searched_replicates else few
         for n, m in sorted(grid):
-            yield Cell("exchangeable", n, m, replicate), size.estimators
+            yield Cell("exchangeable", n, m, replicate), names
         if replicate < size.beside_replicates:
             for scenario in size.beside:
-                few = size.families_in_common and scenario in FAMILIES
-                names = IN_COMMON if few else size.estimators
-                yield Cell(scenario, size.beside_rows, size.at_partitions, replicate), names
+                without = size.families_in_common and scenario in FAMILIES
+                cell = Cell(scenario, size.beside_rows, size.at_partitions, replicate)
+                yield cell, few if without else names
     for n, m in size.large:
-        yield Cell("exchangeable", n, m, 0), IN_COMMON
+        yield Cell("exchangeable", n, m, 0), few
 
 
 def expected_seconds(cell: Cell, names: tuple[str, ...]) -> float:

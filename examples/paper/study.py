@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     hours = sum(expected_seconds(*one) for one in work) / 3600
     print(f"{len(work)} cells to do, about {hours:.2f} hours of one core", flush=True)
     for found in progressing(results(work, options.seed, size.options, options.scheduler), work):
-        append(options.output, "simulated", found, "cell")
+        append(options.output, "simulated", found)
     if options.data is None:
         logger.info("No real data: --data FOLDER names where they are")
     else:

@@ -137,6 +137,7 @@ def draw_scenarios(cells: xr.Dataset) -> Figure:
         ax.plot(lost, places, MARKERS[name], color=COLOURS[name], label=name, alpha=0.8)
     ax.axvline(0, color="#BBBBBB", zorder=0)
     ax.set_xscale("symlog", linthresh=1e-5)
+    ax.margins(x=0.08)
     ax.set_yticks(range(len(scenarios)), scenarios)
     ax.set(xlabel="held-out nats a row below the global fit", ylim=(len(scenarios) - 0.5, -0.5))
     figure.legend(loc="outside lower center", ncols=5, frameon=False)

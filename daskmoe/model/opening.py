@@ -39,6 +39,7 @@ def open_model(path: str | os.PathLike[str]) -> MixtureOfExperts:
         rows=parts.rows,
         options=parts.options,
         weight=parts.weight,
+        information=parts.information,
     )
 
 

@@ -84,6 +84,7 @@ def draw_objective(cells: xr.Dataset) -> Figure:
     figure, ax = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
     shades = {m: matplotlib.colormaps["viridis"](x) for m, x in shades_of(np.unique(cells["partitions"]))}
     shown: set[int] = set()
+    cells = cells.sortby("partitions")
     for values, m in zip(cells["objective"].values, cells["partitions"].values.tolist(), strict=True):
         known = values[np.isfinite(values)]
         if len(known) < 2:

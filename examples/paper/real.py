@@ -11,10 +11,10 @@ import importlib.util
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dask
 import numpy as np
@@ -56,11 +56,12 @@ def study(path: Path, folder: Path, size: Size, seed: int) -> None:
         if not (folder / subfolder).is_dir():
             logger.warning("%s is skipped: %s is no folder", name, folder / subfolder)
             continue
-        append(path, "real", judge_set(name, read(folder / subfolder, size.thinning, seed), seed))
+        rows = read(folder / subfolder, size.thinning, seed)
+        append(path, "real", judge_set(name, rows, seed, size.options))
         logger.info("%s is done", name)
 
 
-def judge_set(name: str, rows: RealSet, seed: int) -> xr.Dataset:
+def judge_set(name: str, rows: RealSet, seed: int, options: Mapping[str, Any]) -> xr.Dataset:
     """Held-out scores of every estimator on one set."""
     found = np.full((len(SCORES), 1, len(ESTIMATORS)), np.nan)
     target = rows.held_out["y"]
@@ -69,7 +70,7 @@ def judge_set(name: str, rows: RealSet, seed: int) -> xr.Dataset:
         auto: daskmoe.MixtureOfExperts | None = None
         for column, estimator in enumerate(ESTIMATORS):
             began = time.thread_time()
-            model = fit(estimator, rows, auto, seed)
+            model = fit(estimator, rows, auto, {"random_state": seed, **options})
             auto = model if estimator == "auto" else auto
             error = model.predict(rows.held_out) - target
             likelihood = model.log_likelihood(rows.held_out) / target.size
@@ -91,26 +92,25 @@ def judge_set(name: str, rows: RealSet, seed: int) -> xr.Dataset:
 
 
 def fit(
-    estimator: str, rows: RealSet, auto: daskmoe.MixtureOfExperts | None, seed: int
+    estimator: str, rows: RealSet, auto: daskmoe.MixtureOfExperts | None, options: Mapping[str, Any]
 ) -> daskmoe.MixtureOfExperts:
     """One of the estimators; rounds start from ``auto``."""
     if estimator == "refined" and auto is not None:
         return daskmoe.refine(auto, rows.training, partitions=rows.partitions, progress=False)
     features = [str(name) for name in rows.training.data_vars if name != "y"]
     if estimator == "global":
-        return daskmoe.fit_local(
-            rows.training, "y", features=features, n_experts=N_EXPERTS, random_state=seed
-        )
-    return daskmoe.fit(
+        return daskmoe.fit_local(rows.training, "y", features=features, n_experts=N_EXPERTS, **options)
+    found: daskmoe.MixtureOfExperts = daskmoe.fit(
         rows.training,
         "y",
         features=features,
         n_experts=N_EXPERTS,
         partitions=rows.partitions,
         aggregation="reduction" if estimator == "reduction" else "auto",
-        random_state=seed,
         progress=False,
+        **options,
     )
+    return found
 
 
 def read_mmash(folder: Path, thinning: int, seed: int) -> tuple[xr.Dataset, xr.Dataset]:

@@ -34,6 +34,7 @@ OTHERS: dict[str, Any] = {
     "categories": {"a": [0, 1]},
     "n_experts": 3,
     "family": "gaussian",
+    "atoms": [0.0],
     "partitions": 2,
     "aggregation": "greedy",
     "support": "features",
@@ -218,6 +219,7 @@ def test_the_record_is_json_and_tells_what_was_asked(data: xr.Dataset) -> None:
         recorded = plan_request(data, "y", options).recorded
         assert json.loads(json.dumps(recorded)) == {
             "n_experts": 2,
+            "atoms": None,
             "partitions": 4,
             "aggregation": "auto",
             "support": support if isinstance(support, str) else "given",

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import click
 
 import daskmoe
-from daskmoe.api.hooks import HOOKS
+from daskmoe.api.beside import fit_request
 from daskmoe.api.preview import preview_of
 from daskmoe.api.reporting import left_out
 from daskmoe.api.select import plan_selection, select_among
@@ -30,7 +30,6 @@ from daskmoe.cli.job_file import with_job_file
 from daskmoe.cli.records import JsonLines, facts_of, reported, require_report, summarized
 from daskmoe.cli.stopping import Stopped, stoppable, within
 from daskmoe.engine import plan_request
-from daskmoe.engine import run as run_fit
 from daskmoe.engine.checkpoint import require_folder
 from daskmoe.errors import (
     DaskMoEError,
@@ -273,7 +272,7 @@ def fit(
         request = plan_request(store, target, FitOptions(**options))
         require_folder(request.options.checkpoint)
         with resumable(options["checkpoint"]), within(time_budget), connect(choice), reported(report):
-            model = run_fit(request, HOOKS)
+            model = fit_request(request)
         known |= facts_of(model)
         _save(model, output, overwrite)
     return PARTITIONS_LEFT_OUT if left_out(model) else DONE

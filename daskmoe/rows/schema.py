@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from daskmoe.numerics.base.parameters import Columns
-from daskmoe.rows.codings import Coding, Levels, coding_from
+from daskmoe.rows.codings import Atoms, Coding, Levels, coding_from
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,18 @@ class RowSchema:
     expert_columns: tuple[int, ...] | None = None
     # Position of the column that is the offset, the last; None where there is none.
     offset_column: int | None = None
+    # Values of the target at which a row is none of these: it is at an atom, which another model is of.
+    atoms: tuple[float, ...] = ()
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the target is labels in the data; else it is numbers there."""
+        return self.classes is not None and not isinstance(self.classes, Atoms)
+
+    @property
+    def absence(self) -> str:
+        """What rows are that are left out without being an error."""
+        return "at an atom of the target" if self.atoms else "not there"
 
     @property
     def n_classes(self) -> int | None:
@@ -161,6 +173,21 @@ class RowSchema:
         names += [self.weight] if self.weight is not None else []
         return [*dict.fromkeys(names)]
 
+    def of_presence(self) -> RowSchema:
+        """All rows, classed by which atom the target is at, if any, with the features of the gates."""
+        own = self.gate_columns
+        if own == tuple(range(len(self.feature_names))):
+            own = None
+        return replace(
+            self,
+            variables=self.variables if self.offset_column is None else self.variables[:-1],
+            classes=Atoms.at(self.atoms),
+            atoms=(),
+            gate_columns=own,
+            expert_columns=own,
+            offset_column=None,
+        )
+
     def identity(self) -> str:
         """What rows depend on, as text."""
         return replace(self, left_out={}).to_json()
@@ -174,6 +201,8 @@ class RowSchema:
             if content[name] is None:
                 # What earlier versions wrote.
                 del content[name]
+        if not self.atoms:
+            del content["atoms"]
         return json.dumps(content)
 
     @classmethod

@@ -155,7 +155,7 @@ def _categories(name: str, value: Any) -> Any:
 
 def _atoms(name: str, value: Any) -> tuple[float, ...] | str | None:
     """Finite numbers, sorted; None for none."""
-    if value is None or value == "auto":
+    if value is None or (isinstance(value, str) and value == "auto"):
         return value
     given = value if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else [value]
     if not all(isinstance(each, Real) and np.isfinite(float(each)) for each in given):

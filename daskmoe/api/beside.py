@@ -1,4 +1,4 @@
-"""Fits of which the target may have atoms: then the gates of the atoms are one fit and the experts another."""
+"""Fits whose target may have atoms: the gates of the atoms are one fit then, the experts another."""
 
 from __future__ import annotations
 
@@ -38,3 +38,8 @@ def delayed_request(request: FitRequest) -> Delayed:
     join = delayed(MixtureWithAtoms, pure=False, traverse=False)
     key = f"moe-beside-{tokenize(gates.key, experts.key)}"
     return cast(Delayed, join(gates, experts, dask_key_name=key))
+
+
+def experts_of(model: Model) -> MixtureOfExperts:
+    """The mixture itself, of a model beside atoms that of its experts."""
+    return model.experts if isinstance(model, MixtureWithAtoms) else model

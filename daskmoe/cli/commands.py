@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import click
 
 import daskmoe
-from daskmoe.api.beside import fit_request
+from daskmoe.api.beside import Model, experts_of, fit_request
 from daskmoe.api.preview import preview_of
 from daskmoe.api.reporting import left_out
 from daskmoe.api.select import plan_selection, select_among
@@ -273,9 +273,10 @@ def fit(
         require_folder(request.options.checkpoint)
         with resumable(options["checkpoint"]), within(time_budget), connect(choice), reported(report):
             model = fit_request(request)
-        known |= facts_of(model)
+        # Of a model beside atoms, what became of the partitions in the fit of the experts.
+        known |= facts_of(experts_of(model))
         _save(model, output, overwrite)
-    return PARTITIONS_LEFT_OUT if left_out(model) else DONE
+    return PARTITIONS_LEFT_OUT if left_out(experts_of(model)) else DONE
 
 
 @commands.command()
@@ -343,7 +344,7 @@ def select(
     click.echo(selection)
     if output is not None:
         _save(selection.model, output)
-    return PARTITIONS_LEFT_OUT if left_out(selection.model) else DONE
+    return PARTITIONS_LEFT_OUT if left_out(experts_of(selection.model)) else DONE
 
 
 @commands.command()
@@ -402,7 +403,7 @@ def _require_output(output: str | Path, overwrite: bool = False) -> None:
     require_writable(output)
 
 
-def _save(model: daskmoe.MixtureOfExperts, output: str, overwrite: bool = False) -> None:
+def _save(model: Model, output: str, overwrite: bool = False) -> None:
     if output.endswith(".nc"):
         model.to_netcdf(output, overwrite=overwrite)
     else:

@@ -1,4 +1,4 @@
-"""A fitted mixture of experts beside atoms: values that the target repeats, with a probability of their own."""
+"""A fitted mixture of experts beside atoms: values that the target repeats, with their probabilities."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class MixtureWithAtoms:
     def mixture(self) -> MixtureBesideAtoms:
         """The parameters of both as plain arrays."""
         known = self.experts.rows
-        width = len(known.feature_names)
+        width = len(self.atom_gates.rows.feature_labels)
         return MixtureBesideAtoms(
             known.atoms, self.atom_gates.mixture, width, self.experts.mixture, self.experts.densities
         )
@@ -250,7 +250,7 @@ class MixtureWithAtoms:
         return prediction.draw_by(self.mixture.sample, data, self._all_rows, random_state, size, how)
 
     def log_likelihood(self, data: Data | None = None, *, on_error: OnError = "raise") -> float:
-        """Sum of `log_density` over all rows; without data over those of the fit, where both models know it."""
+        """Sum of `log_density` over all rows; without data those of the fit, where both models know it."""
         return self._likelihood(data, on_error).value
 
     def aic(self, data: Data | None = None, *, on_error: OnError = "raise") -> float:

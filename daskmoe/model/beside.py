@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from typing import Any, Protocol
+from typing import Protocol
 
 import xarray as xr
 
@@ -11,7 +11,7 @@ from daskmoe.errors import InvalidDataError
 from daskmoe.model.moe import MixtureOfExperts
 from daskmoe.model.store import GATES, prefixed
 from daskmoe.model.summary import Summary
-from daskmoe.rows.names import CLASS, COEF, EXPERT
+from daskmoe.rows.names import CLASS, COEF, EXPERT, FEATURE, GATE_FEATURE
 
 _ATOM = "atom"
 _FIGURES = ("log_likelihood", "aic", "bic", "icl")
@@ -20,8 +20,8 @@ _FIGURES = ("log_likelihood", "aic", "bic", "icl")
 class _Whole(Protocol):
     """What has figures."""
 
-    n_parameters: Any
-
+    @property
+    def n_parameters(self) -> int: ...
     def log_likelihood(self) -> float: ...
     def aic(self) -> float: ...
     def bic(self) -> float: ...
@@ -35,6 +35,8 @@ def with_atoms(experts: xr.Dataset, gates: xr.Dataset, atoms: tuple[float, ...],
             f"{what}: expected one model of the atoms, got a weighted average; use model.atom_gates.{what}."
         )
     own = gates[["intercept", COEF]].isel({EXPERT: 0, CLASS: slice(1, None)}, drop=True)
+    if GATE_FEATURE in experts.dims and FEATURE in own.dims:
+        own = own.rename({FEATURE: GATE_FEATURE})
     own = own.drop_vars(CLASS, errors="ignore").rename({CLASS: _ATOM}).assign_coords({_ATOM: list(atoms)})
     renamed = own.rename({name: f"{_ATOM}_{name}" for name in own.data_vars})
     return experts.assign(renamed.data_vars)

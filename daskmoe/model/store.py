@@ -43,7 +43,6 @@ from daskmoe.rows.names import (
     SCHEMA_VERSION,
 )
 
-
 # Before the names of what is of the atoms' gates.
 GATES = "atoms"
 

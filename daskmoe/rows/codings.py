@@ -134,7 +134,6 @@ class Atoms(Levels):
     """Where a number is: at no atom, the first level, or at one of those that follow."""
 
     kind = "atoms"
-    takes = (ValueKind.NUMBER,)
 
     @classmethod
     def at(cls, values: tuple[float, ...]) -> Atoms:

@@ -138,7 +138,7 @@ def extract_rows(
     if need_target:
         response = _response(box, schema, partition, shape, selection, unknown_is_missing=lenient)
     aside = None if response is None else _at_atoms(response, box.variables[schema.target].dtype, schema)
-    if aside is not None:
+    if response is not None and aside is not None:
         response = np.where(aside, np.nan, response)
     bad = _bad_rows(features, response)
     absent = None if bad is None or response is None else _absent_rows(features, response, bad, schema)
@@ -234,7 +234,7 @@ def _response(
         raise InvalidDataError(f"In {partition.name}: {error}") from None
 
 
-def _at_atoms(response: FloatArray | None, dtype: np.dtype[Any], schema: RowSchema) -> Flags | None:
+def _at_atoms(response: FloatArray, dtype: np.dtype[Any], schema: RowSchema) -> Flags | None:
     """Which responses, that were of this dtype, are at an atom; None if none is."""
     levels = [rounded(value, dtype) for value in schema.atoms]
     at: Flags = np.isin(response, levels)

@@ -176,14 +176,16 @@ class RowSchema:
     def of_presence(self) -> RowSchema:
         """All rows, classed by which atom the target is at, if any, with the features of the gates."""
         own = self.gate_columns
-        if own == tuple(range(len(self.feature_names))):
+        if own in ((), tuple(range(len(self.feature_names)))):
             own = None
+        variables = self.variables if self.offset_column is None else self.variables[:-1]
         return replace(
             self,
-            variables=self.variables if self.offset_column is None else self.variables[:-1],
+            variables=() if self.gate_columns == () else variables,
             classes=Atoms.at(self.atoms),
             atoms=(),
-            gate_columns=own,
+            # They are the features of its one expert, whose gate is one whatever it depends on.
+            gate_columns=None if own is None else (),
             expert_columns=own,
             offset_column=None,
         )

@@ -54,7 +54,7 @@ class MixtureBesideAtoms(NamedTuple):
     def chances(self, features: Features) -> FloatArray:
         """p_0(x), of no atom, and behind it p_j(x) of every atom, shape (1 + A, n)."""
         nominal = get_family("categorical", len(self.values) + 1)
-        return class_probabilities(self.gates, nominal, features[:, : self.width])
+        return np.asarray(class_probabilities(self.gates, nominal, features[:, : self.width]))
 
     def places(self, response: NDArray[Any]) -> NDArray[np.bool_]:
         """Which atom a response is at, shape (A, n)."""

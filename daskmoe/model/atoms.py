@@ -66,7 +66,7 @@ class MixtureWithAtoms:
     def __init__(self, atom_gates: MixtureOfExperts, experts: MixtureOfExperts) -> None:
         if experts.rows.of_presence().classes != atom_gates.rows.classes or not experts.rows.atoms:
             raise InvalidDataError(
-                "MixtureWithAtoms: expected the gates of the atoms and the experts of one target, got classes "
+                "MixtureWithAtoms: expected gates of atoms and experts of one target, got classes "
                 f"{atom_gates.rows.classes} for the atoms {list(experts.rows.atoms)}."
             )
         self.atom_gates = atom_gates
@@ -76,9 +76,12 @@ class MixtureWithAtoms:
     def mixture(self) -> MixtureBesideAtoms:
         """The parameters of both as plain arrays."""
         known = self.experts.rows
-        width = len(self.atom_gates.rows.feature_labels)
         return MixtureBesideAtoms(
-            known.atoms, self.atom_gates.mixture, width, self.experts.mixture, self.experts.densities
+            known.atoms,
+            self.atom_gates.mixture,
+            known.gate_positions,
+            self.experts.mixture,
+            self.experts.densities,
         )
 
     @property

@@ -59,8 +59,8 @@ def model_at(model: Any, name: str) -> MixtureOfExperts:
     found = any_model_at(model, name)
     if isinstance(found, MixtureWithAtoms):
         raise InvalidOptionError(
-            f"{name}: expected a model without atoms, got {found!r}. Use model.experts, what the target is at "
-            "no atom, or model.atom_gates."
+            f"{name}: expected a model without atoms, got {found!r}. Use model.experts, of rows at no "
+            "atom, or model.atom_gates."
         )
     return found
 

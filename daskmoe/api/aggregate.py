@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from functools import reduce
@@ -12,17 +13,32 @@ import xarray as xr
 
 from daskmoe.api.caller import short_errors
 from daskmoe.api.comparable import check_models, support_sample
-from daskmoe.api.labelling import label_aggregate
+from daskmoe.api.labelling import label_aggregate, label_covariances
 from daskmoe.api.reporting import report_identification
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import InvalidDataError
 from daskmoe.model import MixtureOfExperts, MixtureWithAtoms, any_model_at
 from daskmoe.model.labels import label_local_estimates
+from daskmoe.model.memory import label_memory
 from daskmoe.model.moments import label_moments, moments_from
 from daskmoe.numerics.base.observations import merge_moments
-from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, MoEParameters, Moments
+from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, MoEParameters, Moments, SupportSample
+from daskmoe.numerics.base.policies import Regularization
+from daskmoe.numerics.combine.choice import Sent, propose_independent, settle
 from daskmoe.numerics.combine.registry import aggregate_estimates
-from daskmoe.options import METHODS, Method, RandomState, check_choice, check_integer, entropy_of
+from daskmoe.numerics.likelihood.inference import is_definite
+from daskmoe.options import (
+    AGGREGATIONS,
+    Aggregation,
+    FitOptions,
+    RandomState,
+    check_choice,
+    check_integer,
+    entropy_of,
+)
+from daskmoe.rows.names import Kind
+
+logger = logging.getLogger(__name__)
 
 
 @short_errors
@@ -31,7 +47,7 @@ def aggregate(
     support: xr.Dataset | str | os.PathLike[str],
     *,
     n_experts: int | None = None,
-    method: Method = "reduction",
+    method: Aggregation = "reduction",
     random_state: RandomState = None,
 ) -> MixtureOfExperts:
     """Aggregate fitted models into one, from the models alone and a sample of features.
@@ -51,8 +67,10 @@ def aggregate(
         10,000 are used.
     n_experts : int, optional
         K of the result, more or fewer than a model has; by default that of the models.
-    method : {"reduction", "whole", "greedy", "weighted", "middle", "aligned"}
-        As ``aggregation`` in `fit`.
+    method : {"auto", "reduction", "whole", "greedy", "weighted", "middle", "aligned"}
+        As ``aggregation`` in `fit`. ``"auto"`` averages models by their `MixtureOfExperts.information`, each
+        for what its rows tell, which loses least where sites differ in their features; the result keeps the
+        sum. Without information in all of them it is the reduction, and says so.
     random_state : int, SeedSequence, Generator or None
         Draws the support rows.
 
@@ -89,7 +107,7 @@ def aggregate(
     >>> daskmoe.aggregate(models, data).n_experts
     2
     """
-    check_choice("method", method, METHODS)
+    check_choice("method", method, AGGREGATIONS)
     if isinstance(models, MixtureOfExperts | MixtureWithAtoms | str | os.PathLike):
         raise InvalidDataError(f"models: expected a sequence of models, got one {type(models).__name__}.")
     opened = [any_model_at(model, f"models[{m}]") for m, model in enumerate(models)]
@@ -112,7 +130,7 @@ def _joined(
     opened: Sequence[MixtureOfExperts],
     support: xr.Dataset | str | os.PathLike[str],
     n_experts: int | None,
-    method: Method,
+    method: Aggregation,
     random_state: RandomState,
 ) -> MixtureOfExperts:
     check_models(opened)
@@ -121,7 +139,13 @@ def _joined(
     first = opened[0]
     sample = support_sample(support, first, entropy_of(random_state))
     with single_threaded_blas():
-        result = aggregate_estimates(method, locals_, weights, sample, size, first.densities, moments)
+        sent = _sent(opened, sample) if method == "auto" else None
+        if sent is None:
+            known_as = "reduction" if method == "auto" else method
+            result = aggregate_estimates(known_as, locals_, weights, sample, size, first.densities, moments)
+        else:
+            proposal = propose_independent(sent, size, first.densities, _regularization(first))
+            result, _ = settle(proposal, None, choose=False)
     diagnostics = label_aggregate(result, [p.n_experts for p in locals_], labels, first.rows).assign(
         weight=("partition", weights, {"long_name": "sum of the row weights"})
     )
@@ -129,6 +153,10 @@ def _joined(
     if len(known) == len(moments):
         pooled = label_moments(reduce(merge_moments, known), first.rows)
         diagnostics = diagnostics.merge(pooled, combine_attrs="override")
+    near = result.curvature
+    if near is not None and is_definite(near.information):
+        errors = label_covariances(near, {Kind.APPROXIMATE: None}, first.densities, first.rows.columns)
+        diagnostics = diagnostics.merge(errors, combine_attrs="override")
     model = MixtureOfExperts.from_parameters(
         result.parameters,
         family=first.family,
@@ -137,9 +165,36 @@ def _joined(
         diagnostics=diagnostics,
         local=label_local_estimates(locals_, labels, first.rows, first.densities),
         weight=float(weights.sum()),
+        information=label_memory(near, first.rows),
     )
     report_identification(model)
     return model
+
+
+def _sent(models: Sequence[MixtureOfExperts], support: SupportSample) -> Sent | None:
+    """The models as partitions that send their information; None, which is logged, if some have none."""
+    memories = [model.memory for model in models]
+    known = [memory for memory in memories if memory is not None]
+    if len(known) < len(models):
+        logger.warning(
+            "method='auto': models[%d] keeps no information, so that the models are joined by the reduction. "
+            "Refine it on its rows, daskmoe.refine(model, data, rounds=1), and save it again.",
+            next(m for m, memory in enumerate(memories) if memory is None),
+        )
+        return None
+    return Sent(
+        [model.parameters for model in models],
+        np.array([memory.moments.weight for memory in known]),
+        [memory.moments for memory in known],
+        [memory.expansion() for memory in known],
+        support,
+        [memory.coordinates for memory in known],
+    )
+
+
+def _regularization(model: MixtureOfExperts) -> Regularization:
+    known = {name: model.options[name] for name in ("prior_strength", "min_scale") if name in model.options}
+    return FitOptions(n_experts=model.n_experts, family=model.family, **known).regularization
 
 
 def _local_estimators(

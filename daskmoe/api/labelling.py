@@ -15,6 +15,7 @@ from daskmoe.engine.rounds import Refinement
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.covariances import covariance_variables, stack_arrays, stack_derivatives
 from daskmoe.model.labels import has_names, label_local_estimates
+from daskmoe.model.memory import label_memory
 from daskmoe.model.moments import label_moments
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
 from daskmoe.numerics.base.extremes import Extremes
@@ -71,7 +72,7 @@ from daskmoe.rows.names import (
 
 # Features that are named as what a refinement is held up by.
 _FEW: Final = 5
-_TARGET_RANGE: Final = "lowest and highest response of the rows"
+TARGET_RANGE_TEXT: Final = "lowest and highest response of the rows"
 
 
 def label_fit(
@@ -90,11 +91,10 @@ def label_fit(
         get_family(family, rows.n_classes),
     )
     diagnostics = diagnostics.assign(_of_fit(result, get_family(family, rows.n_classes)))
-    if result.aggregate.curvature is not None:
+    near = result.aggregate.curvature
+    if near is not None and is_definite(near.information):
         kinds: dict[Kind, FloatArray | None] = {Kind.APPROXIMATE: None}
-        errors = _covariances(
-            result.aggregate.curvature, kinds, get_family(family, rows.n_classes), rows.columns
-        )
+        errors = label_covariances(near, kinds, get_family(family, rows.n_classes), rows.columns)
         diagnostics = diagnostics.merge(errors, combine_attrs="override")
     return MixtureOfExperts.from_parameters(
         result.aggregate.parameters,
@@ -104,6 +104,7 @@ def label_fit(
         diagnostics=diagnostics,
         local=local,
         weight=float(np.sum([r.estimate.weight for r in parts])),
+        information=label_memory(near, rows),
     )
 
 
@@ -199,7 +200,7 @@ def _of_fit(result: FitResult, family: Family) -> dict[str, Any]:
     fitted = [r for r in result.partitions if r.moments is not None]
     pooled = reduce(merge_moments, [r.moments for r in fitted if r.moments is not None])
     coordinates = coordinates_from(pooled, family.scaling(pooled))
-    found = _parameter_count(result.aggregate.parameters, coordinates)
+    found = parameter_count(result.aggregate.parameters, coordinates)
     if result.aggregate.chosen == "local":
         (only,) = (r.estimate for r in fitted)
         found |= _training(only.log_likelihood, only.entropy)
@@ -223,7 +224,7 @@ def _told(result: FitResult, labels: Sequence[str]) -> dict[str, Any]:
         return _target_range(result) if aggregate.parameters.n_experts == 1 else {}
     found = {} if told.extremes is None else _ranges(told.extremes, named)
     if isinstance(aggregate.parameters, MoEParameters):
-        found |= _expert_weights(told.mass)
+        found |= label_expert_weights(told.mass)
     return found
 
 
@@ -233,7 +234,7 @@ def _target_range(result: FitResult) -> dict[str, Any]:
     if not all(extremes):
         return {}
     lows, highs = np.array([found.values[-1] for found in extremes if found is not None]).T
-    return {TARGET_RANGE: (BOUND, np.array([lows.min(), highs.max()]), {"long_name": _TARGET_RANGE})}
+    return {TARGET_RANGE: (BOUND, np.array([lows.min(), highs.max()]), {"long_name": TARGET_RANGE_TEXT})}
 
 
 def _partition(label: str) -> str:
@@ -245,7 +246,7 @@ def _ranges(extremes: Extremes, named: Sequence[str]) -> dict[str, Any]:
     (predicted, target), (rows, _), (numbers, _) = extremes
     bounds = {
         PREDICTION_RANGE: (predicted, "lowest and highest E[y|x] over the rows"),
-        TARGET_RANGE: (target, _TARGET_RANGE),
+        TARGET_RANGE: (target, TARGET_RANGE_TEXT),
         PREDICTION_ROW: (rows, "where these E[y|x] are: number of the row among the complete ones"),
         PREDICTION_PARTITION: (
             np.array([named[i] for i in numbers]),
@@ -255,12 +256,14 @@ def _ranges(extremes: Extremes, named: Sequence[str]) -> dict[str, Any]:
     return {name: (BOUND, values, {"long_name": text}) for name, (values, text) in bounds.items()}
 
 
-def _expert_weights(mass: FloatArray) -> dict[str, Any]:
+def label_expert_weights(mass: FloatArray) -> dict[str, Any]:
+    """The rows of each expert, as a variable of the diagnostics."""
     text = {"long_name": "sum of the responsibilities of each expert: the rows that speak for it"}
     return {EXPERT_WEIGHT: (EXPERT, mass, text)}
 
 
-def _parameter_count(parameters: Mixture, coordinates: Coordinates) -> dict[str, Any]:
+def parameter_count(parameters: Mixture, coordinates: Coordinates) -> dict[str, Any]:
+    """How many parameters rows with these coordinates tell apart, as a variable of the diagnostics."""
     text = {"long_name": "free parameters that the rows can tell apart"}
     return {N_PARAMETERS: ((), count_parameters(parameters, coordinates.gates.size, coordinates.size), text)}
 
@@ -350,9 +353,9 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     added["round_seconds"] = ("round", np.array(refinement.seconds), {"long_name": "seconds of the round"})
     reached = infos[int(np.flatnonzero([info.accepted for info in infos])[-1])]
     added |= _training(reached.log_likelihood, refinement.state.accepted.statistics.entropy)
-    added |= _parameter_count(refinement.parameters, refinement.coordinates)
+    added |= parameter_count(refinement.parameters, refinement.coordinates)
     mass = refinement.state.accepted.statistics.mass
-    added |= {} if mass is None else _expert_weights(mass[order])
+    added |= {} if mass is None else label_expert_weights(mass[order])
     if (extremes := refinement.state.accepted.statistics.extremes) is not None:
         location, scale, _ = refinement.coordinates.response
         added |= _ranges(extremes.moved(location, scale), [_partition(label) for label in refinement.labels])
@@ -390,6 +393,7 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
         local=model.local_estimates,
         weight=weight,
         experts=model.params[EXPERT].values[order] if has_names(model.params) else None,
+        information=label_memory(_refined_curvature(refinement, order), model.rows),
     )
 
 
@@ -409,13 +413,13 @@ def _refined_covariances(
     """At the maximum, exact ones of the kinds whose scores were found; near it, approximate ones."""
     state = refinement.state
     assert state.accepted is not None
-    at, statistics = state.accepted.parameters, state.accepted.statistics
+    statistics = state.accepted.statistics
     if not is_definite(statistics.information):
         return xr.Dataset()
-    known = curvature(at, statistics.information, refinement.prior, refinement.coordinates, order)
+    known = _refined_curvature(refinement, order)
     if not refinement.converged:
         near = is_near(state.left, len(statistics.gradient))
-        return _covariances(known, {Kind.APPROXIMATE: None}, family, columns) if near else xr.Dataset()
+        return label_covariances(known, {Kind.APPROXIMATE: None}, family, columns) if near else xr.Dataset()
     kinds: dict[Kind, FloatArray | None] = {Kind.MODEL: None}
     found, attrs = refinement.scores, {}
     if found is not None:
@@ -423,10 +427,19 @@ def _refined_covariances(
         if found.n_clusters > 1:
             kinds[Kind.CLUSTER] = found.n_clusters / (found.n_clusters - 1) * found.clusters
             attrs = {CLUSTERS: refinement.cluster or "partitions", N_CLUSTERS: found.n_clusters}
-    return _covariances(known, kinds, family, columns).assign_attrs(attrs)
+    return label_covariances(known, kinds, family, columns).assign_attrs(attrs)
 
 
-def _covariances(
+def _refined_curvature(refinement: Refinement, order: NDArray[np.intp]) -> Curvature:
+    """The information where the rounds ended, with the gradient of the rows there."""
+    accepted = refinement.state.accepted
+    assert accepted is not None
+    at, statistics = accepted.parameters, accepted.statistics
+    known = curvature(at, statistics.information, refinement.prior, refinement.coordinates, order)
+    return known._replace(gradient=known.gradient + statistics.gradient)
+
+
+def label_covariances(
     known: Curvature, kinds: Mapping[Kind, FloatArray | None], family: Family, columns: Columns
 ) -> xr.Dataset:
     """Covariances by kind, of which those with score products are sandwiches."""

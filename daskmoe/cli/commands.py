@@ -1,4 +1,4 @@
-"""The `daskmoe` command: demo, fit, preview, select, predict, aggregate, summary.
+"""The `daskmoe` command: demo, fit, preview, select, predict, update, aggregate, summary.
 
 Results go to stdout, logs to stderr. Exit codes: 0 done; 2 bad usage or input; 3 done, but some partitions
 were left out; 4 failed; 75 stopped, and the same command goes on; 130 interrupted.
@@ -22,6 +22,7 @@ from daskmoe.api.beside import Model, experts_of, fit_request
 from daskmoe.api.preview import preview_of
 from daskmoe.api.reporting import left_out
 from daskmoe.api.select import plan_selection, select_among
+from daskmoe.api.update import plan_update, updated_by
 from daskmoe.cli.cluster import ClusterChoice, connect, resumable
 from daskmoe.cli.demo import DemoOptions, free_folder, run_demo
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT, STOPPED
@@ -42,7 +43,7 @@ from daskmoe.errors import (
 from daskmoe.model.blockwise import FLOAT_TYPES, FloatType
 from daskmoe.model.selection import CRITERIA
 from daskmoe.model.store import require_new, require_writable, save_zarr
-from daskmoe.options import METHODS, FitOptions, Method
+from daskmoe.options import AGGREGATIONS, Aggregation, FitOptions
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,9 @@ _INPUT_ERRORS = (InvalidDataError, InvalidOptionError, OutputExistsError, Schema
 
 _LOGGERS = ("daskmoe", "py.warnings")
 _FILE = click.Path(exists=True, dir_okay=False)
+
+# Of the options of a fit those that say nothing of a pass over the rows of a model.
+_NOT_OF_PASSES = set(FitOptions.known()) - {"partitions", "on_error", "missing_chunks"}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -365,12 +369,42 @@ def predict(model: str, store: str, output: str, clip: bool, dtype: FloatType, *
 
 
 @commands.command()
+@click.argument("model")
+@click.argument("store")
+@click.option("--forget", type=float, default=0.0, metavar="SHARE", help="Share of the past to discount.")
+@partial(fit_options, without=_NOT_OF_PASSES)
+@click.option(
+    "--output", type=click.Path(), required=True, help="Model to write: Zarr, or netCDF if it ends in .nc."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the output once the new one is written.")
+@cluster_options
+def update(
+    model: str,
+    store: str,
+    forget: float,
+    output: str,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Add the new rows of STORE to MODEL and write it; the old rows are not needed."""
+    choice, options = _split(options)
+    _require_output(output, overwrite)
+    # Planned before the cluster starts, so that bad input is said at once.
+    plan = plan_update(model, store, forget=forget, **options)
+    with connect(choice):
+        updated = updated_by(plan)
+    _save(updated, output, overwrite)
+
+
+@commands.command()
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @click.option("--support", required=True, metavar="STORE", help="Store whose rows are the support sample.")
 @click.option(
     "--n-experts", type=click.IntRange(min=1), help="Experts of the result.  [default: as the models]"
 )
-@click.option("--method", type=click.Choice(METHODS), default="reduction", help="Estimator of the result.")
+@click.option(
+    "--method", type=click.Choice(AGGREGATIONS), default="reduction", help="Estimator of the result."
+)
 @click.option("--seed", type=int, help="Seed of all randomness.")
 @click.option(
     "--output", type=click.Path(), required=True, help="Model to write: Zarr, or netCDF if it ends in .nc."
@@ -379,7 +413,7 @@ def aggregate(
     models: tuple[str, ...],
     support: str,
     n_experts: int | None,
-    method: Method,
+    method: Aggregation,
     seed: int | None,
     output: str,
 ) -> None:

@@ -23,11 +23,15 @@ from daskmoe.engine.request import FitRequest
 from daskmoe.engine.results import FitResult
 from daskmoe.engine.rounds import Refinement, build_rounds, refine_rounds
 from daskmoe.engine.sizes import build_sizes
+from daskmoe.engine.updates import Update, update_rounds
 from daskmoe.numerics.base.parameters import MoEParameters, Moments
+from daskmoe.numerics.combine.memory import Memory
 from daskmoe.rows import RowSchema
 
 Model = TypeVar("Model")
 Result = TypeVar("Result")
+
+_LAST_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Fitted(NamedTuple):
 
 def build_model(request: FitRequest, hooks: Hooks[Any]) -> Delayed:
     """The delayed model, with a number of rounds if the options ask for them; nothing is computed."""
+    request = _with_last_rounds(request)
     hooks.report_data(request)
     if not request.options.refine:
         return _labelled(request, build_fit(request), hooks.label)
@@ -74,6 +79,7 @@ def build_model(request: FitRequest, hooks: Hooks[Any]) -> Delayed:
 
 def run(request: FitRequest, hooks: Hooks[Model]) -> Model:
     """Fit in one computation, report, and refine if the options say so."""
+    request = _with_last_rounds(request)
     refine = bool(request.options.refine)
 
     def work(watch: Watch) -> Model:
@@ -93,7 +99,8 @@ def run_sizes(requests: Sequence[FitRequest], hooks: Hooks[Model]) -> list[tuple
     Nothing is reported but how partitions ended: most of the models are not the one that is wanted. Rounds of
     refinement follow one model after the other.
     """
-    refine = bool(requests[0].options.refine)
+    requests = [_with_last_rounds(request) for request in requests]
+    refine = any(request.options.refine for request in requests)
     label = partial(_fitted, hooks.label, refine)
 
     def work(watch: Watch) -> list[tuple[Model, list[Ending]]]:
@@ -105,12 +112,26 @@ def run_sizes(requests: Sequence[FitRequest], hooks: Hooks[Model]) -> list[tuple
         fitted: list[Fitted] = watch.compute(job)
         silent = replace(hooks, report=_say_nothing, report_rounds=_say_nothing)
         models = [
-            _run_rounds(request, silent, each.model, each.moments, watch) if refine else each.model
+            _run_rounds(request, silent, each.model, each.moments, watch)
+            if request.options.refine
+            else each.model
             for request, each in zip(requests, fitted, strict=True)
         ]
         return [(model, each.endings) for model, each in zip(models, fitted, strict=True)]
 
     return _watched(requests[0], hooks, work)
+
+
+def _with_last_rounds(request: FitRequest) -> FitRequest:
+    """The request, with the rounds that a single expert from a shared start lacks.
+
+    Its only maximum is next to where one step ends, unless that is least squares, which is exact.
+    """
+    options = request.options
+    stepped = bool(request.sample) and options.n_experts == 1 and not request.family.exact_m_step
+    if not stepped or options.refine:
+        return request
+    return replace(request, options=replace(options, refine=_LAST_ROUNDS))
 
 
 def _say_nothing(*told: Any) -> None:
@@ -131,6 +152,11 @@ def run_here(request: FitRequest, hooks: Hooks[Model]) -> Model:
 def run_rounds(request: FitRequest, hooks: Hooks[Model], model: Model) -> Model:
     """Refine a model by the request's rounds, and report."""
     return _watched(request, hooks, lambda watch: _run_rounds(request, hooks, model, None, watch))
+
+
+def run_update(request: FitRequest, hooks: Hooks[Any], memory: Memory, forget: float) -> Update:
+    """What the request's rows make of a model of which this is what it remembers."""
+    return _watched(request, hooks, lambda watch: update_rounds(request, memory, forget, watch))
 
 
 def _watched(request: FitRequest, hooks: Hooks[Any], work: Callable[[Watch], Result]) -> Result:

@@ -146,7 +146,8 @@ def _too_few(sample: Sampled, least: int) -> str:
     if sample.incomplete == sample.drawn:
         return (
             f"Expected complete rows, got none among {sample.drawn} sampled rows: missing or infinite values "
-            f"by variable: {counts}. Look at these variables, or name features that have values."
+            f"(or negative weights) by variable: {counts}. Look at these variables, or name features that "
+            "have values."
         )
     found = 0 if sample.rows is None else sample.rows.n_rows
     causes = [f"got {found}"]

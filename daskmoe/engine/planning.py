@@ -35,6 +35,7 @@ from daskmoe.rows.chunks import MissingChunks, find_missing_chunks
 from daskmoe.rows.learning import find_weight_factor
 from daskmoe.rows.partitions import cluster_variable
 from daskmoe.rows.sampling import without_partitions
+from daskmoe.rows.stores import OBJECT
 from daskmoe.rows.variables import listed
 
 _PILOT_ROWS = 10_000
@@ -171,10 +172,11 @@ def _request(
 
 def _with_missing_chunks(request: FitRequest) -> FitRequest:
     """The request with what its store misses; `InvalidDataError` if the options say so."""
-    how = request.options.missing_chunks
-    if how == "fill" or not isinstance(request.source, str):
+    how, source = request.options.missing_chunks, request.source
+    store = source if isinstance(source, str) else source.encoding.get(OBJECT)
+    if how == "fill" or store is None:
         return request
-    missing = tuple(find_missing_chunks(request.source, request.used, request.partitions))
+    missing = tuple(find_missing_chunks(store, request.used, request.partitions))
     if missing and how == "raise":
         raise InvalidDataError(say_missing_chunks(missing))
     return replace(request, missing_chunks=missing)
@@ -204,7 +206,7 @@ def _check_offset(options: FitOptions) -> None:
     if options.offset is not None and not get_family(options.family).takes_offset:
         raise InvalidOptionError(
             f"offset: expected a family with a logarithm as link, got family={options.family!r}. Use "
-            "family='poisson' or 'gamma', or take the variable off the target."
+            "family='poisson' or 'gamma', take the variable off a target of numbers, or make it a feature."
         )
 
 

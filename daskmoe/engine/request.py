@@ -71,10 +71,7 @@ class FitRequest:
     @property
     def compares(self) -> bool:
         """Whether there is a choice between candidates, which takes another look at all rows."""
-        # Rows that are sorted are so by whether they are at an atom, too: a single expert's expansions around
-        # optima of partitions that have no other rows say little, and there are better candidates.
-        several = self.options.n_experts > 1 or self.schema.is_presence
-        return self.options.aggregation == "auto" and len(self.partitions) > 1 and several
+        return self.options.aggregation == "auto" and len(self.partitions) > 1 and self.options.n_experts > 1
 
     @cached_property
     def token(self) -> str:

@@ -43,6 +43,9 @@ _NEVER_LEFT_OUT = (
     RecursionError,
 )  # fmt: skip
 
+# What is larger is no logarithm of a number of things.
+_LARGEST_OFFSET = 100.0
+
 
 class Sends(NamedTuple):
     """What a partition sends beside its estimate and moments."""
@@ -253,7 +256,25 @@ def load_rows(
             unknown_is_missing=skip,
         )
 
-    return _with_possible_targets(retrying(read, partition.name), plan, partition, skip=skip)
+    rows = retrying(read, partition.name)
+    _check_offset(rows, plan.schema, partition)
+    return _with_possible_targets(rows, plan, partition, skip=skip)
+
+
+def _check_offset(rows: Rows, schema: RowSchema, partition: Partition) -> None:
+    """Refuse what is no logarithm of anything, such as an exposure itself."""
+    if schema.offset_column is None:
+        return
+    column = rows.features[:, schema.offset_column]
+    if rows.weight is not None:
+        column = column[rows.weight > 0]
+    largest = float(np.abs(column).max(initial=0.0))
+    if largest > _LARGEST_OFFSET:
+        raise InvalidDataError(
+            f"In {partition.name}: expected the offset {schema.offset!r} to be the logarithm of an exposure, "
+            f"at most {_LARGEST_OFFSET:g} in size, got {largest:g}. Of an exposure take the logarithm: "
+            f"data.assign(log_exposure=np.log(data[{schema.offset!r}])) and offset='log_exposure'."
+        )
 
 
 def _with_possible_targets(rows: Rows, plan: TaskPlan, partition: Partition, *, skip: bool) -> Rows:

@@ -312,15 +312,23 @@ class MixtureWithAtoms:
 
     def to_dataset(self) -> xr.Dataset:
         """Everything in both models as one dataset, as `to_zarr` stores it."""
-        return storage.with_gates(self.experts.to_dataset(), self.atom_gates.to_dataset())
+        return self._flat(True)
 
-    def to_zarr(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    def to_zarr(
+        self, path: str | os.PathLike[str], overwrite: bool = False, *, keep_information: bool = True
+    ) -> None:
         """Save the model as a Zarr store; see `MixtureOfExperts.to_zarr`."""
-        storage.save_zarr(storage.stamped(self.to_dataset()), path, overwrite=overwrite)
+        storage.save_zarr(storage.stamped(self._flat(keep_information)), path, overwrite=overwrite)
 
-    def to_netcdf(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    def to_netcdf(
+        self, path: str | os.PathLike[str], overwrite: bool = False, *, keep_information: bool = True
+    ) -> None:
         """Save the model as a netCDF file; see `MixtureOfExperts.to_netcdf`."""
-        storage.save_netcdf(storage.stamped(self.to_dataset()), path, overwrite=overwrite)
+        storage.save_netcdf(storage.stamped(self._flat(keep_information)), path, overwrite=overwrite)
+
+    def _flat(self, keep_information: bool) -> xr.Dataset:
+        parts = (each.flat(keep_information) for each in (self.experts, self.atom_gates))
+        return storage.with_gates(*parts)
 
     def __eq__(self, other: object) -> bool:
         """Whether all parts are the same, the story of the fit too."""

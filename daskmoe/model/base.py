@@ -12,8 +12,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError
+from daskmoe.model import memory, uncertainty
 from daskmoe.model import store as storage
-from daskmoe.model import uncertainty
 from daskmoe.model.card import make_card
 from daskmoe.model.history import training_of, weight_of
 from daskmoe.model.labels import check_params, label_parameters, parameters_from
@@ -22,6 +22,7 @@ from daskmoe.model.summary import Summary, summarize
 from daskmoe.model.table import make_table
 from daskmoe.numerics.base.layout import count_parameters
 from daskmoe.numerics.base.parameters import LargeMoE, Mixture, MoEParameters
+from daskmoe.numerics.combine.memory import Memory
 from daskmoe.numerics.families import Family, get_family
 from daskmoe.rows import Data, RowSchema
 from daskmoe.rows.names import EXPERT
@@ -32,7 +33,7 @@ class LabelledModel:
 
     Parameters
     ----------
-    params, diagnostics, local_estimates, family, rows, options, weight
+    params, diagnostics, local_estimates, family, rows, options, weight, information
         As of `MixtureOfExperts`.
     """
 
@@ -46,10 +47,13 @@ class LabelledModel:
         rows: RowSchema,
         options: Mapping[str, Any],
         weight: float | None = None,
+        information: xr.Dataset | None = None,
     ) -> None:
         check_params(params, rows, get_family(family, rows.n_classes))
         known = weight_of(diagnostics) if weight is None else weight
-        self._parts = ModelParts(params, diagnostics, local_estimates, family, rows, dict(options), known)
+        self._parts = ModelParts(
+            params, diagnostics, local_estimates, family, rows, dict(options), known, information
+        )
 
     @classmethod
     def from_parameters(
@@ -63,10 +67,20 @@ class LabelledModel:
         local: xr.Dataset | None = None,
         weight: float | None = None,
         experts: NDArray[np.str_] | None = None,
+        information: xr.Dataset | None = None,
     ) -> Self:
         """The model with these parameters, labelled by ``rows`` and the names of the experts, if any."""
         params = label_parameters(parameters, rows, get_family(family, rows.n_classes), experts)
-        return cls(params, diagnostics, local, family=family, rows=rows, options=options or {}, weight=weight)
+        return cls(
+            params,
+            diagnostics,
+            local,
+            family=family,
+            rows=rows,
+            options=options or {},
+            weight=weight,
+            information=information,
+        )
 
     @property
     def params(self) -> xr.Dataset:
@@ -82,6 +96,23 @@ class LabelledModel:
     def local_estimates(self) -> xr.Dataset | None:
         """The local estimators, with dimensions ``partition``, ``local_expert``, ``feature``; may be None."""
         return self._parts.local_estimates
+
+    @property
+    def information(self) -> xr.Dataset | None:
+        """What the rows of the fit say of the parameters; None where the model does not keep it.
+
+        The log-likelihood of the rows, without the priors, to second order around the model: with x the way
+        from the ``estimate``, it gains gradient'x - x'information x / 2. A ``parameter`` is a coefficient in
+        whitened coordinates u = ``transform`` (features - ``center``), which it names by ``variable``,
+        ``expert`` and ``direction`` (0 is the intercept), or the logarithm of a nuisance. With it
+        `daskmoe.update` and `daskmoe.aggregate` need no old rows.
+        """
+        return memory.describe(self._parts)
+
+    @property
+    def memory(self) -> Memory | None:
+        """The same as the numerics have it, with its experts in the order of the model."""
+        return memory.memory_from(self._parts)
 
     @property
     def parameters(self) -> MoEParameters:
@@ -267,12 +298,22 @@ class LabelledModel:
     def to_dataset(self) -> xr.Dataset:
         """Everything in the model as one dataset, as `to_zarr` stores it.
 
-        Variables of ``diagnostics`` and ``local_estimates`` and their dimensions carry those names and a dot
-        in front.
+        Variables of ``diagnostics``, ``local_estimates`` and ``information`` and their dimensions carry those
+        names and a dot in front.
         """
         return storage.flatten(self._parts)
 
-    def to_zarr(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    def flat(self, keep_information: bool) -> xr.Dataset:
+        """Everything in the model as one dataset, with what it remembers or without."""
+        return storage.flatten(self._parts if keep_information else self._parts._replace(information=None))
+
+    def to_zarr(
+        self,
+        path: str | os.PathLike[str],
+        overwrite: bool = False,
+        *,
+        keep_information: bool = True,
+    ) -> None:
         """Save the model as a Zarr store, for `daskmoe.open_model`.
 
         Parameters
@@ -281,15 +322,23 @@ class LabelledModel:
             A folder or a URL.
         overwrite : bool
             Whether it takes the place of a Zarr store that is there, once it is written.
+        keep_information : bool
+            Whether its `information` is saved too, P (P + 1) / 2 numbers for P parameters.
 
         Raises
         ------
         OutputExistsError
             If ``path`` exists, with ``overwrite`` if it is something else than a Zarr store.
         """
-        storage.save_zarr(storage.stamped(self.to_dataset()), path, overwrite=overwrite)
+        storage.save_zarr(storage.stamped(self.flat(keep_information)), path, overwrite=overwrite)
 
-    def to_netcdf(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    def to_netcdf(
+        self,
+        path: str | os.PathLike[str],
+        overwrite: bool = False,
+        *,
+        keep_information: bool = True,
+    ) -> None:
         """Save the model as a netCDF file, for `daskmoe.open_model`.
 
         Parameters
@@ -298,13 +347,15 @@ class LabelledModel:
             A file.
         overwrite : bool
             Whether it takes the place of a netCDF file that is there, once it is written.
+        keep_information : bool
+            Whether its `information` is saved too, P (P + 1) / 2 numbers for P parameters.
 
         Raises
         ------
         OutputExistsError
             If ``path`` exists, with ``overwrite`` if it is something else than a netCDF file.
         """
-        storage.save_netcdf(storage.stamped(self.to_dataset()), path, overwrite=overwrite)
+        storage.save_netcdf(storage.stamped(self.flat(keep_information)), path, overwrite=overwrite)
 
     def table(self, data: Data | None = None, *, level: float = 0.95, kind: str = "model") -> xr.Dataset:
         """All that the model says of itself, as one labelled dataset; `summary` and the card are made of it.
@@ -372,9 +423,9 @@ class LabelledModel:
         # Data in memory need no Dask.
         from dask.base import normalize_token
 
-        params, diagnostics, local, family, rows, options, weight = self._parts
+        params, diagnostics, local, family, rows, options, weight, information = self._parts
         texts = (type(self).__qualname__, family, rows.to_json(), json.dumps(dict(options)))
-        return normalize_token((*texts, params, diagnostics, local, weight))
+        return normalize_token((*texts, params, diagnostics, local, weight, information))
 
     def __repr__(self) -> str:
         return (

@@ -278,7 +278,7 @@ def _evaluate_block(
     }
     features = stack_features(aligned, variables, shape, unknown_is_missing=unknown_is_missing)
     flat_values = [np.broadcast_to(v, shape).reshape(-1) for v in values]
-    out = np.full((width or 1, len(features)), np.nan, dtype)
+    out = np.full((1 if width is None else width, len(features)), np.nan, dtype)
     for block in row_blocks(len(features), block_size):
         arguments = [features[block], *(v[block] for v in flat_values)]
         used = np.isfinite(arguments[0]).all(axis=1)

@@ -68,6 +68,12 @@ def facts(table: xr.Dataset) -> dict[str, str]:
         found["aggregation"] = str(table.attrs["aggregation"])
     if "n_rounds" in table:
         found["refinement"] = _refinement(table)
+    if "n_updates" in table:
+        count = int(table["n_updates"])
+        found["updates"] = (
+            f"{count} update{'s' if count > 1 else ''}, the last of {int(table['last_update_rows'])} rows, "
+            f"drift {float(table['last_update_drift']):.2g} (1: none)"
+        )
     found["likelihood"] = _likelihood(table)
     if "close_rivals" in table:
         count = int(table["close_rivals"])

@@ -42,6 +42,8 @@ class MixtureOfExperts(NamedExperts):
         Options of the fit; JSON can hold them.
     weight : float, optional
         Sum of the row weights of the fit; by default as its diagnostics say.
+    information : xr.Dataset, optional
+        What the rows say of the parameters, as `daskmoe.open_model` finds it.
 
     Raises
     ------

@@ -126,4 +126,5 @@ class NamedExperts(LabelledModel):
             rows=parts.rows,
             options=parts.options,
             weight=parts.weight,
+            information=parts.information,
         )

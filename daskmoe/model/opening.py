@@ -48,6 +48,7 @@ def _model_of(flat: xr.Dataset, source: str) -> MixtureOfExperts:
         rows=parts.rows,
         options=parts.options,
         weight=parts.weight,
+        information=parts.information,
     )
 
 

@@ -79,7 +79,8 @@ def permuted(parts: ModelParts, parameters: MoEParameters, order: Order) -> Mode
         diagnostics = diagnostics.drop_vars(list(moved.data_vars)).merge(moved, combine_attrs="override")
         if EXPERT in diagnostics.dims:
             diagnostics = diagnostics.isel({EXPERT: order}).drop_vars(EXPERT, errors="ignore")
-    return parts._replace(params=params, diagnostics=diagnostics)
+    information = None if parts.information is None else parts.information.isel({EXPERT: order})
+    return parts._replace(params=params, diagnostics=diagnostics, information=information)
 
 
 def order_as(parts: ModelParts, parameters: MoEParameters, other: ModelParts) -> Order:

@@ -25,6 +25,7 @@ import xarray as xr
 import zarr
 
 from daskmoe.errors import OutputExistsError, SchemaError, StoreError
+from daskmoe.model import empty
 from daskmoe.model.trust import check_store
 from daskmoe.numerics.families import Family, get_family
 from daskmoe.rows import RowSchema
@@ -37,6 +38,7 @@ from daskmoe.rows.names import (
     ATTR_VERSION,
     ATTR_WEIGHT,
     DIAGNOSTICS,
+    INFORMATION,
     LOCAL_ESTIMATES,
     PART_SEPARATOR,
     PARTS,
@@ -59,6 +61,8 @@ class ModelParts(NamedTuple):
     options: Mapping[str, Any]
     # Sum of the row weights of the last fit.
     weight: float | None = None
+    # What the model remembers of its rows (`memory`).
+    information: xr.Dataset | None = None
 
     @property
     def densities(self) -> Family:
@@ -131,6 +135,7 @@ def unflatten(flat: xr.Dataset, source: str) -> ModelParts:
         rows,
         options,
         weight,
+        _part(flat, INFORMATION),
     )
 
 
@@ -219,7 +224,7 @@ def save_netcdf(ds: xr.Dataset, path: str | os.PathLike[str], *, overwrite: bool
     """
     if _is_url(path):
         raise StoreError(f"{path}: expected a local path for netCDF, got a URL; use to_zarr.")
-    ds = _without_long_integers(_with_fixed_texts(ds.drop_encoding()))
+    ds = empty.as_attribute(_without_long_integers(_with_fixed_texts(ds.drop_encoding())))
     with _new_path(path, _is_netcdf if overwrite else None) as temporary:
         ds.to_netcdf(temporary, engine="scipy", format="NETCDF3_64BIT")
 
@@ -249,7 +254,7 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
             f"{path}: expected a saved model, a Zarr store or netCDF file; it cannot be read as one: {error}"
         ) from error
     # Back to the dtypes it had before it was saved, and to indexes.
-    flat = _as_dtype(_with_fixed_texts(flat.drop_encoding()), {"i": np.int64})
+    flat = _as_dtype(_with_fixed_texts(empty.as_variables(flat).drop_encoding()), {"i": np.int64})
     return xr.Dataset(flat.data_vars.variables, flat.coords.variables, flat.attrs)
 
 

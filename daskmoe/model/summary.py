@@ -34,10 +34,12 @@ def summarize(table: xr.Dataset) -> Summary:
     sections = [
         [title(table), *(f"{name:<12}{text}" for name, text in facts(table).items())],
         _block("experts", of_experts, _shares(shown)),
-        _block("coefficients of the experts (coef)", _of(shown, COEF)),
-        _block("coefficients of the gating network (gate_coef)", _of(shown, GATE_COEF)),
     ]
-    if "feature_mean" in shown:
+    for heading, variable in (("experts", COEF), ("gating network", GATE_COEF)):
+        coefficients = _of(shown, variable)
+        if coefficients.sizes[PARAMETER]:
+            sections.append(_block(f"coefficients of the {heading} ({variable})", coefficients))
+    if "feature_mean" in shown and shown.sizes[FEATURE]:
         sections.append(
             _block("where the experts rule", where_they_rule(shown), behind="standard deviations")
         )

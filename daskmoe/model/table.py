@@ -37,6 +37,9 @@ from daskmoe.rows.names import (
     PARAMETER,
     PARTITION,
     STATUS,
+    UPDATE,
+    UPDATE_DRIFT,
+    UPDATE_ROWS,
     Kind,
 )
 
@@ -72,6 +75,9 @@ _TEXTS: Final = {
     "left_to_gain": "what the last refinement left to gain",
     "close_rivals": "shared starts that ended close to the model's",
     "nearest_rival": "how far below the model's the nearest of them ended, a row",
+    "n_updates": "updates with new rows",
+    "last_update_rows": "rows of the last of them",
+    "last_update_drift": "how far their optimum was, squared, a parameter: about one where nothing changed",
     "left_out_reason": "why a variable is no feature",
 }
 # Of the diagnostics, as they are.
@@ -252,6 +258,10 @@ def _of_fit(parts: ModelParts, n_parameters: int) -> dict[str, tuple[Any, Any]]:
         # Models that an earlier version saved do not know.
         if LEFT in diagnostics.attrs:
             found["left_to_gain"] = float(diagnostics.attrs[LEFT])
+    if UPDATE_DRIFT in diagnostics:
+        found["n_updates"] = diagnostics.sizes[UPDATE]
+        found["last_update_rows"] = int(diagnostics[UPDATE_ROWS][-1])
+        found["last_update_drift"] = float(diagnostics[UPDATE_DRIFT][-1])
     if close := [each for each in distances_of_rivals(diagnostics) if each <= SOUNDNESS.rival]:
         found["close_rivals"], found["nearest_rival"] = len(close), close[0]
     return {name: ((), value) for name, value in found.items()}

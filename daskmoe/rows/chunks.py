@@ -54,7 +54,7 @@ class MissingChunks(NamedTuple):
 
 
 def find_missing_chunks(
-    location: str, names: Collection[str], partitions: Sequence[Partition]
+    source: str | Store, names: Collection[str], partitions: Sequence[Partition]
 ) -> list[MissingChunks]:
     """Count the chunks of some variables against their grids, inner chunks of shards too.
 
@@ -62,8 +62,8 @@ def find_missing_chunks(
 
     Parameters
     ----------
-    location : str
-        Of the store, as `rows.locations` has it.
+    source : str or zarr.abc.store.Store
+        The store, or where it is, as `rows.locations` has it.
     names : collection of str
         The variables.
     partitions : sequence of Partition
@@ -74,14 +74,14 @@ def find_missing_chunks(
     list of MissingChunks
         Of the variables that miss some; nothing of those whose chunks cannot be listed.
     """
-    store = zarr_store(location)
+    store = zarr_store(source) if isinstance(source, str) else source
     found = []
     for name in sorted(names):
         array = zarr.open_array(store, path=name, mode="r")
-        gone = _gone(store, location, name, array)
+        gone = _gone(store, source, name, array)
         if gone is None or not gone.any():
             continue
-        variable = open_variable(location, name)
+        variable = open_variable(store, name)
         dims = [str(dim) for dim in variable.dims]
         first = np.argwhere(gone)[0] * np.array(array.chunks, dtype=int)
         value = variable[tuple(first.tolist())].values[()]
@@ -145,11 +145,11 @@ def _chunks_of(part: Partition, dims: Sequence[str], chunks: Sequence[int]) -> t
     )
 
 
-def _gone(store: Store, location: str, name: str, array: zarr.Array[Any]) -> Flags | None:
+def _gone(store: Store, source: str | Store, name: str, array: zarr.Array[Any]) -> Flags | None:
     """Which chunks of an array are not there, on the grid of its (inner) chunks; None where none can tell."""
     outer = array.shards or array.chunks
     grid = _grid(array.shape, outer)
-    keys = _listed(store, location, name)
+    keys = _listed(store, source, name)
     if keys is None and math.prod(grid) > _MOST_ASKED:
         return None
     at = [f"{name}/{array.metadata.encode_chunk_key(place)}" for place in np.ndindex(*grid)]
@@ -163,11 +163,11 @@ def _grid(shape: Sequence[int], chunks: Sequence[int]) -> tuple[int, ...]:
     return tuple(-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True))
 
 
-def _listed(store: Store, location: str, name: str) -> set[str] | None:
+def _listed(store: Store, source: str | Store, name: str) -> set[str] | None:
     """The keys of an array; None where the store does not list even its metadata."""
-    if not is_url(location) and os.path.isdir(location):
-        skipped = len(location.rstrip(os.sep)) + 1
-        keys = {path[skipped:].replace(os.sep, "/") for path in _files_below(os.path.join(location, name))}
+    if isinstance(source, str) and not is_url(source) and os.path.isdir(source):
+        skipped = len(source.rstrip(os.sep)) + 1
+        keys = {path[skipped:].replace(os.sep, "/") for path in _files_below(os.path.join(source, name))}
     else:
         try:
             keys = sync(_collected(store.list_prefix(f"{name}/")))

@@ -104,6 +104,8 @@ def describe_rows(
     used = {target} if sample_weight is None else {target, sample_weight}
     if offset is not None:
         check_offset(ds, offset, sample_dims)
+        if offset == target:
+            raise InvalidDataError(f"{offset!r} cannot be the offset: it is the target.")
     left_out: dict[str, str] = {}
     declared: Sequence[str | Term]
     of_gates = None if gate_features is None else _asked(gate_features, used, "gate_features")

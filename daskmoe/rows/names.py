@@ -72,6 +72,12 @@ TARGET_RANGE: Final = "target_range"
 # An attribute, where the model is a shared start that was fitted to some of the rows only.
 FROM_SAMPLE: Final = "from_sample"
 
+# Of the diagnostics, by update of a model with new rows.
+UPDATE: Final = "update"
+UPDATE_ROWS: Final = "update_rows"
+UPDATE_DRIFT: Final = "update_drift"
+UPDATE_DRIFT_NATS: Final = "update_drift_nats"
+
 # Of the diagnostics of a fit, by partition.
 OUTCOME: Final = "outcome"
 ABSENT_ROWS: Final = "absent_rows"
@@ -108,7 +114,8 @@ class Outcome(StrEnum):
 # that a model is one flat dataset, which every format can hold.
 DIAGNOSTICS: Final = "diagnostics"
 LOCAL_ESTIMATES: Final = "local_estimates"
-PARTS: Final = (DIAGNOSTICS, LOCAL_ESTIMATES)
+INFORMATION: Final = "information"
+PARTS: Final = (DIAGNOSTICS, LOCAL_ESTIMATES, INFORMATION)
 PART_SEPARATOR: Final = "."
 
 ATTR_SCHEMA_VERSION: Final = "daskmoe_schema"

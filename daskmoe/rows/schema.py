@@ -108,12 +108,7 @@ class RowSchema:
     @property
     def has_labels(self) -> bool:
         """Whether the target is labels in the data; else it is numbers there."""
-        return self.classes is not None and not self.is_presence
-
-    @property
-    def is_presence(self) -> bool:
-        """Whether rows are classed by the atom that the target is at."""
-        return isinstance(self.classes, Atoms)
+        return self.classes is not None and not isinstance(self.classes, Atoms)
 
     @property
     def absence(self) -> str:

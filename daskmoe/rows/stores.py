@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 _SMALL_COORDINATE = 10_000_000
 # In the encoding of a box that is read from a store: where it starts.
 STORED = "stored"
+# The store that a dataset was opened from, where it is an object.
+OBJECT = "store"
 
 
 def open_store(path: str | os.PathLike[str]) -> xr.Dataset:
@@ -62,12 +64,14 @@ def open_store(path: str | os.PathLike[str]) -> xr.Dataset:
 
 def open_zarr_object(store: Store) -> xr.Dataset:
     """Open a store that is at hand as an object, such as one in memory, as `open_store` does."""
-    return _with_stored_chunks(_open_selected(store, None, f"{store!r}"))
+    ds = _with_stored_chunks(_open_selected(store, None, f"{store!r}"))
+    ds.encoding[OBJECT] = store
+    return ds
 
 
-def open_variable(location: str, name: str) -> xr.Variable:
+def open_variable(store: Store, name: str) -> xr.Variable:
     """One variable, which reads its elements when they are asked for, without Dask."""
-    return _open(location, (name,)).variables[name]
+    return _open_selected(store, (name,), f"{store!r}").variables[name]
 
 
 def load_together(box: xr.Dataset, names: Collection[str]) -> xr.Dataset:

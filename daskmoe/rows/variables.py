@@ -28,8 +28,9 @@ def find_variable(ds: xr.Dataset, name: str, role: str) -> xr.Variable:
     if name not in ds.variables:
         if reason := ds.encoding.get(UNREADABLE, {}).get(name):
             raise InvalidDataError(f"The {role} variable {name!r} of the store cannot be read: {reason}.")
+        article = "an" if role[0] in "aeiou" else "a"
         raise InvalidDataError(
-            f"Expected a {role} variable {name!r}, got a dataset that has {listed(ds.data_vars)}."
+            f"Expected {article} {role} variable {name!r}, got a dataset that has {listed(ds.data_vars)}."
         )
     return ds.variables[name]
 

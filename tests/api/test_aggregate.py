@@ -336,7 +336,7 @@ def test_a_support_with_other_labels(models: list[MixtureOfExperts], data: xr.Da
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "average"}, r"method: expected one of \['reduction', .*'aligned'\], got 'average'"),
+        ({"method": "average"}, r"method: expected one of \['auto', .*'aligned'\], got 'average'"),
         ({"n_experts": 0}, "n_experts: expected an integer of at least 1, got 0"),
         ({"n_experts": 2.0}, "n_experts: expected an integer of at least 1, got 2.0"),
         (

@@ -144,6 +144,15 @@ def test_models_of_sites_are_joined_and_refined(data: xr.Dataset) -> None:
         daskmoe.aggregate([models[0], models[1].experts], data.compute())  # type: ignore[attr-defined]
 
 
+def test_a_model_is_updated(data: xr.Dataset) -> None:
+    before = daskmoe.fit(data.isel(row=slice(0, 1500)), "y", n_experts=1, **KNOWN)
+    updated: Any = daskmoe.update(before, data.isel(row=slice(1500, None)))
+    whole: Any = daskmoe.fit(data, "y", n_experts=1, **KNOWN)
+    assert isinstance(updated, MixtureWithAtoms)
+    assert updated.weight == 2000
+    assert abs(updated.log_likelihood(data) - whole.log_likelihood(data)) < 1e-3 * 2000
+
+
 def test_the_number_of_experts_is_selected_without_the_atoms(data: xr.Dataset) -> None:
     selection = daskmoe.select_n_experts(data, "y", n_experts=[1, 2], **KNOWN)
     assert selection.n_experts == 1

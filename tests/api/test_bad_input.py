@@ -477,7 +477,7 @@ def test_a_sample_without_complete_rows(on_error: str) -> None:
     assert_says(
         caught.value,
         "Expected complete rows, got none among 400 sampled rows",
-        "missing or infinite values by variable: 'X' 300, 'y' 400",
+        "missing or infinite values (or negative weights) by variable: 'X' 300, 'y' 400",
     )
     assert "reduction" not in str(caught.value)
     assert "on_error" not in str(caught.value)

@@ -163,6 +163,28 @@ def test_without_any_feature_it_is_a_gaussian_mixture() -> None:
     predicted = model.predict(data)
     assert predicted.sizes == data["y"].sizes
     assert float(predicted.std()) < 1e-12
+    told = str(model.summary(data))
+    assert "features    0" in told
+    assert "coefficients" not in told
+    assert "where the experts rule" not in told
+
+
+@pytest.mark.parametrize(
+    "own", [{"features": []}, {"gate_features": []}, {"features": [], "gate_features": []}]
+)
+def test_a_netcdf_file_holds_models_without_features(own: dict[str, list[str]], tmp_path: Path) -> None:
+    model = daskmoe.fit(DATA, "y", partitions=2, **{**OWN, **own})
+    model.to_netcdf(tmp_path / "m.nc")
+    again = daskmoe.open_model(tmp_path / "m.nc")
+    for before, after in zip(
+        (model.params, model.diagnostics, model.local_estimates),
+        (again.params, again.diagnostics, again.local_estimates),
+        strict=True,
+    ):
+        assert (before is None) == (after is None)
+        if before is not None and after is not None:
+            xr.testing.assert_identical(before, after)
+    xr.testing.assert_identical(model.predict(DATA), again.predict(DATA))
 
 
 def test_saved_opened_predicted_and_aggregated(best: MixtureOfExperts, tmp_path: Path) -> None:

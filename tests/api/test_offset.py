@@ -10,7 +10,8 @@ import scipy.optimize
 import xarray as xr
 
 import daskmoe
-from daskmoe import InvalidDataError, InvalidOptionError
+from daskmoe import DaskMoEError, InvalidDataError, InvalidOptionError
+from daskmoe.options import OnError
 
 N = 800
 
@@ -102,3 +103,17 @@ def test_what_cannot_have_an_offset_is_refused() -> None:
         daskmoe.fit_local(data, "y", offset=1.0, family="poisson", n_experts=2)  # type: ignore[arg-type]
     with pytest.raises(InvalidDataError, match="offset variable 'time'"):
         daskmoe.fit_local(data, "y", offset="time", family="poisson", n_experts=2)
+    with pytest.raises(InvalidDataError, match="'y' cannot be the offset: it is the target"):
+        daskmoe.fit_local(data, "y", offset="y", family="poisson", n_experts=2)
+    # Log-odds of labels have no offset, and labels nothing that could be taken off them.
+    with pytest.raises(InvalidOptionError, match="or make it a feature"):
+        daskmoe.fit_local(data, "y", offset="exposure", family="categorical", n_experts=2)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_an_exposure_is_no_offset(on_error: OnError) -> None:
+    data = simulated("poisson")
+    data["people"] = 1000.0 * np.exp(data["exposure"])
+    options = own("poisson") | {"offset": "people", "partitions": 2, "on_error": on_error}
+    with pytest.raises(DaskMoEError, match=r"the logarithm of an exposure.*offset='log_exposure'"):
+        daskmoe.fit(data, "y", features=["x"], **options)

@@ -189,6 +189,19 @@ def test_aggregate_and_summary(
     assert daskmoe.open_model(output).summary() in capsys.readouterr().out
 
 
+def test_update(cluster: LocalCluster, store: Path, model_path: Path, tmp_path: Path) -> None:
+    model = daskmoe.refine(model_path, store, rounds=1)
+    model.to_netcdf(tmp_path / "old.nc")
+    output = tmp_path / "new.nc"
+    arguments = ["update", str(tmp_path / "old.nc"), str(store), "--forget", "0.1", "--partitions", "2"]
+    where = ["--output", str(output), "--scheduler", cluster.scheduler_address]
+    assert run([*arguments, *where]) == DONE
+    assert daskmoe.open_model(output).weight == pytest.approx(1.9 * 2_000)
+    # One that keeps no information is bad input, and nothing is written.
+    assert run(["update", str(model_path), str(store), "--output", str(tmp_path / "none.nc")]) == BAD_INPUT
+    assert not (tmp_path / "none.nc").exists()
+
+
 def test_aggregate_by_another_method(store: Path, model_path: Path, tmp_path: Path) -> None:
     output = tmp_path / "joined.zarr"
     arguments = ["aggregate", *[str(model_path)] * 2, "--support", str(store), "--output", str(output)]

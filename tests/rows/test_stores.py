@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -146,6 +147,14 @@ def test_a_store_at_hand(data: xr.Dataset, tmp_path: Path) -> None:
         model = daskmoe.fit_local(store, "y", **FAST)
         xr.testing.assert_identical(model.params, expected)
         assert model.predict(store).chunksizes["row"] == (100, 100, 100, 100)
+
+
+def test_what_a_store_at_hand_misses_is_said(data: xr.Dataset) -> None:
+    memory = zarr.storage.MemoryStore()
+    data.to_zarr(memory, zarr_format=2)
+    asyncio.run(memory.delete("y/1"))
+    with pytest.raises(InvalidDataError, match="1 of 4 of 'y'"):
+        daskmoe.fit_local(memory, "y", missing_chunks="raise", **FAST)
 
 
 def test_a_url_of_memory(data: xr.Dataset) -> None:

@@ -307,6 +307,26 @@ class ChoicePolicy:
 
 
 @dataclass(frozen=True)
+class MemoryPolicy:
+    """What a model remembers, and its updates (aggregation: What a model remembers)."""
+
+    # Of more parameters a model keeps no information: 16 MB.
+    most_parameters: int = 2_000
+    # Expansions of the new rows, each around the model of the one before, while it gains more than so much,
+    # in nats a row of all.
+    passes: int = 3
+    gain: float = 1e-4
+    # Of the way to the maximum, where the whole of it is too far.
+    shares: tuple[float, ...] = (0.5, 0.25)
+    # Of the largest, the information of a direction of which rows tell nothing.
+    told: float = 1e-8
+    # Drift beyond chance, in its own unit and in deviations of chi^2, and in nats a new row.
+    units: float = 3.0
+    deviations: float = 6.0
+    drift: float = 1e-3
+
+
+@dataclass(frozen=True)
 class RefinementPolicy:
     """Steps of refinement rounds (refinement: Poor starts)."""
 
@@ -434,6 +454,7 @@ EXPANSION = ExpansionPolicy()
 LEVELS = LevelsPolicy()
 AVERAGING = AveragingPolicy()
 CHOICE = ChoicePolicy()
+MEMORY = MemoryPolicy()
 REFINEMENT = RefinementPolicy()
 INFERENCE = InferencePolicy()
 IDENTIFICATION = IdentificationPolicy()

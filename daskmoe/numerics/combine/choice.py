@@ -68,6 +68,8 @@ class Sent(NamedTuple):
     # Of all of them or of none; from a shared start their sum alone.
     expansions: list[Expansion]
     support: SupportSample
+    # Those that the expansions are in; by default those of the moments.
+    coordinates: Sequence[Coordinates] = ()
 
     def aggregate(self, method: str, n_experts: int, family: Family) -> Aggregate:
         """One model from the estimates alone, by a method of `registry.AGGREGATORS`."""
@@ -96,7 +98,7 @@ class Proposal(NamedTuple):
 
     def curvature(self, winner: Candidate) -> Curvature | None:
         """What the partitions know near a candidate from a shared start, or of the start its sample."""
-        if not self.pilots or winner.kind == LEAST_SQUARES:
+        if winner.kind == LEAST_SQUARES:
             return None
         assert isinstance(winner.parameters, MoEParameters)
         pilot, known = self.pilots[winner.start], self.known
@@ -269,10 +271,18 @@ def _independent(
     references = [p for each in found if isinstance(p := each.parameters, MoEParameters)]
     references += [fitting[m] for m in spread_evenly(len(fitting), CHOICE.references) if fitting]
     averaged = information_average(
-        locals_, sent.moments, sent.expansions, references, support, family, regularization
+        locals_,
+        sent.moments,
+        sent.expansions,
+        references,
+        support,
+        family,
+        regularization,
+        sent.coordinates,
     )
     if averaged is not None:
-        found.insert(0, _as_aggregate(averaged, whole, sent, family))
+        aggregate = _as_aggregate(averaged.parameters, whole, sent, family)
+        found.insert(0, aggregate._replace(curvature=averaged.curvature))
     return found
 
 
@@ -324,7 +334,7 @@ def settle(proposal: Proposal, tally: Tally | None, *, choose: bool) -> tuple[Ag
         else:
             # Least squares, beside which the first candidate tells of the transport.
             first = proposal.aggregates[candidates[0].name]
-            found = first._replace(parameters=winner.parameters, chosen=winner.kind)
+            found = first._replace(parameters=winner.parameters, chosen=winner.kind, curvature=None)
     told = None
     if tally is not None:
         place = [candidate.name for candidate in candidates].index(winner.name)
@@ -341,4 +351,5 @@ def settle(proposal: Proposal, tally: Tally | None, *, choose: bool) -> tuple[Ag
         everything = proposal.known.pooled.weight * (1.0 - 1e-9)
         from_sample = proposal.pilots[winner.start].moments.weight < everything
     found = found._replace(told=told, told_by_support=not everywhere, from_sample=from_sample)
-    return found._replace(candidates=scores, curvature=proposal.curvature(winner)), winner.start
+    curvature = proposal.curvature(winner) if proposal.pilots else found.curvature
+    return found._replace(candidates=scores, curvature=curvature), winner.start

@@ -96,11 +96,11 @@ def make_pilot(
     information = likelihood_statistics(inner, sample.blocks(coordinates), family).information
     unseen = unseen_directions(known, coordinates)
     prior = prior_from(known, coordinates, parameters.n_experts, family, regularization)
-    semidefinite = _semidefinite(information)
-    return Pilot(parameters, coordinates, semidefinite, sample.n_rows, prior, unseen, known)
+    held = semidefinite(information)
+    return Pilot(parameters, coordinates, held, sample.n_rows, prior, unseen, known)
 
 
-def _semidefinite(matrix: FloatArray) -> FloatArray:
+def semidefinite(matrix: FloatArray) -> FloatArray:
     """The matrix without its negative part: what weighs deviations from a start must not reward any."""
     scale = diagonal_scale(matrix)
     outer = np.outer(scale, scale)
@@ -150,11 +150,16 @@ def expand_estimate(
         expert_weights=raw.mass,
         seconds=time.perf_counter() - began,
     )
-    expansion = _expansion(raw, state.parameters, start.frame)
+    expansion = expansion_of(raw, state.parameters, start.frame)
     return estimate, expansion._replace(start=at_start(first, start.parameters, start.frame))
 
 
-def _expansion(raw: LikelihoodStatistics, parameters: MoEParameters, frame: Frame | None = None) -> Expansion:
+def expansion_of(
+    raw: LikelihoodStatistics,
+    parameters: MoEParameters,
+    frame: Frame | None = None,
+    precision: type = np.float32,
+) -> Expansion:
     """The expansion around parameters with these statistics; of a frame, in whole parameters."""
     layout = Layout.of(parameters)
     theta, information, gradient = layout.pack(parameters), raw.information, raw.gradient
@@ -162,7 +167,7 @@ def _expansion(raw: LikelihoodStatistics, parameters: MoEParameters, frame: Fram
         back = frame.from_whole(layout)
         theta, gradient = frame.to_whole(layout) @ theta, back.T @ gradient
         information, layout = back.T @ information @ back, frame.whole(layout)
-    packed = information[layout.upper()].astype(np.float32)
+    packed: Packed = information[layout.upper()].astype(precision)
     return Expansion(packed, unpack(packed).astype(np.float64) @ theta + gradient)
 
 
@@ -280,7 +285,7 @@ def expand_at(
     coordinates = coordinates_from(row_moments, family.scaling(row_moments))
     inner = coordinates.from_data(parameters)
     blocks = rows.blocks(coordinates)
-    return _expansion(likelihood_statistics(inner, blocks, family, precision=np.float32), inner)
+    return expansion_of(likelihood_statistics(inner, blocks, family, precision=np.float32), inner)
 
 
 class Combined(NamedTuple):
@@ -336,7 +341,7 @@ def combine_expansions(
     start = frame.coordinates.from_data(pilot.parameters)
     layout = Layout.of(start)
     origin = layout.pack(start)
-    information, vector = _summed(expansions, layout, frame)
+    information, vector = summed(expansions, layout, frame)
     penalty = penalized(LikelihoodStatistics.none(layout.size), start, prior)
     information += penalty.information
     vector += penalty.gradient + penalty.information @ origin
@@ -402,7 +407,7 @@ def summed_curvature(
     prior = prior_from(pooled, frame.coordinates, parameters.n_experts, family, regularization)
     inner = frame.coordinates.from_data(parameters)
     layout = Layout.of(inner)
-    information, _ = _summed(expansions, layout, frame)
+    information, _ = summed(expansions, layout, frame)
     own = curvature(inner, information, prior, frame.coordinates, order)
     known = _known_at_start(expansions, pilot, frame)
     for times in EXPANSION.pilot_weights if expansions else (1.0,):
@@ -412,7 +417,7 @@ def summed_curvature(
     return None
 
 
-def _summed(expansions: Sequence[Expansion], layout: Layout, frame: Frame) -> tuple[FloatArray, FloatArray]:
+def summed(expansions: Sequence[Expansion], layout: Layout, frame: Frame) -> tuple[FloatArray, FloatArray]:
     """Information and vector of all partitions, in a frame."""
     size = frame.whole(layout).size
     information, vector = np.zeros((size, size)), np.zeros(size)

@@ -30,10 +30,17 @@ from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.linalg import diagonal_scale, spread_evenly
 from daskmoe.numerics.base.observations import merge_moments
 from daskmoe.numerics.base.packed import unpack
-from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments, SupportSample
+from daskmoe.numerics.base.parameters import (
+    FloatArray,
+    MoEParameters,
+    Moments,
+    SupportSample,
+    canonical_indices,
+)
 from daskmoe.numerics.base.policies import AVERAGING, DEFAULTS, Regularization
 from daskmoe.numerics.combine.expansion import Expansion
 from daskmoe.numerics.families import Family
+from daskmoe.numerics.likelihood.inference import Curvature, curvature
 from daskmoe.numerics.likelihood.priors import Prior, prior_from
 from daskmoe.numerics.likelihood.statistics import (
     LikelihoodStatistics,
@@ -60,6 +67,8 @@ class _State(NamedTuple):
 
     theta: FloatArray
     distance: FloatArray
+    # Of the partitions that are in it, without the prior.
+    information: FloatArray
 
 
 def information_average(
@@ -70,7 +79,8 @@ def information_average(
     support: SupportSample,
     family: Family,
     regularization: Regularization = DEFAULTS,
-) -> MoEParameters | None:
+    coordinates: Sequence[Coordinates] = (),
+) -> Averaged | None:
     """The average of local estimates by their information, whatever the order of their experts.
 
     Parameters
@@ -85,19 +95,22 @@ def information_average(
         Where experts are compared.
     family : Family
     regularization : Regularization
+    coordinates : sequence of Coordinates, optional
+        Those that the expansions are in; by default those of the moments.
 
     Returns
     -------
-    MoEParameters or None
+    Averaged or None
         None where the information of all partitions has no maximum.
     """
     pooled = reduce(merge_moments, moments)
+    coordinates = coordinates or [coordinates_from(m, family.scaling(m)) for m in moments]
     compared = _compared_rows(moments, _some_rows(support))
     common = coordinates_from(pooled, family.scaling(pooled))
     problem = _Problem(
         [
-            LocalInformation(p, coordinates_from(m, family.scaling(m)), e, rows)
-            for p, m, e, rows in zip(locals_, moments, expansions, compared, strict=True)
+            LocalInformation(p, own, e, rows)
+            for p, own, e, rows in zip(locals_, coordinates, expansions, compared, strict=True)
         ],
         [definite(e.information) for e in expansions],
         np.array([m.weight for m in moments]),
@@ -112,7 +125,14 @@ def information_average(
         raced = _best(problem.take(kept), starts, prior)
         starts = starts if raced is None else [problem.to_data(raced.theta)]
     best = _best(problem, starts, prior)
-    return None if best is None else problem.to_data(best.theta)
+    return None if best is None else _averaged(problem, best, prior)
+
+
+class Averaged(NamedTuple):
+    """The average, in the data's units, and the summed information of what is in it."""
+
+    parameters: MoEParameters
+    curvature: Curvature
 
 
 class _Problem(NamedTuple):
@@ -166,8 +186,8 @@ def _iterate(problem: _Problem, reference: MoEParameters, prior: Prior) -> _Stat
         solved = _average(problem, matches, kept, theta, prior)
         if solved is None:
             break
-        theta = solved
-        state = _State(theta, _distances(problem, matches, theta))
+        theta = solved.theta
+        state = _State(theta, _distances(problem, matches, theta), solved.information)
     return state
 
 
@@ -239,7 +259,7 @@ def _average(
     kept: NDArray[np.bool_],
     theta: FloatArray,
     prior: Prior,
-) -> FloatArray | None:
+) -> _Maximum | None:
     """The maximum of the summed expansions of the partitions that are kept, and the prior."""
     size = len(theta)
     information, vector = np.zeros((size, size)), np.zeros(size)
@@ -250,14 +270,28 @@ def _average(
         information += matrix.T @ own @ matrix
         vector += matrix.T @ (part.expansion.vector - own @ offset)
     penalty = penalized(LikelihoodStatistics.none(size), problem.layout.unpack(theta), prior)
-    information += penalty.information
     vector += penalty.gradient + penalty.information @ theta
     try:
-        found = np.asarray(scipy.linalg.cho_solve(scipy.linalg.cho_factor(information, lower=True), vector))
+        factor = scipy.linalg.cho_factor(information + penalty.information, lower=True)
+        found = np.asarray(scipy.linalg.cho_solve(factor, vector))
     except np.linalg.LinAlgError:
         return None
     # Far from all expansions a nuisance can be no number.
-    return found if problem.layout.is_model(found) else None
+    return _Maximum(found, information) if problem.layout.is_model(found) else None
+
+
+class _Maximum(NamedTuple):
+    """Where a sum has its maximum, and its information without the prior."""
+
+    theta: FloatArray
+    information: FloatArray
+
+
+def _averaged(problem: _Problem, state: _State, prior: Prior) -> Averaged:
+    inner = problem.layout.unpack(state.theta)
+    order = canonical_indices(problem.to_data(state.theta))
+    own = curvature(inner, state.information, prior, problem.common, order)
+    return Averaged(problem.to_data(state.theta), own._replace(information=state.information + own.prior))
 
 
 def transfer(

@@ -44,7 +44,7 @@ class Gamma(Family):
 
     name = "gamma"
     predictor_units = "1"
-    expects = "numbers above zero, between 1e-20 and 1e20"
+    expects = "numbers above zero (1e-20 to 1e20)"
     takes_offset = True
     nuisances = (Nuisance("shape", "squared mean over variance of the expert's density", "1", RECIPROCAL),)
     n_plan_moments = 2

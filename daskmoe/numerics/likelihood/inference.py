@@ -33,6 +33,8 @@ class Curvature(NamedTuple):
     coordinates: Coordinates
     # In which the model in the data's units has the experts.
     order: NDArray[np.intp]
+    # (P,): Of the rows' log-likelihood alone; at a maximum it is that of the priors' penalty.
+    gradient: FloatArray
 
 
 def curvature(
@@ -42,10 +44,10 @@ def curvature(
     coordinates: Coordinates,
     order: NDArray[np.intp],
 ) -> Curvature:
-    """The `Curvature` from the information of rows and priors together."""
+    """The `Curvature` at a maximum, from the information of rows and priors together."""
     nothing = LikelihoodStatistics.none(Layout.of(parameters).size)
-    own = penalized(nothing, parameters, prior).information
-    return Curvature(parameters, information, own, coordinates, order)
+    own = penalized(nothing, parameters, prior)
+    return Curvature(parameters, information, own.information, coordinates, order, -own.gradient)
 
 
 def is_definite(information: FloatArray) -> bool:

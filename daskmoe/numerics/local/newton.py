@@ -86,7 +86,9 @@ def escape(state: NewtonState) -> tuple[FloatArray, float] | None:
         return None
     direction = vectors[:, 0] / scale
     size = NEWTON.saddle_step * np.sqrt(state.statistics.weight) / (1.0 + 10.0 * state.damping)
-    away = size * (direction if gradient @ direction >= 0 else -direction)
+    # Along a nuisance that the rows hardly know, a step of this size has no end.
+    way = size * (direction if gradient @ direction >= 0 else -direction)
+    away = Layout.of(state.parameters).bounded(way)
     return away, float(gradient @ away - 0.5 * away @ observed @ away)
 
 

@@ -69,7 +69,7 @@ class MixtureBesideAtoms(NamedTuple):
         """The logarithm of the mass at an atom, of the density elsewhere, shape (n,)."""
         places, chances = self.places(response), np.log(self.chances(features).clip(_TINY))
         free = ~places.any(axis=0)
-        out = np.where(free, chances[0], (chances[1:] * places).sum(axis=0))
+        out: FloatArray = np.where(free, chances[0], (chances[1:] * places).sum(axis=0))
         if free.any():
             out[free] += log_density(self.experts, self.family, features[free], response[free])
         return out

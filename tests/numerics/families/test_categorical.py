@@ -19,6 +19,7 @@ from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.base.policies import LocalFit, Regularization
 from daskmoe.numerics.combine.frames import frame_of, shifted_to_residuals
 from daskmoe.numerics.families import Family, get_family
+from daskmoe.numerics.families.protocol import Targets
 from daskmoe.numerics.likelihood.e_step import Runs
 from daskmoe.numerics.likelihood.priors import prior_from
 from daskmoe.numerics.likelihood.statistics import likelihood_statistics, log_likelihood_of, penalized
@@ -76,7 +77,7 @@ def test_derivatives_are_those_of_the_log_density(family: Family, rng: np.random
     y, eta = y[8:20], eta[:, :, 8:20]
     found = family.derivatives(y, eta, np.zeros((3, 0)), Buffers(), second_order=True)
     residual = np.empty_like(eta)
-    weight = family.working(y, eta, residual)
+    weight = family.working(y, eta, np.zeros((3, 0)), residual)
     np.testing.assert_allclose(residual, found.score, atol=1e-14)
     np.testing.assert_allclose(weight, found.curvature, atol=1e-14)
     assert found.expected is None
@@ -110,10 +111,12 @@ def test_the_barycentre_is_the_least_divergence(family: Family, rng: np.random.G
     design = np.vstack([np.ones(40), rng.normal(size=(2, 40))])
     eta, none = rng.normal(size=(3, size, 3)) @ design, np.zeros((3, 0))
     mass = rng.uniform(0.1, 1.0, (3, 40))
-    sent = family.plan_moments(eta, none, mass, np.empty((3, 40)))
+    targets = Targets(np.zeros((3, 40), np.intp), np.zeros((1, size, 40)), none[:1])
+    sent = family.plan_moments(eta, none, mass, targets, np.empty((3, 40)))
     moved = np.stack([moment.sum(axis=0) for moment in sent])
     assert len(moved) == family.n_plan_moments
-    coef, nuisance = family.barycentre(design, mass.sum(axis=0), moved, np.zeros((size, 3)), np.zeros(0))
+    start = np.zeros((size, 3)), np.zeros(0)
+    coef, nuisance = family.barycentre(design, mass.sum(axis=0), moved, start, np.zeros(0))
     assert nuisance.size == 0
 
     def loss(at: FloatArray) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import hypothesis.strategies as st
@@ -123,8 +122,6 @@ def test_families_are_found_by_name() -> None:
     assert [*FAMILIES] == [family.name for family in FAMILIES.values()] == names
     with pytest.raises(
         InvalidOptionError,
-        match=re.escape(
-            "family: expected one of ['gamma', 'gaussian', 'poisson', 'student_t'], got 'cauchy'."
-        ),
+        match=r"family: expected one of \['categorical', 'gamma', .*'student_t'\], got 'cauchy'\.",
     ):
         get_family("cauchy")

@@ -115,6 +115,19 @@ def test_there_is_no_way_off_a_maximum(rng: np.random.Generator) -> None:
     assert escape(NewtonState(best.parameters, problem.statistics(best.parameters), 0.0)) is None
 
 
+def test_no_way_off_a_saddle_is_too_long_for_a_nuisance(rng: np.random.Generator) -> None:
+    problem, model = problem_of(two_experts(rng, 400), 2), random_model(rng, 2, 2)
+    known = problem.statistics(model)
+    information, complete = known.complete.copy(), known.complete.copy()
+    # The rows say nothing of the last variance, but that they bend the wrong way.
+    for matrix, own in ((information, -1e-9), (complete, 1e-9)):
+        matrix[-1], matrix[:, -1] = 0.0, 0.0
+        matrix[-1, -1] = own
+    way = escape(NewtonState(model, known._replace(information=information, complete=complete), 0.0))
+    assert way is not None
+    assert np.abs(way[0][-1]) <= NEWTON.largest_log_step
+
+
 def test_more_passes_never_lower_the_objective(rng: np.random.Generator) -> None:
     problem, start = problem_of(two_experts(rng, 200), 3), random_model(rng, 3, 2, steepness=3)
     reached = [

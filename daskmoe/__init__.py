@@ -29,7 +29,7 @@ from daskmoe.errors import (
     TooFewRowsError,
 )
 from daskmoe.estimators import MoEClassifier, MoERegressor
-from daskmoe.model import MixtureOfExperts, open_model
+from daskmoe.model import MixtureOfExperts, MixtureWithAtoms, open_model
 from daskmoe.model.selection import Selection
 from daskmoe.plotting import Pictures as _Pictures  # noqa: F401 - gives models their `plot`
 
@@ -45,6 +45,7 @@ __all__ = [
     "InvalidDataError",
     "InvalidOptionError",
     "MixtureOfExperts",
+    "MixtureWithAtoms",
     "MoEClassifier",
     "MoERegressor",
     "NotAtOptimumError",

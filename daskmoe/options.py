@@ -153,6 +153,16 @@ def _categories(name: str, value: Any) -> Any:
     return levels
 
 
+def _atoms(name: str, value: Any) -> tuple[float, ...] | str | None:
+    """Finite numbers, sorted; None for none."""
+    if value is None or (isinstance(value, str) and value == "auto"):
+        return value
+    given = value if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else [value]
+    if not all(isinstance(each, Real) and np.isfinite(float(each)) for each in given):
+        raise InvalidOptionError(f"{name}: expected numbers, as [0.0], or 'auto', got {value!r}.")
+    return tuple(sorted({float(each) for each in given})) or None
+
+
 def _family(name: str, value: Any) -> Any:
     get_family(value)
     return value
@@ -214,10 +224,23 @@ def _listed(text: str) -> list[str | Term]:
     return parse_features(text) if text else []
 
 
+def _values_listed(text: str) -> list[float] | str:
+    """Of ``0,100``: numbers; other words are left to the check."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        return text
+
+
 def _levels_listed(text: str) -> dict[str, list[str] | None] | None:
     """Of ``wind=N|E|S|W,month``: levels by variable, None for those that are in the data."""
     pairs = [part.partition("=") for part in text.split(",") if part]
     return {name: levels.split("|") if given else None for name, given, levels in pairs} or None
+
+
+def _as_listed(value: Any) -> Any:
+    """Numbers as JSON has them; words and None as they are."""
+    return [*value] if isinstance(value, tuple) else value
 
 
 def _word_or_given(value: Any) -> str:
@@ -299,6 +322,15 @@ class FitOptions:
     )
     n_experts: int = option(MISSING, "Experts of the model.", check=AtLeast(1), token=False)
     family: str = option("gaussian", "Density of the experts.", check=_family, record=False)
+    atoms: Sequence[float] | str | None = option(
+        None,
+        "Values that the target repeats, each with a probability of its own; auto finds them.",
+        check=_atoms,
+        # Rows are others with them, and these name tasks.
+        token=False,
+        record=_as_listed,
+        flag=Flag(metavar="VALUE,...|auto", parse=_values_listed),
+    )
     partitions: int | str | None = option(
         None,
         "Number of row ranges, or a coordinate with one partition a value.",
@@ -405,6 +437,12 @@ class FitOptions:
         if self.start_rows < self.local.n_experts:
             raise InvalidOptionError(
                 f"start_rows: expected at least the {self.local.n_experts} experts, got {self.start_rows}."
+            )
+        family = get_family(self.family)
+        if self.atoms is not None and (family.discrete or family.nominal):
+            raise InvalidOptionError(
+                f"atoms: expected none with family={self.family!r}, every value of which has mass already, "
+                f"got {self.atoms!r}. Leave them out, or use a family of densities, as 'gamma'."
             )
         if self.refine and self.aggregation != "auto" and AGGREGATORS[self.aggregation].nested:
             raise InvalidOptionError(

@@ -34,6 +34,7 @@ OTHERS: dict[str, Any] = {
     "categories": {"a": [0, 1]},
     "n_experts": 3,
     "family": "gaussian",
+    "atoms": [0.0],
     "partitions": 2,
     "aggregation": "greedy",
     "support": "features",
@@ -133,6 +134,8 @@ def test_the_command_line_has_every_option_with_its_default_and_help() -> None:
         (["--features", "", "--gate-features", "c"], {"features": [], "gate_features": ["c"]}),
         (["--gate-features", ""], {"gate_features": []}),
         (["--partitions", "3"], {"partitions": 3}),
+        (["--atoms", "0,100"], {"atoms": [0.0, 100.0]}),
+        (["--atoms", "auto"], {"atoms": "auto"}),
         (["--progress", "no"], {"progress": False}),
         (["--partitions", "site"], {"partitions": "site"}),
         (["--refine", "2"], {"refine": 2}),
@@ -218,6 +221,7 @@ def test_the_record_is_json_and_tells_what_was_asked(data: xr.Dataset) -> None:
         recorded = plan_request(data, "y", options).recorded
         assert json.loads(json.dumps(recorded)) == {
             "n_experts": 2,
+            "atoms": None,
             "partitions": 4,
             "aggregation": "auto",
             "support": support if isinstance(support, str) else "given",

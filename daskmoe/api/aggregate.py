@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from functools import reduce
+from typing import cast
 
 import numpy as np
 import xarray as xr
@@ -16,7 +17,7 @@ from daskmoe.api.labelling import label_aggregate, label_covariances
 from daskmoe.api.reporting import report_identification
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import InvalidDataError
-from daskmoe.model import MixtureOfExperts, model_at
+from daskmoe.model import MixtureOfExperts, MixtureWithAtoms, any_model_at
 from daskmoe.model.labels import label_local_estimates
 from daskmoe.model.memory import label_memory
 from daskmoe.model.moments import label_moments, moments_from
@@ -57,7 +58,7 @@ def aggregate(
 
     Parameters
     ----------
-    models : sequence of MixtureOfExperts or path
+    models : sequence of MixtureOfExperts, MixtureWithAtoms or path
         Fitted models, or where they were saved; the same features, target and family, any numbers of experts.
         A weighted average counts as the models it is made of.
     support : xr.Dataset or path
@@ -107,9 +108,31 @@ def aggregate(
     2
     """
     check_choice("method", method, AGGREGATIONS)
-    if isinstance(models, MixtureOfExperts | str | os.PathLike):
+    if isinstance(models, MixtureOfExperts | MixtureWithAtoms | str | os.PathLike):
         raise InvalidDataError(f"models: expected a sequence of models, got one {type(models).__name__}.")
-    opened = [model_at(model, f"models[{m}]") for m, model in enumerate(models)]
+    opened = [any_model_at(model, f"models[{m}]") for m, model in enumerate(models)]
+    beside = [model for model in opened if isinstance(model, MixtureWithAtoms)]
+    if not beside:
+        mixtures = [model for model in opened if isinstance(model, MixtureOfExperts)]
+        return _joined(mixtures, support, n_experts, method, random_state)
+    if len(beside) < len(opened):
+        raise InvalidDataError(
+            f"models: expected all of them with atoms, or none, got {len(beside)} of {len(opened)} with. Fit "
+            f"all with atoms={list(beside[0].atoms)}."
+        )
+    seed = entropy_of(random_state)
+    gates = _joined([model.atom_gates for model in beside], support, None, method, seed)
+    experts = _joined([model.experts for model in beside], support, n_experts, method, seed)
+    return cast(MixtureOfExperts, MixtureWithAtoms(gates, experts))
+
+
+def _joined(
+    opened: Sequence[MixtureOfExperts],
+    support: xr.Dataset | str | os.PathLike[str],
+    n_experts: int | None,
+    method: Aggregation,
+    random_state: RandomState,
+) -> MixtureOfExperts:
     check_models(opened)
     locals_, weights, labels, moments = _local_estimators(opened)
     size = _common_size(locals_) if n_experts is None else check_integer("n_experts", n_experts, 1)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, TypedDict, Unpack, cast, overload
 
 from dask.delayed import Delayed
 
+from daskmoe.api.beside import delayed_request, fit_request, fit_request_here
 from daskmoe.api.caller import short_errors
 from daskmoe.api.columns import report_identifiers
-from daskmoe.api.hooks import HOOKS
-from daskmoe.engine import build_model, plan_request, run, run_here
+from daskmoe.engine import plan_request
 from daskmoe.errors import InvalidOptionError
 from daskmoe.features import Term
 from daskmoe.model import MixtureOfExperts
@@ -37,6 +37,7 @@ class FitKeywords(TypedDict, total=False):
     offset: str | None
     categories: Mapping[str, Sequence[Any] | None] | None
     family: str
+    atoms: Sequence[float] | str | None
     partitions: int | str | None
     aggregation: Aggregation
     support: Support | Data
@@ -78,6 +79,7 @@ def fit(
     categories: Mapping[str, Sequence[Any] | None] | None = None,
     n_experts: int,
     family: str = "gaussian",
+    atoms: Sequence[float] | str | None = None,
     partitions: int | str | None = None,
     aggregation: Aggregation = "auto",
     support: Support | Data = "labelled",
@@ -131,6 +133,11 @@ def fit(
         Density of the experts. ``"student_t"`` has heavy tails, so that outliers hardly move an expert. Of
         ``"poisson"``, for counts, and ``"gamma"``, for positive numbers, the logarithm of the mean is linear
         in the features; of ``"categorical"``, for labels, the log-odds of each class against the first are.
+    atoms : sequence of float, "auto" or None
+        Values that the target repeats, as 0 of rain: each has a probability of its own given the gates'
+        features, and no density; the experts, of which there are ``n_experts`` beside them, are fitted to the
+        other rows. ``"auto"`` finds those that repeat beyond chance and logs them with their shares. The
+        result is a `MixtureWithAtoms` where there are any. For families of densities.
     partitions : int or str, optional
         None follows the target's chunks; an integer makes that many row ranges; the name of a coordinate
         makes one partition a value.
@@ -196,7 +203,7 @@ def fit(
 
     Returns
     -------
-    MixtureOfExperts or Delayed
+    MixtureOfExperts, MixtureWithAtoms or Delayed
 
     Raises
     ------
@@ -233,6 +240,7 @@ def fit(
         categories=categories,
         n_experts=n_experts,
         family=family,
+        atoms=atoms,
         partitions=partitions,
         aggregation=aggregation,
         support=support,
@@ -260,7 +268,8 @@ def fit(
         )
     request = plan_request(data, target, options)
     report_identifiers(request)
-    return run(request, HOOKS) if compute else build_model(request, HOOKS)
+    # A model beside atoms answers to the same verbs.
+    return cast(MixtureOfExperts, fit_request(request)) if compute else delayed_request(request)
 
 
 @short_errors
@@ -274,6 +283,7 @@ def fit_local(
     categories: Mapping[str, Sequence[Any] | None] | None = None,
     n_experts: int,
     family: str = "gaussian",
+    atoms: Sequence[float] | str | None = None,
     prior_strength: float = 1.0,
     min_scale: float | None = None,
     random_state: RandomState = None,
@@ -320,6 +330,7 @@ def fit_local(
         categories=categories,
         n_experts=n_experts,
         family=family,
+        atoms=atoms,
         partitions=1,
         aggregation="reduction",
         support_size=1,
@@ -336,4 +347,4 @@ def fit_local(
     )
     request = plan_request(data, target, options)
     report_identifiers(request)
-    return run_here(request, HOOKS)
+    return cast(MixtureOfExperts, fit_request_here(request))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import Any, cast
 
 from daskmoe.api.caller import short_errors
 from daskmoe.api.hooks import HOOKS
 from daskmoe.engine import plan_passes, run_rounds
-from daskmoe.model import MixtureOfExperts, model_at
+from daskmoe.model import MixtureOfExperts, MixtureWithAtoms, any_model_at
 from daskmoe.options import FitOptions, OnError, OnMissingChunks, Progress, Rounds, check_rounds
 from daskmoe.rows import Data
 
@@ -36,7 +37,7 @@ def refine(
 
     Parameters
     ----------
-    model : MixtureOfExperts or path
+    model : MixtureOfExperts, MixtureWithAtoms or path
         The start: of `fit`, `fit_local`, `aggregate`, or the user's own; or where it was saved.
     data : xr.Dataset or path
         Labelled as in the fit.
@@ -90,20 +91,33 @@ def refine(
     True
     """
     rounds = check_rounds("rounds", rounds, 1)
-    model = model_at(model, "model")
+    found = any_model_at(model, "model")
+    known: dict[str, Any] = {
+        "partitions": partitions,
+        "on_error": on_error,
+        "missing_chunks": missing_chunks,
+        "progress": progress,
+    }
+    if isinstance(found, MixtureWithAtoms):
+        # Their likelihoods multiply.
+        parts = (_refined(each, data, rounds, cluster, known) for each in (found.atom_gates, found.experts))
+        return cast(MixtureOfExperts, MixtureWithAtoms(*parts))
+    return _refined(found, data, rounds, cluster, known)
+
+
+def _refined(
+    model: MixtureOfExperts, data: Data, rounds: Rounds, cluster: str | None, known: dict[str, Any]
+) -> MixtureOfExperts:
     options = FitOptions(
         n_experts=model.n_experts,
         family=model.family,
-        partitions=partitions,
         refine=rounds,
         prior_strength=model.options.get("prior_strength", 1.0),
         min_scale=model.options.get("min_scale"),
         random_state=0,
         weight_kind=model.options.get("weight_kind", "frequency"),
-        on_error=on_error,
-        missing_chunks=missing_chunks,
-        progress=progress,
         # What no response left in the fit tells none in the rounds.
         support="labelled" if model.options.get("support", "labelled") == "labelled" else "features",
+        **known,
     )
     return run_rounds(plan_passes(data, model.rows, options, cluster), HOOKS, model)

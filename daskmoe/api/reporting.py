@@ -109,9 +109,7 @@ def report_fit(model: MixtureOfExperts, endings: Sequence[Ending] = ()) -> None:
         _report_rows(found, skipped=model.options.get("on_error") == "skip")
     if ABSENT_ROWS in found:
         absent, others = int(found[ABSENT_ROWS].sum()), int((found["rows"] + found["dropped_rows"]).sum())
-        logger.info(
-            "%d of %d rows are not there: target and features are all missing", absent, absent + others
-        )
+        logger.info("%d of %d rows are %s", absent, absent + others, _absence(model))
     if "weight" in found:
         _report_weight(found, model.params)
     reasons = [f"{label} ({status})" for label, status in left_out(model).items()]
@@ -270,6 +268,13 @@ def _advice(found: xr.Dataset, rounds: int | str) -> str:
             "with daskmoe.refine."
         )
     return "Go on with daskmoe.refine, or start from another random_state."
+
+
+def _absence(model: MixtureOfExperts) -> str:
+    """What rows are that a fit left out without their being an error."""
+    if model.rows.atoms:
+        return f"{model.rows.absence}, which the experts are not fitted to"
+    return f"{model.rows.absence}: target and features are all missing"
 
 
 def left_out(model: MixtureOfExperts) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack, cast
 
 from daskmoe.api.caller import short_errors, warn
 from daskmoe.api.columns import report_identifiers
@@ -14,11 +14,14 @@ from daskmoe.engine import (
     FitRequest,
     hold_out,
     log_likelihoods_by_partition,
+    of_presence,
     plan_request,
+    run,
     run_sizes,
     with_size,
 )
 from daskmoe.errors import FitWarning, InvalidOptionError, TooFewRowsError
+from daskmoe.model import MixtureOfExperts, MixtureWithAtoms
 from daskmoe.model.selection import CRITERIA, Selection, compare
 from daskmoe.numerics.base.parameters import FloatArray
 from daskmoe.numerics.combine.registry import AGGREGATORS
@@ -46,6 +49,7 @@ def select_n_experts(
     All are fitted in one pass, in which a partition is read once for all of them, from shared starts that are
     fitted to one sample; a second pass scores them. Every model is the one that `fit` gives for its number of
     experts. With ``refine``, the rounds of one model follow those of the other, each with passes of its own.
+    With ``atoms``, whose gates are the same beside all candidates, the table is of the rows at no atom.
 
     Parameters
     ----------
@@ -152,7 +156,14 @@ def select_among(plan: SelectionPlan) -> Selection:
     blocks = None if plan.share is None else _score_held_out(plan.requests, plan.share)
     fitted = dict(zip(sizes, run_sizes(plan.requests, HOOKS), strict=True))
     models = {size: model for size, (model, _) in fitted.items()}
-    selection = Selection(compare(models, plan.criterion, blocks), models)
+    table = compare(models, plan.criterion, blocks)
+    first = plan.requests[0]
+    selection = Selection(table, models)
+    if first.schema.atoms:
+        # The same beside all of them: only the experts are compared, by the rows at no atom.
+        gates = run(of_presence(first), HOOKS)
+        beside = {size: MixtureWithAtoms(gates, model) for size, model in models.items()}
+        selection = Selection(table, cast(dict[int, MixtureOfExperts], beside))
     if len(sizes) > 1 and selection.n_experts == sizes[-1]:
         warn(
             f"By {plan.criterion} the best number of experts is the last candidate, {sizes[-1]}: more may be "
@@ -161,7 +172,7 @@ def select_among(plan: SelectionPlan) -> Selection:
         )
     HOOKS.report(*fitted[selection.n_experts])
     if rounds := plan.requests[0].options.refine:
-        HOOKS.report_rounds(selection.model, rounds)
+        HOOKS.report_rounds(fitted[selection.n_experts][0], rounds)
     return selection
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import xarray as xr
@@ -18,7 +18,7 @@ from daskmoe.api.labelling import (
 )
 from daskmoe.engine import FitRequest, Update, plan_passes, run_update
 from daskmoe.errors import DataWarning, InvalidDataError, InvalidOptionError
-from daskmoe.model import MixtureOfExperts, model_at
+from daskmoe.model import MixtureOfExperts, MixtureWithAtoms, any_model_at, model_at
 from daskmoe.model.labels import has_names
 from daskmoe.model.memory import label_memory
 from daskmoe.model.moments import label_moments
@@ -72,7 +72,7 @@ def update(
 
     Parameters
     ----------
-    model : MixtureOfExperts or path
+    model : MixtureOfExperts, MixtureWithAtoms or path
         Of `fit`, `refine`, `update`, or of `aggregate` by information; or where it was saved.
     data : xr.Dataset or path
         New rows, labelled as in the fit. Rows that the model knows already would count twice.
@@ -123,16 +123,19 @@ def update(
     >>> updated.weight
     4000.0
     """
-    plan = plan_update(
-        model,
-        data,
-        forget=forget,
-        partitions=partitions,
-        on_error=on_error,
-        missing_chunks=missing_chunks,
-        progress=progress,
-    )
-    return updated_by(plan)
+    options: dict[str, Any] = {
+        "forget": forget,
+        "partitions": partitions,
+        "on_error": on_error,
+        "missing_chunks": missing_chunks,
+        "progress": progress,
+    }
+    found = any_model_at(model, "model")
+    if isinstance(found, MixtureWithAtoms):
+        # Their likelihoods multiply.
+        plans = [plan_update(each, data, **options) for each in (found.atom_gates, found.experts)]
+        return cast(MixtureOfExperts, MixtureWithAtoms(*map(updated_by, plans)))
+    return updated_by(plan_update(found, data, **options))
 
 
 class UpdatePlan(NamedTuple):

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import click
 
 import daskmoe
-from daskmoe.api.hooks import HOOKS
+from daskmoe.api.beside import Model, experts_of, fit_request
 from daskmoe.api.preview import preview_of
 from daskmoe.api.reporting import left_out
 from daskmoe.api.select import plan_selection, select_among
@@ -31,7 +31,6 @@ from daskmoe.cli.job_file import with_job_file
 from daskmoe.cli.records import JsonLines, facts_of, reported, require_report, summarized
 from daskmoe.cli.stopping import Stopped, stoppable, within
 from daskmoe.engine import plan_request
-from daskmoe.engine import run as run_fit
 from daskmoe.engine.checkpoint import require_folder
 from daskmoe.errors import (
     DaskMoEError,
@@ -277,10 +276,11 @@ def fit(
         request = plan_request(store, target, FitOptions(**options))
         require_folder(request.options.checkpoint)
         with resumable(options["checkpoint"]), within(time_budget), connect(choice), reported(report):
-            model = run_fit(request, HOOKS)
-        known |= facts_of(model)
+            model = fit_request(request)
+        # Of a model beside atoms, what became of the partitions in the fit of the experts.
+        known |= facts_of(experts_of(model))
         _save(model, output, overwrite)
-    return PARTITIONS_LEFT_OUT if left_out(model) else DONE
+    return PARTITIONS_LEFT_OUT if left_out(experts_of(model)) else DONE
 
 
 @commands.command()
@@ -348,7 +348,7 @@ def select(
     click.echo(selection)
     if output is not None:
         _save(selection.model, output)
-    return PARTITIONS_LEFT_OUT if left_out(selection.model) else DONE
+    return PARTITIONS_LEFT_OUT if left_out(experts_of(selection.model)) else DONE
 
 
 @commands.command()
@@ -437,7 +437,7 @@ def _require_output(output: str | Path, overwrite: bool = False) -> None:
     require_writable(output)
 
 
-def _save(model: daskmoe.MixtureOfExperts, output: str, overwrite: bool = False) -> None:
+def _save(model: Model, output: str, overwrite: bool = False) -> None:
     if output.endswith(".nc"):
         model.to_netcdf(output, overwrite=overwrite)
     else:

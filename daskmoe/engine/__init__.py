@@ -2,7 +2,7 @@
 
 from daskmoe.engine.driver import Hooks, build_model, run, run_here, run_rounds, run_sizes, run_update
 from daskmoe.engine.graph import build_fit, fit_directly
-from daskmoe.engine.planning import hold_out, plan_passes, plan_request, with_size
+from daskmoe.engine.planning import hold_out, of_presence, plan_passes, plan_request, with_size
 from daskmoe.engine.request import FitRequest, GivenSupport
 from daskmoe.engine.results import FitResult, PartitionResult
 from daskmoe.engine.sizes import log_likelihoods_by_partition
@@ -20,6 +20,7 @@ __all__ = [
     "fit_directly",
     "hold_out",
     "log_likelihoods_by_partition",
+    "of_presence",
     "plan_passes",
     "plan_request",
     "run",

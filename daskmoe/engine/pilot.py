@@ -154,7 +154,9 @@ def _too_few(sample: Sampled, least: int) -> str:
     if sample.incomplete:
         causes.append(f"{sample.incomplete} of them are incomplete (by variable: {counts})")
     if sample.absent:
-        causes.append(f"{sample.absent} of them are not there (target and features are all missing)")
+        causes.append(
+            f"{sample.absent} of them are not there (target and features are all missing) or at atoms"
+        )
     if sample.unread:
         causes.append(f"{sample.unread} of them could not be read (first: {sample.failure})")
     return (

@@ -30,6 +30,7 @@ from daskmoe.rows import (
     plan_sample,
     source_of,
 )
+from daskmoe.rows.atoms import find_atoms
 from daskmoe.rows.chunks import MissingChunks, find_missing_chunks
 from daskmoe.rows.learning import find_weight_factor
 from daskmoe.rows.partitions import cluster_variable
@@ -59,6 +60,8 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
         options.offset,
         labels=get_family(options.family).nominal,
     )
+    if options.atoms is not None:
+        schema = replace(schema, atoms=find_atoms(dataset, target, options.atoms))
     schema = _weighed(dataset, schema, options)
     support = _support(options, schema)
     request = replace(_request(dataset, source, schema, options), support=support)
@@ -92,6 +95,26 @@ def with_size(request: FitRequest, n_experts: int) -> FitRequest:
     if not request.sample and options.on_error == "raise":
         _check_sizes(request.partitions, request.schema, n_experts)
     return replace(request, options=options)
+
+
+def of_presence(request: FitRequest) -> FitRequest:
+    """The request for the gates of the atoms: which atom every row's target is at, if any.
+
+    A single categorical expert, from the same partitions, sample and support as the other experts.
+    """
+    support = request.support
+    if isinstance(support, GivenSupport):
+        support = support._replace(schema=replace(support.schema, atoms=request.schema.atoms).of_presence())
+    options = replace(
+        request.options,
+        family="categorical",
+        n_experts=1,
+        n_local_experts=None,
+        atoms=None,
+        offset=None,
+        min_scale=None,
+    )
+    return replace(request, schema=request.schema.of_presence(), options=options, support=support)
 
 
 def hold_out(request: FitRequest, share: float) -> tuple[FitRequest, FitRequest]:
@@ -225,7 +248,7 @@ def _plan_pilot(
     dataset: xr.Dataset, schema: RowSchema, rows: int, options: FitOptions
 ) -> tuple[SampleWindow, ...]:
     """That sample; more rows are drawn where some may be masked, so that enough are left."""
-    masked = options.on_error == "skip" or schema.weight is not None
+    masked = options.on_error == "skip" or schema.weight is not None or bool(schema.atoms)
     rng = generator(options.seed, Seed.PILOT_ROWS)
     return plan_sample(dataset, schema, rows * (_SPARE if masked else 1), rng)
 

@@ -33,6 +33,8 @@ from daskmoe.rows.retrying import WAITS, is_transient, retrying
 
 logger = logging.getLogger(__name__)
 
+_NOT_THERE = "target and features are all missing"
+
 T = TypeVar("T")
 
 # Faults of the program, and of the partition's size: the other partitions have them too.
@@ -143,9 +145,11 @@ def _fit(
     fit_seed, support_seed = sequence(plan.options.seed, Seed.PARTITION, partition.index).spawn(2)
     data, absent = read()
     if absent:
-        logger.info("partition %s: %d of %d rows are not there", partition.label, absent, partition.n_rows)
+        told = partition.label, absent, partition.n_rows, plan.schema.absence
+        logger.info("partition %s: %d of %d rows are %s", *told)
     if absent == partition.n_rows:
-        nowhere = Ending(Outcome.EMPTY, "target and features are all missing")
+        reason = f"every row is {plan.schema.absence}" if plan.schema.atoms else _NOT_THERE
+        nowhere = Ending(Outcome.EMPTY, reason)
         return _nothing(partition, plan, nowhere)._replace(absent_rows=absent)
     there = partition.n_rows - absent
     # From a shared start, whose prior holds what few rows leave open, one row is enough.

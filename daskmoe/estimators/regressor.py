@@ -31,9 +31,9 @@ class MoERegressor(MoEEstimator):
     ----------
     n_experts : int
         K. Fewer are fitted, with a `FitWarning`, where the rows are fewer than the parameters.
-    features, gate_features, offset, categories, family, partitions, aggregation, support, support_size, \
-n_local_experts, refine, prior_strength, min_scale, random_state, checkpoint, on_error, min_success, \
-weight_kind, n_init, start_rows, effort
+    features, gate_features, offset, categories, family, atoms, partitions, aggregation, support, \
+support_size, n_local_experts, refine, prior_strength, min_scale, random_state, checkpoint, on_error, \
+min_success, weight_kind, n_init, start_rows, effort
         As in `daskmoe.fit`; the features are names of columns, and terms of them. ``random_state`` may be a
         `numpy.random.RandomState` too. With ``on_error="skip"`` missing values are allowed: such rows are
         left out of fits and scores, and predictions there are NaN.
@@ -72,6 +72,7 @@ weight_kind, n_init, start_rows, effort
         offset: str | None = None,
         categories: Mapping[str, Sequence[Any] | None] | None = None,
         family: str = "gaussian",
+        atoms: Sequence[float] | str | None = None,
         partitions: int | str | None = None,
         aggregation: Aggregation = "auto",
         support: Support | Data = "labelled",
@@ -112,6 +113,7 @@ weight_kind, n_init, start_rows, effort
         )
         self.offset = offset
         self.family = family
+        self.atoms = atoms
         self.min_scale = min_scale
 
     def predict(self, X: Any) -> Any:

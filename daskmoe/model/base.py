@@ -303,7 +303,8 @@ class LabelledModel:
         """
         return storage.flatten(self._parts)
 
-    def _flat(self, keep_information: bool) -> xr.Dataset:
+    def flat(self, keep_information: bool) -> xr.Dataset:
+        """Everything in the model as one dataset, with what it remembers or without."""
         return storage.flatten(self._parts if keep_information else self._parts._replace(information=None))
 
     def to_zarr(
@@ -329,7 +330,7 @@ class LabelledModel:
         OutputExistsError
             If ``path`` exists, with ``overwrite`` if it is something else than a Zarr store.
         """
-        storage.save_zarr(storage.stamped(self._flat(keep_information)), path, overwrite=overwrite)
+        storage.save_zarr(storage.stamped(self.flat(keep_information)), path, overwrite=overwrite)
 
     def to_netcdf(
         self,
@@ -354,7 +355,7 @@ class LabelledModel:
         OutputExistsError
             If ``path`` exists, with ``overwrite`` if it is something else than a netCDF file.
         """
-        storage.save_netcdf(storage.stamped(self._flat(keep_information)), path, overwrite=overwrite)
+        storage.save_netcdf(storage.stamped(self.flat(keep_information)), path, overwrite=overwrite)
 
     def table(self, data: Data | None = None, *, level: float = 0.95, kind: str = "model") -> xr.Dataset:
         """All that the model says of itself, as one labelled dataset; `summary` and the card are made of it.

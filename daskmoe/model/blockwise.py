@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from daskmoe.numerics.base.atoms import at_value
 from daskmoe.numerics.base.parameters import FloatArray
 from daskmoe.numerics.predictive.mixture import BLOCK_ROWS, row_blocks
 from daskmoe.options import ON_ERROR, OnError, check_choice
@@ -88,6 +89,8 @@ def gather_inputs(
         target = plain(data.variables[rows.target])
         if rows.classes is not None:
             target = _codes(target, rows, unknown_is_missing=unknown_is_missing)
+        elif rows.atoms:
+            target = off_atoms(target, rows.atoms)
         variables[input_key(rows.target)] = target
     inputs = xr.Dataset(variables).drop_attrs()
     absent = {dim: data.sizes[dim] for dim in rows.sample_dims if dim not in inputs.sizes}
@@ -110,6 +113,17 @@ def _codes(labels: xr.Variable, rows: RowSchema, *, unknown_is_missing: bool) ->
         dask="parallelized",
         output_dtypes=[np.float64],
     )
+    return found
+
+
+def off_atoms(values: xr.Variable, atoms: tuple[float, ...]) -> xr.Variable:
+    """The target with nothing at atoms, where a density says nothing; lazy where it is."""
+
+    def outside(block: NDArray[Any]) -> FloatArray:
+        at = np.logical_or.reduce([at_value(block, atom) for atom in atoms])
+        return np.where(at, np.nan, block.astype(np.float64))
+
+    found: xr.Variable = xr.apply_ufunc(outside, values, dask="parallelized", output_dtypes=[np.float64])
     return found
 
 

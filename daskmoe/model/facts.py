@@ -59,7 +59,7 @@ def facts(table: xr.Dataset) -> dict[str, str]:
     if "rows_used" in table:
         counts = {
             what: int(table[name])
-            for what, name in (("dropped", "rows_dropped"), ("not there", "rows_absent"))
+            for what, name in (("dropped", "rows_dropped"), (table.attrs["absence"], "rows_absent"))
             if name in table
         }
         said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)

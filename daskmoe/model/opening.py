@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from daskmoe.errors import InvalidDataError
+import xarray as xr
+
+from daskmoe.errors import InvalidDataError, InvalidOptionError
 from daskmoe.model import store as storage
+from daskmoe.model.atoms import MixtureWithAtoms
 from daskmoe.model.moe import MixtureOfExperts
 
 
-def open_model(path: str | os.PathLike[str]) -> MixtureOfExperts:
+def open_model(path: str | os.PathLike[str]) -> Any:
     """Open a model that `MixtureOfExperts.to_zarr` or `to_netcdf` saved.
 
     Parameters
@@ -20,7 +23,7 @@ def open_model(path: str | os.PathLike[str]) -> MixtureOfExperts:
 
     Returns
     -------
-    MixtureOfExperts
+    MixtureOfExperts or MixtureWithAtoms
         In memory.
 
     Raises
@@ -30,7 +33,13 @@ def open_model(path: str | os.PathLike[str]) -> MixtureOfExperts:
     SchemaError
         If it is not a model, or one of another schema version, or misses variables.
     """
-    parts = storage.unflatten(storage.load(path), str(path))
+    flat, gates = storage.without_gates(storage.load(path))
+    experts = _model_of(flat, str(path))
+    return experts if gates is None else MixtureWithAtoms(_model_of(gates, str(path)), experts)
+
+
+def _model_of(flat: xr.Dataset, source: str) -> MixtureOfExperts:
+    parts = storage.unflatten(flat, source)
     return MixtureOfExperts(
         parts.params,
         parts.diagnostics,
@@ -44,11 +53,26 @@ def open_model(path: str | os.PathLike[str]) -> MixtureOfExperts:
 
 
 def model_at(model: Any, name: str) -> MixtureOfExperts:
-    """The model itself, or the one saved at a path; `InvalidDataError` names the argument otherwise."""
-    if isinstance(model, MixtureOfExperts):
+    """The model itself, or the one saved at a path; `InvalidDataError` names the argument otherwise.
+
+    `InvalidOptionError` where it is one beside atoms, which few verbs know.
+    """
+    found = any_model_at(model, name)
+    if isinstance(found, MixtureWithAtoms):
+        raise InvalidOptionError(
+            f"{name}: expected a model without atoms, got {found!r}. Use model.experts, of rows at no "
+            "atom, or model.atom_gates."
+        )
+    return found
+
+
+def any_model_at(model: Any, name: str) -> MixtureOfExperts | MixtureWithAtoms:
+    """The same, where one beside atoms will do."""
+    if isinstance(model, MixtureOfExperts | MixtureWithAtoms):
         return model
     if isinstance(model, str | os.PathLike):
-        return open_model(model)
+        found: MixtureOfExperts | MixtureWithAtoms = open_model(model)
+        return found
     raise InvalidDataError(
         f"{name}: expected a fitted model or the path of a saved one, got {type(model).__name__}."
     )

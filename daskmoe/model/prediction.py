@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from daskmoe.model.blockwise import (
     gather_inputs,
     input_key,
     label_result,
+    off_atoms,
     row_numbers,
 )
 from daskmoe.numerics.base.coordinates import Coordinates, Scaling, coordinates_from, of_columns
@@ -170,6 +171,18 @@ def assignments(
         if with_target
         else partial(gating, parameters)
     )
+    return assignments_by(function, dataset, rows, with_target, names, how)
+
+
+def assignments_by(
+    function: RowFunction,
+    dataset: xr.Dataset,
+    rows: RowSchema,
+    with_target: bool,
+    names: Sequence[str],
+    how: Evaluation,
+) -> xr.DataArray:
+    """Where ``function``, of features and with them perhaps the target, is largest in every row."""
     given = "the features and the target" if with_target else "the features"
     found = evaluate(
         partial(_largest, function),
@@ -183,7 +196,7 @@ def assignments(
             "flag_meanings": " ".join("_".join(name.split()) for name in names),
         },
         with_target=with_target,
-        block_size=block_rows(parameters.n_experts),
+        block_size=block_rows(len(names)),
         how=how,
     )
     found.encoding = {"dtype": "int32", "_FillValue": np.int32(-1)}
@@ -222,14 +235,22 @@ def interval(
 ) -> xr.Dataset:
     """The central predictive interval of probability ``level``, as variables ``lower`` and ``upper``."""
     level = check_share("level", level)
+    function = partial(
+        mixture_quantiles, parameters, family, probabilities=(0.5 - 0.5 * level, 0.5 + 0.5 * level)
+    )
+    found = interval_of(function, data, rows, block_rows(parameters.n_experts), how)
+    return found.assign_attrs(level=level)
+
+
+def interval_of(
+    function: RowFunction, data: Data, rows: RowSchema, block_size: int, how: Evaluation
+) -> xr.Dataset:
+    """Two quantiles, (2, n) of features, of every row as variables ``lower`` and ``upper``."""
     dataset, _ = match_data(data, rows)
     if taken := [name for name in (LOWER, UPPER, BOUND) if name in dataset.coords]:
         raise InvalidDataError(
             f"data: expected no coordinate {taken[0]!r}, a name of the result's own; rename it or drop it."
         )
-    function = partial(
-        mixture_quantiles, parameters, family, probabilities=(0.5 - 0.5 * level, 0.5 + 0.5 * level)
-    )
     bounds = evaluate(
         function,
         data,
@@ -237,11 +258,19 @@ def interval(
         name=rows.target,
         attrs=rows.target_attrs,
         leading=(BOUND, 2),
-        block_size=block_rows(parameters.n_experts),
+        block_size=block_size,
         how=how,
     )
     variables = {name: bounds.isel({BOUND: i}, drop=True) for i, name in enumerate((LOWER, UPPER))}
-    return bounds.coords.to_dataset().drop_vars(BOUND).assign(variables).assign_attrs(level=level)
+    return bounds.coords.to_dataset().drop_vars(BOUND).assign(variables)
+
+
+def without_atoms(dataset: xr.Dataset, rows: RowSchema) -> xr.Dataset:
+    """The data with nothing in place of a target that is at an atom, so that it counts as missing."""
+    if rows.target not in dataset.variables:
+        return dataset
+    target = dataset[rows.target]
+    return dataset.assign({rows.target: target.copy(data=off_atoms(target.variable, rows.atoms).data)})
 
 
 def draw(
@@ -253,11 +282,23 @@ def draw(
     how: Evaluation,
 ) -> xr.DataArray:
     """Draw y given x for every row."""
+    function = partial(sample_response, parameters, family)
+    return draw_by(function, data, rows, random_state, block_rows(parameters.n_experts), how)
+
+
+def draw_by(
+    sample: Callable[[FloatArray, np.random.Generator], FloatArray],
+    data: Data,
+    rows: RowSchema,
+    random_state: RandomState,
+    size: int,
+    how: Evaluation,
+) -> xr.DataArray:
+    """Have ``sample`` draw y given x for every row, in blocks of ``size``."""
     how = how.checked()
     data, rows = match_data(data, rows)
     inputs = gather_inputs(data, rows)
-    function = partial(_draw_rows, parameters, family, entropy_of(random_state))
-    size = block_rows(parameters.n_experts)
+    function = partial(_draw_rows, sample, entropy_of(random_state))
     numbers = row_numbers(inputs, rows)
     drawn = apply_to_rows(function, inputs, rows, per_row=numbers, block_size=size, how=how)
     return label_result(drawn, data, rows, name=rows.target, attrs=rows.target_attrs)
@@ -268,8 +309,8 @@ def total_log_density(
 ) -> tuple[float, float]:
     """Sum of log f(y|x) over all rows, or over the complete ones, and how many these are."""
     function = _of_target(family, partial(log_density, parameters, family))
-    totals = _totals(function, data, rows, block_rows(parameters.n_experts), on_error)
-    return totals["sum"], totals["count"]
+    found = totals(function, data, rows, block_rows(parameters.n_experts), on_error)
+    return found["sum"], found["count"]
 
 
 def total_entropy(
@@ -277,13 +318,17 @@ def total_entropy(
 ) -> float:
     """Sum over the same rows of the entropy of their responsibilities."""
     function = _of_target(family, partial(_entropy, parameters, family))
-    return _totals(function, data, rows, block_rows(parameters.n_experts), on_error)["sum"]
+    return totals(function, data, rows, block_rows(parameters.n_experts), on_error)["sum"]
 
 
 def r_squared(parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError) -> float:
     """The share of the variance of y that E[y|x] explains; of a constant y, 1 if it is exact and 0 if not."""
     function = partial(_squared_error, parameters, family)
-    totals = _totals(function, data, rows, block_rows(parameters.n_experts), on_error)
+    return r_squared_from(totals(function, data, rows, block_rows(parameters.n_experts), on_error))
+
+
+def r_squared_from(totals: Mapping[str, float]) -> float:
+    """The same from the `totals` of squared errors."""
     if totals["spread"] == 0:
         return float(totals["sum"] == 0)
     return 1.0 - totals["sum"] / totals["spread"]
@@ -293,8 +338,8 @@ def mean_over_rows(
     function: RowFunction, data: Data, rows: RowSchema, block_size: int, on_error: OnError
 ) -> float:
     """The mean of ``function(features, response)`` over all rows, or over the complete ones."""
-    totals = _totals(function, data, rows, block_size, on_error)
-    return totals["sum"] / totals["count"]
+    found = totals(function, data, rows, block_size, on_error)
+    return found["sum"] / found["count"]
 
 
 def gating(parameters: Mixture, features: Features) -> FloatArray:
@@ -317,14 +362,17 @@ def _entropy(parameters: Mixture, family: Family, features: Features, response: 
 
 
 def _draw_rows(
-    parameters: Mixture, family: Family, entropy: int, features: Features, numbers: NDArray[np.int64]
+    sample: Callable[[FloatArray, np.random.Generator], FloatArray],
+    entropy: int,
+    features: Features,
+    numbers: NDArray[np.int64],
 ) -> FloatArray:
     # The first row's number keys the block: no two blocks share a stream, and no order of tasks matters.
     seeds = np.random.SeedSequence(entropy, spawn_key=(int(numbers[0]),))
-    return sample_response(parameters, family, np.asarray(features, np.float64), np.random.default_rng(seeds))
+    return sample(np.asarray(features, np.float64), np.random.default_rng(seeds))
 
 
-def _totals(
+def totals(
     function: RowFunction, data: Data, rows: RowSchema, block_size: int, on_error: OnError
 ) -> dict[str, float]:
     """Sums over rows in one computation.
@@ -349,8 +397,8 @@ def _totals(
         "spread": used.var(skipna=True) * count,
         "missing": response.size - count,
     }
-    totals = {str(name): float(total) for name, total in computed(xr.Dataset(sums)).items()}
-    missing = totals["missing"]
+    found = {str(name): float(total) for name, total in computed(xr.Dataset(sums)).items()}
+    missing = found["missing"]
     if missing and on_error == "raise":
         missing -= _count_absent(inputs, rows)
     if missing and (on_error == "raise" or missing == response.size):
@@ -359,11 +407,11 @@ def _totals(
             f"{response.size} rows (values by variable: {_count_missing(inputs, rows)}); fill them, or leave "
             "such rows out with on_error='skip'."
         )
-    if not totals["count"]:
+    if not found["count"]:
         raise InvalidDataError(
             f"data: expected rows with values, got {response.size} of which target and features are missing."
         )
-    return totals
+    return found
 
 
 def _count_absent(inputs: xr.Dataset, rows: RowSchema) -> float:

@@ -45,6 +45,9 @@ from daskmoe.rows.names import (
     SCHEMA_VERSION,
 )
 
+# Before the names of what is of the atoms' gates.
+GATES = "atoms"
+
 
 class ModelParts(NamedTuple):
     """Everything a model consists of."""
@@ -134,6 +137,30 @@ def unflatten(flat: xr.Dataset, source: str) -> ModelParts:
         weight,
         _part(flat, INFORMATION),
     )
+
+
+def prefixed(ds: xr.Dataset, name: str) -> xr.Dataset:
+    """A dataset with a name and a dot before those of all its variables and dimensions."""
+    return ds.rename({old: f"{name}{PART_SEPARATOR}{old}" for old in {*ds.variables, *ds.dims}})
+
+
+def with_gates(experts: xr.Dataset, gates: xr.Dataset) -> xr.Dataset:
+    """The flat dataset of a model beside atoms: that of the experts, with that of the atoms' gates in it."""
+    flat = experts.merge(prefixed(gates, GATES), combine_attrs="override")
+    return flat.assign_attrs({GATES: json.dumps(gates.attrs)})
+
+
+def without_gates(flat: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset | None]:
+    """The flat datasets of the experts, and of the atoms' gates where there are atoms."""
+    gates = _part(flat, GATES)
+    if gates is None:
+        return flat, None
+    own = [name for name in flat.variables if not str(name).startswith(_prefix(GATES))]
+    attrs = {name: value for name, value in flat.attrs.items() if name != GATES}
+    experts = flat[own]
+    return experts.drop_vars([name for name in experts.variables if name not in own]).assign_attrs(
+        attrs
+    ), gates
 
 
 def stamped(flat: xr.Dataset) -> xr.Dataset:

@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 from scipy.interpolate import BSpline
 
 from daskmoe.errors import InvalidDataError
+from daskmoe.numerics.base.atoms import at_value
 from daskmoe.rows.values import ValueKind, as_objects, kind_of
 
 FloatArray = NDArray[np.float64]
 Level = str | int | float | bool
+# What a value is called that is at no atom.
+ELSEWHERE: Final = "elsewhere"
 
 
 class UnknownLevels(Exception):
@@ -124,6 +127,27 @@ class Levels(Coding):
     def as_labels(self) -> NDArray[Any]:
         """What a coordinate calls the levels: the meanings of flags, others as they are."""
         return np.array(self.names) if self.are_flags else self.as_array()
+
+
+@dataclass(frozen=True)
+class Atoms(Levels):
+    """Where a number is: at no atom, the first level, or at one of those that follow."""
+
+    kind = "atoms"
+
+    @classmethod
+    def at(cls, values: tuple[float, ...]) -> Atoms:
+        """The levels of these atoms."""
+        return cls((ELSEWHERE, *values), (ELSEWHERE, *(f"{value:g}" for value in values)))
+
+    def codes(self, values: NDArray[Any], *, unknown_is_missing: bool = False) -> FloatArray:
+        """The position of each value among the atoms, zero elsewhere, NaN where it is missing."""
+        out = np.zeros(values.shape)
+        for position, level in enumerate(self.levels[1:], 1):
+            out[at_value(values, float(level))] = position
+        if values.dtype.kind == "f":
+            out[~np.isfinite(values)] = np.nan
+        return out
 
 
 @dataclass(frozen=True)
@@ -259,7 +283,7 @@ class Indicator(Coding):
 
 
 CODINGS: Final[dict[str, type[Coding]]] = {
-    each.kind: each for each in (Levels, Harmonics, Powers, Splines, Indicator)
+    each.kind: each for each in (Levels, Atoms, Harmonics, Powers, Splines, Indicator)
 }
 
 

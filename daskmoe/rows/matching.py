@@ -70,7 +70,7 @@ def match_schema(
     if schema.offset is not None:
         find_variable(ds, schema.offset, "offset")
     if need_target:
-        sample_dims = target_dims(ds, schema.target, labels=schema.classes is not None)
+        sample_dims = target_dims(ds, schema.target, labels=schema.has_labels)
         if unknown := [dim for dim in sample_dims if dim not in schema.sample_dims]:
             raise InvalidDataError(
                 f"Target {schema.target!r} has the dimensions {unknown} that the fit did not have; expected "
@@ -97,7 +97,7 @@ def _dims_without_target(ds: xr.Dataset, schema: RowSchema) -> tuple[str, ...]:
     for name, feature_dim in schema.sources.items():
         dims = find_variable(ds, name, "feature").dims
         more |= dict.fromkeys(str(dim) for dim in dims if dim not in known and dim != feature_dim)
-    if taken := [dim for dim in more if dim in (EXPERT, BOUND if schema.classes is None else CLASS)]:
+    if taken := [dim for dim in more if dim in (EXPERT, CLASS if schema.has_labels else BOUND)]:
         raise InvalidDataError(
             f"The features have the dimension {taken[0]!r}, a name that a model's results use; rename it."
         )

@@ -16,6 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError
+from daskmoe.numerics.base.atoms import rounded
 from daskmoe.rows.columns import (
     BLOCK_ELEMENTS,
     FeatureArray,
@@ -59,7 +60,8 @@ class Rows(NamedTuple):
     reasons: tuple[tuple[str, int], ...] = ()
     # Where the first of them are.
     places: str = ""
-    # Number of rows that are not there: neither target nor features have a value, as over the sea.
+    # Number of rows that are not there: neither target nor features have a value, as over the sea; or that
+    # are at an atom.
     absent: int = 0
     # (n,): Labels of their clusters, where these are asked for.
     cluster: NDArray[Any] | None = None
@@ -135,8 +137,12 @@ def extract_rows(
     response = None
     if need_target:
         response = _response(box, schema, partition, shape, selection, unknown_is_missing=lenient)
+    aside = None if response is None else _at_atoms(response, box.variables[schema.target].dtype, schema)
+    if response is not None and aside is not None:
+        response = np.where(aside, np.nan, response)
     bad = _bad_rows(features, response)
     absent = None if bad is None or response is None else _absent_rows(features, response, bad, schema)
+    absent = _either(absent, aside)
     weight = wrong = None
     if schema.weight is not None:
         weight = _column(box, schema.weight, schema, shape)[selection]
@@ -226,6 +232,13 @@ def _response(
         return class_codes(labels, schema, unknown_is_missing=unknown_is_missing)
     except InvalidDataError as error:
         raise InvalidDataError(f"In {partition.name}: {error}") from None
+
+
+def _at_atoms(response: FloatArray, dtype: np.dtype[Any], schema: RowSchema) -> Flags | None:
+    """Which responses, that were of this dtype, are at an atom; None if none is."""
+    levels = [rounded(value, dtype) for value in schema.atoms]
+    at: Flags = np.isin(response, levels)
+    return at if levels and at.any() else None
 
 
 def _features(

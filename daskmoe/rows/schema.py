@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from daskmoe.numerics.base.parameters import Columns
-from daskmoe.rows.codings import Coding, Levels, coding_from
+from daskmoe.rows.codings import Atoms, Coding, Levels, Powers, coding_from
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,14 @@ class FeatureVariable:
         if self.parts:
             return [part.made_of() for part in self.parts]
         return {self.name: None if self.coding is None else self.coding.to_plain()}
+
+    def first_columns(self, count: int) -> FeatureVariable:
+        """The variable of its first columns alone: of powers, which gates may have fewer of than experts."""
+        if count == len(self.labels):
+            return self
+        assert isinstance(self.coding, Powers)
+        coding = replace(self.coding, last=self.coding.first + count - 1)
+        return replace(self, coding=coding, labels=self.labels[:count])
 
     def to_plain(self) -> dict[str, Any]:
         """What JSON can hold, without what says nothing."""
@@ -94,6 +102,18 @@ class RowSchema:
     expert_columns: tuple[int, ...] | None = None
     # Position of the column that is the offset, the last; None where there is none.
     offset_column: int | None = None
+    # Values of the target at which a row is none of these: it is at an atom, which another model is of.
+    atoms: tuple[float, ...] = ()
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the target is labels in the data; else it is numbers there."""
+        return self.classes is not None and not isinstance(self.classes, Atoms)
+
+    @property
+    def absence(self) -> str:
+        """What rows are that are left out without being an error."""
+        return "at an atom of the target" if self.atoms else "not there"
 
     @property
     def n_classes(self) -> int | None:
@@ -166,6 +186,29 @@ class RowSchema:
         names += [self.weight] if self.weight is not None else []
         return [*dict.fromkeys(names)]
 
+    def of_presence(self) -> RowSchema:
+        """All rows, classed by which atom the target is at, if any, with the features of the gates."""
+        columns, kept = iter(range(len(self.feature_names))), []
+        for variable in self.variables if self.offset_column is None else self.variables[:-1]:
+            of_gates = [next(columns) in self.gate_positions for _ in variable.labels]
+            if any(of_gates):
+                kept.append(variable.first_columns(sum(of_gates)))
+        return replace(
+            self,
+            variables=tuple(kept),
+            classes=Atoms.at(self.atoms),
+            atoms=(),
+            gate_columns=None,
+            expert_columns=None,
+            offset_column=None,
+        )
+
+    @property
+    def gate_positions(self) -> tuple[int, ...]:
+        """Positions of the gates' feature columns, in column order."""
+        everything = tuple(range(len(self.feature_names)))
+        return everything if self.gate_columns is None else tuple(sorted(self.gate_columns))
+
     def identity(self) -> str:
         """What rows depend on, as text."""
         return replace(self, left_out={}).to_json()
@@ -179,6 +222,8 @@ class RowSchema:
             if content[name] is None:
                 # What earlier versions wrote.
                 del content[name]
+        if not self.atoms:
+            del content["atoms"]
         return json.dumps(content)
 
     @classmethod

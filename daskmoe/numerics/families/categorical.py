@@ -121,7 +121,7 @@ class Categorical(Family):
         codes = np.arange(self.n_classes)[:, None]
         return np.asarray(np.sum(self.class_probabilities(eta) * (codes <= y[..., None, :]), axis=-2))
 
-    def quantile(self, probability: float, eta: Array, nuisance: Array) -> Array:
+    def quantile(self, probability: float | Array, eta: Array, nuisance: Array) -> Array:
         """The least code y with P(Y <= y) >= probability."""
         reached = np.cumsum(self.class_probabilities(eta), axis=-2)[..., :-1, :] >= probability
         return np.asarray(self.n_predictors - np.sum(reached, axis=-2), np.float64)

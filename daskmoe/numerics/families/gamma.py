@@ -182,7 +182,7 @@ class Gamma(Family):
             gammainc(1.0 / nuisance, np.maximum(y, 0.0) / (nuisance * self.mean(eta, nuisance)))
         )
 
-    def quantile(self, probability: float, eta: Array, nuisance: Array) -> Array:
+    def quantile(self, probability: float | Array, eta: Array, nuisance: Array) -> Array:
         """mu P^-1(a, probability) / a."""
         return np.asarray(self.mean(eta, nuisance) * nuisance * gammaincinv(1.0 / nuisance, probability))
 

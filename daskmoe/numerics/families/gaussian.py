@@ -160,7 +160,7 @@ class Gaussian(Family):
         """Phi((y - eta) / sigma)."""
         return np.asarray(scipy.special.ndtr((y - eta[..., 0, :]) / np.sqrt(nuisance)))
 
-    def quantile(self, probability: float, eta: Array, nuisance: Array) -> Array:
+    def quantile(self, probability: float | Array, eta: Array, nuisance: Array) -> Array:
         """eta + sigma Phi^-1(probability)."""
         return np.asarray(eta[..., 0, :] + np.sqrt(nuisance) * scipy.special.ndtri(probability))
 

@@ -97,7 +97,7 @@ class Poisson(Family):
         """P(Y <= y), constant between whole numbers."""
         return np.asarray(np.where(y < 0, 0.0, scipy.special.pdtr(np.floor(y), self.mean(eta, nuisance))))
 
-    def quantile(self, probability: float, eta: Array, nuisance: Array) -> Array:
+    def quantile(self, probability: float | Array, eta: Array, nuisance: Array) -> Array:
         """The least count y with P(Y <= y) >= probability."""
         mean = self.mean(eta, nuisance)
         found = np.maximum(np.ceil(scipy.special.pdtrik(probability, mean)), 0.0)

@@ -289,8 +289,8 @@ class Family(ABC):
         """P(Y <= y), shape (..., B)."""
 
     @abstractmethod
-    def quantile(self, probability: float, eta: Array, nuisance: Array) -> Array:
-        """The inverse of `cdf`, shape (..., B)."""
+    def quantile(self, probability: float | Array, eta: Array, nuisance: Array) -> Array:
+        """The inverse of `cdf`, shape (..., B); a probability may be every row's own, (B,)."""
 
     @abstractmethod
     def sample(self, rng: np.random.Generator, eta: Array, nuisance: Array) -> Array:

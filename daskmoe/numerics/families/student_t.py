@@ -234,7 +234,7 @@ class StudentT(Family):
         """T((y - eta) / sigma; nu)."""
         return np.asarray(stdtr(_df(nuisance[..., 1:]), (y - eta[..., 0, :]) / np.sqrt(nuisance[..., :1])))
 
-    def quantile(self, probability: float, eta: Array, nuisance: Array) -> Array:
+    def quantile(self, probability: float | Array, eta: Array, nuisance: Array) -> Array:
         """eta + sigma T^-1(probability; nu)."""
         own = stdtrit(_df(nuisance[..., 1:]), probability)
         return np.asarray(eta[..., 0, :] + np.sqrt(nuisance[..., :1]) * own)

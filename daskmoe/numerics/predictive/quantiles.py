@@ -50,9 +50,23 @@ def mixture_quantiles(
     return np.stack([solve(family, gates, eta, parameters.nuisance, p) for p in probabilities])
 
 
-def _solve(
-    family: Family, gates: FloatArray, eta: FloatArray, nuisance: FloatArray, probability: float
+def row_quantiles(
+    parameters: Mixture, family: Family, features: Features, probability: FloatArray
 ) -> FloatArray:
+    """The same for a probability of every row's own, shape (n,), of a family of densities."""
+    gates = np.exp(log_gating(parameters, features))
+    eta = linear_predictor(parameters.coef, features)
+    return _solve(family, gates, eta, parameters.nuisance, probability)
+
+
+def _solve(
+    family: Family,
+    gates: FloatArray,
+    eta: FloatArray,
+    nuisance: FloatArray,
+    probability: float | FloatArray,
+) -> FloatArray:
+    wanted = np.broadcast_to(probability, eta.shape[-1:])
     own = family.quantile(probability, eta, nuisance)
     scale = family.width(eta, nuisance).min(axis=0)
     low, high = own.min(axis=0), own.max(axis=0)
@@ -65,7 +79,7 @@ def _solve(
         if rows.size == 0:
             break
         there, weights = eta[..., rows], gates[:, rows]
-        excess = np.sum(weights * family.cdf(y[rows], there, nuisance), axis=0) - probability
+        excess = np.sum(weights * family.cdf(y[rows], there, nuisance), axis=0) - wanted[rows]
         low[rows] = np.where(excess < 0, y[rows], low[rows])
         high[rows] = np.where(excess < 0, high[rows], y[rows])
         newton = _newton_step(weights, np.exp(family.log_density(y[rows], there, nuisance)), excess)

@@ -130,7 +130,7 @@ def drawn_estimates(found: xr.Dataset) -> str:
     rows = []
     for cell in range(found.sizes["cell"]):
         for method in found["method"].values:
-            one = found.isel(cell=cell).sel(method=method)
+            one = found.isel(cell=cell).sel({"method": method})
             scores = [number(float(one["divergence"])), number(float(one["seconds"]), ".1f")]
             rows.append([f"{int(one['partitions']):,}", str(method), *scores])
     return markdown(["local estimates", "method", "divergence from the truth", "seconds"], rows)

@@ -105,6 +105,14 @@ def test_rows_of_a_scenario(module: Callable[[str], Any], scenario: str) -> None
         assert (np.diff(means) > 0).all()
 
 
+def test_drawn_estimates_have_a_table(module: Callable[[str], Any]) -> None:
+    figures = ("cell", "method"), np.array([[0.5, 2.0]])
+    coords = {"method": ["reduction", "whole"], "partitions": ("cell", [1_000])}
+    found = xr.Dataset({"divergence": figures, "seconds": figures}, coords)
+    lines = module("tables").drawn_estimates(found).splitlines()
+    assert lines[2:] == ["| 1,000 | reduction | 0.5000 | 0.5 |", "| 1,000 | whole | 2.0000 | 2.0 |"]
+
+
 def test_adjusted_rand_index_is_that_of_scikit_learn(module: Callable[[str], Any]) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(0)

@@ -127,17 +127,12 @@ def slopes(cells: xr.Dataset) -> str:
 
 def drawn_estimates(found: xr.Dataset) -> str:
     """Divergence and seconds by number of local estimates and method."""
-    rows = [
-        [
-            f"{int(cell['partitions']):,}",
-            str(method),
-            number(float(one["divergence"]), ".2e"),
-            number(float(one["seconds"]), ".0f"),
-        ]
-        for _, cell in found.groupby("partitions")
-        for method in cell["method"].values
-        for one in [cell.isel(cell=0).sel(method=method)]
-    ]
+    rows = []
+    for cell in range(found.sizes["cell"]):
+        for method in found["method"].values:
+            one = found.isel(cell=cell).sel({"method": method})
+            scores = [number(float(one["divergence"])), number(float(one["seconds"]), ".1f")]
+            rows.append([f"{int(one['partitions']):,}", str(method), *scores])
     return markdown(["local estimates", "method", "divergence from the truth", "seconds"], rows)
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Where conda-forge's name is not PyPI's.
 PYPI_NAME = {"dask-core": "dask", "matplotlib-base": "matplotlib", "netcdf4": "netCDF4"}
 # What the tests that run at the lowest versions need beside the package.
-TEST_TOOLS = ["hypothesis", "pytest", "pytest-timeout", "pyyaml"]
+TEST_TOOLS = ["hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "pyyaml"]
 
 
 @pytest.fixture(scope="module")

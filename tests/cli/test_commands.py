@@ -401,7 +401,7 @@ def test_an_interrupt_is_one_line(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("daskmoe.cli.commands.run_fit", interrupt)
+    monkeypatch.setattr("daskmoe.cli.commands.fit_request", interrupt)
     kept = tmp_path / "kept"
     more = ("--checkpoint", str(kept)) if checkpoint else ()
     arguments = fit_arguments(store, tmp_path / "m.zarr", "--scheduler", cluster.scheduler_address, *more)

@@ -85,7 +85,7 @@ def test_the_parameters_are_the_options_of_fit() -> None:
 
 def test_the_classifier_takes_the_same_but_what_is_of_numbers() -> None:
     theirs, ours = (inspect.signature(each).parameters for each in (MoERegressor, MoEClassifier))
-    assert {*theirs} - {*ours} == {"family", "min_scale", "offset"}
+    assert {*theirs} - {*ours} == {"atoms", "family", "min_scale", "offset"}
     assert all(theirs[name].default == known.default for name, known in ours.items())
     assert all(name in str(MoEClassifier.__doc__) for name in ours)
     assert is_classifier(MoEClassifier())

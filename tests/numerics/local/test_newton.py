@@ -320,6 +320,20 @@ def test_information_of_a_sample_is_enough(seed: int) -> None:
     np.testing.assert_allclose(vector_of(found.parameters), vector_of(full.parameters), rtol=0, atol=1e-6)
 
 
+def test_an_ascent_that_would_end_too_low_is_given_up(rng: np.random.Generator) -> None:
+    problem, start = problem_of(two_experts(rng, 2000), 2), random_model(rng, 2, 2)
+    sums = problem.statistics, problem.objective, problem.slope
+    best = maximize(start, *sums, tolerance=1e-8, max_passes=200)
+    same = maximize(start, *sums, tolerance=1e-8, max_passes=200, least=best.objective - 1.0)
+    assert same.objective == best.objective
+    beside = shift(best.parameters, np.full(11, 0.3))
+    without = maximize(beside, *sums, tolerance=1e-8, max_passes=200)
+    assert without.passes > NEWTON.pace
+    found = maximize(beside, *sums, tolerance=1e-8, max_passes=200, least=best.objective + 1e6)
+    assert found.passes < without.passes
+    assert not found.converged
+
+
 def test_a_step_too_long_is_cut_along_its_line(rng: np.random.Generator) -> None:
     problem, start = problem_of(two_experts(rng, 1000), 2), random_model(rng, 2, 2)
     best = maximize(

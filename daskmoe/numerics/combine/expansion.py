@@ -125,8 +125,8 @@ def expand_estimates(
     """A partition's estimate from each shared start, and its expansion there.
 
     One that is clearly worse on these rows than one before it takes fewer passes: it is seldom the best of
-    all rows, and where it is, other partitions know the way from there. ``row_moments`` are those of ``rows``,
-    where they are known already.
+    all rows, and where it is, other partitions know the way from there. ``row_moments`` are those of
+    ``rows``, where they are known already.
     """
     known = moments(rows) if row_moments is None else row_moments
     answers, best = [], -np.inf

@@ -158,20 +158,21 @@ def test_an_estimate_says_whether_its_steps_converged(rows: Observations, pilot:
 
 def test_a_start_that_is_clearly_behind_takes_fewer_passes(rows: Observations, pilot: Pilot) -> None:
     part = rows.take(np.arange(1_000))
-    far = pilot._replace(parameters=pilot.parameters._replace(coef=0.5 * pilot.parameters.coef))
+    # With little to hold it the way is longer.
+    far = pilot._replace(
+        parameters=pilot.parameters._replace(coef=0.5 * pilot.parameters.coef),
+        information=1e-3 * pilot.information,
+    )
     (best, _), (behind, expansion) = expand_estimates(part, [pilot, far], GAUSSIAN)
     assert best.converged
     assert behind.passes == EXPANSION.passes_behind
     assert expansion.start is not None
-    there = likelihood_statistics(
-        far.coordinates.from_data(far.parameters), part.blocks(far.coordinates), GAUSSIAN
-    )
+    inner = far.coordinates.from_data(far.parameters)
+    there = likelihood_statistics(inner, part.blocks(far.coordinates), GAUSSIAN)
     offset = part.n_rows * far.coordinates.log_jacobian
     assert expansion.start.log_likelihood == pytest.approx(there.value - offset, rel=1e-10)
     # Where it comes first nothing is known to be better.
     assert expand_estimate(part, far, GAUSSIAN)[0].passes > EXPANSION.passes_behind
-    again = expand_estimates(part, [pilot, pilot], GAUSSIAN)
-    assert again[0][0].passes == again[1][0].passes
 
 
 def test_a_partition_with_few_rows_stays_near_the_start(rows: Observations, pilot: Pilot) -> None:

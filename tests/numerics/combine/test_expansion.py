@@ -160,8 +160,8 @@ def test_a_start_that_is_clearly_behind_takes_fewer_passes(rows: Observations, p
     part = rows.take(np.arange(1_000))
     # With little to hold it the way is longer.
     far = pilot._replace(
-        parameters=pilot.parameters._replace(coef=0.5 * pilot.parameters.coef),
-        information=1e-3 * pilot.information,
+        parameters=pilot.parameters._replace(coef=-3.0 * pilot.parameters.coef),
+        information=1e-6 * pilot.information,
     )
     (best, _), (behind, expansion) = expand_estimates(part, [pilot, far], GAUSSIAN)
     assert best.converged

@@ -331,6 +331,15 @@ class FitOptions:
         record=_as_listed,
         flag=Flag(metavar="VALUE,...|auto", parse=_values_listed),
     )
+    output_dim: str | None = option(
+        None,
+        "Dimension of the target along which it has several outputs.",
+        check=_name,
+        # Rows are others with it, and these name tasks.
+        token=False,
+        record=False,
+        flag=Flag(metavar="NAME"),
+    )
     partitions: int | str | None = option(
         None,
         "Number of row ranges, or a coordinate with one partition a value.",
@@ -443,6 +452,11 @@ class FitOptions:
             raise InvalidOptionError(
                 f"atoms: expected none with family={self.family!r}, every value of which has mass already, "
                 f"got {self.atoms!r}. Leave them out, or use a family of densities, as 'gamma'."
+            )
+        if self.output_dim is not None and (self.atoms is not None or not family.takes_outputs):
+            raise InvalidOptionError(
+                "output_dim: expected family='gaussian' without atoms, whose experts alone may have several "
+                f"outputs, got family={self.family!r} and atoms={self.atoms!r}. Fit the outputs one by one."
             )
         if self.refine and self.aggregation != "auto" and AGGREGATORS[self.aggregation].nested:
             raise InvalidOptionError(

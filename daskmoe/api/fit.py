@@ -38,6 +38,7 @@ class FitKeywords(TypedDict, total=False):
     categories: Mapping[str, Sequence[Any] | None] | None
     family: str
     atoms: Sequence[float] | str | None
+    output_dim: str | None
     partitions: int | str | None
     aggregation: Aggregation
     support: Support | Data
@@ -80,6 +81,7 @@ def fit(
     n_experts: int,
     family: str = "gaussian",
     atoms: Sequence[float] | str | None = None,
+    output_dim: str | None = None,
     partitions: int | str | None = None,
     aggregation: Aggregation = "auto",
     support: Support | Data = "labelled",
@@ -138,6 +140,10 @@ def fit(
         features, and no density; the experts, of which there are ``n_experts`` beside them, are fitted to the
         other rows. ``"auto"`` finds those that repeat beyond chance and logs them with their shares. The
         result is a `MixtureWithAtoms` where there are any. For families of densities.
+    output_dim : str, optional
+        Dimension of the target along which it has several outputs, as ``"output"`` of ``y(sample, output)``:
+        every expert has a linear predictor and a variance for each, and outputs are independent given the
+        expert. For gaussian experts. A row that lacks any of its outputs is incomplete.
     partitions : int or str, optional
         None follows the target's chunks; an integer makes that many row ranges; the name of a coordinate
         makes one partition a value.
@@ -241,6 +247,7 @@ def fit(
         n_experts=n_experts,
         family=family,
         atoms=atoms,
+        output_dim=output_dim,
         partitions=partitions,
         aggregation=aggregation,
         support=support,
@@ -284,6 +291,7 @@ def fit_local(
     n_experts: int,
     family: str = "gaussian",
     atoms: Sequence[float] | str | None = None,
+    output_dim: str | None = None,
     prior_strength: float = 1.0,
     min_scale: float | None = None,
     random_state: RandomState = None,
@@ -331,6 +339,7 @@ def fit_local(
         n_experts=n_experts,
         family=family,
         atoms=atoms,
+        output_dim=output_dim,
         partitions=1,
         aggregation="reduction",
         support_size=1,

@@ -88,13 +88,13 @@ def label_fit(
         [r.estimate.parameters for r in parts],
         [r.label for r in parts],
         rows,
-        get_family(family, rows.n_classes),
+        get_family(family, rows.response_size),
     )
-    diagnostics = diagnostics.assign(_of_fit(result, get_family(family, rows.n_classes)))
+    diagnostics = diagnostics.assign(_of_fit(result, get_family(family, rows.response_size)))
     near = result.aggregate.curvature
     if near is not None and is_definite(near.information):
         kinds: dict[Kind, FloatArray | None] = {Kind.APPROXIMATE: None}
-        errors = label_covariances(near, kinds, get_family(family, rows.n_classes), rows.columns)
+        errors = label_covariances(near, kinds, get_family(family, rows.response_size), rows.columns)
         diagnostics = diagnostics.merge(errors, combine_attrs="override")
     return MixtureOfExperts.from_parameters(
         result.aggregate.parameters,

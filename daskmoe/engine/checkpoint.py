@@ -152,12 +152,17 @@ def _from_arrays(arrays: dict[str, Any]) -> PartitionResult:
         estimate,
         ending,
         SupportSample(**{"response": None, **_group(arrays, "support")}),
-        Moments(float(moments["weight"]), moments["mean"], moments["scatter"]) if moments else None,
+        _moments(moments) if moments else None,
         scalars["data_bytes"],
         expansion,
         tuple(rivals),
         scalars["absent_rows"],
     )
+
+
+def _moments(arrays: dict[str, Any]) -> Moments:
+    known = Moments(float(arrays["weight"]), arrays["mean"], arrays["scatter"])
+    return known._replace(n_outputs=int(arrays.get("n_outputs", 1)))
 
 
 def _answer(arrays: dict[str, Any], start: str, scalars: dict[str, Any]) -> Answer:

@@ -58,6 +58,7 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
         options.categories,
         options.gate_features,
         options.offset,
+        output_dim=options.output_dim,
         labels=get_family(options.family).nominal,
     )
     if options.atoms is not None:
@@ -259,7 +260,7 @@ def _check_rows(partitions: tuple[Partition, ...], schema: RowSchema, local: Loc
     A single expert has its least squares.
     """
     rows, n_features = sum(partition.n_rows for partition in partitions), len(schema.feature_labels)
-    family = get_family(local.family, schema.n_classes)
+    family = get_family(local.family, schema.response_size)
     size = _free_parameters(local.n_experts, schema, family)
     if local.n_experts == 1 and rows < 2:
         raise InvalidDataError(f"Expected at least 2 rows of {schema.target!r} for 1 expert, got {rows}.")

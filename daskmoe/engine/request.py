@@ -92,7 +92,7 @@ class FitRequest:
     @property
     def family(self) -> Family:
         """The experts' densities, for as many classes as the target has."""
-        return get_family(self.options.family, self.schema.n_classes)
+        return get_family(self.options.family, self.schema.response_size)
 
     @property
     def aggregation(self) -> AggregationPlan:

@@ -81,12 +81,12 @@ class TaskPlan(NamedTuple):
     @property
     def family(self) -> Family:
         """The experts' densities, for as many classes as the target has."""
-        return get_family(self.options.family, self.schema.n_classes)
+        return get_family(self.options.family, self.schema.response_size)
 
     @property
     def local(self) -> LocalFit:
         """How one partition is fitted."""
-        return replace(self.options.local, n_classes=self.schema.n_classes)
+        return replace(self.options.local, response_size=self.schema.response_size)
 
 
 def fit_partition(
@@ -158,7 +158,7 @@ def _fit(
     if pilots:
         family, dropped = plan.family, there - data.n_rows
         answers = [_answer(*own, dropped) for own in expand_estimates(data, pilots, family, known)]
-        if plan.options.n_experts == 1 and plan.sends.responses:
+        if plan.options.n_experts == 1 and plan.sends.responses and data.response.ndim == 1:
             # No pass over all rows follows that would find the range of the target.
             extremes = Extremes.of(data.response[np.newaxis])
             answers = [each._replace(estimate=each.estimate._replace(extremes=extremes)) for each in answers]

@@ -49,7 +49,7 @@ class LabelledModel:
         weight: float | None = None,
         information: xr.Dataset | None = None,
     ) -> None:
-        check_params(params, rows, get_family(family, rows.n_classes))
+        check_params(params, rows, get_family(family, rows.response_size))
         known = weight_of(diagnostics) if weight is None else weight
         self._parts = ModelParts(
             params, diagnostics, local_estimates, family, rows, dict(options), known, information
@@ -70,7 +70,7 @@ class LabelledModel:
         information: xr.Dataset | None = None,
     ) -> Self:
         """The model with these parameters, labelled by ``rows`` and the names of the experts, if any."""
-        params = label_parameters(parameters, rows, get_family(family, rows.n_classes), experts)
+        params = label_parameters(parameters, rows, get_family(family, rows.response_size), experts)
         return cls(
             params,
             diagnostics,

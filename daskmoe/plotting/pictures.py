@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from daskmoe.model import MixtureOfExperts
+from daskmoe.model.outputs import require_one_output
 from daskmoe.plotting.along import draw_experts, draw_gates
 from daskmoe.plotting.ascent import draw_convergence
 from daskmoe.plotting.checks import draw_calibration, draw_residuals
@@ -28,6 +29,7 @@ class Pictures:
     """
 
     def __init__(self, model: MixtureOfExperts) -> None:
+        require_one_output(model.rows, "plot", "Plot what model.predict(data) gives of each of them.")
         self._model = model
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ SCHEMA_VERSION: Final = 1
 EXPERT: Final = "expert"
 FEATURE: Final = "feature"
 # Of the experts' parameters, where the target is labels.
+OUTPUT: Final = "output"
 CLASS: Final = "class"
 # Where gates have other features than the experts.
 GATE_FEATURE: Final = "gate_feature"

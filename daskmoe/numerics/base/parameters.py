@@ -76,11 +76,17 @@ class Moments(NamedTuple):
 
     # Sum of the row weights (the row count where there are none).
     weight: float
-    # (p + 1,): Means of the p features and, last, of the response.
+    # (p + O,): Means of the p features and, last, of the response, or of its O outputs.
     mean: FloatArray
-    # (p + 1, p + 1): Sum over rows of weight times the outer product of the centred (features, response) row.
+    # (p + O, p + O): Sum over rows of weight times the outer product of the centred (features, response) row.
     scatter: FloatArray
     columns: Columns = ALL_SHARED
+    n_outputs: int = 1
+
+    @property
+    def n_features(self) -> int:
+        """p."""
+        return len(self.mean) - self.n_outputs
 
     @property
     def of_all_columns(self) -> Moments:
@@ -93,7 +99,7 @@ class SupportSample(NamedTuple):
 
     # (S, p)
     features: FloatArray
-    # (S,): None where no response may leave a partition.
+    # (S,), of several outputs (S, O): None where no response may leave a partition.
     response: FloatArray | None
     # (S,): Row weights that sum to one.
     weight: FloatArray

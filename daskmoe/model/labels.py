@@ -331,7 +331,7 @@ def _dataset(
 
 
 def _coordinates(rows: RowSchema) -> dict[str, NDArray[Any]]:
-    """Labels of the dimensions after the experts': the features, and the classes or outputs if there are any."""
+    """Labels of the dimensions after the experts': the features, and classes or outputs if there are any."""
     features: dict[str, NDArray[Any]] = dict(_feature_coords(rows))
     if rows.output_dim is not None:
         return {OUTPUT: np.asarray(rows.outputs), **features}

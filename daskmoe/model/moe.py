@@ -33,7 +33,8 @@ class MixtureOfExperts(NamedExperts):
         ``gate_intercept(expert)``, ``gate_coef(expert, feature)``, ``intercept(expert)``,
         ``coef(expert, feature)``, ``variance(expert)``; of a target that is labels
         ``intercept(expert, class)`` and ``coef(expert, class, feature)``, zero for the first class; of several
-        outputs ``intercept(expert, output)``, ``coef(expert, output, feature)``, ``variance(expert, output)``.
+        outputs ``intercept(expert, output)``, ``coef(expert, output, feature)`` and
+        ``variance(expert, output)``.
     diagnostics, local_estimates : xr.Dataset or None
     family : str
         Name of the experts' density.

@@ -113,8 +113,8 @@ def order_as(parts: ModelParts, parameters: MoEParameters, other: ModelParts) ->
         )
     if parts.rows.outputs != other.rows.outputs:
         raise InvalidDataError(
-            f"other: expected a model with the outputs {list(parts.rows.outputs)} of {parts.rows.target!r}, in "
-            f"the same order, got {list(other.rows.outputs)}."
+            f"other: expected a model with the outputs {list(parts.rows.outputs)} of {parts.rows.target!r}, "
+            f"in the same order, got {list(other.rows.outputs)}."
         )
     family = parts.densities
     theirs = _with_features_as(other, parts.rows, family)

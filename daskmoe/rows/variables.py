@@ -78,8 +78,8 @@ def target_dims(
         return dims
     if output_dim not in dims or len(dims) == 1:
         raise InvalidDataError(
-            f"Expected the target {target!r} to have the dimension {output_dim!r} of its outputs and at least "
-            f"one sample dimension, got {dims}. Name the dimension of the outputs: output_dim=..."
+            f"Expected the target {target!r} to have the dimension {output_dim!r} of its outputs and at "
+            f"least one sample dimension, got {dims}. Name the dimension of the outputs: output_dim=..."
         )
     return tuple(dim for dim in dims if dim != output_dim)
 

@@ -50,8 +50,8 @@ class Block(NamedTuple):
 class Observations(NamedTuple):
     """All rows of a partition: ``features`` (n, p), ``response`` (n,), ``weight`` (n,) or None.
 
-    Of several outputs ``response`` is (n, O). ``cluster`` (n,) are labels, equal for rows that may depend on each other; None where nobody asks. The
-    arrays are used where they are: any float dtype, any memory order.
+    Of several outputs ``response`` is (n, O). ``cluster`` (n,) are labels, equal for rows that may depend on
+    each other; None where nobody asks. The arrays are used where they are: any float dtype, any memory order.
     """
 
     features: Array

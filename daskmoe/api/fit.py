@@ -113,7 +113,7 @@ def fit(
     data : xr.Dataset, pd.DataFrame or path
         The data, in memory or lazy, or the path or URL of a Zarr store, which tasks open themselves.
     target : str
-        The response variable; its dimensions are the sample dimensions.
+        The response variable; its dimensions are the sample dimensions, but for ``output_dim``.
     features : str, Term, or a sequence of them, optional
         Feature variables; by default every other variable that fits, and the log says which did not. One has
         the sample dimensions or some of them, plus at most one more, whose labels name several features.

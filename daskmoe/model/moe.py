@@ -32,8 +32,8 @@ class MixtureOfExperts(NamedExperts):
     params : xr.Dataset
         ``gate_intercept(expert)``, ``gate_coef(expert, feature)``, ``intercept(expert)``,
         ``coef(expert, feature)``, ``variance(expert)``; of a target that is labels
-        ``intercept(expert, class)`` and ``coef(expert, class, feature)``, zero for the first class; of several
-        outputs ``intercept(expert, output)``, ``coef(expert, output, feature)`` and
+        ``intercept(expert, class)`` and ``coef(expert, class, feature)``, zero for the first class; of a
+        target with several outputs ``intercept(expert, output)``, ``coef(expert, output, feature)`` and
         ``variance(expert, output)``.
     diagnostics, local_estimates : xr.Dataset or None
     family : str

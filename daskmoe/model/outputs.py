@@ -21,6 +21,7 @@ from daskmoe.options import OnError, RandomState, check_share
 from daskmoe.rows import Data, RowSchema
 from daskmoe.rows.computing import computed
 from daskmoe.rows.names import LOWER, UPPER
+from daskmoe.rows.variables import output_labels
 
 # The bounds of an interval, all outputs of one after those of the other.
 _BOUNDS = "bound of an output"
@@ -37,8 +38,9 @@ def require_one_output(rows: RowSchema, what: str, instead: str) -> None:
 
 def mean(parameters: Mixture, family: Family, data: Data, rows: RowSchema, how: Evaluation) -> xr.DataArray:
     """E[y_o|x] of every row and output, the outputs last."""
-    function = partial(output_means, parameters, family)
-    return _labelled(_evaluated(function, parameters, family, data, rows, how), rows)
+    dataset, _ = match_data(data, rows)
+    found = _evaluated(partial(output_means, parameters, family), parameters, family, dataset, rows, how)
+    return _labelled(found, dataset, rows)
 
 
 def interval(
@@ -46,23 +48,24 @@ def interval(
 ) -> xr.Dataset:
     """The central predictive interval of every output, as variables ``lower`` and ``upper``."""
     level = check_share("level", level)
-    probabilities = (0.5 - 0.5 * level, 0.5 + 0.5 * level)
-    function = partial(_stacked_quantiles, parameters, family, probabilities)
-    n_outputs = family.n_outputs
+    dataset, _ = match_data(data, rows)
     found = evaluate(
-        function,
-        data,
+        partial(_stacked_quantiles, parameters, family, (0.5 - 0.5 * level, 0.5 + 0.5 * level)),
+        dataset,
         rows,
         name=rows.target,
         attrs=rows.target_attrs,
-        leading=(_BOUNDS, 2 * n_outputs),
+        leading=(_BOUNDS, 2 * family.n_outputs),
         block_size=_block_size(parameters, family),
         how=how,
     )
-    parts = (found.isel({_BOUNDS: slice(i * n_outputs, (i + 1) * n_outputs)}) for i in range(2))
-    renamed = [part.drop_vars(_BOUNDS).rename({_BOUNDS: str(rows.output_dim)}) for part in parts]
-    variables = {name: _labelled(part, rows) for name, part in zip((LOWER, UPPER), renamed, strict=True)}
-    return xr.Dataset(variables, attrs={"level": level})
+    bounds: dict[str, xr.DataArray] = {}
+    for i, name in enumerate((LOWER, UPPER)):
+        own = found.isel({_BOUNDS: slice(i * family.n_outputs, (i + 1) * family.n_outputs)})
+        bounds[name] = _labelled(
+            own.drop_vars(_BOUNDS).rename({_BOUNDS: str(rows.output_dim)}), dataset, rows
+        )
+    return xr.Dataset(bounds, attrs={"level": level})
 
 
 def draw(
@@ -74,22 +77,24 @@ def draw(
     how: Evaluation,
 ) -> xr.DataArray:
     """Draw all outputs given x for every row, from one expert."""
+    dataset, _ = match_data(data, rows)
     size, leading = _block_size(parameters, family), (str(rows.output_dim), family.n_outputs)
     function = partial(_drawn, parameters, family)
-    return _labelled(draw_by(function, data, rows, random_state, size, how, leading), rows)
+    return _labelled(draw_by(function, dataset, rows, random_state, size, how, leading), dataset, rows)
 
 
 def r_squared(parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError) -> float:
     """The mean over the outputs of the share of its variance that E[y_o|x] explains."""
     # Says what is wrong with the rows, if anything is.
     total_log_density(parameters, family, data, rows, on_error)
-    dataset, matched = match_data(data, rows, with_target=True)
+    dataset, _ = match_data(data, rows, with_target=True)
     function = partial(_squared_errors, parameters, family)
-    errors = _evaluated(function, parameters, family, dataset, rows, Evaluation("skip"), with_target=True)
-    over = [dim for dim in errors.dims if dim != rows.output_dim]
-    target = dataset[matched.target].drop_vars(dataset[matched.target].coords).astype(np.float64)
-    errors = errors.drop_vars(errors.coords)
-    spread = (target.where(errors.notnull()).var(over, skipna=True)) * errors.notnull().sum(over)
+    found = _evaluated(function, parameters, family, dataset, rows, Evaluation("skip"), with_target=True)
+    # Coordinates say nothing here, and need not be unique.
+    errors, target = found.variable, dataset.variables[rows.target].astype(np.float64)
+    complete, over = errors.notnull(), [dim for dim in errors.dims if dim != rows.output_dim]
+    used = target.where(complete)  # type: ignore[no-untyped-call]
+    spread = used.var(over, skipna=True) * complete.sum(over)
     sums = computed(xr.Dataset({"errors": errors.sum(over, skipna=True), "spread": spread}))
     left, whole = sums["errors"].values, sums["spread"].values
     constant = whole == 0
@@ -101,14 +106,13 @@ def _evaluated(
     function: Any,
     parameters: Mixture,
     family: Family,
-    data: Data,
+    dataset: xr.Dataset,
     rows: RowSchema,
     how: Evaluation,
     *,
     with_target: bool = False,
 ) -> xr.DataArray:
-    """A function (O, n) of rows, the outputs first."""
-    dataset, _ = match_data(data, rows)
+    """A function of rows that gives (O, n), the outputs first."""
     return evaluate(
         function,
         dataset,
@@ -122,10 +126,13 @@ def _evaluated(
     )
 
 
-def _labelled(found: xr.DataArray, rows: RowSchema) -> xr.DataArray:
-    """With the labels of the outputs, whose dimension is the last."""
-    outputs = {str(rows.output_dim): np.asarray(rows.outputs)}
-    return found.assign_coords(outputs).transpose(..., str(rows.output_dim))
+def _labelled(found: xr.DataArray, dataset: xr.Dataset, rows: RowSchema) -> xr.DataArray:
+    """With the labels of the outputs, as the data have them or else as the fit had; their dimension last."""
+    dim = str(rows.output_dim)
+    labels: Any = np.asarray(rows.outputs)
+    if dim in dataset.coords and output_labels(dataset, rows.target, dim) == rows.outputs:
+        labels = dataset.variables[dim]
+    return found.assign_coords({dim: labels}).transpose(..., dim)
 
 
 def _stacked_quantiles(

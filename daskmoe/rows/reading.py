@@ -381,7 +381,7 @@ def _wrong_text(wrong: Flags, name: str, partition: Partition, selection: Select
 
 def _as_columns(response: FloatArray) -> FloatArray:
     """A response as (n, 1), several outputs as they are."""
-    return response.reshape(len(response), response.size // max(len(response), 1) or 1)
+    return response if response.ndim == 2 else response[:, np.newaxis]
 
 
 def _bad_rows(features: FeatureArray, response: FloatArray | None) -> Flags | None:

@@ -76,23 +76,22 @@ def target_dims(
         )
     if output_dim is None:
         return dims
-    if output_dim not in dims or len(dims) == 1:
+    if output_dim not in dims or len(dims) == 1 or not variable.sizes[output_dim]:
         raise InvalidDataError(
             f"Expected the target {target!r} to have the dimension {output_dim!r} of its outputs and at "
-            f"least one sample dimension, got {dims}. Name the dimension of the outputs: output_dim=..."
+            f"least one sample dimension, got {dict(variable.sizes)}. Name that of the outputs: output_dim=..."
         )
     return tuple(dim for dim in dims if dim != output_dim)
 
 
 def output_labels(ds: xr.Dataset, target: str, dim: str) -> tuple[str | int | float, ...]:
     """The labels of the outputs of a target: numbers and text as they are, other values as text."""
-    if dim not in ds.coords:
+    keys = column_keys(ds, dim)
+    if keys is None:
         return tuple(range(ds.variables[target].sizes[dim]))
+    check_unique(keys, f"the outputs along {dim!r}")
     values = ds.variables[dim].values
-    if values.dtype.kind in "iuf":
-        return tuple(values.tolist())
-    check_unique(keys := column_keys(ds, dim) or (), f"the outputs along {dim!r}")
-    return keys
+    return tuple(values.tolist()) if values.dtype.kind in "iuf" else keys
 
 
 def check_weight(ds: xr.Dataset, name: str, sample_dims: tuple[str, ...]) -> None:

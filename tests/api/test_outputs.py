@@ -182,12 +182,17 @@ def test_outputs_may_be_anywhere_among_the_dimensions() -> None:
             "a": (("time", "site"), flat["X"].values[:, 0].reshape(20, 30)),
             "b": (("time", "site"), flat["X"].values[:, 1].reshape(20, 30)),
         },
-        coords={"level": ["low", "high"]},
+        coords={"level": np.array([6, 12], "timedelta64[h]")},
     ).chunk(time=5, level=1)
     model = fit(grid, n_init=4)
     assert model.diagnostics is not None
     assert model.diagnostics.sizes["partition"] == 4
-    assert model.predict(grid).dims == ("time", "site", "level")
+    prediction = model.predict(grid)
+    assert prediction.dims == ("time", "site", "level")
+    # Labels that a model cannot keep as they are it has as text; those of data stay what they are.
+    assert prediction["level"].dtype.kind == "m"
+    assert model.params["output"].dtype.kind == "U"
+    assert float(abs(prediction - grid["y"]).max()) > 0
     assert model.predict(grid.drop_vars("y").isel(time=0)).dims == ("site", "level")
     whole = fit(grid.load(), partitions=4, n_init=4)
     np.testing.assert_array_equal(model.params["coef"], whole.params["coef"])

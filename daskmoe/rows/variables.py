@@ -79,7 +79,7 @@ def target_dims(
     if output_dim not in dims or len(dims) == 1 or not variable.sizes[output_dim]:
         raise InvalidDataError(
             f"Expected the target {target!r} to have the dimension {output_dim!r} of its outputs and at "
-            f"least one sample dimension, got {dict(variable.sizes)}. Name that of the outputs: output_dim=..."
+            f"least one sample dimension, got {dict(variable.sizes)}. Name the former in output_dim=."
         )
     return tuple(dim for dim in dims if dim != output_dim)
 

@@ -185,7 +185,7 @@ def _begin(
     dropped = None
     if pooled is None:
         assert counted is not None
-        pooled, dropped = found(counted)
+        pooled, dropped = found(counted)[:2]
     family = settings.family
     coordinates = coordinates_from(pooled, family.scaling(pooled))
     prior = prior_from(pooled, coordinates, parameters.n_experts, family, settings.regularization)

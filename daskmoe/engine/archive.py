@@ -1,0 +1,135 @@
+"""Results as bytes: an ``.npz`` archive of arrays and one text that says how they belong together.
+
+Nothing is pickled. What is read are the named tuples of `_KINDS`, of arrays, numbers and text: a file from
+elsewhere can be refused or be wrong, and cannot do anything else.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from daskmoe.engine.outcomes import Ending, Outcome
+from daskmoe.engine.results import Answer, PartitionResult
+from daskmoe.numerics.base.coordinates import Coordinates, Directions, Scaling
+from daskmoe.numerics.base.extremes import Extremes
+from daskmoe.numerics.base.parameters import Columns, LocalEstimate, MoEParameters, Moments, SupportSample
+from daskmoe.numerics.combine.candidates import Tally
+from daskmoe.numerics.combine.expansion import Expansion, Pilot
+from daskmoe.numerics.combine.first_step import AtStart
+from daskmoe.numerics.combine.round_sums import PackedStatistics, ScoreProducts
+from daskmoe.numerics.likelihood.priors import Prior
+from daskmoe.numerics.likelihood.scores import ClusterScores
+
+_STRUCTURE = "structure"
+# A value that is no number or text is a list: what it is, and its parts.
+_ARRAY, _SCALAR, _TUPLE, _LIST, _PAIRS, _OUTCOME = "array", "scalar", "tuple", "list", "pairs", "outcome"
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (
+        Answer, AtStart, ClusterScores, Columns, Coordinates, Directions, Ending, Expansion, Extremes,
+        LocalEstimate, MoEParameters, Moments, PackedStatistics, PartitionResult, Pilot, Prior, Scaling,
+        ScoreProducts, SupportSample, Tally,
+    )
+}  # fmt: skip
+
+
+def register(kind: type[Any]) -> type[Any]:
+    """A named tuple that archives may hold too; a decorator."""
+    _KINDS[kind.__name__] = kind
+    return kind
+
+
+class _Content(NamedTuple):
+    """What an archive's text says."""
+
+    # The entry that it is: a file under another entry's name is not that entry.
+    name: str
+    value: Any
+    # An archive's directory has no checksum: these say whether it lost an array.
+    arrays: list[str]
+
+
+def to_bytes(value: Any, name: str) -> bytes:
+    """The archive of a value that is kept under a name; `TypeError` for a kind that archives do not hold."""
+    arrays: dict[str, Any] = {}
+    structure = _taken_apart(value, arrays)
+    text = json.dumps(_Content(name, structure, sorted(arrays)))
+    file = io.BytesIO()
+    arrays[_STRUCTURE] = np.array(text)
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def from_bytes(data: bytes, name: str) -> Any:
+    """The value that was kept under a name; an exception of some kind if it is not that, whole."""
+    _check(data)
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        arrays = dict(archive)
+    content = _Content(*json.loads(str(arrays.pop(_STRUCTURE))))
+    if content.name != name:
+        raise ValueError(f"it is the entry {content.name!r}")
+    if content.arrays != sorted(arrays):
+        raise ValueError(f"arrays are missing, there are only {sorted(arrays)}")
+    return _put_together(content.value, arrays)
+
+
+def _check(data: bytes) -> None:
+    """Raise `ValueError` for arrays that would unpack to more than the file holds; ours are as they are."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for entry in archive.infolist():
+            with archive.open(entry) as member:
+                version = np.lib.format.read_magic(member)
+                read = getattr(np.lib.format, f"read_array_header_{version[0]}_{version[1]}")
+                shape, _, dtype = read(member)
+            declared = math.prod(shape) * dtype.itemsize
+            if entry.compress_type != zipfile.ZIP_STORED or declared > entry.file_size:
+                raise ValueError(f"entry {entry.filename!r} declares more than it holds")
+
+
+def _taken_apart(value: Any, arrays: dict[str, Any]) -> Any:
+    """What JSON can hold of a value, whose arrays are added to ``arrays``."""
+    if isinstance(value, np.ndarray | np.generic):
+        place = f"a{len(arrays)}"
+        arrays[place] = np.asarray(value)
+        return [_ARRAY if isinstance(value, np.ndarray) else _SCALAR, place]
+    if isinstance(value, Outcome):
+        return [_OUTCOME, value.value]
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        kind = type(value).__name__
+        if _KINDS.get(kind) is not type(value):
+            raise TypeError(f"expected a kind that archives hold, got {type(value)!r}")
+        return [kind, [_taken_apart(each, arrays) for each in value]]
+    if isinstance(value, tuple | list):
+        kind = _TUPLE if isinstance(value, tuple) else _LIST
+        return [kind, [_taken_apart(each, arrays) for each in value]]
+    if isinstance(value, Mapping):
+        return [_PAIRS, [[_taken_apart(each, arrays) for each in pair] for pair in value.items()]]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"expected a kind that archives hold, got {type(value)!r}")
+
+
+def _put_together(structure: Any, arrays: Mapping[str, Any]) -> Any:
+    """The value that was taken apart."""
+    if not isinstance(structure, list):
+        return structure
+    kind, inside = structure
+    if kind == _ARRAY:
+        return arrays[inside]
+    if kind == _SCALAR:
+        return arrays[inside][()]
+    if kind == _OUTCOME:
+        return Outcome(inside)
+    if kind == _PAIRS:
+        return {_put_together(key, arrays): _put_together(value, arrays) for key, value in inside}
+    parts = [_put_together(each, arrays) for each in inside]
+    if kind == _LIST:
+        return parts
+    return tuple(parts) if kind == _TUPLE else _KINDS[kind](*parts)

@@ -23,7 +23,7 @@ from daskmoe.numerics.base.parameters import Columns, LocalEstimate, MoEParamete
 from daskmoe.numerics.combine.candidates import Tally
 from daskmoe.numerics.combine.expansion import Expansion, Pilot
 from daskmoe.numerics.combine.first_step import AtStart
-from daskmoe.numerics.combine.round_sums import PackedStatistics, ScoreProducts
+from daskmoe.numerics.combine.round_sums import PackedStatistics, ScoreProducts, ScoreSums
 from daskmoe.numerics.likelihood.priors import Prior
 from daskmoe.numerics.likelihood.scores import ClusterScores
 
@@ -35,7 +35,7 @@ _KINDS: dict[str, type[Any]] = {
     for kind in (
         Answer, AtStart, ClusterScores, Columns, Coordinates, Directions, Ending, Expansion, Extremes,
         LocalEstimate, MoEParameters, Moments, PackedStatistics, PartitionResult, Pilot, Prior, Scaling,
-        ScoreProducts, SupportSample, Tally,
+        ScoreProducts, ScoreSums, SupportSample, Tally,
     )
 }  # fmt: skip
 

@@ -90,7 +90,9 @@ def kept_fit(plan: TaskPlan, partition: Partition, name: str, support_rows: int)
     """The fit that is kept under a name, with so many rows of the support; None if there is none."""
     assert plan.checkpoint is not None
     found = load(plan.checkpoint, name)
-    result = None if found is None else _with_support(plan, partition, found, support_rows)
+    if not isinstance(found, PartitionResult):
+        return None
+    result = _with_support(plan, partition, found, support_rows)
     if result is None:
         return None
     logger.info("partition %s: taken from checkpoint %s", partition.label, place_of(plan.checkpoint, name))

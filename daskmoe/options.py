@@ -380,7 +380,7 @@ class FitOptions:
     )
     checkpoint: str | os.PathLike[str] | None = option(
         None,
-        "Folder that keeps finished local fits.",
+        "Folder or URL that keeps finished work, known by its rows.",
         check=_folder,
         token=False,
         record=False,

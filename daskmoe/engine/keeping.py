@@ -120,10 +120,17 @@ def keep_of_rows(
 ) -> str:
     """Keep what was found of rows that have this content; why that was not possible, else nothing."""
     assert plan.checkpoint is not None
+    try:
+        same = _is_unchanged(plan, partition, piece, content)
+    # Every file system has errors of its own, and what was found is found.
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return keep(plan.checkpoint, name, value) if same else _CHANGED
+
+
+def _is_unchanged(plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, content: Content) -> bool:
     if plan.source is None:
         assert piece is not None
-        same = content_of_box(piece) == content
-    else:
-        source = plan.source
-        same = retrying(lambda: mark_of_stored(source, plan.stored, partition), name) == content.mark
-    return keep(plan.checkpoint, name, value) if same else _CHANGED
+        return content_of_box(piece) == content
+    source = plan.source
+    return retrying(lambda: mark_of_stored(source, plan.stored, partition), partition.name) == content.mark

@@ -60,20 +60,24 @@ def fit_partition(
     gives, where several fits share them. A failure is a `DaskMoEError` that names the partition; with
     ``on_error="skip"`` the result says why it was left out.
     """
-    name = None
-    if content is not None:
-        name = fit_name(plan, partition, content, pilots)
-        if (kept := kept_fit(plan, partition, name, support_rows)) is not None:
-            return kept
     if read is None:
         read = partial(read_counted, plan, partition, piece)
-    result = attempt(plan, partition, lambda: _fit(plan, partition, read, pilots, support_rows))
-    if isinstance(result, DaskMoEError):
-        return _nothing(partition, plan, Ending(Outcome.LEFT_OUT, str(result)))
-    if name is not None and content is not None:
-        unkept = keep_of_rows(plan, partition, piece, content, name, result)
-        result = result._replace(ending=result.ending._replace(unkept=unkept))
-    announce(result)
+
+    def fitted() -> PartitionResult:
+        result = attempt(plan, partition, lambda: _fit(plan, partition, read, pilots, support_rows))
+        if isinstance(result, DaskMoEError):
+            return _nothing(partition, plan, Ending(Outcome.LEFT_OUT, str(result)))
+        return result
+
+    if content is None:
+        result = fitted()
+    else:
+        name = fit_name(plan, partition, content, pilots)
+        result = kept_fit(plan, partition, name, support_rows) or fitted()
+        if result.ending.outcome is not Outcome.LEFT_OUT and not result.ending.kept:
+            unkept = keep_of_rows(plan, partition, piece, content, name, result)
+            result = result._replace(ending=result.ending._replace(unkept=unkept))
+    announce(result, plan.options.n_experts)
     return result
 
 

@@ -226,3 +226,40 @@ def test_a_store_larger_than_memory_does_not_spill(tmp_path: Path) -> None:
         arrays = client.map(np.ones, [limit // 24] * 4, workers=[victim], pure=False)
         until(lambda: client.run(spilled, workers=[victim])[victim] > 0)
         del arrays
+
+
+def count_spans(client: Client) -> int:
+    """Spans of calls that the scheduler knows."""
+
+    def names(dask_scheduler: Any) -> list[tuple[str, ...]]:
+        return [each.name for each in dask_scheduler.extensions["spans"].spans.values()]
+
+    return sum(name[0] == "daskmoe" and len(name) == 2 for name in client.run_on_scheduler(names))
+
+
+def test_every_partition_tells_how_it_ended(client: Client, store: Path, tmp_path: Path) -> None:
+    """On a topic that a caller may subscribe to, whatever the displays listen to."""
+    heard: list[dict[str, Any]] = []
+    before = count_spans(client)
+    client.subscribe_topic("daskmoe", lambda event: heard.append(event[1]))
+    options = OPTIONS | {"checkpoint": tmp_path, "on_error": "skip", "progress": lambda status: None}
+    with xr.open_zarr(store, consolidated=True) as lazy:
+        data = lazy.load(scheduler="synchronous")
+    data["y"][:300] = np.nan
+    data["X"][:300] = 0.0
+    for _ in range(2):
+        daskmoe.fit(data, "y", partitions=10, **options)
+    deadline = time.monotonic() + WAIT
+    while len(heard) < 20 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    client.unsubscribe_topic("daskmoe")
+    assert sorted(int(event["partition"]) for event in heard) == sorted([*range(10)] * 2)
+    fitted = [event for event in heard if event["partition"] != "0"]
+    assert {(event["outcome"], event["n_experts"], event["rows"]) for event in fitted} == {("fitted", 2, 300)}
+    assert sum(event["kept"] for event in fitted) == 9
+    assert all(event["log_likelihood"] < 0 < event["seconds"] for event in fitted)
+    lost = [event for event in heard if event["partition"] == "0"]
+    assert {(event["outcome"], event["log_likelihood"]) for event in lost} == {("left out", None)}
+    assert "got 0 of 300" in lost[0]["reason"]
+    # A span a call.
+    assert count_spans(client) == before + 2

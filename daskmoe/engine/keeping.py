@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from dask.base import is_dask_collection, tokenize
+from dask.base import tokenize
 from dask.delayed import Delayed
 
 from daskmoe.engine.checkpoint import keep, load, place_of
-from daskmoe.engine.mapping import Ref, Tasks
+from daskmoe.engine.mapping import Ref, Tasks, is_lazy
 from daskmoe.engine.request import FitRequest, piece_of, task_plan
 from daskmoe.engine.results import PartitionResult
 from daskmoe.engine.seeds import Seed, sequence
@@ -50,7 +50,7 @@ def build_contents(request: FitRequest) -> Delayed:
 
 def _find_content(tasks: Tasks, request: FitRequest, plan: Ref, partition: Partition) -> Content | Ref:
     piece = piece_of(request, partition)
-    if piece is not None and not is_dask_collection(piece):
+    if piece is not None and not is_lazy(piece):
         return content_of_box(piece)
     return tasks.call(f"moe-content-{request.token}-{partition.index}", read_content, plan, partition, piece)
 

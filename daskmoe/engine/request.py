@@ -62,6 +62,11 @@ class FitRequest:
         names |= {part.where[0] for part in self.partitions if part.where is not None}
         return frozenset(name for name in names if name is not None)
 
+    @cached_property
+    def pieces(self) -> dict[tuple[Partition, bool], xr.Dataset]:
+        """Those of a dataset that were cut out for partitions, with clusters or without."""
+        return {}
+
     def fingerprint(self) -> str:
         """Of the used variables of a store as they are now; empty for a dataset."""
         return fingerprint(self.source, self.used) if isinstance(self.source, str) else ""
@@ -151,4 +156,9 @@ def piece_of(request: FitRequest, partition: Partition, *, clusters: bool = Fals
     """A partition's piece of a dataset; None where tasks open a store."""
     if isinstance(request.source, str):
         return None
-    return read_box(request.source, request.schema, partition, cluster=request.cluster if clusters else None)
+    known = request.pieces.get((partition, clusters))
+    if known is None:
+        cluster = request.cluster if clusters else None
+        known = read_box(request.source, request.schema, partition, cluster=cluster)
+        request.pieces[partition, clusters] = known
+    return known

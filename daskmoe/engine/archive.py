@@ -1,4 +1,4 @@
-"""Results as bytes: an ``.npz`` archive of arrays and one text that says how they belong together.
+"""Results as bytes: an ``.npz`` archive of all numbers in one array, and a text that says what they are.
 
 Nothing is pickled. What is read are the named tuples of `_KINDS`, of arrays, numbers and text: a file from
 elsewhere can be refused or be wrong, and cannot do anything else.
@@ -10,10 +10,11 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from daskmoe.engine.outcomes import Ending, Outcome
 from daskmoe.engine.results import Answer, PartitionResult
@@ -27,7 +28,8 @@ from daskmoe.numerics.combine.round_sums import PackedStatistics, ScoreProducts,
 from daskmoe.numerics.likelihood.priors import Prior
 from daskmoe.numerics.likelihood.scores import ClusterScores
 
-_STRUCTURE = "structure"
+# Bytes that arrays begin at multiples of.
+_ALIGNED = 16
 # A value that is no number or text is a list: what it is, and its parts.
 _ARRAY, _SCALAR, _TUPLE, _LIST, _PAIRS, _OUTCOME = "array", "scalar", "tuple", "list", "pairs", "outcome"
 _KINDS: dict[str, type[Any]] = {
@@ -52,18 +54,22 @@ class _Content(NamedTuple):
     # The entry that it is: a file under another entry's name is not that entry.
     name: str
     value: Any
-    # An archive's directory has no checksum: these say whether it lost an array.
-    arrays: list[str]
+    # Of every array its data type, its shape, and the order of its elements, "C" or "F".
+    arrays: list[tuple[str, list[int], str]]
 
 
 def to_bytes(value: Any, name: str) -> bytes:
     """The archive of a value that is kept under a name; `TypeError` for a kind that archives do not hold."""
-    arrays: dict[str, Any] = {}
+    arrays: list[NDArray[Any]] = []
     structure = _taken_apart(value, arrays)
-    text = json.dumps(_Content(name, structure, sorted(arrays)))
+    # The order matters to the last bit of what is summed later.
+    orders = ["F" if each.flags.fnc else "C" for each in arrays]
+    known = [(a.dtype.str, list(a.shape), order) for a, order in zip(arrays, orders, strict=True)]
+    parts = [each.tobytes("A") for each in arrays]
+    numbers = b"".join(part + bytes(-len(part) % _ALIGNED) for part in parts)
+    text = json.dumps(_Content(name, structure, known)).encode()
     file = io.BytesIO()
-    arrays[_STRUCTURE] = np.array(text)
-    np.savez(file, **arrays)
+    np.savez(file, structure=np.frombuffer(text, np.uint8), numbers=np.frombuffer(numbers, np.uint8))
     return file.getvalue()
 
 
@@ -71,12 +77,18 @@ def from_bytes(data: bytes, name: str) -> Any:
     """The value that was kept under a name; an exception of some kind if it is not that, whole."""
     _check(data)
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        arrays = dict(archive)
-    content = _Content(*json.loads(str(arrays.pop(_STRUCTURE))))
+        text, numbers = archive["structure"], archive["numbers"]
+    content = _Content(*json.loads(text.tobytes()))
     if content.name != name:
         raise ValueError(f"it is the entry {content.name!r}")
-    if content.arrays != sorted(arrays):
-        raise ValueError(f"arrays are missing, there are only {sorted(arrays)}")
+    arrays, start = [], 0
+    for code, shape, order in content.arrays:
+        dtype = np.dtype(code)
+        stop = start + math.prod(shape) * dtype.itemsize
+        arrays.append(numbers[start:stop].view(dtype).reshape(shape, order="F" if order == "F" else "C"))
+        start = stop + -stop % _ALIGNED
+    if start != numbers.size:
+        raise ValueError(f"it holds {numbers.size} bytes of numbers, and says that they are {start}")
     return _put_together(content.value, arrays)
 
 
@@ -93,12 +105,11 @@ def _check(data: bytes) -> None:
                 raise ValueError(f"entry {entry.filename!r} declares more than it holds")
 
 
-def _taken_apart(value: Any, arrays: dict[str, Any]) -> Any:
+def _taken_apart(value: Any, arrays: list[NDArray[Any]]) -> Any:
     """What JSON can hold of a value, whose arrays are added to ``arrays``."""
     if isinstance(value, np.ndarray | np.generic):
-        place = f"a{len(arrays)}"
-        arrays[place] = np.asarray(value)
-        return [_ARRAY if isinstance(value, np.ndarray) else _SCALAR, place]
+        arrays.append(np.asarray(value))
+        return [_ARRAY if isinstance(value, np.ndarray) else _SCALAR, len(arrays) - 1]
     if isinstance(value, Outcome):
         return [_OUTCOME, value.value]
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -116,7 +127,7 @@ def _taken_apart(value: Any, arrays: dict[str, Any]) -> Any:
     raise TypeError(f"expected a kind that archives hold, got {type(value)!r}")
 
 
-def _put_together(structure: Any, arrays: Mapping[str, Any]) -> Any:
+def _put_together(structure: Any, arrays: Sequence[NDArray[Any]]) -> Any:
     """The value that was taken apart."""
     if not isinstance(structure, list):
         return structure

@@ -54,18 +54,17 @@ def build_fit(request: FitRequest) -> Delayed:
     given, plan = build_support(tasks, request), request.aggregation
     name = tokenize(token, plan, None if given is None else given.key)
     proposed = tasks.call(f"moe-propose-{name}", propose, plan, sent, pilot, given)
-    tally = _build_scores(tasks, request, shared, proposed, name) if request.compares else None
+    tally = None
+    if request.compares:
+        # The sum over all partitions of what each says of the candidates.
+        function = tasks.call(f"moe-candidates-{name}", scoring_of, proposed, request.sends.responses)
+        keys = "moe-score", "moe-combine", name
+        tally = sum_tasks(tasks, request, keys, function, add_tallies, shared, contents=contents)
     return tasks.result(tasks.call(f"moe-aggregate-{name}", _aggregate, plan, proposed, tally))
 
 
 def _aggregate(plan: AggregationPlan, proposed: Proposed, tally: Counted | None) -> FitResult:
     return aggregate_partitions(plan, proposed, None if tally is None else tally.value)
-
-
-def _build_scores(tasks: Tasks, request: FitRequest, plan: Ref, proposed: Ref, name: str) -> Ref:
-    """The sum over all partitions of what each says of the candidates: numbers, counted."""
-    function = tasks.call(f"moe-candidates-{name}", scoring_of, proposed, request.sends.responses)
-    return sum_tasks(tasks, request, ("moe-score", "moe-combine", name), function, add_tallies, plan)
 
 
 def build_support(tasks: Tasks, request: FitRequest) -> Ref | None:

@@ -158,25 +158,26 @@ def sum_tasks(
     add: Callable[[Any, Any], Any],
     plan: Ref,
     *,
+    contents: list[Any] | None = None,
     clusters: bool = False,
 ) -> Ref:
     """The tasks of one pass, which give a `Counted`; ``keys`` are those of parts, of sums, and their token.
 
-    With a checkpoint parts are kept until their sum is.
+    With a checkpoint parts are kept until their sum is; ``contents`` are looked for where they are not given.
     """
     part, joint, token = keys
     keeps = request.options.checkpoint is not None
-    contents = find_contents(tasks, request, plan)
+    contents = find_contents(tasks, request, plan) if contents is None else contents
     asked = function
     if keeps:
-        asked = tasks.call(f"moe-known-{part}-{token}", find_sum, plan, function, _all(request), contents)
+        asked = tasks.call(f"{part}-known-{token}", find_sum, plan, function, _all(request), contents)
     own = [(content,) for content in contents]
     parts = partition_tasks(
         tasks, request, f"{part}-{token}", count_partition, plan, asked, own=own, clusters=clusters
     )
     total = sum_tree(tasks, f"{joint}-{token}", partial(_add_counted, add), parts)
     if keeps:
-        total = tasks.call(f"moe-keep-{part}-{token}", keep_sum, plan, asked, total, _all(request), contents)
+        total = tasks.call(f"{part}-kept-{token}", keep_sum, plan, asked, total, _all(request), contents)
     return total
 
 

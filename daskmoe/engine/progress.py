@@ -37,6 +37,7 @@ _LOCAL_FIT = "moe-local-fit"
 _SPAN_LETTERS = 8
 # By the start of their keys, the tasks that count, in the order in which they are done.
 _STAGES: Mapping[str, str] = {
+    "moe-content": "Partitions looked up",
     "moe-sample": "Samples read",
     "moe-pilot": "Shared starts",
     _LOCAL_FIT: "Partitions fitted",

@@ -57,7 +57,7 @@ def build_sizes(requests: Sequence[FitRequest]) -> list[Delayed]:
     ]
     function = tasks.call(f"moe-candidates-{name}", _scoring_of, proposed, first.sends.responses)
     keys = "moe-score", "moe-combine", name
-    tallies = sum_tasks(tasks, first, keys, function, _add_scores, shared)
+    tallies = sum_tasks(tasks, first, keys, function, _add_scores, shared, contents=contents)
     found = [
         tasks.call(
             f"moe-aggregate-{name}-{request.options.n_experts}",

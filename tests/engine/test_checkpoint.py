@@ -82,6 +82,10 @@ def test_rerun_fits_nothing_and_gives_the_same_bits(
     assert fits == [150] * 4
     kept = {path: path.read_bytes() for path in files_of(folder)}
     assert len(kept) == 4
+    # Others may read what they may read otherwise.
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert {path.stat().st_mode for path in kept} == {plain.stat().st_mode}
     again = fit(store, folder)
     assert fits == [150] * 4
     assert_same_bits(again, fresh)

@@ -23,7 +23,7 @@ from daskmoe.errors import DaskMoEError, InvalidDataError, PartitionError
 from daskmoe.numerics.base.extremes import Extremes
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import Columns, LocalEstimate, Moments, SupportSample
-from daskmoe.numerics.combine.expansion import Expansion, Pilot, expand_at, expand_estimate
+from daskmoe.numerics.combine.expansion import Expansion, Pilot, expand_at, expand_estimates
 from daskmoe.numerics.local.fit import fit_local_estimate
 from daskmoe.rows import OnError, Partition, Rows, RowSchema, extract_rows, read_box
 from daskmoe.rows.contents import Content
@@ -119,7 +119,7 @@ def _fit(
     known = moments(data)
     if pilots:
         family, dropped = plan.family, there - data.n_rows
-        answers = [_answer(*expand_estimate(data, pilot, family, known), dropped) for pilot in pilots]
+        answers = [_answer(*own, dropped) for own in expand_estimates(data, pilots, family, known)]
         if plan.options.n_experts == 1 and plan.sends.responses:
             # No pass over all rows follows that would find the range of the target.
             extremes = Extremes.of(data.response[np.newaxis])

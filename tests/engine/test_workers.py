@@ -263,3 +263,23 @@ def test_every_partition_tells_how_it_ended(client: Client, store: Path, tmp_pat
     assert "got 0 of 300" in lost[0]["reason"]
     # A span a call.
     assert count_spans(client) == before + 2
+
+
+def test_a_store_that_grows_costs_workers_what_is_new(client: Client, tmp_path: Path) -> None:
+    data, _ = daskmoe.simulate(2_100, n_features=2, n_experts=2, design="overlap", random_state=0)
+    store, kept = tmp_path / "rows.zarr", tmp_path / "kept"
+    first, last = data.isel(row=slice(1_800)).chunk(row=300), data.isel(row=slice(1_800, None)).chunk(row=300)
+    first.load(scheduler="synchronous").chunk(row=300).to_zarr(store, zarr_format=2)
+    options: dict[str, Any] = {"n_experts": 2, "n_init": 2, "random_state": 0, "refine": 2}
+    expected = result(client, store, "y", **options)
+    for _ in range(2):
+        found = result(client, store, "y", checkpoint=kept, **options)
+        xr.testing.assert_identical(found.params, expected.params)
+    # One call that computes goes the same way.
+    found = daskmoe.fit(store, "y", checkpoint=kept, **options)
+    xr.testing.assert_identical(found.params, expected.params)
+    entries = {path.name for path in kept.glob("moe-local-fit-*")}
+    last.load(scheduler="synchronous").chunk(row=300).to_zarr(store, append_dim="row", zarr_format=2)
+    grown = daskmoe.fit(store, "y", checkpoint=kept, **options)
+    assert grown.local_estimates.sizes["partition"] == 7
+    assert len({path.name for path in kept.glob("moe-local-fit-*")} - entries) == 1

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.engine.outcomes import Ending, Outcome
-from daskmoe.engine.results import Answer, PartitionResult
+from daskmoe.engine.results import Answer, Counted, PartitionResult
 from daskmoe.numerics.base.coordinates import Coordinates, Directions, Scaling
 from daskmoe.numerics.base.extremes import Extremes
 from daskmoe.numerics.base.parameters import Columns, LocalEstimate, MoEParameters, Moments, SupportSample
@@ -35,9 +35,9 @@ _ARRAY, _SCALAR, _TUPLE, _LIST, _PAIRS, _OUTCOME = "array", "scalar", "tuple", "
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        Answer, AtStart, ClusterScores, Columns, Coordinates, Directions, Ending, Expansion, Extremes,
-        LocalEstimate, MoEParameters, Moments, PackedStatistics, PartitionResult, Pilot, Prior, Scaling,
-        ScoreProducts, ScoreSums, SupportSample, Tally,
+        Answer, AtStart, ClusterScores, Columns, Coordinates, Counted, Directions, Ending, Expansion,
+        Extremes, LocalEstimate, MoEParameters, Moments, PackedStatistics, PartitionResult, Pilot, Prior,
+        Scaling, ScoreProducts, ScoreSums, SupportSample, Tally,
     )
 }  # fmt: skip
 

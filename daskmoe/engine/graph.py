@@ -20,7 +20,6 @@ from daskmoe.engine.keeping import find_contents
 from daskmoe.engine.kept_starts import find_start, start_of
 from daskmoe.engine.mapping import Ref, Tasks
 from daskmoe.engine.passes import (
-    Counted,
     count_partition,
     joined,
     partition_tasks,
@@ -30,7 +29,7 @@ from daskmoe.engine.passes import (
 )
 from daskmoe.engine.pilot import fit_sample, read_sample
 from daskmoe.engine.request import FitRequest, GivenSupport, piece_of, support_shares, task_plan
-from daskmoe.engine.results import FitResult, Proposed, gather
+from daskmoe.engine.results import Counted, FitResult, Proposed, gather
 from daskmoe.engine.tasks import fit_partition
 from daskmoe.numerics.combine.candidates import add_tallies
 from daskmoe.rows import SampleWindow

@@ -29,6 +29,8 @@ from daskmoe.rows.retrying import retrying
 
 logger = logging.getLogger(__name__)
 
+# Of a digest, as many as no two things share by chance.
+_LETTERS = 32
 _CHANGED = "its rows changed while they were read"
 
 
@@ -71,13 +73,13 @@ def read_content(plan: TaskPlan, partition: Partition, piece: xr.Dataset | None)
 
 def identity_of(partition: Partition, content: Content) -> str:
     """Tells rows at their place among all from any others."""
-    return hashlib.sha256(f"{partition!r} {content.digest}".encode()).hexdigest()
+    return hashlib.sha256(f"{partition!r} {content.digest}".encode()).hexdigest()[:_LETTERS]
 
 
 def name_of(kind: str, plan: TaskPlan, depends: Sequence[str], index: int | None = None) -> str:
     """The name of an entry that depends on these, and on what all tasks share."""
     digest = hashlib.sha256(" ".join([plan.token, plan.cluster or "", *depends]).encode()).hexdigest()
-    return f"{kind}-{digest[:32]}" if index is None else f"{kind}-{index}-{digest[:32]}"
+    return f"{kind}-{digest[:_LETTERS]}" if index is None else f"{kind}-{index}-{digest[:_LETTERS]}"
 
 
 def fit_name(plan: TaskPlan, partition: Partition, content: Content, pilots: list[Pilot] | None) -> str:

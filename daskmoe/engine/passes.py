@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import xarray as xr
 from dask.base import tokenize
 from dask.delayed import Delayed
 
-from daskmoe.engine.archive import register
-from daskmoe.engine.checkpoint import forget, keep, load
-from daskmoe.engine.keeping import find_contents, identity_of, keep_of_rows, name_of
+from daskmoe.engine.keeping import find_contents, keep_of_rows
+from daskmoe.engine.kept_sums import Known, find_sum, keep_sum, kept_part, part_name
 from daskmoe.engine.mapping import FAN_IN, Ref, Tasks
 from daskmoe.engine.progress import Watch
 from daskmoe.engine.request import FitRequest, piece_of, task_plan
+from daskmoe.engine.results import Counted
 from daskmoe.engine.task_plan import TaskPlan
 from daskmoe.engine.tasks import attempt, read_counted
 from daskmoe.errors import DaskMoEError, PartitionError
@@ -30,28 +30,6 @@ class _Placed(Protocol):
 
     def within(self, partition: int) -> Any:
         """The same, of rows of a partition."""
-
-
-@register
-class Counted(NamedTuple):
-    """What a pass finds, and how many rows it leaves out."""
-
-    value: Any
-    # Incomplete rows, and those without weight.
-    dropped: int
-    # Whether no partition was left out.
-    whole: bool = True
-
-
-class Known(NamedTuple):
-    """What a pass is to find, and what a checkpoint has of it."""
-
-    # None where nothing is left to do.
-    function: Callable[[Observations], Any] | None
-    # Tells the function from others.
-    mark: str
-    # The sum over all partitions, where it is kept.
-    total: Counted | None
 
 
 def shared_plan(tasks: Tasks, request: FitRequest, token: str, *, clusters: bool = False) -> Ref:
@@ -225,12 +203,9 @@ def count_partition(
     function = asked.function if isinstance(asked, Known) else asked
     if function is None:
         return Counted(None, 0)
-    name = None
-    if isinstance(asked, Known) and content is not None:
-        name = _part_name(plan, asked, partition, content)
-        assert plan.checkpoint is not None
-        if isinstance(kept := load(plan.checkpoint, name), Counted):
-            return kept
+    name = part_name(plan, asked, partition, content) if isinstance(asked, Known) else None
+    if name is not None and (kept := kept_part(plan, name)) is not None:
+        return kept
 
     def work() -> Counted:
         rows, absent = read_counted(plan, partition, piece)
@@ -246,53 +221,6 @@ def count_partition(
     if name is not None and content is not None:
         keep_of_rows(plan, partition, piece, content, name, outcome)
     return outcome
-
-
-def find_sum(
-    plan: TaskPlan,
-    function: Callable[[Observations], Any] | None,
-    partitions: Sequence[Partition],
-    contents: Sequence[Content | None],
-) -> Known:
-    """What is left to be asked of partitions, of which a checkpoint may have the sum."""
-    if function is None:
-        return Known(None, "", None)
-    known = Known(function, tokenize(function, ensure_deterministic=True), None)
-    name, folder = _sum_name(plan, known, partitions, contents), plan.checkpoint
-    assert folder is not None
-    total = None if name is None else load(folder, name)
-    return known._replace(function=None, total=total) if isinstance(total, Counted) else known
-
-
-def keep_sum(
-    plan: TaskPlan,
-    known: Known,
-    total: Counted,
-    partitions: Sequence[Partition],
-    contents: Sequence[Content | None],
-) -> Counted:
-    """The sum over partitions, which is kept now, and its parts no more."""
-    if known.function is None:
-        return known.total or total
-    name, folder = _sum_name(plan, known, partitions, contents), plan.checkpoint
-    assert folder is not None
-    if name is not None and total.whole and not keep(folder, name, total):
-        pairs = zip(partitions, contents, strict=True)
-        forget(folder, [_part_name(plan, known, part, each) for part, each in pairs if each is not None])
-    return total
-
-
-def _part_name(plan: TaskPlan, known: Known, partition: Partition, content: Content) -> str:
-    return name_of("moe-part", plan, [identity_of(partition, content), known.mark], partition.index)
-
-
-def _sum_name(
-    plan: TaskPlan, known: Known, partitions: Sequence[Partition], contents: Sequence[Content | None]
-) -> str | None:
-    """None where the rows of a partition are not known."""
-    pairs = zip(partitions, contents, strict=True)
-    identities = [identity_of(partition, content) for partition, content in pairs if content is not None]
-    return name_of("moe-sum", plan, [*identities, known.mark]) if len(identities) == len(contents) else None
 
 
 def _add_counted(add: Callable[[Any, Any], Any], first: Counted, second: Counted) -> Counted:

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, cast
 from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
-from daskmoe.engine.passes import Counted, build_sum, found, run_counted_sum
+from daskmoe.engine.passes import build_sum, found, run_counted_sum
 from daskmoe.engine.progress import Watch
 from daskmoe.engine.request import FitRequest
+from daskmoe.engine.results import Counted
 from daskmoe.errors import PartitionError
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
 from daskmoe.numerics.base.layout import Layout

@@ -21,11 +21,11 @@ from daskmoe.engine.graph import build_samples, build_support
 from daskmoe.engine.keeping import find_contents
 from daskmoe.engine.kept_starts import Search, find_start, start_of
 from daskmoe.engine.mapping import Ref, Tasks
-from daskmoe.engine.passes import Counted, partition_tasks, run_sum, shared_plan, sum_tasks, tree
+from daskmoe.engine.passes import partition_tasks, run_sum, shared_plan, sum_tasks, tree
 from daskmoe.engine.pilot import Sampled
 from daskmoe.engine.progress import watching
 from daskmoe.engine.request import FitRequest, support_shares, task_plan
-from daskmoe.engine.results import FitResult, Gathered, PartitionResult, Proposed, gather
+from daskmoe.engine.results import Counted, FitResult, Gathered, PartitionResult, Proposed, gather
 from daskmoe.engine.task_plan import TaskPlan
 from daskmoe.engine.tasks import fit_partition, read_counted
 from daskmoe.numerics.base.observations import Observations

@@ -40,7 +40,7 @@ def secure(certificates: Path) -> Iterator[LocalCluster]:
         n_workers=1,
         threads_per_worker=1,
         processes=False,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         protocol="tls",
         host="127.0.0.1",
         security=Security(tls_ca_file=ca, require_encryption=True, **sides),

@@ -195,10 +195,12 @@ def _count_or_share(text: str) -> int | float | str:
 
 
 def _folder(name: str, value: Any) -> str | None:
-    """An absolute path, as tasks run in folders of their own."""
+    """An absolute path, as tasks run in folders of their own, or a URL."""
     if value is None:
         return None
     path: str = os.fspath(value)
+    if "://" in path:
+        return path
     if os.path.exists(path) and not os.path.isdir(path):
         raise InvalidOptionError(f"{name}: expected a folder, got the file {path!r}.")
     return os.path.abspath(path)
@@ -387,7 +389,7 @@ class FitOptions:
     )
     checkpoint: str | os.PathLike[str] | None = option(
         None,
-        "Folder that keeps finished local fits.",
+        "Folder or URL that keeps finished work, known by its rows.",
         check=_folder,
         token=False,
         record=False,

@@ -176,7 +176,8 @@ def fit(
         Partition m draws from ``SeedSequence(seed, spawn_key=(m,))``, so the result does not depend on the
         scheduler or the number of workers.
     checkpoint : path, optional
-        Folder where finished partitions are kept; a rerun with the same data and options goes on from there.
+        Folder, or URL that fsspec writes to, where finished work is kept; a rerun with the same options goes
+        on from there. Partitions are known by their own rows, so that a store that grew costs what is new.
         With ``random_state=None`` the seed is then 0, as a rerun could not repeat a fresh one.
     on_error : {"raise", "skip"}
         "skip" leaves out rows with missing values and partitions that fail, and reports them in the log and

@@ -138,9 +138,13 @@ def hold_out(request: FitRequest, share: float) -> tuple[FitRequest, FitRequest]
     held = [part for part in request.partitions if part.index in chosen]
     sample = tuple(without_partitions(request.sample, held))
     return (
-        replace(request, partitions=_renumbered(kept), sample=sample),
-        replace(request, partitions=_renumbered(held), sample=()),
+        replace(request, partitions=_renumbered(kept), sample=sample, divided=_numbers_of(kept)),
+        replace(request, partitions=_renumbered(held), sample=(), divided=_numbers_of(held)),
     )
+
+
+def _numbers_of(partitions: list[Partition]) -> tuple[int, ...]:
+    return tuple(part.index for part in partitions)
 
 
 def _renumbered(partitions: list[Partition]) -> tuple[Partition, ...]:

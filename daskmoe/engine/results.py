@@ -110,6 +110,16 @@ def _bytes_of(value: Any) -> int:
     return 0 if value is None else int(getattr(value, "nbytes", 8))
 
 
+class Counted(NamedTuple):
+    """What a pass finds, and how many rows it leaves out."""
+
+    value: Any
+    # Incomplete rows, and those without weight.
+    dropped: int
+    # Whether no partition was left out.
+    whole: bool = True
+
+
 class Proposed(NamedTuple):
     """Every partition's result, in partition order, and what they propose."""
 

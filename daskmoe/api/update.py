@@ -22,6 +22,7 @@ from daskmoe.model import MixtureOfExperts, MixtureWithAtoms, any_model_at, mode
 from daskmoe.model.labels import has_names
 from daskmoe.model.memory import label_memory
 from daskmoe.model.moments import label_moments
+from daskmoe.numerics.base.parameters import FloatArray, order_by_share
 from daskmoe.numerics.base.policies import MEMORY
 from daskmoe.numerics.combine.memory import Memory
 from daskmoe.numerics.likelihood.inference import is_definite
@@ -91,9 +92,10 @@ def update(
     Returns
     -------
     MixtureOfExperts
-        With its experts in the order they were in, and approximate `standard_errors`. ``diagnostics`` say of
-        every ``update`` how many rows it had and how far the model had drifted: ``update_drift``, about one
-        where nothing changed, and ``update_drift_nats``, what the new rows by themselves would gain.
+        With its experts by their shares of old and new rows (``updated.match(model)`` has them as they were),
+        and approximate `standard_errors`. ``diagnostics`` say of every ``update`` how many rows it had and
+        how far the model had drifted: ``update_drift``, about one where nothing changed, and
+        ``update_drift_nats``, what the new rows by themselves would gain.
 
     Raises
     ------
@@ -208,23 +210,27 @@ def _memory_of(model: MixtureOfExperts) -> Memory:
 def _labelled(model: MixtureOfExperts, found: Update, forget: float) -> MixtureOfExperts:
     """The updated model, with the story of its updates."""
     choice, rows, family = found.choice, model.rows, model.densities
-    parameters = choice.memory.model
-    pooled = choice.memory.moments
+    pooled, known = choice.memory.moments, model.diagnostics
+    mass: FloatArray | None = None
+    order = np.arange(model.n_experts)
+    if known is not None and EXPERT_WEIGHT in known:
+        mass = (1.0 - forget) * known[EXPERT_WEIGHT].values + found.told.mass
+        order = order_by_share(choice.memory.model, mass)
+    parameters = choice.memory.model.take(order)
+    near = choice.curvature._replace(order=choice.curvature.order[order])
     diagnostics = _story(model.diagnostics, found, forget)
     diagnostics = diagnostics.merge(label_moments(pooled, rows), combine_attrs="override")
     diagnostics = diagnostics.assign(parameter_count(parameters, choice.memory.coordinates))
-    known = model.diagnostics
-    if known is not None and EXPERT_WEIGHT in known:
-        mass = (1.0 - forget) * known[EXPERT_WEIGHT].values + found.told.mass
-        diagnostics = diagnostics.assign(label_expert_weights(mass))
+    if mass is not None:
+        diagnostics = diagnostics.assign(label_expert_weights(mass[order]))
     if known is not None and TARGET_RANGE in known and found.told.extremes is not None:
         low, high = known[TARGET_RANGE].values
         new = found.told.extremes.values[-1]
         both = np.array([min(low, new[0]), max(high, new[1])])
         diagnostics[TARGET_RANGE] = (BOUND, both, {"long_name": TARGET_RANGE_TEXT})
-    if is_definite(choice.curvature.information):
+    if is_definite(near.information):
         kinds = {Kind.APPROXIMATE: None}
-        errors = label_covariances(choice.curvature, kinds, family, rows.columns)
+        errors = label_covariances(near, kinds, family, rows.columns)
         diagnostics = diagnostics.merge(errors, combine_attrs="override")
     return MixtureOfExperts.from_parameters(
         parameters,
@@ -233,8 +239,8 @@ def _labelled(model: MixtureOfExperts, found: Update, forget: float) -> MixtureO
         options=model.options,
         diagnostics=diagnostics,
         weight=pooled.weight,
-        experts=model.params[EXPERT].values if has_names(model.params) else None,
-        information=label_memory(choice.curvature, rows),
+        experts=model.params[EXPERT].values[order] if has_names(model.params) else None,
+        information=label_memory(near, rows),
     )
 
 

@@ -201,9 +201,9 @@ def _memory_of(model: MixtureOfExperts) -> Memory:
             f"information, got {model.n_parameters}. Fit old and new rows together: daskmoe.fit(data, ...)."
         )
     raise InvalidDataError(
-        "model: expected one that keeps the information of its rows, got one that has none, as of a local "
-        "fit, of an older version, or saved with keep_information=False. Refine it on the rows that it was "
-        "fitted to: daskmoe.refine(model, data, rounds=1); or fit them again: daskmoe.fit(data, ...)."
+        "model: expected one that keeps the information of its rows, got one that has none, as of another "
+        "aggregation, of an older version, or saved with keep_information=False. Refine it on the rows that "
+        "it was fitted to: daskmoe.refine(model, data, rounds=1); or fit them again: daskmoe.fit(data, ...)."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -18,7 +19,7 @@ from daskmoe.api.labelling import (
 )
 from daskmoe.engine import FitRequest, Update, plan_passes, run_update
 from daskmoe.errors import DataWarning, InvalidDataError, InvalidOptionError
-from daskmoe.model import MixtureOfExperts, MixtureWithAtoms, any_model_at, model_at
+from daskmoe.model import MixtureOfExperts, MixtureWithAtoms, any_model_at
 from daskmoe.model.labels import has_names
 from daskmoe.model.memory import label_memory
 from daskmoe.model.moments import label_moments
@@ -132,12 +133,22 @@ def update(
         "missing_chunks": missing_chunks,
         "progress": progress,
     }
+    return cast(MixtureOfExperts, updated_by(plan_updates(model, data, **options)))
+
+
+def plan_updates(
+    model: MixtureOfExperts | MixtureWithAtoms | str | os.PathLike[str], data: Data, **options: Any
+) -> list[UpdatePlan]:
+    """The updates of a model, or of the two of one with atoms, whose likelihoods multiply."""
     found = any_model_at(model, "model")
-    if isinstance(found, MixtureWithAtoms):
-        # Their likelihoods multiply.
-        plans = [plan_update(each, data, **options) for each in (found.atom_gates, found.experts)]
-        return cast(MixtureOfExperts, MixtureWithAtoms(*map(updated_by, plans)))
-    return updated_by(plan_update(found, data, **options))
+    parts = (found.atom_gates, found.experts) if isinstance(found, MixtureWithAtoms) else (found,)
+    return [_plan_update(each, data, **options) for each in parts]
+
+
+def updated_by(plans: Sequence[UpdatePlan]) -> MixtureOfExperts | MixtureWithAtoms:
+    """The model with the new rows of `plan_updates`; warns where these are far from it."""
+    first, *others = map(_updated_by, plans)
+    return MixtureWithAtoms(first, *others) if others else first
 
 
 class UpdatePlan(NamedTuple):
@@ -149,11 +160,7 @@ class UpdatePlan(NamedTuple):
     forget: float
 
 
-def plan_update(
-    model: MixtureOfExperts | str | os.PathLike[str], data: Data, *, forget: float, **options: Any
-) -> UpdatePlan:
-    """The update that `update` makes of the same arguments."""
-    model = model_at(model, "model")
+def _plan_update(model: MixtureOfExperts, data: Data, *, forget: float, **options: Any) -> UpdatePlan:
     share, memory = _check_forget(forget), _memory_of(model)
     labelled = model.options.get("support", "labelled") == "labelled"
     known = FitOptions(
@@ -170,7 +177,7 @@ def plan_update(
     return UpdatePlan(model, memory, plan_passes(data, model.rows, known), share)
 
 
-def updated_by(plan: UpdatePlan) -> MixtureOfExperts:
+def _updated_by(plan: UpdatePlan) -> MixtureOfExperts:
     """The model with the new rows; warns where these are far from it."""
     found = run_update(plan.request, HOOKS, plan.memory, plan.forget)
     if found.drift.is_far:

@@ -86,7 +86,7 @@ class MixtureOfExperts(NamedExperts):
         """E[y|x] = sum_k pi_k(x) E[y|x, expert k], with the target's dimensions, coordinates, name and units.
 
         Of a target that is labels, the class of the largest probability: text as text, empty where an input
-        is missing, others as numbers; ``clip`` and ``dtype`` say nothing there.
+        is missing, others as numbers, booleans as booleans unless the data are lazy or an input is missing.
 
         Parameters
         ----------
@@ -108,6 +108,8 @@ class MixtureOfExperts(NamedExperts):
         ------
         InvalidDataError
             If a feature is missing or unknown; with ``clip``, if the model does not know the target's range.
+        InvalidOptionError
+            For ``clip`` or ``dtype`` of a target that is labels.
 
         Examples
         --------
@@ -118,6 +120,7 @@ class MixtureOfExperts(NamedExperts):
         ('y', ('row',))
         """
         if self.densities.nominal:
+            classes.refuse_numbers(self.rows, clip=clip, dtype=dtype)
             return classes.predicted_labels(self.mixture, self.densities, data, self.rows, on_error)
         limits = target_range(self.diagnostics) if clip else None
         return prediction.mean(

@@ -175,7 +175,10 @@ def _answer(arrays: dict[str, Any], start: str, scalars: dict[str, Any]) -> Answ
 
 
 def _at_start(found: dict[str, Any]) -> AtStart | None:
-    return AtStart(**(found | {"weight": float(found["weight"])})) if found else None
+    if not found:
+        return None
+    numbers = {name: float(found[name]) for name in ("weight", "log_likelihood")}
+    return AtStart(**(found | numbers))
 
 
 def _group(arrays: dict[str, Any], name: str) -> dict[str, Any]:

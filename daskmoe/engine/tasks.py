@@ -24,7 +24,7 @@ from daskmoe.numerics.base.extremes import Extremes
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import Columns, LocalEstimate, Moments, SupportSample
 from daskmoe.numerics.base.policies import LocalFit
-from daskmoe.numerics.combine.expansion import Expansion, Pilot, expand_at, expand_estimate
+from daskmoe.numerics.combine.expansion import Expansion, Pilot, expand_at, expand_estimates
 from daskmoe.numerics.families import Family, get_family
 from daskmoe.numerics.local.fit import fit_local_estimate
 from daskmoe.options import FitOptions
@@ -157,7 +157,7 @@ def _fit(
     known = moments(data)
     if pilots:
         family, dropped = plan.family, there - data.n_rows
-        answers = [_answer(*expand_estimate(data, pilot, family, known), dropped) for pilot in pilots]
+        answers = [_answer(*own, dropped) for own in expand_estimates(data, pilots, family, known)]
         if plan.options.n_experts == 1 and plan.sends.responses:
             # No pass over all rows follows that would find the range of the target.
             extremes = Extremes.of(data.response[np.newaxis])

@@ -74,20 +74,27 @@ def joint_density(model: MoEParameters, x: FloatArray, y: float) -> FloatArray:
     return softmax_gates(model.gate, x) * norm.pdf(y, means, np.sqrt(model.nuisance[:, 0]))
 
 
+def log_joint_density(model: MoEParameters, x: FloatArray, y: float) -> FloatArray:
+    """log pi_k(x) phi_k(y|x) of one row, shape (K,), of one whose density underflows too."""
+    means = model.coef[:, 0] @ np.append(1.0, x)
+    return np.log(softmax_gates(model.gate, x)) + norm.logpdf(y, means, np.sqrt(model.nuisance[:, 0]))
+
+
 def posterior(model: MoEParameters, x: FloatArray, y: float) -> FloatArray:
     """The K responsibilities of one row, of one whose density underflows too."""
-    means = model.coef[:, 0] @ np.append(1.0, x)
-    joint = np.log(softmax_gates(model.gate, x)) + norm.logpdf(y, means, np.sqrt(model.nuisance[:, 0]))
+    joint = log_joint_density(model, x, y)
     weights = np.exp(joint - joint.max())
     return weights / weights.sum()
 
 
 def enumerate_assignments(model: MoEParameters, rows: Observations) -> tuple[float, FloatArray]:
     """log f(y_1, ..., y_n) and the responsibilities (K, n), by a sum over all K^n assignments."""
-    joint = np.array([joint_density(model, x, y) for x, y in zip(rows.features, rows.response, strict=True)])
-    # A product of densities far from their means underflows; one factor a row keeps the sum in range.
-    scale = joint.max(axis=1, keepdims=True)
-    joint = joint / scale
+    logs = np.array(
+        [log_joint_density(model, x, y) for x, y in zip(rows.features, rows.response, strict=True)]
+    )
+    # Densities far from their means underflow; one factor a row keeps the sum in range.
+    scale = logs.max(axis=1, keepdims=True)
+    joint = np.exp(logs - scale)
     total = 0.0
     marginals = np.zeros((model.n_experts, rows.n_rows))
     for assignment in itertools.product(range(model.n_experts), repeat=rows.n_rows):
@@ -95,7 +102,7 @@ def enumerate_assignments(model: MoEParameters, rows: Observations) -> tuple[flo
         total += probability
         for i, k in enumerate(assignment):
             marginals[k, i] += probability
-    return float(np.log(total) + np.log(scale).sum()), marginals / total
+    return float(np.log(total) + scale.sum()), marginals / total
 
 
 def central_gradient(

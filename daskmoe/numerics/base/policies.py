@@ -139,6 +139,9 @@ class NewtonPolicy:
     # in which the complete data's information of a row has a unit diagonal.
     saddle_step: float = 0.5
     saddle_curvature: float = 1e-6
+    # Passes between two looks at an ascent's pace, and how many times the last of them will gain once more.
+    pace: int = 12
+    hope: float = 1.0
     # Of the metric of steps, the curvature that counts as none.
     flat: float = 1e-6
 
@@ -218,6 +221,8 @@ class SearchPolicy:
     small_again: int = 3
     # Nats a row within which a second optimum says that there may be more near the best.
     cluster: float = 0.01
+    # Nats a row by which an ascent must be about to end below the best for it to be given up.
+    lost: float = 5e-3
     # Most jumps (in units of n_init), and how many that find nothing end them.
     small_jumps: int = 2
     patience: int = 6
@@ -252,6 +257,9 @@ class ExpansionPolicy:
     # More gain nothing that the prior would not take back; nats a row.
     passes: int = 5
     tolerance: float = 1e-4
+    # Nats a row by which a start must be behind another on these rows to have fewer of them, and how many.
+    behind: float = 2e-3
+    passes_behind: int = 2
     # How many times what is known at the start joins a sum that has no maximum, tried in turn.
     pilot_weights: tuple[float, ...] = (0.0, 1.0, 4.0, 16.0)
     # Share of its rows that a pilot's sample may do without where these have rare levels.
@@ -304,6 +312,8 @@ class ChoicePolicy:
     deviations: float = 3.0
     # Of the damped and the short step from the shared start itself.
     dampings: tuple[float, float] = (0.1, 1.0)
+    # Steps that are candidates from a start which all rows tell apart from the best one.
+    steps_behind: tuple[str, ...] = ("Newton step", "damped step")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from daskmoe.numerics.base.parameters import (
     canonical_indices,
     canonical_order,
 )
-from daskmoe.numerics.base.policies import CHOICE, Regularization
+from daskmoe.numerics.base.policies import CHOICE, EXPANSION, Regularization
 from daskmoe.numerics.combine.candidates import (
     Ballot,
     Candidate,
@@ -183,7 +183,7 @@ def propose_one_shot(
         found = found._replace(log_likelihood=family.log_likelihood_from(known.pooled))
         candidates = [known.candidate("one-shot", single)]
         return Proposal(candidates, {"one-shot": found}, list(sent), known, pilots)
-    candidates = []
+    candidates, behind = [], _behind(sent)
     for start, (pilot, own) in enumerate(zip(pilots, sent, strict=True)):
         maxima = one_shots(own.expansions, pilot, known.pooled, family, regularization)
         for name, whole in zip(("one-shot", "narrow one-shot"), maxima, strict=False):
@@ -191,6 +191,8 @@ def propose_one_shot(
         if maxima:
             candidates.append(known.candidate("half step", _halfway(pilot, known.pooled, maxima[0]), start))
         steps = _first_steps(own, pilot, known)
+        if start in behind:
+            steps = {kind: steps[kind] for kind in CHOICE.steps_behind if kind in steps}
         candidates += [known.candidate(kind, parameters, start) for kind, parameters in steps.items()]
         candidates.append(known.candidate(PILOT, pilot.parameters, start))
     first = candidates[0].parameters
@@ -208,6 +210,17 @@ def propose_one_shot(
     candidates.append(known.candidate("reduction", reduced.parameters))
     candidates += known.least_squares(n_experts)
     return Proposal(candidates, {"reduction": aggregate}, list(sent), known, pilots)
+
+
+def _behind(sent: Sequence[Sent]) -> set[int]:
+    """The shared starts that all rows tell apart from the best one, so that a step seldom makes up for it."""
+    known = [[each.start for each in own.expansions if each.start is not None] for own in sent]
+    if not all(known):
+        return set()
+    weight = sum(each.weight for each in known[0])
+    reached = [sum(each.log_likelihood for each in own) for own in known]
+    least = max(reached) - EXPANSION.behind * weight
+    return {start for start, value in enumerate(reached) if value < least}
 
 
 def _first_steps(sent: Sent, pilot: Pilot, known: _Penalized) -> dict[str, MoEParameters]:

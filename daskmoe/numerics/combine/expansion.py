@@ -119,21 +119,53 @@ class _Start(NamedTuple):
     weight: FloatArray
 
 
+def expand_estimates(
+    rows: Observations, pilots: Sequence[Pilot], family: Family, row_moments: Moments | None = None
+) -> list[tuple[LocalEstimate, Expansion]]:
+    """A partition's estimate from each shared start, and its expansion there.
+
+    One that is clearly worse on these rows than one before it takes fewer passes: it is seldom the best of
+    all rows, and where it is, other partitions know the way from there. ``row_moments`` are those of
+    ``rows``, where they are known already.
+    """
+    known = moments(rows) if row_moments is None else row_moments
+    answers, best = [], -np.inf
+    for pilot in pilots:
+        found = _expand(rows, pilot, family, known, best - EXPANSION.behind * known.weight)
+        answers.append(found[:2])
+        best = max(best, found.at_start)
+    return answers
+
+
 def expand_estimate(
     rows: Observations, pilot: Pilot, family: Family, row_moments: Moments | None = None
 ) -> tuple[LocalEstimate, Expansion]:
-    """A partition's estimate from the shared start, and its expansion there.
+    """`expand_estimates` of a single start."""
+    return expand_estimates(rows, [pilot], family, row_moments)[0]
+
+
+class _Expanded(NamedTuple):
+    """A partition's estimate from a shared start, its expansion, and its log-likelihood at the start."""
+
+    estimate: LocalEstimate
+    expansion: Expansion
+    at_start: float
+
+
+def _expand(rows: Observations, pilot: Pilot, family: Family, known: Moments, least: float) -> _Expanded:
+    """From a start, with few passes where the log-likelihood there is under ``least``.
 
     The estimate's objective is the log-likelihood less the quadratic prior around the start and the floor.
-    ``row_moments`` are those of ``rows``, where they are known already.
     """
     began = time.perf_counter()
-    known = moments(rows) if row_moments is None else row_moments
     start = _start(rows, pilot, family, known)
     coordinates = start.frame.coordinates
     own = _OwnRows.of(rows, coordinates, known, family)
     first = own.statistics(start.parameters, metric=True)
-    raw, state, passes, converged = _ascend(own, first, start, pilot.prior)
+    known_there = at_start(first, start.parameters, start.frame)
+    reached = known_there.log_likelihood
+    most = EXPANSION.passes if reached >= least else EXPANSION.passes_behind
+    raw, state, passes, converged = _ascend(own, first, start, pilot.prior, most)
     assert raw.mass is not None
     offset = raw.weight * coordinates.log_jacobian
     estimate = LocalEstimate(
@@ -151,7 +183,7 @@ def expand_estimate(
         seconds=time.perf_counter() - began,
     )
     expansion = expansion_of(raw, state.parameters, start.frame)
-    return estimate, expansion._replace(start=at_start(first, start.parameters, start.frame))
+    return _Expanded(estimate, expansion._replace(start=known_there), reached)
 
 
 def expansion_of(
@@ -248,11 +280,11 @@ def _pulled_back(
 
 
 def _ascend(
-    rows: _OwnRows, first: LikelihoodStatistics, start: _Start, prior: Prior
+    rows: _OwnRows, first: LikelihoodStatistics, start: _Start, prior: Prior, most: int
 ) -> tuple[LikelihoodStatistics, NewtonState, int, bool]:
     """Plain statistics and the state where the steps end, their passes, and whether they converged.
 
-    ``first`` are the statistics at the start.
+    ``first`` are the statistics at the start, and ``most`` the passes that there may be.
     """
     layout = Layout.of(start.parameters)
     origin = layout.pack(start.parameters)
@@ -263,7 +295,7 @@ def _ascend(
     while True:
         step, predicted, damping = damped_step(state)
         ends = predicted <= EXPANSION.tolerance * raw.weight
-        if ends or passes == EXPANSION.passes:
+        if ends or passes == most:
             # Damping shortens a step too: only an undamped one with little to gain means a maximum.
             return raw, state, passes, ends and damping == 0.0
         trial = layout.shift(state.parameters, step)

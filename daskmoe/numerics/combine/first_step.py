@@ -41,6 +41,8 @@ class AtStart(NamedTuple):
     """
 
     weight: float
+    # Of the rows, in the units of their response.
+    log_likelihood: float
     # (P,)
     gradient: FloatArray
     # (P (P + 1) / 2,)
@@ -55,9 +57,9 @@ class AtStart(NamedTuple):
 
 def add_starts(first: AtStart, second: AtStart) -> AtStart:
     """Of the union of two sets of rows."""
-    arrays = zip(first[1:], second[1:], strict=True)
+    arrays = zip(first[2:], second[2:], strict=True)
     sums = [np.asarray(a, dtype=np.float64) + b for a, b in arrays]
-    return AtStart(first.weight + second.weight, *sums)
+    return AtStart(first.weight + second.weight, first.log_likelihood + second.log_likelihood, *sums)
 
 
 def at_start(statistics: LikelihoodStatistics, parameters: MoEParameters, frame: Frame) -> AtStart:
@@ -77,7 +79,14 @@ def at_start(statistics: LikelihoodStatistics, parameters: MoEParameters, frame:
     pulled = unpack(information[upper]).astype(np.float64) @ origin
     bound = _spread(complete[places], layout) @ origin
     return AtStart(
-        statistics.weight, gradient, information[upper], complete[places], metric[places], pulled, bound
+        statistics.weight,
+        statistics.value - statistics.weight * frame.coordinates.log_jacobian,
+        gradient,
+        information[upper],
+        complete[places],
+        metric[places],
+        pulled,
+        bound,
     )
 
 

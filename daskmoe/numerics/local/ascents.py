@@ -16,9 +16,13 @@ from daskmoe.numerics.local.race import Candidate
 
 
 def polish(
-    problem: Problem, candidates: list[Candidate], tolerance: float, max_passes: int
+    problem: Problem,
+    candidates: list[Candidate],
+    tolerance: float,
+    max_passes: int,
+    least: float = -np.inf,
 ) -> list[NewtonResult]:
-    """Newton from every candidate, best objective first."""
+    """Newton from every candidate, best objective first; one that would end under ``least`` is given up."""
     weight = problem.rows.total_weight
     results = [
         maximize(
@@ -29,6 +33,7 @@ def polish(
             tolerance=tolerance * weight,
             max_passes=max_passes,
             nearby=None if candidate.nearby is None else scaled(candidate.nearby, weight),
+            least=least,
         )
         for candidate in candidates
     ]

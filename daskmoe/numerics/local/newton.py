@@ -124,6 +124,7 @@ def maximize(
     tolerance: float,
     max_passes: int,
     nearby: LikelihoodStatistics | None = None,
+    least: float = -np.inf,
 ) -> NewtonResult:
     """Ascend from ``parameters`` until the predicted gain falls under ``tolerance`` (log-likelihood units).
 
@@ -131,13 +132,20 @@ def maximize(
     at a quarter and a sixth of the work. Steps keep the information of an earlier point, corrected by what
     the gradient did since, for as long as each leaves a small share of the gain before it. ``nearby`` are
     statistics whose information is about that at ``parameters``, such as those of a sample of the rows: then
-    none may have to be formed at all. The last step, whose gain is already negligible, is only checked.
+    none may have to be formed at all. The last step, whose gain is already negligible, is only checked. An
+    ascent that at its pace would end under ``least`` is given up.
     """
     layout = Layout.of(parameters)
     point = _first_point(parameters, evaluate, slope, nearby)
     passes = 1
+    pace = _Pace(0, -np.inf)
     while passes < max_passes:
         state = point.state
+        if passes >= pace.passes + NEWTON.pace:
+            now = state.statistics.value
+            if now + NEWTON.hope * (now - pace.value) < least:
+                break
+            pace = _Pace(passes, now)
         step, predicted, damping, kind = _telling_step(point, tolerance)
         if kind == "unknown":
             own = state._replace(statistics=evaluate(state.parameters))
@@ -164,6 +172,10 @@ def maximize(
             point = point._replace(
                 state=state._replace(damping=NEWTON.damping.after(damping, -1.0, predicted))
             )
+            if not point.exact and passes < max_passes:
+                # Information from elsewhere misled the whole line.
+                there = evaluate(state.parameters)
+                point, passes = _Point(point.state._replace(statistics=there), True, point.before), passes + 1
             continue
         trial, statistics, length, exact = found
         # A poor undamped step was only too long, and the line search has shortened it.
@@ -185,6 +197,13 @@ def _first_point(
         return _Point(NewtonState(parameters, evaluate(parameters), 0.0), True, np.inf)
     known = _with_matrices(slope(parameters), nearby)
     return _Point(NewtonState(parameters, known, 0.0), False, np.inf)
+
+
+class _Pace(NamedTuple):
+    """When an ascent was looked at, and where it was."""
+
+    passes: int
+    value: float
 
 
 class _Step(NamedTuple):

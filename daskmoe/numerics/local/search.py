@@ -177,9 +177,12 @@ def _search_rugged(
             waiting, also = run_race(stage.racing, options.n_experts, starts, SEARCH.rugged, rng)
             waiting.sort(key=lambda candidate: problem.objective(candidate.parameters))
             reached = np.concatenate([reached, also])
-        found += polish(problem, [waiting.pop()], SEARCH.rugged_tolerance, options.max_passes)
+        least = found[0].objective - SEARCH.lost * problem.rows.total_weight
+        found += polish(problem, [waiting.pop()], SEARCH.rugged_tolerance, options.max_passes, least)
         found.sort(key=lambda result: -result.objective)
-    kept = distinct(found, SEARCH.met * problem.rows.total_weight)[: options.finalists]
+    least = found[0].objective - SEARCH.lost * problem.rows.total_weight
+    near = [result for result in found if result.objective >= least]
+    kept = distinct(near, SEARCH.met * problem.rows.total_weight)[: options.finalists]
     finishing = [candidate_of(result, problem) for result in kept]
     return polish(problem, finishing, stage.tolerance, options.max_passes), reached
 

@@ -11,12 +11,14 @@ from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import MoEParameters
+from daskmoe.numerics.base.policies import EXPANSION
 from daskmoe.numerics.combine import expansion
 from daskmoe.numerics.combine.expansion import (
     Expansion,
     Pilot,
     combine_expansions,
     expand_estimate,
+    expand_estimates,
     make_pilot,
 )
 from daskmoe.numerics.combine.refinement import advance, first_state
@@ -152,6 +154,25 @@ def test_an_estimate_says_whether_its_steps_converged(rows: Observations, pilot:
     far, _ = expand_estimate(rows, weak, GAUSSIAN)
     # A damped step that promises little is no maximum.
     assert not far.converged
+
+
+def test_a_start_that_is_clearly_behind_takes_fewer_passes(rows: Observations, pilot: Pilot) -> None:
+    part = rows.take(np.arange(1_000))
+    # With little to hold it the way is longer.
+    far = pilot._replace(
+        parameters=pilot.parameters._replace(coef=-3.0 * pilot.parameters.coef),
+        information=1e-6 * pilot.information,
+    )
+    (best, _), (behind, expansion) = expand_estimates(part, [pilot, far], GAUSSIAN)
+    assert best.converged
+    assert behind.passes == EXPANSION.passes_behind
+    assert expansion.start is not None
+    inner = far.coordinates.from_data(far.parameters)
+    there = likelihood_statistics(inner, part.blocks(far.coordinates), GAUSSIAN)
+    offset = part.n_rows * far.coordinates.log_jacobian
+    assert expansion.start.log_likelihood == pytest.approx(there.value - offset, rel=1e-10)
+    # Where it comes first nothing is known to be better.
+    assert expand_estimate(part, far, GAUSSIAN)[0].passes > EXPANSION.passes_behind
 
 
 def test_a_partition_with_few_rows_stays_near_the_start(rows: Observations, pilot: Pilot) -> None:

@@ -22,7 +22,7 @@ from daskmoe.api.beside import Model, experts_of, fit_request
 from daskmoe.api.preview import preview_of
 from daskmoe.api.reporting import left_out
 from daskmoe.api.select import plan_selection, select_among
-from daskmoe.api.update import plan_update, updated_by
+from daskmoe.api.update import plan_updates, updated_by
 from daskmoe.cli.cluster import ClusterChoice, connect, resumable
 from daskmoe.cli.demo import DemoOptions, free_folder, run_demo
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT, STOPPED
@@ -399,9 +399,9 @@ def update(
     choice, options = _split(options)
     _require_output(output, overwrite)
     # Planned before the cluster starts, so that bad input is said at once.
-    plan = plan_update(model, store, forget=forget, **options)
+    plans = plan_updates(model, store, forget=forget, **options)
     with connect(choice):
-        updated = updated_by(plan)
+        updated = updated_by(plans)
     _save(updated, output, overwrite)
 
 

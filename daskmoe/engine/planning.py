@@ -49,6 +49,7 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
     if not isinstance(target, str):
         raise InvalidOptionError(f"target: expected the name of a variable, got {type(target).__name__}.")
     _check_offset(options)
+    _check_scale(options)
     dataset, source = source_of(data)
     schema = describe_rows(
         dataset,
@@ -212,6 +213,14 @@ def _check_offset(options: FitOptions) -> None:
         raise InvalidOptionError(
             f"offset: expected a family with a logarithm as link, got family={options.family!r}. Use "
             "family='poisson' or 'gamma', take the variable off a target of numbers, or make it a feature."
+        )
+
+
+def _check_scale(options: FitOptions) -> None:
+    if options.min_scale is not None and not get_family(options.family).n_nuisances:
+        raise InvalidOptionError(
+            f"min_scale: expected None with family={options.family!r}, whose experts have no scale of their "
+            f"own, got {options.min_scale}. Leave it out."
         )
 
 

@@ -14,6 +14,8 @@ from dask.base import tokenize
 from daskmoe.engine.aggregation import AggregationPlan
 from daskmoe.engine.identity import content_of, nonce_of
 from daskmoe.engine.task_plan import Sends, TaskPlan
+from daskmoe.numerics.base.layout import Layout
+from daskmoe.numerics.base.policies import MEMORY
 from daskmoe.numerics.families import Family, get_family
 from daskmoe.options import FitOptions
 from daskmoe.rows import Partition, RowSchema, SampleWindow, read_box
@@ -74,9 +76,19 @@ class FitRequest:
     @property
     def sends(self) -> Sends:
         """What a partition sends: rows if the support is made of them, responses if there is a pilot."""
-        alone = self.options.aggregation == "auto" and not self.sample and len(self.partitions) > 1
+        only = len(self.partitions) == 1
+        # Of the only one it is what the model keeps.
+        asked = self.n_parameters <= MEMORY.most_parameters if only else self.options.aggregation == "auto"
+        alone = asked and not self.sample
         rows = self.support in ("labelled", "features")
         return Sends(rows, self.support == "labelled", alone)
+
+    @property
+    def n_parameters(self) -> int:
+        """P of a local estimator."""
+        q_gate, q_expert = len(self.schema.gate_labels) + 1, len(self.schema.expert_labels) + 1
+        n_experts, family = self.options.local.n_experts, self.family
+        return Layout(n_experts, q_gate, q_expert, family.n_predictors, family.n_nuisances).size
 
     @property
     def compares(self) -> bool:

@@ -88,8 +88,8 @@ class MixtureOfExperts(NamedExperts):
         """E[y|x] = sum_k pi_k(x) E[y|x, expert k], with the target's dimensions, coordinates, name and units.
 
         Of a target that is labels, the class of the largest probability: text as text, empty where an input
-        is missing, others as numbers; ``clip`` and ``dtype`` say nothing there. Of several outputs, that of
-        each, with their dimension last.
+        is missing, others as numbers, booleans as booleans unless the data are lazy or an input is missing.
+        Of several outputs, that of each, with their dimension last.
 
         Parameters
         ----------
@@ -111,6 +111,8 @@ class MixtureOfExperts(NamedExperts):
         ------
         InvalidDataError
             If a feature is missing or unknown; with ``clip``, if the model does not know the target's range.
+        InvalidOptionError
+            For ``clip`` or ``dtype`` of a target that is labels.
 
         Examples
         --------
@@ -121,6 +123,7 @@ class MixtureOfExperts(NamedExperts):
         ('y', ('row',))
         """
         if self.densities.nominal:
+            classes.refuse_numbers(self.rows, clip=clip, dtype=dtype)
             return classes.predicted_labels(self.mixture, self.densities, data, self.rows, on_error)
         if self.rows.output_dim is not None:
             if clip:

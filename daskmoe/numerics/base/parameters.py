@@ -143,6 +143,14 @@ class LocalEstimate(NamedTuple):
     # Of E[y|x] and of y over the rows; from a shared start of y alone with a single expert, else None.
     extremes: Extremes | None = None
 
+    def in_order(self, order: NDArray[np.intp]) -> LocalEstimate:
+        """The same with its experts in another order."""
+        assert self.parameters is not None
+        mass = self.expert_weights
+        return self._replace(
+            parameters=self.parameters.take(order), expert_weights=mass[order] if mass.size else mass
+        )
+
 
 class LargeMoE(NamedTuple):
     """The weighted average of all local estimators as one mixture of L = sum_m K_m components.
@@ -210,3 +218,9 @@ def canonical_order(parameters: MoEParameters) -> MoEParameters:
 def canonical_indices(parameters: MoEParameters) -> NDArray[np.intp]:
     """The order in which `canonical_order` takes the experts."""
     return np.asarray(np.lexsort(parameters.coef.reshape(parameters.n_experts, -1).T[::-1]))
+
+
+def order_by_share(parameters: MoEParameters, mass: FloatArray) -> NDArray[np.intp]:
+    """The order of the experts from the largest ``mass``, (K,), to the least; of equal ones the canonical."""
+    canonical = canonical_indices(parameters)
+    return canonical[np.argsort(-mass[canonical], kind="stable")]

@@ -1,4 +1,4 @@
-"""An executed notebook in a real browser: the bars, the card and a picture are there, on light and on dark.
+"""In a real browser: an executed notebook, the dashboard of a running fit, and the documentation.
 
 Skipped with its reason where Chromium, or what runs notebooks, is not installed. Screenshots are kept in the
 folder that the environment variable SCREENSHOTS names.
@@ -6,15 +6,25 @@ folder that the environment variable SCREENSHOTS names.
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import html
+import json
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import Client
+from tornado.httpclient import AsyncHTTPClient
+from tornado.websocket import websocket_connect
+
+import daskmoe
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CELLS = (
@@ -105,3 +115,150 @@ def test_a_notebook_shows_bars_card_and_picture(
     assert "n_experts: expected an integer of at least 1, got 0." in html.unescape(drawn)
     subprocess.run([*common, f"--screenshot={shot}", page.as_uri()], **look)
     assert shot.stat().st_size > 20_000
+
+
+# Names of tasks, wherever the dashboard's charts have them.
+CHARTED = """JSON.stringify((window.Bokeh?.documents ?? []).flatMap(d => [...d._all_models.values()])
+  .filter(m => m.type === "ColumnDataSource")
+  .flatMap(m => m.data instanceof Map ? [...m.data.values()] : Object.values(m.data))
+  .flatMap(column => [...column]).filter(value => typeof value === "string"))"""
+# Blocks of code and output with something beyond their right edge.
+WIDE = """[...document.querySelectorAll("pre")]
+  .filter(block => block.offsetParent && block.scrollWidth > block.clientWidth)
+  .map(block => block.innerText.slice(0, 60))"""
+PREFIXES = ("moe-pilot", "moe-local-fit")
+
+
+class Tab:
+    """A page in a browser, asked by the DevTools protocol."""
+
+    def __init__(self, socket: Any) -> None:
+        self._socket, self._number = socket, 0
+
+    async def ask(self, method: str, **params: Any) -> dict[str, Any]:
+        """The result of a command; events that come before it are passed over."""
+        self._number += 1
+        await self._socket.write_message(json.dumps({"id": self._number, "method": method, "params": params}))
+        while True:
+            answer = json.loads(await self._socket.read_message())
+            if answer.get("id") == self._number:
+                return answer["result"]
+
+    async def charted(self) -> str:
+        """All texts of the charts."""
+        found = await self.ask("Runtime.evaluate", expression=CHARTED, returnByValue=True)
+        return str(found["result"].get("value", ""))
+
+
+@asynccontextmanager
+async def open_tab(profile: Path, url: str) -> AsyncIterator[Tab]:
+    """The page of a browser that was just started."""
+    port_file = profile / "DevToolsActivePort"
+    while not port_file.exists() or not port_file.read_text():
+        await asyncio.sleep(0.1)
+    port = port_file.read_text().split()[0]
+    found: list[dict[str, Any]] = []
+    while not found:
+        await asyncio.sleep(0.1)
+        pages = json.loads((await AsyncHTTPClient().fetch(f"http://127.0.0.1:{port}/json")).body)
+        found = [page for page in pages if page["type"] == "page" and page["url"].startswith(url)]
+    socket = await websocket_connect(found[0]["webSocketDebuggerUrl"], max_message_size=2**28)
+    try:
+        yield Tab(socket)
+    finally:
+        socket.close()
+        # The answer to the farewell.
+        while await socket.read_message() is not None:
+            pass
+
+
+async def watch_fit(tab: Tab, data: Any, shots: Path) -> tuple[set[str], bool]:
+    """Which prefixes the charts had while a fit ran, and whether it still ran when all had been seen."""
+
+    async def take(name: str) -> None:
+        image = await tab.ask("Page.captureScreenshot", format="png")
+        (shots / f"dashboard-{name}.png").write_bytes(base64.b64decode(image["data"]))
+
+    while len(await tab.charted()) < 3:
+        await asyncio.sleep(0.1)
+    known = {"n_experts": 3, "n_init": 4, "random_state": 0, "progress": False}
+    running = asyncio.create_task(asyncio.to_thread(daskmoe.fit, data, "y", **known))
+    seen: set[str] = set()
+    while not running.done() and len(seen) < len(PREFIXES):
+        await asyncio.sleep(0.1)
+        text = await tab.charted()
+        for prefix in (each for each in PREFIXES if each in text and each not in seen):
+            seen.add(prefix)
+            await take(prefix)
+    still_runs = not running.done()
+    await running
+    await asyncio.sleep(1.0)
+    await take("done")
+    return seen, still_runs
+
+
+async def watch_dashboard(profile: Path, url: str, data: Any, shots: Path) -> tuple[set[str], bool]:
+    """The same, of the dashboard at an address."""
+    async with open_tab(profile, url) as tab:
+        return await watch_fit(tab, data, shots)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_the_dashboard_of_a_running_fit_shows_its_tasks(browser: str, client: Client, tmp_path: Path) -> None:
+    pytest.importorskip("bokeh")
+    data, _ = daskmoe.simulate(
+        120_000, n_features=4, n_experts=3, design="overlap", chunks=10_000, random_state=0
+    )
+    shots = Path(os.environ.get("SCREENSHOTS") or tmp_path)
+    shots.mkdir(parents=True, exist_ok=True)
+    profile = tmp_path / "profile"
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,900"]
+    command += ["--remote-debugging-port=0", f"--user-data-dir={profile}", client.dashboard_link]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            seen, still_runs = asyncio.run(watch_dashboard(profile, client.dashboard_link, data, shots))
+        finally:
+            process.terminate()
+    assert seen == set(PREFIXES)
+    assert still_runs
+    assert all((shots / f"dashboard-{name}.png").stat().st_size > 10_000 for name in (*PREFIXES, "done"))
+
+
+@pytest.mark.slow
+def test_no_code_or_output_of_the_documentation_is_cut_off(browser: str, tmp_path: Path) -> None:
+    """Of pages that CI has built before, in the folder that the environment variable DOCS_HTML names."""
+    built = os.environ.get("DOCS_HTML")
+    if built is None:
+        pytest.skip("no built documentation: DOCS_HTML names the folder that sphinx-build wrote")
+    pages = sorted(page for page in Path(built).rglob("*.html") if "_static" not in page.parts)
+    assert pages
+    profile = tmp_path / "profile"
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,900"]
+    command += ["--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            cut = asyncio.run(cut_off(profile, pages))
+        finally:
+            process.terminate()
+    assert cut == {}
+
+
+async def cut_off(profile: Path, pages: list[Path]) -> dict[str, list[str]]:
+    """Pages -> the beginnings of their blocks that are wider than what shows of them."""
+    found = {}
+    async with open_tab(profile, "about:blank") as tab:
+        for page in pages:
+            await tab.ask("Page.navigate", url=page.as_uri())
+            while True:
+                await asyncio.sleep(0.05)
+                state = await tab.ask("Runtime.evaluate", expression="location.href + document.readyState")
+                if state["result"].get("value") in (
+                    f"{page.as_uri()}interactive",
+                    f"{page.as_uri()}complete",
+                ):
+                    break
+            wide = await tab.ask("Runtime.evaluate", expression=WIDE, returnByValue=True)
+            if wide["result"]["value"]:
+                found[page.name] = wide["result"]["value"]
+    return found

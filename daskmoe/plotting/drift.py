@@ -48,7 +48,7 @@ def draw_drift(model: MixtureOfExperts, ax: Axes | None) -> Axes:
             fontsize="small",
         )
     ax.axhline(1.0, color=DARK, lw=0.8, ls=":", zorder=0)
-    ax.step(number, limit, where="mid", color=DARK, lw=0.8, ls="--", label="limit of chance")
+    ax.hlines(limit, number - 0.5, number + 0.5, color=DARK, lw=0.8, ls="--", label="limit of chance")
     ax.set(
         yscale="log",
         xlabel="update",

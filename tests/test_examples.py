@@ -81,17 +81,25 @@ def test_no_data_is_said_plainly(beijing: ModuleType, tmp_path: Path) -> None:
         beijing.read_table(tmp_path)
 
 
+def test_files_of_stations_and_one_table_are_the_same(
+    beijing: ModuleType, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    folders = tmp_path / "one", tmp_path / "stations"
+    for folder in folders:
+        folder.mkdir()
+    table.to_parquet(folders[0] / "table.parquet")
+    for name, rows in table.groupby("station"):
+        rows.to_csv(folders[1] / f"PRSA_Data_{name}.csv", index=False)
+    one, stations = (beijing.build_dataset(beijing.read_table(folder)) for folder in folders)
+    xr.testing.assert_allclose(one, stations)
+
+
 @pytest.mark.slow
 @pytest.mark.cluster
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_beijing_example_runs(
-    beijing: ModuleType, table: pd.DataFrame, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    beijing: ModuleType, table: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if kind == "parquet":
-        table.to_parquet(tmp_path / "table.parquet")
-    else:
-        for name, rows in table.groupby("station"):
-            rows.to_csv(tmp_path / f"PRSA_Data_{name}.csv", index=False)
+    table.to_parquet(tmp_path / "table.parquet")
     output = tmp_path / "output"
     beijing.main([str(tmp_path), "--output", str(output)])
     assert "published: centralized fit" in capsys.readouterr().out

@@ -26,6 +26,7 @@ class Size(NamedTuple):
     beside: tuple[str, ...] = ()
     beside_rows: int = 0
     beside_replicates: int = 0
+    beside_partitions: int = 0
     # (N, M) of cells without independent local fits.
     large: tuple[tuple[int, int], ...] = ()
     # Numbers of local estimates that are drawn and not fitted.
@@ -54,6 +55,7 @@ SIZES = {
         searched_replicates=1,
         beside=BESIDE,
         beside_rows=20_000,
+        beside_partitions=16,
         beside_replicates=1,
         large=((1_000_000, 128),),
         drawn=(200,),
@@ -69,6 +71,7 @@ SIZES = {
         replicates=5,
         beside=BESIDE,
         beside_rows=50_000,
+        beside_partitions=32,
         beside_replicates=5,
         large=((1_000_000, 128),),
         drawn=(1_000, 10_000),
@@ -81,6 +84,7 @@ SIZES = {
         replicates=100,
         beside=BESIDE,
         beside_rows=100_000,
+        beside_partitions=128,
         beside_replicates=100,
         drawn=(1_000, 10_000),
         whole_grid=True,
@@ -101,7 +105,7 @@ def cells_of(size: Size) -> Iterator[tuple[Cell, tuple[str, ...]]]:
         if replicate < size.beside_replicates:
             for scenario in size.beside:
                 without = size.families_in_common and scenario in FAMILIES
-                cell = Cell(scenario, size.beside_rows, size.at_partitions, replicate)
+                cell = Cell(scenario, size.beside_rows, size.beside_partitions, replicate)
                 yield cell, few if without else names
     for n, m in size.large:
         yield Cell("exchangeable", n, m, 0), few

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -12,6 +14,7 @@ from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.base.policies import NEWTON
 from daskmoe.numerics.likelihood.priors import prior_from
 from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, scaled
+from daskmoe.numerics.local import newton
 from daskmoe.numerics.local.newton import (
     NewtonState,
     damped_step,
@@ -320,17 +323,19 @@ def test_information_of_a_sample_is_enough(seed: int) -> None:
     np.testing.assert_allclose(vector_of(found.parameters), vector_of(full.parameters), rtol=0, atol=1e-6)
 
 
-def test_an_ascent_that_would_end_too_low_is_given_up(rng: np.random.Generator) -> None:
+def test_an_ascent_that_would_end_too_low_is_given_up(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(newton, "NEWTON", replace(NEWTON, pace=3))
     problem, start = problem_of(two_experts(rng, 2000), 2), random_model(rng, 2, 2)
     sums = problem.statistics, problem.objective, problem.slope
     best = maximize(start, *sums, tolerance=1e-8, max_passes=200)
-    same = maximize(start, *sums, tolerance=1e-8, max_passes=200, least=best.objective - 1.0)
+    assert best.passes > 8
+    # Near the top the gains are small, and what is left is known.
+    same = maximize(start, *sums, tolerance=1e-8, max_passes=200, least=best.objective - 200.0)
     assert same.objective == best.objective
-    beside = shift(best.parameters, np.full(11, 0.3))
-    without = maximize(beside, *sums, tolerance=1e-8, max_passes=200)
-    assert without.passes > NEWTON.pace
-    found = maximize(beside, *sums, tolerance=1e-8, max_passes=200, least=best.objective + 1e6)
-    assert found.passes < without.passes
+    found = maximize(start, *sums, tolerance=1e-8, max_passes=200, least=best.objective + 1e4)
+    assert found.passes < best.passes
     assert not found.converged
 
 

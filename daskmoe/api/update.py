@@ -36,6 +36,7 @@ from daskmoe.rows.names import (
     TARGET_RANGE,
     UPDATE,
     UPDATE_DRIFT,
+    UPDATE_DRIFT_LIMIT,
     UPDATE_DRIFT_NATS,
     UPDATE_ROWS,
     Kind,
@@ -50,6 +51,7 @@ _STORY = {
     "update_log_likelihood": "log-likelihood of the rows of the update under the updated model, in nats",
     "update_step": "the step that was taken",
     UPDATE_DRIFT: "squared distance of the new rows' optimum, a parameter: about one where nothing changed",
+    UPDATE_DRIFT_LIMIT: "the largest drift that chance explains",
     UPDATE_DRIFT_NATS: "what the new rows would gain by their optimum beyond chance, in nats a row",
 }
 
@@ -262,10 +264,14 @@ def _story(known: xr.Dataset | None, found: Update, forget: float) -> xr.Dataset
         "update_log_likelihood": found.log_likelihood,
         "update_step": found.choice.candidate.kind,
         UPDATE_DRIFT: found.drift.ratio,
+        UPDATE_DRIFT_LIMIT: found.drift.limit,
         UPDATE_DRIFT_NATS: found.drift.nats,
     }
     variables = {}
+    past = 0 if known is None else known.sizes.get(UPDATE, 0)
     for name, value in values.items():
-        before = known[name].values.tolist() if known is not None and name in known else []
+        # Older versions did not keep the limit.
+        missing = [np.nan] * past
+        before = known[name].values.tolist() if known is not None and name in known else missing
         variables[name] = (UPDATE, np.array([*before, value]), {"long_name": _STORY[name]})
     return xr.Dataset(variables, attrs={"converged": 1, "aggregation": "update"})

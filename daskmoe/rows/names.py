@@ -77,6 +77,7 @@ FROM_SAMPLE: Final = "from_sample"
 UPDATE: Final = "update"
 UPDATE_ROWS: Final = "update_rows"
 UPDATE_DRIFT: Final = "update_drift"
+UPDATE_DRIFT_LIMIT: Final = "update_drift_limit"
 UPDATE_DRIFT_NATS: Final = "update_drift_nats"
 
 # Of the diagnostics of a fit, by partition.

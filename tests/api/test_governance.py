@@ -70,13 +70,13 @@ def test_bytes_are_those_of_the_documented_formula(data: xr.Dataset, support: st
     assert model.diagnostics is not None
     rows = {"labelled": 100 * (P + 2), "features": 100 * (P + 1), "synthetic": 0}[support]
     estimate = 8 * (2 * K * Q + K)
-    moments = 8 * (1 + (P + 1) + (P + 1) ** 2)
+    moments = 8 * (2 + (P + 1) + (P + 1) ** 2)
     expansion = 4 * SIZE * (SIZE + 1) // 2 + 8 * SIZE
     expected = np.full(4, 8 * rows + estimate + moments + expansion + 8 * K)
     if support == "labelled":
         gates = (K - 1) * Q
         complete = gates * (gates + 1) // 2 + K * Q * (Q + 1) // 2 + K
-        expected += 8 + 24 * SIZE + 4 * SIZE * (SIZE + 1) // 2 + 8 * complete
+        expected += 16 + 24 * SIZE + 4 * SIZE * (SIZE + 1) // 2 + 8 * complete
     if support != "labelled":
         # A search that widens reports more starts.
         expected += 8 * model.diagnostics["start_log_likelihood"].notnull().sum("init").values

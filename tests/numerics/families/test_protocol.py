@@ -190,7 +190,9 @@ def test_every_aggregation_takes_another_family(aggregation: str) -> None:
     loss = best.log_likelihood(data) - model.log_likelihood(data)
     assert loss < 0.005 * data["y"].size
     if aggregation != "weighted":
-        np.testing.assert_allclose(model.params["coef"].values, coef[:, 1:], atol=0.3)
+        # Shares are about equal, so either expert may come first.
+        found = np.sort(model.params["coef"].values, axis=0)
+        np.testing.assert_allclose(found, np.sort(coef[:, 1:], axis=0), atol=0.3)
 
 
 @pytest.mark.parametrize("support", ["labelled", "features", "synthetic"])

@@ -206,11 +206,11 @@ MEGABYTE = 2**20
 def test_a_store_larger_than_memory_does_not_spill(tmp_path: Path) -> None:
     limit, n_workers, n_features = 450 * MEGABYTE, 1, 20
     chunk = 50_000
-    n_rows = 3 * n_workers * limit // (8 * (n_features + 1)) // chunk * chunk + chunk
+    n_rows = 2 * n_workers * limit // (8 * (n_features + 1)) // chunk * chunk + chunk
     path = tmp_path / "large.zarr"
     write_large(path, n_rows, chunk, n_features)
     stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    assert stored > 3 * n_workers * limit
+    assert stored > 2 * n_workers * limit
     with workers(n_workers, memory_limit=limit) as client:
         before = client.run(os.getpid)
         future = client.compute(

@@ -139,7 +139,8 @@ class NewtonPolicy:
     # in which the complete data's information of a row has a unit diagonal.
     saddle_step: float = 0.5
     saddle_curvature: float = 1e-6
-    # Passes between two looks at an ascent's pace, and how many times the last of them will gain once more.
+    # Passes between two looks at an ascent's pace, and what it is thought to gain yet, in units of the gain
+    # between the last two.
     pace: int = 12
     hope: float = 1.0
     # Of the metric of steps, the curvature that counts as none.

@@ -15,6 +15,7 @@ from daskmoe.numerics.base.buffers import Buffers
 from daskmoe.numerics.base.coordinates import CONSTANT, Coordinates, Scaling, coordinates_from, of_columns
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
 from daskmoe.numerics.base.policies import PRIOR
+from daskmoe.numerics.families.gaussian_outputs import GaussianOutputs
 from daskmoe.numerics.families.protocol import (
     Array,
     Change,
@@ -43,10 +44,7 @@ class Gaussian(Family):
 
     def of_size(self, size: int) -> Family:
         """The family of so many outputs."""
-        # It is made of this one.
-        from daskmoe.numerics.families.gaussian_outputs import GaussianOutputs
-
-        return GaussianOutputs(size)
+        return GaussianOutputs(size, self)
 
     def scaling(self, moments: Moments) -> Scaling:
         """To mean zero and variance one."""

@@ -18,7 +18,6 @@ from daskmoe.numerics.base.buffers import Buffers
 from daskmoe.numerics.base.coordinates import Coordinates, Scaling, of_output
 from daskmoe.numerics.base.packed import packed_rows, packed_size
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters, Moments
-from daskmoe.numerics.families.gaussian import Gaussian
 from daskmoe.numerics.families.protocol import (
     Array,
     Change,
@@ -32,7 +31,6 @@ from daskmoe.numerics.families.protocol import (
     WorkingRows,
 )
 
-_SINGLE = Gaussian()
 _EMPTY = np.empty(0)
 
 
@@ -43,14 +41,16 @@ class GaussianOutputs(Family):
     ----------
     n_outputs : int
         O, at least one.
+    single : Family
+        The gaussian family of one output.
     """
 
     name = "gaussian"
     exact_m_step = True
     by_predictor = True
-    nuisances = _SINGLE.nuisances
 
-    def __init__(self, n_outputs: int = 1) -> None:
+    def __init__(self, n_outputs: int, single: Family) -> None:
+        self._single, self.nuisances = single, single.nuisances
         self.n_outputs = self.n_predictors = n_outputs
         self.n_plan_moments = 2 * n_outputs
         self._diagonal = [pairs.start for pairs in packed_rows(n_outputs)]
@@ -63,12 +63,12 @@ class GaussianOutputs(Family):
 
     def of_size(self, size: int) -> GaussianOutputs:
         """The same family for another number of outputs."""
-        return GaussianOutputs(size)
+        return GaussianOutputs(size, self._single)
 
     @property
     def of_output(self) -> Family:
         """The plain gaussian family."""
-        return _SINGLE
+        return self._single
 
     def fits(self, y: Array) -> NDArray[np.bool_]:
         """All rows (B, O)."""
@@ -76,7 +76,7 @@ class GaussianOutputs(Family):
 
     def scaling(self, moments: Moments) -> Scaling:
         """Every output to mean zero and variance one."""
-        parts = [_SINGLE.scaling(of_output(moments, o)) for o in range(self.n_outputs)]
+        parts = [self._single.scaling(of_output(moments, o)) for o in range(self.n_outputs)]
         return Scaling(
             np.array([part.location for part in parts]),
             np.array([part.scale for part in parts]),
@@ -90,7 +90,7 @@ class GaussianOutputs(Family):
         location, scale, nuisance = coordinates.response
         ends = (np.broadcast_to(end, self.n_outputs).tolist() for end in (location, scale))
         parts = [
-            _SINGLE.prior(
+            self._single.prior(
                 of_output(moments, o),
                 coordinates._replace(response=Scaling(at, unit, nuisance[o : o + 1])),
                 min_scale,
@@ -113,7 +113,7 @@ class GaussianOutputs(Family):
         """The sum over outputs."""
         total: Array | None = None
         for o in range(self.n_outputs):
-            own = _SINGLE.log_density(y[o], *_part(o, eta, nuisance), out if o == 0 else None, plus)
+            own = self._single.log_density(y[o], *_part(o, eta, nuisance), out if o == 0 else None, plus)
             total, plus = own if total is None else np.add(total, own, out=total), None
         assert total is not None
         return total
@@ -165,7 +165,7 @@ class GaussianOutputs(Family):
         """That of every output; a step changes the squares over the variance, which working rows have."""
         return np.stack(
             [
-                _SINGLE.update_nuisance(
+                self._single.update_nuisance(
                     nuisance[..., o : o + 1],
                     mass,
                     sums[..., o : o + 1],
@@ -180,7 +180,8 @@ class GaussianOutputs(Family):
     def start_nuisance(self, squares: FloatArray, mass: FloatArray, prior: NuisancePrior) -> Array:
         """The mean squares of every output, with the prior's pseudo-rows."""
         parts = [
-            _SINGLE.start_nuisance(squares[:, o], mass, _prior_of(prior, o)) for o in range(self.n_outputs)
+            self._single.start_nuisance(squares[:, o], mass, _prior_of(prior, o))
+            for o in range(self.n_outputs)
         ]
         return np.concatenate(parts, axis=1)
 
@@ -198,7 +199,7 @@ class GaussianOutputs(Family):
             own = slice(o, o + 1)
             change = Change(step.falls[o], step.rises[o])
             parts.append(
-                _SINGLE.expert_step(
+                self._single.expert_step(
                     gradient[own], curvature[own, own], change, nuisance[own], _prior_of(prior, o)
                 )
             )
@@ -214,12 +215,12 @@ class GaussianOutputs(Family):
 
     def cdf(self, y: Array, eta: Array, nuisance: Array) -> Array:
         """P(Y_o <= y_o) of every output, shape (..., O, B)."""
-        parts = [_SINGLE.cdf(y[o], *_part(o, eta, nuisance)) for o in range(self.n_outputs)]
+        parts = [self._single.cdf(y[o], *_part(o, eta, nuisance)) for o in range(self.n_outputs)]
         return np.stack(parts, axis=-2)
 
     def quantile(self, probability: float | Array, eta: Array, nuisance: Array) -> Array:
         """That of every output, shape (..., O, B)."""
-        parts = [_SINGLE.quantile(probability, *_part(o, eta, nuisance)) for o in range(self.n_outputs)]
+        parts = [self._single.quantile(probability, *_part(o, eta, nuisance)) for o in range(self.n_outputs)]
         return np.stack(parts, axis=-2)
 
     def sample(self, rng: np.random.Generator, eta: Array, nuisance: Array) -> Array:
@@ -239,9 +240,9 @@ class GaussianOutputs(Family):
             (*_part(o, eta_from, nuisance_from), *_part(o, eta_to, nuisance_to))
             for o in range(self.n_outputs)
         )
-        total = _SINGLE.divergence(*next(parts), out=out)
+        total = self._single.divergence(*next(parts), out=out)
         for part in parts:
-            total += _SINGLE.divergence(*part)
+            total += self._single.divergence(*part)
         return total
 
     def plan_moments(
@@ -249,7 +250,7 @@ class GaussianOutputs(Family):
     ) -> Iterator[Array]:
         """Of first and of second order, one output after the other."""
         for o in range(self.n_outputs):
-            yield from _SINGLE.plan_moments(*_part(o, eta, nuisance), mass, targets, out)
+            yield from self._single.plan_moments(*_part(o, eta, nuisance), mass, targets, out)
 
     def barycentre(
         self,
@@ -262,7 +263,7 @@ class GaussianOutputs(Family):
         """That of every output."""
         coef, nuisance = expert
         parts = [
-            _SINGLE.barycentre(
+            self._single.barycentre(
                 design,
                 mass,
                 moments[2 * o : 2 * o + 2],
@@ -287,14 +288,14 @@ class GaussianOutputs(Family):
 
     def from_moments(self, moments: Moments) -> MoEParameters | None:
         """Weighted least squares of every output."""
-        parts = [_SINGLE.from_moments(of_output(moments, o)) for o in range(self.n_outputs)]
+        parts = [self._single.from_moments(of_output(moments, o)) for o in range(self.n_outputs)]
         known = [part for part in parts if part is not None]
         coef, nuisance = (np.concatenate([part[i] for part in known], axis=1) for i in (1, 2))
         return MoEParameters(known[0].gate, coef, nuisance)
 
     def log_likelihood_from(self, moments: Moments) -> float | None:
         """The sum over outputs."""
-        parts = [_SINGLE.log_likelihood_from(of_output(moments, o)) for o in range(self.n_outputs)]
+        parts = [self._single.log_likelihood_from(of_output(moments, o)) for o in range(self.n_outputs)]
         return sum(part for part in parts if part is not None)
 
 

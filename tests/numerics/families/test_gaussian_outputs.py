@@ -15,7 +15,6 @@ from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, MoEParameters
 from daskmoe.numerics.base.policies import LocalFit
 from daskmoe.numerics.combine.em_step import em_step
 from daskmoe.numerics.families import get_family
-from daskmoe.numerics.families.gaussian_outputs import GaussianOutputs
 from daskmoe.numerics.families.protocol import Targets
 from daskmoe.numerics.likelihood.e_step import Runs
 from daskmoe.numerics.likelihood.priors import Prior, prior_from
@@ -27,7 +26,7 @@ from daskmoe.numerics.transport.merging import clustered_experts, greedy_experts
 from daskmoe.numerics.transport.reduction import reduction_problem
 from numerics.oracles import central_gradient
 
-FAMILY = GaussianOutputs(2)
+FAMILY = get_family("gaussian", 2)
 # Outputs of very different sizes.
 UNITS = np.array([1.0, 300.0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from dask.base import get_scheduler
@@ -66,8 +67,19 @@ def worker_states(client: Client) -> list[dict[str, Any]]:
             for worker in dask_scheduler.workers.values()
         ]
 
-    found: list[dict[str, Any]] = client.run_on_scheduler(states)
+    found: list[dict[str, Any]] = ask_scheduler(client, states)
     return found
+
+
+def ask_scheduler(client: Any, question: Callable[[Any], Any]) -> Any:
+    """The answer of a function that the scheduler calls with itself; `ConnectionError` where it is lost."""
+    try:
+        return client.run_on_scheduler(question)
+    except AttributeError as error:
+        # A client that has lost its scheduler asks None.
+        if client.scheduler is None:
+            raise ConnectionError("the scheduler is lost") from error
+        raise
 
 
 def require_room(request: FitRequest, n_tasks: int) -> None:

@@ -22,7 +22,7 @@ from distributed import span
 from daskmoe.engine.announcing import TOPIC, LocalFit, told_by
 from daskmoe.engine.displays import Display, Status, display_for
 from daskmoe.engine.interrupts import interrupt
-from daskmoe.engine.limits import current_client
+from daskmoe.engine.limits import ask_scheduler, current_client
 from daskmoe.engine.results import PartitionResult
 from daskmoe.engine.waiting import awaited
 from daskmoe.options import Progress
@@ -263,5 +263,5 @@ def count_done(client: Any, groups: list[str]) -> dict[str, int]:
                 found[group] += 1
         return found
 
-    counts: dict[str, int] = client.run_on_scheduler(count)
+    counts: dict[str, int] = ask_scheduler(client, count)
     return counts

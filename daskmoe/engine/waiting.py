@@ -10,6 +10,7 @@ import concurrent.futures
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import dask
@@ -17,7 +18,7 @@ from dask.delayed import Delayed
 from distributed import Client, Future, get_worker, wait
 from distributed.scheduler import KilledWorker
 
-from daskmoe.engine.limits import current_client, worker_states
+from daskmoe.engine.limits import ask_scheduler, current_client, worker_states
 from daskmoe.errors import ClusterError
 from daskmoe.rows.computing import computed, short_errors
 
@@ -83,8 +84,10 @@ def _watch(client: Client, future: Future[Any], job: Delayed) -> None:
             wait(future, timeout=_POLL_SECONDS)
             return
         except TimeoutError:
-            if client.status == "running":
-                stalled.look(client)
+            # A scheduler that is lost has the future end; one that comes back goes on.
+            with suppress(OSError):
+                if client.status == "running":
+                    stalled.look(client)
 
 
 class _Stalled:
@@ -129,7 +132,7 @@ class _Stalled:
             known = dask_scheduler.tasks
             return [key for key in keys if key in known and known[key].state in open_]
 
-        left = [key.rpartition("-")[2] for key in client.run_on_scheduler(unfinished)]
+        left = [key.rpartition("-")[2] for key in ask_scheduler(client, unfinished)]
         more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
         return f"{len(left)} of {len(keys)} partitions are not fitted ({', '.join(left[:_NAMED])}{more})"
 

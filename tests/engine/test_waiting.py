@@ -18,6 +18,7 @@ from distributed import Client, LocalCluster
 import daskmoe
 from daskmoe import ClusterError
 from daskmoe.engine import waiting
+from daskmoe.engine.limits import ask_scheduler
 
 OPTIONS: dict[str, Any] = {"n_experts": 2, "n_init": 2, "random_state": 0, "aggregation": "reduction"}
 
@@ -113,3 +114,16 @@ def test_a_scheduler_that_is_lost_ends_the_fit(nobody: LocalCluster, data: xr.Da
     ):
         daskmoe.fit(data, "y", partitions=2, **OPTIONS)
     timer.join()
+
+
+@pytest.mark.cluster
+def test_a_client_that_has_lost_its_scheduler_says_so(nobody: LocalCluster) -> None:
+    client = Client.current()
+    assert ask_scheduler(client, lambda dask_scheduler: len(dask_scheduler.workers)) == 0
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        nobody.close()
+        due = time.monotonic() + 30
+        while client.scheduler is not None and time.monotonic() < due:
+            time.sleep(0.05)
+        with pytest.raises(ConnectionError, match="the scheduler is lost"):
+            ask_scheduler(client, lambda dask_scheduler: None)

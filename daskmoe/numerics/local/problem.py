@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.numerics.base.coordinates import Coordinates
+from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations
+from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.e_step import EStep, Runs
@@ -20,6 +22,7 @@ from daskmoe.numerics.likelihood.statistics import (
     log_likelihood_of,
     penalized,
 )
+from daskmoe.numerics.local.em import em_statistics
 
 
 class Problem(NamedTuple):
@@ -41,6 +44,40 @@ class Problem(NamedTuple):
         blocks = self.rows.blocks(self.coordinates)
         raw = likelihood_statistics(parameters, blocks, self.family, second_order=False)
         return penalized(raw, parameters, self.prior)
+
+    def gradient(self, parameters: MoEParameters) -> LikelihoodStatistics:
+        """`slope` of many parameters: without matrices of the prior, and without whitening the rows."""
+        coordinates = self.coordinates
+        gate, coef, nuisance = parameters
+        centred = MoEParameters(
+            coordinates.gates.linear_to_centred(gate), coordinates.linear_to_centred(coef), nuisance
+        )
+        blocks = self.rows.centred_blocks(coordinates)
+        raw = likelihood_statistics(centred, blocks, self.family, second_order=False)
+        of, layout = Layout.of(centred), Layout.of(parameters)
+        gates = coordinates.gates.slopes_from_centred(raw.gradient[of.gates].reshape(-1, of.q_gate))
+        experts = coordinates.slopes_from_centred(raw.gradient[of.coefs].reshape(-1, of.q_expert))
+        gradient = np.concatenate([gates.ravel(), experts.ravel(), raw.gradient[of.nuisances]])
+        return raw._replace(
+            value=raw.value - float(self.prior.penalty(*parameters)),
+            gradient=gradient - self.prior.gradient(layout, *parameters),
+        )
+
+    def complete_blocks(self, parameters: MoEParameters) -> list[FloatArray]:
+        """The complete data's penalized information: of all gates, of each expert, of its nuisances.
+
+        About an EM pass.
+        """
+        layout, family, prior = Layout.of(parameters), self.family, self.prior
+        sums = em_statistics(Runs.one(parameters), self.rows.blocks(self.coordinates), family)
+        gates = sums.gate_information[0] + prior.gate_majorizer(parameters.gate)
+        width = layout.gates.stop
+        dispersion = family.dispersion(parameters.nuisance)[:, None, None]
+        experts = sums.expert_gram[0] / dispersion + prior.coef_hessian(layout.n_predictors)
+        nuisances = unpack(sums.mass[0][:, None] * family.nuisance_information(parameters.nuisance))
+        diagonal = np.einsum("kdd->kd", nuisances)
+        diagonal += prior.nuisance_curvature(parameters.nuisance)
+        return [gates.transpose(0, 2, 1, 3).reshape(width, width), *experts, *nuisances]
 
     def objective(self, parameters: MoEParameters) -> float:
         """Penalized log-likelihood alone."""

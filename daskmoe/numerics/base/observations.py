@@ -95,8 +95,9 @@ class Observations(NamedTuple):
             yield Block(design[:, :width], response, weight, gating, offset)
 
     def centred_blocks(self, coordinates: Coordinates) -> Iterator[Block]:
-        """Blocks whose design is [1, x - center], for gates and experts: whitening many features is the most
-        of a pass that forms no matrices. Buffers are reused.
+        """Blocks whose design is [1, x - center], of gates and experts alike; buffers are reused.
+
+        Whitening many features would be most of a pass that forms no matrices.
         """
         p, size = self.features.shape[1], min(BLOCK_ROWS, self.n_rows)
         design, center, offset = empty((p + 1, size)), coordinates.center[:, None], None

@@ -21,6 +21,7 @@ from daskmoe.numerics.likelihood.statistics import (
     likelihood_statistics,
     log_likelihood_of,
     penalized,
+    slopes_of,
 )
 from daskmoe.numerics.local.em import em_statistics
 
@@ -47,21 +48,9 @@ class Problem(NamedTuple):
 
     def gradient(self, parameters: MoEParameters) -> LikelihoodStatistics:
         """`slope` of many parameters: without matrices of the prior, and without whitening the rows."""
-        coordinates = self.coordinates
-        gate, coef, nuisance = parameters
-        centred = MoEParameters(
-            coordinates.gates.linear_to_centred(gate), coordinates.linear_to_centred(coef), nuisance
-        )
-        blocks = self.rows.centred_blocks(coordinates)
-        raw = likelihood_statistics(centred, blocks, self.family, second_order=False)
-        of, layout = Layout.of(centred), Layout.of(parameters)
-        gates = coordinates.gates.slopes_from_centred(raw.gradient[of.gates].reshape(-1, of.q_gate))
-        experts = coordinates.slopes_from_centred(raw.gradient[of.coefs].reshape(-1, of.q_expert))
-        gradient = np.concatenate([gates.ravel(), experts.ravel(), raw.gradient[of.nuisances]])
-        return raw._replace(
-            value=raw.value - float(self.prior.penalty(*parameters)),
-            gradient=gradient - self.prior.gradient(layout, *parameters),
-        )
+        raw = slopes_of(parameters, self.rows, self.coordinates, self.family)
+        gradient = raw.gradient - self.prior.gradient(Layout.of(parameters), *parameters)
+        return raw._replace(value=raw.value - float(self.prior.penalty(*parameters)), gradient=gradient)
 
     def complete_blocks(self, parameters: MoEParameters) -> list[FloatArray]:
         """The complete data's penalized information: of all gates, of each expert, of its nuisances.

@@ -160,7 +160,9 @@ def _deciding_level(sizes: list[int], options: LocalFit) -> int:
 def _is_rugged(stage: Problem, found: list[NewtonResult]) -> bool:
     """Whether the rows do not tell the best optimum from others, or a subsample's optimum was far from it."""
     close = SEARCH.met * stage.rows.total_weight
-    return newton_passes(found[0]) > SEARCH.far_passes or len(in_the_running(stage, distinct(found, close))) > 1
+    return (
+        newton_passes(found[0]) > SEARCH.far_passes or len(in_the_running(stage, distinct(found, close))) > 1
+    )
 
 
 def _search_rugged(

@@ -195,10 +195,12 @@ def _count_or_share(text: str) -> int | float | str:
 
 
 def _folder(name: str, value: Any) -> str | None:
-    """An absolute path, as tasks run in folders of their own."""
+    """An absolute path, as tasks run in folders of their own, or a URL."""
     if value is None:
         return None
     path: str = os.fspath(value)
+    if "://" in path:
+        return path
     if os.path.exists(path) and not os.path.isdir(path):
         raise InvalidOptionError(f"{name}: expected a folder, got the file {path!r}.")
     return os.path.abspath(path)
@@ -331,6 +333,15 @@ class FitOptions:
         record=_as_listed,
         flag=Flag(metavar="VALUE,...|auto", parse=_values_listed),
     )
+    output_dim: str | None = option(
+        None,
+        "Dimension of the target along which it has several outputs.",
+        check=_name,
+        # Rows are others with it, and these name tasks.
+        token=False,
+        record=False,
+        flag=Flag(metavar="NAME"),
+    )
     partitions: int | str | None = option(
         None,
         "Number of row ranges, or a coordinate with one partition a value.",
@@ -378,7 +389,7 @@ class FitOptions:
     )
     checkpoint: str | os.PathLike[str] | None = option(
         None,
-        "Folder that keeps finished local fits.",
+        "Folder or URL that keeps finished work, known by its rows.",
         check=_folder,
         token=False,
         record=False,
@@ -443,6 +454,11 @@ class FitOptions:
             raise InvalidOptionError(
                 f"atoms: expected none with family={self.family!r}, every value of which has mass already, "
                 f"got {self.atoms!r}. Leave them out, or use a family of densities, as 'gamma'."
+            )
+        if self.output_dim is not None and (self.atoms is not None or not family.takes_outputs):
+            raise InvalidOptionError(
+                "output_dim: expected family='gaussian' without atoms, whose experts alone may have several "
+                f"outputs, got family={self.family!r} and atoms={self.atoms!r}. Fit the outputs one by one."
             )
         if self.refine and self.aggregation != "auto" and AGGREGATORS[self.aggregation].nested:
             raise InvalidOptionError(

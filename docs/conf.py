@@ -18,8 +18,10 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
     "numpydoc",
+    "sphinxcontrib.bibtex",
     "myst_nb",
 ]
+bibtex_bibfiles = ["references.bib"]
 exclude_patterns = ["_build"]
 source_suffix = {".md": "myst-nb"}
 # A cell that fails fails the build.

@@ -21,6 +21,7 @@ from benchmarks import (
     compare,
     cost,
     golden,
+    growth,
     local_fit,
     real_rows,
     real_sets,
@@ -304,3 +305,11 @@ def test_speed_of_a_checkout_beside_itself(capsys: pytest.CaptureFixture[str]) -
     lines = capsys.readouterr().out.splitlines()[1:]
     assert [line[:12] for line in lines] == ["EM pass     ", "MM iteration"]
     assert all(float(line.split()[2]) > 0 for line in lines)
+
+
+def test_what_a_checkpoint_saves_where_a_store_grows(capsys: pytest.CaptureFixture[str]) -> None:
+    growth.main(["--tiny"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["reduction", "auto"]
+    for line in lines:
+        assert all(float(value) > 0 for value in re.findall(r"(?:full|grown|rows|keeping) +(\S+)", line))

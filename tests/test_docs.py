@@ -7,6 +7,7 @@ notebooks (``{code-cell}``) are run by the build of the documentation, which fai
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import re
@@ -111,7 +112,40 @@ def test_the_gallery_has_every_picture() -> None:
 
 
 def test_how_to_pages_and_tutorials_are_in_their_tables_of_contents() -> None:
-    for folder in ("how_to", "tutorials"):
+    for folder in ("how_to", "tutorials", "explanation", "user_guide"):
         pages = {page.stem for page in (ROOT / "docs" / folder).glob("*.md")} - {"index"}
         index = (ROOT / "docs" / folder / "index.md").read_text(encoding="utf-8")
         assert pages <= set(index.split())
+
+
+# What is looked up, and lists of pages: words and tables, which other pages show at work.
+WITHOUT_OUTPUT = {"api.md", "comparison.md", "glossary.md", "references.md", "index.md", "decisions.md"}
+SHOWS = re.compile(r"^ *(?:```|:::)\{(?:image|figure)\}|^\|[ :]*-{2}", re.M)
+CELL = re.compile(r"^```\{code-cell\} ipython3\n(.*?)^```", re.M | re.S)
+
+
+def has_output(code: str) -> bool:
+    """Whether a cell prints, draws, or ends on a value."""
+    last = ast.parse(code).body[-1]
+    return "print(" in code or ".plot" in code or isinstance(last, ast.Expr)
+
+
+def test_every_page_shows_a_picture_an_output_or_a_measured_table() -> None:
+    pages = [page for page in PAGES if "docs" in page.parts and page.name not in WITHOUT_OUTPUT]
+    texts = {page_id(page): page.read_text(encoding="utf-8") for page in pages}
+    bare = [
+        name for name, text in texts.items()
+        if not SHOWS.search(text) and not any(map(has_output, CELL.findall(text)))
+    ]  # fmt: skip
+    assert bare == []
+
+
+def test_pages_cite_what_the_bibliography_has() -> None:
+    bibliography = (ROOT / "docs" / "references.bib").read_text(encoding="utf-8")
+    known = set(re.findall(r"^@\w+\{(\w+),", bibliography, flags=re.M))
+    texts = [page.read_text(encoding="utf-8") for page in PAGES if "docs" in page.parts]
+    cited = {
+        key for text in texts for keys in re.findall(r"\{cite:\w\}`([^`]+)`", text) for key in keys.split(",")
+    }
+    assert cited == known
+    assert not [text[:80] for text in texts if "arxiv.org" in text]

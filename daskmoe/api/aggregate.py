@@ -13,7 +13,7 @@ import xarray as xr
 
 from daskmoe.api.caller import short_errors
 from daskmoe.api.comparable import check_models, support_sample
-from daskmoe.api.labelling import label_aggregate, label_covariances
+from daskmoe.api.labelling import label_aggregate, label_covariances, label_expert_weights
 from daskmoe.api.reporting import report_identification
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import InvalidDataError
@@ -22,10 +22,17 @@ from daskmoe.model.labels import label_local_estimates
 from daskmoe.model.memory import label_memory
 from daskmoe.model.moments import label_moments, moments_from
 from daskmoe.numerics.base.observations import merge_moments
-from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, MoEParameters, Moments, SupportSample
+from daskmoe.numerics.base.parameters import (
+    FloatArray,
+    LargeMoE,
+    MoEParameters,
+    Moments,
+    SupportSample,
+    order_by_share,
+)
 from daskmoe.numerics.base.policies import Regularization
 from daskmoe.numerics.combine.choice import Sent, propose_independent, settle
-from daskmoe.numerics.combine.registry import aggregate_estimates
+from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
 from daskmoe.numerics.likelihood.inference import is_definite
 from daskmoe.options import (
     AGGREGATIONS,
@@ -146,6 +153,7 @@ def _joined(
         else:
             proposal = propose_independent(sent, size, first.densities, _regularization(first))
             result, _ = settle(proposal, None, choose=False)
+    result = _by_share(result)
     diagnostics = label_aggregate(result, [p.n_experts for p in locals_], labels, first.rows).assign(
         weight=("partition", weights, {"long_name": "sum of the row weights"})
     )
@@ -153,6 +161,8 @@ def _joined(
     if len(known) == len(moments):
         pooled = label_moments(reduce(merge_moments, known), first.rows)
         diagnostics = diagnostics.merge(pooled, combine_attrs="override")
+    if isinstance(result.parameters, MoEParameters):
+        diagnostics = diagnostics.assign(label_expert_weights(weights.sum() * result.flow.sum(axis=0)))
     near = result.curvature
     if near is not None and is_definite(near.information):
         errors = label_covariances(near, {Kind.APPROXIMATE: None}, first.densities, first.rows.columns)
@@ -169,6 +179,13 @@ def _joined(
     )
     report_identification(model)
     return model
+
+
+def _by_share(found: Aggregate) -> Aggregate:
+    """The result with its experts by their shares of the support, as the plan has it."""
+    if not isinstance(found.parameters, MoEParameters):
+        return found
+    return found.in_order(order_by_share(found.parameters, found.flow.sum(axis=0)))
 
 
 def _sent(models: Sequence[MixtureOfExperts], support: SupportSample) -> Sent | None:

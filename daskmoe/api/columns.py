@@ -52,9 +52,11 @@ def report_columns(model: MixtureOfExperts) -> None:
     found = moments_from(model.diagnostics)
     if found is None or not found.scatter[-1, -1] > 0:
         return
+    p = found.n_features
     spread = np.diagonal(found.scatter)
     with np.errstate(divide="ignore", invalid="ignore"):
-        explained = found.scatter[-1, :-1] ** 2 / (spread[:-1] * spread[-1])
+        # Of several outputs the one that a feature tells best.
+        explained = np.max(found.scatter[p:, :p] ** 2 / (spread[:p] * spread[p:, None]), axis=0)
     names = model.rows.feature_labels
     if copies := [name for name, share in zip(names, explained, strict=True) if share > SOUNDNESS.copy]:
         listed = ", ".join(map(repr, copies))
@@ -66,8 +68,8 @@ def report_columns(model: MixtureOfExperts) -> None:
     if model.rows.weight is None:
         # Of 0, 1, ..., n - 1, in any order; of other numbers it would be chance.
         n = found.weight
-        running = np.isclose(spread[:-1], n * (n * n - 1.0) / 12.0, rtol=1e-9, atol=0.0)
-        running &= np.isclose(2.0 * found.mean[:-1] % 1.0, 0.0, atol=1e-6)
+        running = np.isclose(spread[:p], n * (n * n - 1.0) / 12.0, rtol=1e-9, atol=0.0)
+        running &= np.isclose(2.0 * found.mean[:p] % 1.0, 0.0, atol=1e-6)
         plain = np.array([_is_plain(each) for each in model.rows.variables for _ in each.labels], dtype=bool)
         if n >= SOUNDNESS.identifier_rows:
             _warn_of_identifiers(

@@ -27,6 +27,7 @@ def check_models(models: Sequence[MixtureOfExperts]) -> None:
             "target": (first.target, model.target),
             "family": (first.family, model.family),
             "classes of the target": (first.rows.classes, model.rows.classes),
+            "outputs of the target": (first.rows.outputs, model.rows.outputs),
             "levels, knots and other codings of the features": (first.rows.codings, model.rows.codings),
             "units of the target": (
                 first.rows.target_attrs.get("units"),

@@ -38,6 +38,7 @@ class FitKeywords(TypedDict, total=False):
     categories: Mapping[str, Sequence[Any] | None] | None
     family: str
     atoms: Sequence[float] | str | None
+    output_dim: str | None
     partitions: int | str | None
     aggregation: Aggregation
     support: Support | Data
@@ -80,6 +81,7 @@ def fit(
     n_experts: int,
     family: str = "gaussian",
     atoms: Sequence[float] | str | None = None,
+    output_dim: str | None = None,
     partitions: int | str | None = None,
     aggregation: Aggregation = "auto",
     support: Support | Data = "labelled",
@@ -111,7 +113,7 @@ def fit(
     data : xr.Dataset, pd.DataFrame or path
         The data, in memory or lazy, or the path or URL of a Zarr store, which tasks open themselves.
     target : str
-        The response variable; its dimensions are the sample dimensions.
+        The response variable; its dimensions are the sample dimensions, but for ``output_dim``.
     features : str, Term, or a sequence of them, optional
         Feature variables; by default every other variable that fits, and the log says which did not. One has
         the sample dimensions or some of them, plus at most one more, whose labels name several features.
@@ -138,6 +140,10 @@ def fit(
         features, and no density; the experts, of which there are ``n_experts`` beside them, are fitted to the
         other rows. ``"auto"`` finds those that repeat beyond chance and logs them with their shares. The
         result is a `MixtureWithAtoms` where there are any. For families of densities.
+    output_dim : str, optional
+        Dimension of the target along which it has several outputs, as ``"output"`` of ``y(sample, output)``:
+        every expert has a linear predictor and a variance for each, and outputs are independent given the
+        expert. For gaussian experts. A row that lacks any of its outputs is incomplete.
     partitions : int or str, optional
         None follows the target's chunks; an integer makes that many row ranges; the name of a coordinate
         makes one partition a value.
@@ -170,7 +176,8 @@ def fit(
         Partition m draws from ``SeedSequence(seed, spawn_key=(m,))``, so the result does not depend on the
         scheduler or the number of workers.
     checkpoint : path, optional
-        Folder where finished partitions are kept; a rerun with the same data and options goes on from there.
+        Folder, or URL that fsspec writes to, where finished work is kept; a rerun with the same options goes
+        on from there. Partitions are known by their own rows, so that a store that grew costs what is new.
         With ``random_state=None`` the seed is then 0, as a rerun could not repeat a fresh one.
     on_error : {"raise", "skip"}
         "skip" leaves out rows with missing values and partitions that fail, and reports them in the log and
@@ -241,6 +248,7 @@ def fit(
         n_experts=n_experts,
         family=family,
         atoms=atoms,
+        output_dim=output_dim,
         partitions=partitions,
         aggregation=aggregation,
         support=support,
@@ -284,6 +292,7 @@ def fit_local(
     n_experts: int,
     family: str = "gaussian",
     atoms: Sequence[float] | str | None = None,
+    output_dim: str | None = None,
     prior_strength: float = 1.0,
     min_scale: float | None = None,
     random_state: RandomState = None,
@@ -331,6 +340,7 @@ def fit_local(
         n_experts=n_experts,
         family=family,
         atoms=atoms,
+        output_dim=output_dim,
         partitions=1,
         aggregation="reduction",
         support_size=1,

@@ -21,7 +21,7 @@ from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
 from daskmoe.numerics.base.extremes import Extremes
 from daskmoe.numerics.base.layout import count_parameters
 from daskmoe.numerics.base.observations import merge_moments
-from daskmoe.numerics.base.parameters import Columns, FloatArray, Mixture, MoEParameters, canonical_indices
+from daskmoe.numerics.base.parameters import Columns, FloatArray, Mixture, MoEParameters, order_by_share
 from daskmoe.numerics.combine.candidates import Told
 from daskmoe.numerics.combine.gaps import Gaps
 from daskmoe.numerics.combine.refinement import left_by_feature
@@ -78,7 +78,8 @@ TARGET_RANGE_TEXT: Final = "lowest and highest response of the rows"
 def label_fit(
     result: FitResult, rows: RowSchema, family: str, options: Mapping[str, Any]
 ) -> MixtureOfExperts:
-    """The model of a fit, with ``diagnostics`` and ``local_estimates``."""
+    """The model of a fit, with ``diagnostics`` and ``local_estimates``, its experts by share."""
+    result = result.by_share()
     parts = result.partitions
     known = [r.moments for r in parts if r.moments is not None]
     diagnostics = _diagnostics(result, rows).merge(
@@ -88,13 +89,13 @@ def label_fit(
         [r.estimate.parameters for r in parts],
         [r.label for r in parts],
         rows,
-        get_family(family, rows.n_classes),
+        get_family(family, rows.response_size),
     )
-    diagnostics = diagnostics.assign(_of_fit(result, get_family(family, rows.n_classes)))
+    diagnostics = diagnostics.assign(_of_fit(result, get_family(family, rows.response_size)))
     near = result.aggregate.curvature
     if near is not None and is_definite(near.information):
         kinds: dict[Kind, FloatArray | None] = {Kind.APPROXIMATE: None}
-        errors = label_covariances(near, kinds, get_family(family, rows.n_classes), rows.columns)
+        errors = label_covariances(near, kinds, get_family(family, rows.response_size), rows.columns)
         diagnostics = diagnostics.merge(errors, combine_attrs="override")
     return MixtureOfExperts.from_parameters(
         result.aggregate.parameters,
@@ -330,8 +331,14 @@ def _padded(rows: Sequence[FloatArray]) -> FloatArray:
 
 
 def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> MixtureOfExperts:
-    """The model with refined parameters, the story of the rounds, and standard errors if there are any."""
-    order = canonical_indices(refinement.parameters)
+    """The model with refined parameters, the story of the rounds, and standard errors if there are any.
+
+    Its experts are by share, as after a fit.
+    """
+    assert refinement.state.accepted is not None
+    mass = refinement.state.accepted.statistics.mass
+    shares = np.ones(refinement.parameters.n_experts) if mass is None else mass
+    order = order_by_share(refinement.parameters, shares)
     infos = refinement.infos
     columns = {
         "round_log_likelihood": ("log-likelihood where the round evaluated it, in nats", "log_likelihood"),
@@ -344,7 +351,6 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
         name: ("round", np.array([float(getattr(info, field)) for info in infos]), {"long_name": text})
         for name, (text, field) in columns.items()
     }
-    assert refinement.state.accepted is not None
     weight = refinement.state.accepted.statistics.weight
     added["refined_weight"] = ((), weight, {"long_name": "sum of the row weights of the refinement"})
     if refinement.dropped is not None:
@@ -354,7 +360,6 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     reached = infos[int(np.flatnonzero([info.accepted for info in infos])[-1])]
     added |= _training(reached.log_likelihood, refinement.state.accepted.statistics.entropy)
     added |= parameter_count(refinement.parameters, refinement.coordinates)
-    mass = refinement.state.accepted.statistics.mass
     added |= {} if mass is None else label_expert_weights(mass[order])
     if (extremes := refinement.state.accepted.statistics.extremes) is not None:
         location, scale, _ = refinement.coordinates.response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -18,10 +19,11 @@ from daskmoe.api.labelling import (
 )
 from daskmoe.engine import FitRequest, Update, plan_passes, run_update
 from daskmoe.errors import DataWarning, InvalidDataError, InvalidOptionError
-from daskmoe.model import MixtureOfExperts, MixtureWithAtoms, any_model_at, model_at
+from daskmoe.model import MixtureOfExperts, MixtureWithAtoms, any_model_at
 from daskmoe.model.labels import has_names
 from daskmoe.model.memory import label_memory
 from daskmoe.model.moments import label_moments
+from daskmoe.numerics.base.parameters import FloatArray, order_by_share
 from daskmoe.numerics.base.policies import MEMORY
 from daskmoe.numerics.combine.memory import Memory
 from daskmoe.numerics.likelihood.inference import is_definite
@@ -34,6 +36,7 @@ from daskmoe.rows.names import (
     TARGET_RANGE,
     UPDATE,
     UPDATE_DRIFT,
+    UPDATE_DRIFT_LIMIT,
     UPDATE_DRIFT_NATS,
     UPDATE_ROWS,
     Kind,
@@ -48,6 +51,7 @@ _STORY = {
     "update_log_likelihood": "log-likelihood of the rows of the update under the updated model, in nats",
     "update_step": "the step that was taken",
     UPDATE_DRIFT: "squared distance of the new rows' optimum, a parameter: about one where nothing changed",
+    UPDATE_DRIFT_LIMIT: "the largest drift that chance explains",
     UPDATE_DRIFT_NATS: "what the new rows would gain by their optimum beyond chance, in nats a row",
 }
 
@@ -91,9 +95,10 @@ def update(
     Returns
     -------
     MixtureOfExperts
-        With its experts in the order they were in, and approximate `standard_errors`. ``diagnostics`` say of
-        every ``update`` how many rows it had and how far the model had drifted: ``update_drift``, about one
-        where nothing changed, and ``update_drift_nats``, what the new rows by themselves would gain.
+        With its experts by their shares of old and new rows (``updated.match(model)`` has them as they were),
+        and approximate `standard_errors`. ``diagnostics`` say of every ``update`` how many rows it had and
+        how far the model had drifted: ``update_drift``, about one where nothing changed, and
+        ``update_drift_nats``, what the new rows by themselves would gain.
 
     Raises
     ------
@@ -130,12 +135,22 @@ def update(
         "missing_chunks": missing_chunks,
         "progress": progress,
     }
+    return cast(MixtureOfExperts, updated_by(plan_updates(model, data, **options)))
+
+
+def plan_updates(
+    model: MixtureOfExperts | MixtureWithAtoms | str | os.PathLike[str], data: Data, **options: Any
+) -> list[UpdatePlan]:
+    """The updates of a model, or of the two of one with atoms, whose likelihoods multiply."""
     found = any_model_at(model, "model")
-    if isinstance(found, MixtureWithAtoms):
-        # Their likelihoods multiply.
-        plans = [plan_update(each, data, **options) for each in (found.atom_gates, found.experts)]
-        return cast(MixtureOfExperts, MixtureWithAtoms(*map(updated_by, plans)))
-    return updated_by(plan_update(found, data, **options))
+    parts = (found.atom_gates, found.experts) if isinstance(found, MixtureWithAtoms) else (found,)
+    return [_plan_update(each, data, **options) for each in parts]
+
+
+def updated_by(plans: Sequence[UpdatePlan]) -> MixtureOfExperts | MixtureWithAtoms:
+    """The model with the new rows of `plan_updates`; warns where these are far from it."""
+    first, *others = map(_updated_by, plans)
+    return MixtureWithAtoms(first, *others) if others else first
 
 
 class UpdatePlan(NamedTuple):
@@ -147,11 +162,7 @@ class UpdatePlan(NamedTuple):
     forget: float
 
 
-def plan_update(
-    model: MixtureOfExperts | str | os.PathLike[str], data: Data, *, forget: float, **options: Any
-) -> UpdatePlan:
-    """The update that `update` makes of the same arguments."""
-    model = model_at(model, "model")
+def _plan_update(model: MixtureOfExperts, data: Data, *, forget: float, **options: Any) -> UpdatePlan:
     share, memory = _check_forget(forget), _memory_of(model)
     labelled = model.options.get("support", "labelled") == "labelled"
     known = FitOptions(
@@ -168,7 +179,7 @@ def plan_update(
     return UpdatePlan(model, memory, plan_passes(data, model.rows, known), share)
 
 
-def updated_by(plan: UpdatePlan) -> MixtureOfExperts:
+def _updated_by(plan: UpdatePlan) -> MixtureOfExperts:
     """The model with the new rows; warns where these are far from it."""
     found = run_update(plan.request, HOOKS, plan.memory, plan.forget)
     if found.drift.is_far:
@@ -199,32 +210,36 @@ def _memory_of(model: MixtureOfExperts) -> Memory:
             f"information, got {model.n_parameters}. Fit old and new rows together: daskmoe.fit(data, ...)."
         )
     raise InvalidDataError(
-        "model: expected one that keeps the information of its rows, got one that has none, as of a local "
-        "fit, of an older version, or saved with keep_information=False. Refine it on the rows that it was "
-        "fitted to: daskmoe.refine(model, data, rounds=1); or fit them again: daskmoe.fit(data, ...)."
+        "model: expected one that keeps the information of its rows, got one that has none, as of another "
+        "aggregation, of an older version, or saved with keep_information=False. Refine it on the rows that "
+        "it was fitted to: daskmoe.refine(model, data, rounds=1); or fit them again: daskmoe.fit(data, ...)."
     )
 
 
 def _labelled(model: MixtureOfExperts, found: Update, forget: float) -> MixtureOfExperts:
     """The updated model, with the story of its updates."""
     choice, rows, family = found.choice, model.rows, model.densities
-    parameters = choice.memory.model
-    pooled = choice.memory.moments
+    pooled, known = choice.memory.moments, model.diagnostics
+    mass: FloatArray | None = None
+    order = np.arange(model.n_experts)
+    if known is not None and EXPERT_WEIGHT in known:
+        mass = (1.0 - forget) * known[EXPERT_WEIGHT].values + found.told.mass
+        order = order_by_share(choice.memory.model, mass)
+    parameters = choice.memory.model.take(order)
+    near = choice.curvature._replace(order=choice.curvature.order[order])
     diagnostics = _story(model.diagnostics, found, forget)
     diagnostics = diagnostics.merge(label_moments(pooled, rows), combine_attrs="override")
     diagnostics = diagnostics.assign(parameter_count(parameters, choice.memory.coordinates))
-    known = model.diagnostics
-    if known is not None and EXPERT_WEIGHT in known:
-        mass = (1.0 - forget) * known[EXPERT_WEIGHT].values + found.told.mass
-        diagnostics = diagnostics.assign(label_expert_weights(mass))
+    if mass is not None:
+        diagnostics = diagnostics.assign(label_expert_weights(mass[order]))
     if known is not None and TARGET_RANGE in known and found.told.extremes is not None:
         low, high = known[TARGET_RANGE].values
         new = found.told.extremes.values[-1]
         both = np.array([min(low, new[0]), max(high, new[1])])
         diagnostics[TARGET_RANGE] = (BOUND, both, {"long_name": TARGET_RANGE_TEXT})
-    if is_definite(choice.curvature.information):
+    if is_definite(near.information):
         kinds = {Kind.APPROXIMATE: None}
-        errors = label_covariances(choice.curvature, kinds, family, rows.columns)
+        errors = label_covariances(near, kinds, family, rows.columns)
         diagnostics = diagnostics.merge(errors, combine_attrs="override")
     return MixtureOfExperts.from_parameters(
         parameters,
@@ -233,8 +248,8 @@ def _labelled(model: MixtureOfExperts, found: Update, forget: float) -> MixtureO
         options=model.options,
         diagnostics=diagnostics,
         weight=pooled.weight,
-        experts=model.params[EXPERT].values if has_names(model.params) else None,
-        information=label_memory(choice.curvature, rows),
+        experts=model.params[EXPERT].values[order] if has_names(model.params) else None,
+        information=label_memory(near, rows),
     )
 
 
@@ -249,10 +264,14 @@ def _story(known: xr.Dataset | None, found: Update, forget: float) -> xr.Dataset
         "update_log_likelihood": found.log_likelihood,
         "update_step": found.choice.candidate.kind,
         UPDATE_DRIFT: found.drift.ratio,
+        UPDATE_DRIFT_LIMIT: found.drift.limit,
         UPDATE_DRIFT_NATS: found.drift.nats,
     }
     variables = {}
+    past = 0 if known is None else known.sizes.get(UPDATE, 0)
     for name, value in values.items():
-        before = known[name].values.tolist() if known is not None and name in known else []
+        # Older versions did not keep the limit.
+        missing = [np.nan] * past
+        before = known[name].values.tolist() if known is not None and name in known else missing
         variables[name] = (UPDATE, np.array([*before, value]), {"long_name": _STORY[name]})
     return xr.Dataset(variables, attrs={"converged": 1, "aggregation": "update"})

@@ -19,6 +19,7 @@ import dask
 import dask.system
 from distributed import Client, LocalCluster
 from distributed.comm.addressing import get_address_host_port
+from distributed.security import Security
 
 from daskmoe.cli.stopping import Stopped
 from daskmoe.engine.waiting import TIMEOUT_SETTING
@@ -44,6 +45,10 @@ class ClusterChoice(NamedTuple):
     wait_workers: int = 1
     # Seconds to wait for them, and for any while none takes tasks; None for two minutes and for ever.
     timeout: float | None = None
+    # Files of certificates and of a key for a scheduler at a tls:// address.
+    tls_ca_file: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
 
 
 @contextmanager
@@ -98,23 +103,54 @@ def _reach(choice: ClusterChoice) -> Iterator[Client]:
         raise InvalidOptionError(
             f"Expected the address of a scheduler, such as tcp://10.0.0.1:8786, got {address!r}: {error}"
         ) from error
-    if str(address).startswith("tls://") and not dask.config.get("distributed.comm.tls.client.cert"):
-        raise InvalidOptionError(
-            f"Expected certificates for the address {address}, got none: set distributed.comm.tls.ca-file, "
-            "distributed.comm.tls.client.cert and distributed.comm.tls.client.key in Dask's configuration."
-        )
+    security = _security(choice, str(address))
     try:
         # As the default, a client that cannot start would stay it for whatever the process does next.
-        client = Client(address, set_as_default=False)
+        client = Client(address, set_as_default=False, security=security)
     except OSError as error:
         raise TimeoutError(
             f"The scheduler at {address} does not answer. Check that it runs, that the address (or the "
-            "scheduler file) is not that of an older one, and that a firewall lets this machine through."
+            "scheduler file) is not that of an older one, that a firewall lets this machine through, and "
+            "of a tls:// address that both sides trust the same authority."
         ) from error
     with client, client.as_current():
         logger.info("Dashboard: %s", client.dashboard_link)
         _wait_for_workers(client, str(address), choice)
         yield client
+
+
+def _security(choice: ClusterChoice, address: str) -> Security:
+    """The certificates of the options, or of Dask's configuration.
+
+    Raises
+    ------
+    InvalidOptionError
+        If the address asks for some and there are none, if it takes none, or if they cannot be read.
+    """
+    given = {"tls_client_cert": choice.tls_cert, "tls_client_key": choice.tls_key or choice.tls_cert}
+    named = choice.tls_cert is not None
+    security = Security(tls_ca_file=choice.tls_ca_file, **given) if named else Security()
+    if not address.startswith("tls://"):
+        if named:
+            raise InvalidOptionError(
+                f"tls_cert: expected a scheduler at a tls:// address, got {address}. Start it with "
+                "`dask scheduler --tls-ca-file ... --tls-cert ... --tls-key ...`."
+            )
+        return security
+    files = security.get_tls_config_for_role("client")
+    if not files["cert"]:
+        raise InvalidOptionError(
+            f"Expected certificates for the address {address}, got none: name them with tls_ca_file, "
+            "tls_cert and tls_key, or in Dask's configuration (distributed.comm.tls)."
+        )
+    try:
+        security.get_connection_args("client")
+    except OSError as error:
+        raise InvalidOptionError(
+            f"tls_cert: expected files of certificates and a key, in PEM, got {files['ca_file']}, "
+            f"{files['cert']} and {files['key']}: {error}"
+        ) from error
+    return security
 
 
 def _address_in(scheduler_file: str | None) -> str:

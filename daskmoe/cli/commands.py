@@ -22,7 +22,7 @@ from daskmoe.api.beside import Model, experts_of, fit_request
 from daskmoe.api.preview import preview_of
 from daskmoe.api.reporting import left_out
 from daskmoe.api.select import plan_selection, select_among
-from daskmoe.api.update import plan_update, updated_by
+from daskmoe.api.update import plan_updates, updated_by
 from daskmoe.cli.cluster import ClusterChoice, connect, resumable
 from daskmoe.cli.demo import DemoOptions, free_folder, run_demo
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT, STOPPED
@@ -159,6 +159,9 @@ def cluster_options(command: Command) -> Command:
             metavar="NUMBER",
             help="Workers of a running scheduler to wait for.",
         ),
+        click.option("--tls-key", type=_FILE, help="Key of this machine, where --tls-cert has none."),
+        click.option("--tls-cert", type=_FILE, help="Certificate of this machine for a tls:// scheduler."),
+        click.option("--tls-ca-file", type=_FILE, help="Certificates of who signs those of the cluster."),
         click.option("--scheduler-file", type=_FILE, help="Use the scheduler of this file."),
         click.option("--scheduler", metavar="ADDRESS", help="Use the scheduler at this address."),
         click.option(
@@ -175,6 +178,12 @@ def _choose_cluster(**given: Any) -> ClusterChoice:
     """The cluster of the options that `cluster_options` adds."""
     if sum(given[name] is not None for name in ("workers", "scheduler", "scheduler_file")) > 1:
         raise click.UsageError("Expected at most one of --workers, --scheduler and --scheduler-file.")
+    if any(given[f"tls_{name}"] for name in ("ca_file", "cert", "key")) and not (
+        given["tls_ca_file"] and given["tls_cert"] and (given["scheduler"] or given["scheduler_file"])
+    ):
+        raise click.UsageError(
+            "Expected --tls-ca-file and --tls-cert together, with --scheduler or --scheduler-file."
+        )
     return ClusterChoice(**given)
 
 
@@ -390,9 +399,9 @@ def update(
     choice, options = _split(options)
     _require_output(output, overwrite)
     # Planned before the cluster starts, so that bad input is said at once.
-    plan = plan_update(model, store, forget=forget, **options)
+    plans = plan_updates(model, store, forget=forget, **options)
     with connect(choice):
-        updated = updated_by(plan)
+        updated = updated_by(plans)
     _save(updated, output, overwrite)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +14,10 @@ from daskmoe.engine.results import FitResult, Gathered, PartitionResult, Propose
 from daskmoe.engine.seeds import Seed, generator
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import PartitionError
+from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.base.parameters import SupportSample
 from daskmoe.numerics.base.policies import Regularization
-from daskmoe.numerics.combine.candidates import Ballot, Tally
+from daskmoe.numerics.combine.candidates import Ballot, Tally, score_rows
 from daskmoe.numerics.combine.choice import (
     Proposal,
     Sent,
@@ -90,6 +93,11 @@ def _check_success(results: list[PartitionResult], fitted: int, least: int | flo
 def ballot_of(proposed: Proposed, responses: bool) -> Ballot:
     """What partitions need to score the candidates, and whether they may tell ``responses`` of rows."""
     return proposed.proposal.ballot._replace(responses=responses)
+
+
+def scoring_of(proposed: Proposed, responses: bool) -> Callable[[Observations], Tally]:
+    """What rows are asked about the candidates."""
+    return partial(score_rows, ballot=ballot_of(proposed, responses))
 
 
 def aggregate_partitions(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from daskmoe.engine.results import PartitionResult
 
+# Whoever subscribes to it hears of every partition; what is told is documented.
+EVENTS = "daskmoe"
+# A client has one handler a topic, and that of the displays is not to take the place of a caller's.
 TOPIC = "daskmoe-local-fit"
 
 
@@ -18,9 +22,9 @@ class LocalFit(NamedTuple):
     nats: float
 
 
-def announce(result: PartitionResult) -> None:
-    """Tell who watches what a local fit reached, from a worker of a cluster."""
-    if "distributed.worker" not in sys.modules or not result.estimate.weight > 0:
+def announce(result: PartitionResult, n_experts: int) -> None:
+    """Tell who listens how a partition ended, from a worker of a cluster."""
+    if "distributed.worker" not in sys.modules:
         return
     from distributed import get_worker
 
@@ -28,7 +32,27 @@ def announce(result: PartitionResult) -> None:
         worker = get_worker()
     except ValueError:
         return
-    worker.log_event(TOPIC, (str(worker.get_current_task()), *told_by(result)))
+    task = str(worker.get_current_task())
+    worker.log_event(EVENTS, event_of(result, n_experts) | {"task": task})
+    if result.estimate.weight > 0:
+        worker.log_event(TOPIC, (task, *told_by(result)))
+
+
+def event_of(result: PartitionResult, n_experts: int) -> dict[str, Any]:
+    """How a partition ended, as JSON can hold it."""
+    estimate, ending = result.estimate, result.ending
+    value = estimate.log_likelihood
+    return {
+        "partition": result.label,
+        "n_experts": n_experts,
+        "rows": int(estimate.rows),
+        "dropped_rows": int(estimate.dropped_rows),
+        "log_likelihood": float(value) if math.isfinite(value) else None,
+        "seconds": float(estimate.seconds),
+        "outcome": str(ending.outcome),
+        "reason": ending.reason,
+        "kept": ending.kept,
+    }
 
 
 def told_by(result: PartitionResult) -> LocalFit:

@@ -15,7 +15,6 @@ import xarray as xr
 
 from daskmoe.engine.mapping import FAN_IN
 from daskmoe.engine.request import FitRequest, support_shares
-from daskmoe.numerics.base.layout import Layout
 from daskmoe.rows import Partition, open_store
 from daskmoe.rows.columns import feature_dtype
 
@@ -94,7 +93,7 @@ def budget_of(request: FitRequest, dataset: xr.Dataset, n_tasks: int) -> Budget:
     partition = rows[-1] * row_bytes
     largest = max(request.partitions, key=lambda part: part.n_rows)
     read = round(partition * _read_factor(request, dataset, largest))
-    size = _parameters(request)
+    size = request.n_parameters
     # All matrices of all shared starts are alike; a task has those of one start, and what it sends of others.
     matrix = 8 * size**2
     sent = _sent_bytes(request, size)
@@ -112,13 +111,6 @@ def budget_of(request: FitRequest, dataset: xr.Dataset, n_tasks: int) -> Budget:
         max(FAN_IN * sent, _COPIES * handed + _AGGREGATE_MATRICES * matrix),
         n_tasks * _GRAPH_TASK_BYTES + 2 * kept,
     )
-
-
-def _parameters(request: FitRequest) -> int:
-    family, schema = request.family, request.schema
-    q_gate, q_expert = len(schema.gate_labels) + 1, len(schema.expert_labels) + 1
-    n_experts = request.options.local.n_experts
-    return Layout(n_experts, q_gate, q_expert, family.n_predictors, family.n_nuisances).size
 
 
 def _row_bytes(request: FitRequest, dataset: xr.Dataset) -> int:

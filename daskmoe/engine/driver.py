@@ -16,6 +16,7 @@ from dask.delayed import Delayed, delayed
 
 from daskmoe.engine.checkpoint import require_folder
 from daskmoe.engine.graph import build_fit, fit_directly
+from daskmoe.engine.keeping import build_contents
 from daskmoe.engine.limits import require_room
 from daskmoe.engine.outcomes import Ending
 from daskmoe.engine.progress import Watch, watching
@@ -83,12 +84,13 @@ def run(request: FitRequest, hooks: Hooks[Model]) -> Model:
     refine = bool(request.options.refine)
 
     def work(watch: Watch) -> Model:
-        job = _labelled(request, build_fit(request), partial(_fitted, hooks.label, refine), "run")
+        known = _with_contents(request, watch) if refine else request
+        job = _labelled(known, build_fit(known), partial(_fitted, hooks.label, refine), "run")
         require_room(request, len(job.__dask_graph__()))
         fitted: Fitted = watch.compute(job)
         model = cast(Model, fitted.model)
         hooks.report(model, fitted.endings)
-        return _run_rounds(request, hooks, model, fitted.moments, watch) if refine else model
+        return _run_rounds(known, hooks, model, fitted.moments, watch) if refine else model
 
     return _watched(request, hooks, work)
 
@@ -120,6 +122,13 @@ def run_sizes(requests: Sequence[FitRequest], hooks: Hooks[Model]) -> list[tuple
         return [(model, each.endings) for model, each in zip(models, fitted, strict=True)]
 
     return _watched(requests[0], hooks, work)
+
+
+def _with_contents(request: FitRequest, watch: Watch) -> FitRequest:
+    """The request with the contents of its partitions, which every round would find again."""
+    if request.options.checkpoint is None:
+        return request
+    return replace(request, contents=tuple(watch.compute(build_contents(request))))
 
 
 def _with_last_rounds(request: FitRequest) -> FitRequest:

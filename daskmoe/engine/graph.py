@@ -8,18 +8,28 @@ from __future__ import annotations
 
 import math
 from functools import reduce
+from typing import Any
 
 from dask.base import tokenize
 from dask.delayed import Delayed
 
-from daskmoe.engine.aggregation import aggregate_partitions, ballot_of, propose
+from daskmoe.engine.aggregation import AggregationPlan, aggregate_partitions, propose, scoring_of
 from daskmoe.engine.given_support import read_support, support_pieces
 from daskmoe.engine.identity import content_of, nonce_of
+from daskmoe.engine.keeping import find_contents
+from daskmoe.engine.kept_starts import find_start, start_of
 from daskmoe.engine.mapping import Ref, Tasks
-from daskmoe.engine.passes import joined, partition_tasks, score_partition, shared_plan, sum_tree, tree
+from daskmoe.engine.passes import (
+    count_partition,
+    joined,
+    partition_tasks,
+    shared_plan,
+    sum_tasks,
+    tree,
+)
 from daskmoe.engine.pilot import fit_sample, read_sample
 from daskmoe.engine.request import FitRequest, GivenSupport, piece_of, support_shares, task_plan
-from daskmoe.engine.results import FitResult, gather
+from daskmoe.engine.results import Counted, FitResult, Proposed, gather
 from daskmoe.engine.tasks import fit_partition
 from daskmoe.numerics.combine.candidates import add_tallies
 from daskmoe.rows import SampleWindow
@@ -35,24 +45,25 @@ def build_fit(request: FitRequest) -> Delayed:
     """The delayed `FitResult` of a request."""
     tasks, token = Tasks(), request.token
     shared = shared_plan(tasks, request, token)
-    pilot = _build_pilot(tasks, request, shared) if request.sample else None
-    shares = support_shares(request)
-    results = partition_tasks(
-        tasks, request, f"moe-local-fit-{token}", fit_partition, shared, pilot, own=shares
-    )
+    contents = find_contents(tasks, request, shared)
+    pilot = _build_pilot(tasks, request, shared, contents) if request.sample else None
+    own = list(zip(support_shares(request), contents, strict=True))
+    results = partition_tasks(tasks, request, f"moe-local-fit-{token}", fit_partition, shared, pilot, own=own)
     sent = tree(tasks, f"moe-combine-{token}", gather, results) if request.sample else results
     given, plan = build_support(tasks, request), request.aggregation
     name = tokenize(token, plan, None if given is None else given.key)
     proposed = tasks.call(f"moe-propose-{name}", propose, plan, sent, pilot, given)
-    tally = _build_scores(tasks, request, shared, proposed, name) if request.compares else None
-    return tasks.result(tasks.call(f"moe-aggregate-{name}", aggregate_partitions, plan, proposed, tally))
+    tally = None
+    if request.compares:
+        # The sum over all partitions of what each says of the candidates.
+        function = tasks.call(f"moe-candidates-{name}", scoring_of, proposed, request.sends.responses)
+        keys = "moe-score", "moe-combine", name
+        tally = sum_tasks(tasks, request, keys, function, add_tallies, shared, contents=contents)
+    return tasks.result(tasks.call(f"moe-aggregate-{name}", _aggregate, plan, proposed, tally))
 
 
-def _build_scores(tasks: Tasks, request: FitRequest, plan: Ref, proposed: Ref, name: str) -> Ref:
-    """The sum over all partitions of what each says of the candidates: numbers."""
-    ballot = tasks.call(f"moe-candidates-{name}", ballot_of, proposed, request.sends.responses)
-    parts = partition_tasks(tasks, request, f"moe-score-{name}", score_partition, plan, ballot)
-    return sum_tree(tasks, f"moe-combine-{name}", add_tallies, parts)
+def _aggregate(plan: AggregationPlan, proposed: Proposed, tally: Counted | None) -> FitResult:
+    return aggregate_partitions(plan, proposed, None if tally is None else tally.value)
 
 
 def build_support(tasks: Tasks, request: FitRequest) -> Ref | None:
@@ -67,14 +78,17 @@ def build_support(tasks: Tasks, request: FitRequest) -> Ref | None:
     return tasks.call(key, read_support, path, schema, request.options.seed, windows, pieces)
 
 
-def _build_pilot(tasks: Tasks, request: FitRequest, shared: Ref) -> Ref:
-    """The tasks of a shared start: a few that read, one that fits."""
-    samples = build_samples(tasks, request, shared)
-    return tasks.call(f"moe-pilot-{request.token}", fit_sample, shared, samples)
+def _build_pilot(tasks: Tasks, request: FitRequest, shared: Ref, contents: list[Any]) -> Ref:
+    """The tasks of a shared start: a few that read, one that fits; and one that looks for a kept one."""
+    kept = None
+    if request.options.checkpoint is not None:
+        kept = tasks.call(f"moe-kept-{request.token}", find_start, shared, list(request.partitions), contents)
+    samples = build_samples(tasks, request, shared, kept)
+    return tasks.call(f"moe-pilot-{request.token}", start_of, shared, samples, kept)
 
 
-def build_samples(tasks: Tasks, request: FitRequest, shared: Ref) -> list[Ref]:
-    """The tasks that read the rows of a shared start."""
+def build_samples(tasks: Tasks, request: FitRequest, shared: Ref, kept: Ref | None) -> list[Ref]:
+    """The tasks that read the rows of a shared start, unless it was found in a checkpoint."""
     share = _most_share(request)
     return [
         tasks.call(
@@ -84,6 +98,7 @@ def build_samples(tasks: Tasks, request: FitRequest, shared: Ref) -> list[Ref]:
             windows,
             [piece_of(request, part.window) for part in windows],
             share,
+            kept,
         )
         for index, windows in enumerate(_sample_groups(request))
     ]
@@ -106,8 +121,10 @@ def fit_directly(request: FitRequest) -> FitResult:
     proposed = propose(request.aggregation, sent, pilots, None)
     tally = None
     if request.compares:
-        ballot = ballot_of(proposed, request.sends.responses)
-        scores = [score_partition(plan, part, piece_of(request, part), ballot) for part in request.partitions]
+        score = scoring_of(proposed, request.sends.responses)
+        scores = [
+            count_partition(plan, part, piece_of(request, part), score).value for part in request.partitions
+        ]
         tally = reduce(add_tallies, [each for each in scores if each is not None])
     return aggregate_partitions(request.aggregation, proposed, tally)
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import xarray as xr
 from dask.base import tokenize
 from dask.delayed import Delayed
 
+from daskmoe.engine.keeping import find_contents, keep_of_rows
+from daskmoe.engine.kept_sums import Known, find_sum, keep_sum, kept_part, part_name
 from daskmoe.engine.mapping import FAN_IN, Ref, Tasks
 from daskmoe.engine.progress import Watch
 from daskmoe.engine.request import FitRequest, piece_of, task_plan
-from daskmoe.engine.tasks import TaskPlan, attempt, read_counted
+from daskmoe.engine.results import Counted
+from daskmoe.engine.task_plan import TaskPlan
+from daskmoe.engine.tasks import attempt, read_counted
 from daskmoe.errors import DaskMoEError, PartitionError
 from daskmoe.numerics.base.observations import Observations
-from daskmoe.numerics.combine.candidates import Ballot, Tally, score_rows
 from daskmoe.rows import Partition
+from daskmoe.rows.contents import Content
 
 
 @runtime_checkable
@@ -26,14 +30,6 @@ class _Placed(Protocol):
 
     def within(self, partition: int) -> Any:
         """The same, of rows of a partition."""
-
-
-class Counted(NamedTuple):
-    """What a pass finds, and how many rows it leaves out."""
-
-    value: Any
-    # Incomplete rows, and those without weight.
-    dropped: int
 
 
 def shared_plan(tasks: Tasks, request: FitRequest, token: str, *, clusters: bool = False) -> Ref:
@@ -51,16 +47,15 @@ def partition_tasks(
     function: Callable[..., Any],
     plan: Ref,
     *shared: Ref | None,
-    own: Sequence[Any] | None = None,
+    own: Sequence[tuple[Any, ...]],
     clusters: bool = False,
 ) -> list[Ref]:
     """One task a partition, which opens its rows or is handed its piece of a dataset.
 
     ``function`` is called with the plan, the partition, its piece, what is ``shared`` and, where each is
-    handed something of its ``own``, that; a piece has the labels of ``clusters`` where they are asked for.
-    Keys are ``key`` with the partition's number behind.
+    handed things of its ``own``, those; a piece has the labels of ``clusters`` where they are asked for. Keys
+    are ``key`` with the partition's number behind.
     """
-    last = [()] * len(request.partitions) if own is None else [(value,) for value in own]
     return [
         tasks.call(
             f"{key}-{part.index}",
@@ -71,7 +66,7 @@ def partition_tasks(
             *shared,
             *more,
         )
-        for part, more in zip(request.partitions, last, strict=True)
+        for part, more in zip(request.partitions, own, strict=True)
     ]
 
 
@@ -123,16 +118,49 @@ def build_sum(
     clusters: bool = False,
 ) -> Delayed:
     """The graph of one pass, which gives a `Counted`; building it computes nothing."""
-    tasks, token = Tasks(), tokenize(request.token, name, function, clusters)
+    tasks, token = Tasks(), str(tokenize(request.token, name, function, clusters))
     if isinstance(function, Delayed):
         point = tasks.include(function)
     else:
         point = tasks.put(f"{name}-point-{token}", function)
     plan = shared_plan(tasks, request, token, clusters=clusters)
+    keys = name, f"{name}-sum", token
+    return tasks.result(sum_tasks(tasks, request, keys, point, add, plan, clusters=clusters))
+
+
+def sum_tasks(
+    tasks: Tasks,
+    request: FitRequest,
+    keys: tuple[str, str, str],
+    function: Ref,
+    add: Callable[[Any, Any], Any],
+    plan: Ref,
+    *,
+    contents: list[Any] | None = None,
+    clusters: bool = False,
+) -> Ref:
+    """The tasks of one pass, which give a `Counted`; ``keys`` are those of parts, of sums, and their token.
+
+    With a checkpoint parts are kept until their sum is; ``contents`` are looked for where they are not given.
+    """
+    part, joint, token = keys
+    keeps = request.options.checkpoint is not None
+    contents = find_contents(tasks, request, plan) if contents is None else contents
+    asked = function
+    if keeps:
+        asked = tasks.call(f"{part}-known-{token}", find_sum, plan, function, _all(request), contents)
+    own = [(content,) for content in contents]
     parts = partition_tasks(
-        tasks, request, f"{name}-{token}", count_partition, plan, point, clusters=clusters
+        tasks, request, f"{part}-{token}", count_partition, plan, asked, own=own, clusters=clusters
     )
-    return tasks.result(sum_tree(tasks, f"{name}-sum-{token}", partial(_add_counted, add), parts))
+    total = sum_tree(tasks, f"{joint}-{token}", partial(_add_counted, add), parts)
+    if keeps:
+        total = tasks.call(f"{part}-kept-{token}", keep_sum, plan, asked, total, _all(request), contents)
+    return total
+
+
+def _all(request: FitRequest) -> list[Partition]:
+    return list(request.partitions)
 
 
 def sum_tree(tasks: Tasks, key: str, add: Callable[[Any, Any], Any], parts: list[Ref]) -> Ref:
@@ -161,35 +189,23 @@ def joined(join: Callable[[list[Any]], Any], parts: list[Any]) -> Any:
     return parts[0]
 
 
-def score_partition(
-    plan: TaskPlan, partition: Partition, piece: xr.Dataset | None, ballot: Ballot
-) -> Tally | None:
-    """What a partition says of the candidates; None for a partition that is left out."""
-    return cast(Tally | None, evaluate_partition(plan, partition, piece, partial(score_rows, ballot=ballot)))
-
-
-def evaluate_partition(
-    plan: TaskPlan,
-    partition: Partition,
-    piece: xr.Dataset | None,
-    function: Callable[[Observations], Any] | None,
-) -> Any:
-    """The function of one partition's rows; None for a partition that is left out, or without a function."""
-    return count_partition(plan, partition, piece, function).value
-
-
 def count_partition(
     plan: TaskPlan,
     partition: Partition,
     piece: xr.Dataset | None,
-    function: Callable[[Observations], Any] | None,
+    asked: Callable[[Observations], Any] | Known | None,
+    content: Content | None = None,
 ) -> Counted:
-    """The function of one partition's rows, None for one that is left out, and how many it is without.
+    """What is asked of one partition's rows, None for one that is left out, and how many it is without.
 
-    Without a function the partition is not read.
+    Where nothing is asked the partition is not read.
     """
+    function = asked.function if isinstance(asked, Known) else asked
     if function is None:
         return Counted(None, 0)
+    name = part_name(plan, asked, partition, content) if isinstance(asked, Known) else None
+    if name is not None and (kept := kept_part(plan, name)) is not None:
+        return kept
 
     def work() -> Counted:
         rows, absent = read_counted(plan, partition, piece)
@@ -200,13 +216,18 @@ def count_partition(
         return Counted(value.within(partition.index) if isinstance(value, _Placed) else value, dropped)
 
     outcome = attempt(plan, partition, work)
-    return Counted(None, partition.n_rows) if isinstance(outcome, DaskMoEError) else outcome
+    if isinstance(outcome, DaskMoEError):
+        return Counted(None, partition.n_rows, whole=False)
+    if name is not None and content is not None:
+        keep_of_rows(plan, partition, piece, content, name, outcome)
+    return outcome
 
 
 def _add_counted(add: Callable[[Any, Any], Any], first: Counted, second: Counted) -> Counted:
     """The sum, of which either value may be none."""
     parts = [part.value for part in (first, second) if part.value is not None]
-    return Counted(reduce(add, parts) if parts else None, first.dropped + second.dropped)
+    dropped, whole = first.dropped + second.dropped, first.whole and second.whole
+    return Counted(reduce(add, parts) if parts else None, dropped, whole)
 
 
 def _sum(add: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:

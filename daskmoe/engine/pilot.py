@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import xarray as xr
 
 from daskmoe.engine.interrupts import StoppableRows, stoppable
 from daskmoe.engine.seeds import Seed, generator
-from daskmoe.engine.tasks import TaskPlan, attempt, load_rows, observations
+from daskmoe.engine.task_plan import TaskPlan
+from daskmoe.engine.tasks import attempt, load_rows, observations
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import DaskMoEError, InvalidDataError
 from daskmoe.numerics.base.observations import Observations
@@ -20,6 +21,14 @@ from daskmoe.numerics.combine.expansion import Pilot
 from daskmoe.numerics.combine.frames import without_rare_levels
 from daskmoe.numerics.combine.pilots import fit_pilots
 from daskmoe.rows import SampleWindow
+
+
+class Searched(Protocol):
+    """What became of a search for a shared start that is kept."""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether a sample of the rows is needed."""
 
 
 class Sampled(NamedTuple):
@@ -44,13 +53,19 @@ class Sampled(NamedTuple):
 
 
 def read_sample(
-    plan: TaskPlan, windows: Sequence[SampleWindow], pieces: Sequence[xr.Dataset | None], share: float
+    plan: TaskPlan,
+    windows: Sequence[SampleWindow],
+    pieces: Sequence[xr.Dataset | None],
+    share: float,
+    search: Searched | None = None,
 ) -> Sampled:
     """Read some of the pilot's sample; of each window at most a random ``share`` of its rows.
 
     Incomplete rows and those of a wrong weight are counted and left out; ``on_error`` decides about windows
-    that cannot be read.
+    that cannot be read. Nothing is read where a ``search`` for a kept start says that no sample is needed.
     """
+    if search is not None and not search.sampled:
+        return Sampled(None, 0)
     parts = zip(windows, pieces, strict=True)
     return merge_samples([_read(plan, part, piece, share) for part, piece in parts])
 

@@ -52,6 +52,7 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
     if not isinstance(target, str):
         raise InvalidOptionError(f"target: expected the name of a variable, got {type(target).__name__}.")
     _check_offset(options)
+    _check_scale(options)
     dataset, source = source_of(data)
     schema = describe_rows(
         dataset,
@@ -61,6 +62,7 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
         options.categories,
         options.gate_features,
         options.offset,
+        output_dim=options.output_dim,
         labels=get_family(options.family).nominal,
     )
     if options.atoms is not None:
@@ -140,9 +142,13 @@ def hold_out(request: FitRequest, share: float) -> tuple[FitRequest, FitRequest]
     held = [part for part in request.partitions if part.index in chosen]
     sample = tuple(without_partitions(request.sample, held))
     return (
-        replace(request, partitions=_renumbered(kept), sample=sample),
-        replace(request, partitions=_renumbered(held), sample=()),
+        replace(request, partitions=_renumbered(kept), sample=sample, divided=_numbers_of(kept)),
+        replace(request, partitions=_renumbered(held), sample=(), divided=_numbers_of(held)),
     )
+
+
+def _numbers_of(partitions: list[Partition]) -> tuple[int, ...]:
+    return tuple(part.index for part in partitions)
 
 
 def _renumbered(partitions: list[Partition]) -> tuple[Partition, ...]:
@@ -213,6 +219,14 @@ def _check_offset(options: FitOptions) -> None:
         )
 
 
+def _check_scale(options: FitOptions) -> None:
+    if options.min_scale is not None and not get_family(options.family).n_nuisances:
+        raise InvalidOptionError(
+            f"min_scale: expected None with family={options.family!r}, whose experts have no scale of their "
+            f"own, got {options.min_scale}. Leave it out."
+        )
+
+
 def _check_shared_size(options: FitOptions) -> None:
     if options.n_experts != options.local.n_experts:
         raise InvalidOptionError(
@@ -266,7 +280,7 @@ def _check_rows(partitions: tuple[Partition, ...], schema: RowSchema, local: Loc
     A single expert has its least squares.
     """
     rows, n_features = sum(partition.n_rows for partition in partitions), len(schema.feature_labels)
-    family = get_family(local.family, schema.n_classes)
+    family = get_family(local.family, schema.response_size)
     size = _free_parameters(local.n_experts, schema, family)
     if local.n_experts == 1 and rows < 2:
         raise InvalidDataError(f"Expected at least 2 rows of {schema.target!r} for 1 expert, got {rows}.")

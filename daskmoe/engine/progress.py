@@ -17,10 +17,12 @@ from typing import Any, Protocol
 from dask.base import get_scheduler
 from dask.callbacks import Callback
 from dask.delayed import Delayed
+from distributed import span
 
 from daskmoe.engine.announcing import TOPIC, LocalFit, told_by
 from daskmoe.engine.displays import Display, Status, display_for
 from daskmoe.engine.interrupts import interrupt
+from daskmoe.engine.limits import current_client
 from daskmoe.engine.results import PartitionResult
 from daskmoe.engine.waiting import awaited
 from daskmoe.options import Progress
@@ -31,8 +33,11 @@ POLL_SECONDS = 0.5
 # A question to a scheduler that is gone may never be answered.
 _LAST_POLL_SECONDS = 5.0
 _LOCAL_FIT = "moe-local-fit"
+# Of a job's token, as many as tell it from others on a dashboard.
+_SPAN_LETTERS = 8
 # By the start of their keys, the tasks that count, in the order in which they are done.
 _STAGES: Mapping[str, str] = {
+    "moe-content": "Partitions looked up",
     "moe-sample": "Samples read",
     "moe-pilot": "Shared starts",
     _LOCAL_FIT: "Partitions fitted",
@@ -62,10 +67,11 @@ class Watch:
 
 @contextmanager
 def watching(job: str, progress: Progress) -> Iterator[Watch]:
-    """The watch of a job, on the display that the option asks for."""
+    """The watch of a job, on the display that the option asks for; on a cluster its tasks are a span."""
     display = display_for(progress)
     try:
-        yield Watch(job, display)
+        with nullcontext() if current_client() is None else span("daskmoe", job[:_SPAN_LETTERS]):
+            yield Watch(job, display)
     finally:
         if display is not None:
             display.close()

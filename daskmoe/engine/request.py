@@ -13,11 +13,14 @@ from dask.base import tokenize
 
 from daskmoe.engine.aggregation import AggregationPlan
 from daskmoe.engine.identity import content_of, nonce_of
-from daskmoe.engine.tasks import Sends, TaskPlan
+from daskmoe.engine.task_plan import Sends, TaskPlan
+from daskmoe.numerics.base.layout import Layout
+from daskmoe.numerics.base.policies import MEMORY
 from daskmoe.numerics.families import Family, get_family
 from daskmoe.options import FitOptions
 from daskmoe.rows import Partition, RowSchema, SampleWindow, read_box
 from daskmoe.rows.chunks import MissingChunks, fingerprint
+from daskmoe.rows.contents import Content, stored_arrays
 
 
 class GivenSupport(NamedTuple):
@@ -49,6 +52,10 @@ class FitRequest:
     cluster: str | None = None
     # Chunks of the used variables of a store that are not there.
     missing_chunks: tuple[MissingChunks, ...] = ()
+    # Numbers of the partitions that are held out, or that are kept where these are held out.
+    divided: tuple[int, ...] = ()
+    # What the rows of every partition are, where that is known before the graph is built.
+    contents: tuple[Content | None, ...] = ()
 
     @cached_property
     def used(self) -> frozenset[str]:
@@ -57,6 +64,11 @@ class FitRequest:
         names |= {part.where[0] for part in self.partitions if part.where is not None}
         return frozenset(name for name in names if name is not None)
 
+    @cached_property
+    def pieces(self) -> dict[tuple[Partition, bool], xr.Dataset]:
+        """Those of a dataset that were cut out for partitions, with clusters or without."""
+        return {}
+
     def fingerprint(self) -> str:
         """Of the used variables of a store as they are now; empty for a dataset."""
         return fingerprint(self.source, self.used) if isinstance(self.source, str) else ""
@@ -64,9 +76,19 @@ class FitRequest:
     @property
     def sends(self) -> Sends:
         """What a partition sends: rows if the support is made of them, responses if there is a pilot."""
-        alone = self.options.aggregation == "auto" and not self.sample and len(self.partitions) > 1
+        only = len(self.partitions) == 1
+        # Of the only one it is what the model keeps.
+        asked = self.n_parameters <= MEMORY.most_parameters if only else self.options.aggregation == "auto"
+        alone = asked and not self.sample
         rows = self.support in ("labelled", "features")
         return Sends(rows, self.support == "labelled", alone)
+
+    @property
+    def n_parameters(self) -> int:
+        """P of a local estimator."""
+        q_gate, q_expert = len(self.schema.gate_labels) + 1, len(self.schema.expert_labels) + 1
+        n_experts, family = self.options.local.n_experts, self.family
+        return Layout(n_experts, q_gate, q_expert, family.n_predictors, family.n_nuisances).size
 
     @property
     def compares(self) -> bool:
@@ -76,23 +98,22 @@ class FitRequest:
     @cached_property
     def token(self) -> str:
         """Names the tasks: the same for the same data, options and seed, unless the data are behind a URL."""
-        nonce = nonce_of(self.source)
-        return str(tokenize(self.kept_token, nonce)) if nonce else self.kept_token
+        source = content_of(self.source, self.used), nonce_of(self.source)
+        return str(tokenize(self.kept_token, source, self.partitions, self.sample))
 
     @cached_property
     def kept_token(self) -> str:
-        """Names the checkpoints, which go on even where a change of the data cannot be seen."""
-        source = content_of(self.source, self.used)
+        """Names what is kept, beside the content of rows: store and partitions may grow, move and change."""
         seen = self.options.in_tasks()
         # Another version may fit the same request in another way.
         code = version("daskmoe"), seen.local
         schema = self.schema.identity()
-        return str(tokenize(code, source, schema, self.partitions, seen, self.sample, self.sends))
+        return str(tokenize(code, schema, seen, bool(self.sample), self.sends, self.divided))
 
     @property
     def family(self) -> Family:
         """The experts' densities, for as many classes as the target has."""
-        return get_family(self.options.family, self.schema.n_classes)
+        return get_family(self.options.family, self.schema.response_size)
 
     @property
     def aggregation(self) -> AggregationPlan:
@@ -119,9 +140,9 @@ class FitRequest:
 
 def task_plan(request: FitRequest) -> TaskPlan:
     """What all tasks of a request share."""
-    folder = request.options.checkpoint
+    folder, source = request.options.checkpoint, request.source
     return TaskPlan(
-        source=request.source if isinstance(request.source, str) else None,
+        source=source if isinstance(source, str) else None,
         schema=request.schema,
         options=request.options.in_tasks(),
         checkpoint=None if folder is None else str(folder),
@@ -129,6 +150,7 @@ def task_plan(request: FitRequest) -> TaskPlan:
         sends=request.sends,
         sample_rows=request.sample_rows,
         job=request.token,
+        stored=stored_arrays(source, request.used) if folder and isinstance(source, str) else (),
     )
 
 
@@ -146,4 +168,9 @@ def piece_of(request: FitRequest, partition: Partition, *, clusters: bool = Fals
     """A partition's piece of a dataset; None where tasks open a store."""
     if isinstance(request.source, str):
         return None
-    return read_box(request.source, request.schema, partition, cluster=request.cluster if clusters else None)
+    known = request.pieces.get((partition, clusters))
+    if known is None:
+        cluster = request.cluster if clusters else None
+        known = read_box(request.source, request.schema, partition, cluster=cluster)
+        request.pieces[partition, clusters] = known
+    return known

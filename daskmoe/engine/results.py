@@ -6,9 +6,20 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from daskmoe.engine.outcomes import Ending, Outcome
 from daskmoe.numerics.base.observations import merge_moments
-from daskmoe.numerics.base.parameters import Columns, LocalEstimate, Moments, SupportSample
+from daskmoe.numerics.base.parameters import (
+    Columns,
+    FloatArray,
+    LargeMoE,
+    LocalEstimate,
+    Moments,
+    SupportSample,
+    order_by_share,
+)
 from daskmoe.numerics.combine.choice import Proposal
 from daskmoe.numerics.combine.expansion import Expansion, add_expansions
 from daskmoe.numerics.combine.registry import Aggregate
@@ -110,6 +121,16 @@ def _bytes_of(value: Any) -> int:
     return 0 if value is None else int(getattr(value, "nbytes", 8))
 
 
+class Counted(NamedTuple):
+    """What a pass finds, and how many rows it leaves out."""
+
+    value: Any
+    # Incomplete rows, and those without weight.
+    dropped: int
+    # Whether no partition was left out.
+    whole: bool = True
+
+
 class Proposed(NamedTuple):
     """Every partition's result, in partition order, and what they propose."""
 
@@ -134,3 +155,41 @@ class FitResult(NamedTuple):
         there = [each for each in self.partitions if each.ending.outcome is not Outcome.EMPTY]
         known = [m for result in there if (m := result.moments) is not None]
         return reduce(merge_moments, known) if len(known) == len(there) else None
+
+    def by_share(self) -> FitResult:
+        """The same with the experts in the order of their shares of the rows, the largest first.
+
+        Local estimates of as many experts follow, so that those which agreed in place still do. A weighted
+        average stays as it is.
+        """
+        found = self.aggregate
+        if isinstance(found.parameters, LargeMoE):
+            return self
+        order = order_by_share(found.parameters, self._mass)
+        estimates = [result.estimate for result in self.partitions]
+        moved = [_follows(estimate, order) for estimate in estimates]
+        sizes = [0 if (p := each.parameters) is None else p.n_experts for each in estimates]
+        starts = np.cumsum([0, *sizes])
+        own = [
+            start + (order if moves else np.arange(size))
+            for start, size, moves in zip(starts, sizes, moved, strict=False)
+        ]
+        aggregate = found.in_order(order)
+        partitions = [
+            result._replace(estimate=result.estimate.in_order(order)) if moves else result
+            for result, moves in zip(self.partitions, moved, strict=True)
+        ]
+        return FitResult(aggregate._replace(flow=aggregate.flow[np.concatenate(own)]), partitions)
+
+    @property
+    def _mass(self) -> FloatArray:
+        """What rows each expert of the one model speaks for, (K,), as it is known best."""
+        found = self.aggregate
+        if found.chosen == "local":
+            return next(r.estimate.expert_weights for r in self.partitions if r.ending.fitted)
+        return found.flow.sum(axis=0) if found.told is None else found.told.mass
+
+
+def _follows(estimate: LocalEstimate, order: NDArray[np.intp]) -> bool:
+    parameters = estimate.parameters
+    return parameters is not None and parameters.n_experts == len(order)

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, cast
 from dask.base import tokenize
 from dask.delayed import Delayed, delayed
 
-from daskmoe.engine.passes import Counted, build_sum, found, run_counted_sum
+from daskmoe.engine.passes import build_sum, found, run_counted_sum
 from daskmoe.engine.progress import Watch
 from daskmoe.engine.request import FitRequest
+from daskmoe.engine.results import Counted
 from daskmoe.errors import PartitionError
 from daskmoe.numerics.base.coordinates import Coordinates, coordinates_from
 from daskmoe.numerics.base.layout import Layout
@@ -185,7 +186,7 @@ def _begin(
     dropped = None
     if pooled is None:
         assert counted is not None
-        pooled, dropped = found(counted)
+        pooled, dropped = found(counted)[:2]
     family = settings.family
     coordinates = coordinates_from(pooled, family.scaling(pooled))
     prior = prior_from(pooled, coordinates, parameters.n_experts, family, settings.regularization)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -13,22 +12,21 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.engine.announcing import announce
-from daskmoe.engine.checkpoint import checkpoint_path, keep_result, load_result
 from daskmoe.engine.interrupts import StoppableRows, stoppable
+from daskmoe.engine.keeping import fit_name, keep_of_rows, kept_fit
 from daskmoe.engine.outcomes import Ending, Outcome, ending_of
 from daskmoe.engine.results import Answer, PartitionResult
 from daskmoe.engine.seeds import Seed, sequence
+from daskmoe.engine.task_plan import TaskPlan
 from daskmoe.engine.threads import single_threaded_blas
 from daskmoe.errors import DaskMoEError, InvalidDataError, PartitionError
 from daskmoe.numerics.base.extremes import Extremes
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import Columns, LocalEstimate, Moments, SupportSample
-from daskmoe.numerics.base.policies import LocalFit
 from daskmoe.numerics.combine.expansion import Expansion, Pilot, expand_at, expand_estimates
-from daskmoe.numerics.families import Family, get_family
 from daskmoe.numerics.local.fit import fit_local_estimate
-from daskmoe.options import FitOptions
 from daskmoe.rows import OnError, Partition, Rows, RowSchema, extract_rows, read_box
+from daskmoe.rows.contents import Content
 from daskmoe.rows.retrying import WAITS, is_transient, retrying
 
 logger = logging.getLogger(__name__)
@@ -47,75 +45,39 @@ _NEVER_LEFT_OUT = (
 _LARGEST_OFFSET = 100.0
 
 
-class Sends(NamedTuple):
-    """What a partition sends beside its estimate and moments."""
-
-    # Its share of the support: rows of features.
-    rows: bool
-    # The responses of these rows, and the lowest and the highest of all.
-    responses: bool
-    # The second-order expansion of its log-likelihood around its own estimate.
-    information: bool
-
-
-class TaskPlan(NamedTuple):
-    """What all local tasks share."""
-
-    # The store that tasks open; None where each is handed its piece of a dataset.
-    source: str | None
-    schema: RowSchema
-    # As `FitOptions.in_tasks` gives them.
-    options: FitOptions
-    # Folder of finished partitions.
-    checkpoint: str | None
-    # Of everything that a result depends on; empty without a folder.
-    token: str
-    sends: Sends
-    # Size of the pilot's sample.
-    sample_rows: int
-    # The variable of the rows' clusters, in a pass that asks for them.
-    cluster: str | None = None
-    # Of an interrupt, which ends the tasks of a job.
-    job: str = ""
-
-    @property
-    def family(self) -> Family:
-        """The experts' densities, for as many classes as the target has."""
-        return get_family(self.options.family, self.schema.n_classes)
-
-    @property
-    def local(self) -> LocalFit:
-        """How one partition is fitted."""
-        return replace(self.options.local, n_classes=self.schema.n_classes)
-
-
 def fit_partition(
     plan: TaskPlan,
     partition: Partition,
     piece: xr.Dataset | None,
     pilots: list[Pilot] | None,
     support_rows: int,
+    content: Content | None = None,
     read: Callable[[], RowsRead] | None = None,
 ) -> PartitionResult:
     """Read one partition, fit it (from each pilot, if there are any) and draw its share of the support.
 
-    The rows are what ``read`` gives, where several fits share them. A failure is a `DaskMoEError` that names
-    the partition; with ``on_error="skip"`` the result says why it was left out.
+    What was kept of the same ``content`` is taken, which None says is not known. The rows are what ``read``
+    gives, where several fits share them. A failure is a `DaskMoEError` that names the partition; with
+    ``on_error="skip"`` the result says why it was left out.
     """
-    path = None
-    if plan.checkpoint is not None:
-        path = checkpoint_path(plan.checkpoint, plan.token, partition.index)
-        if (kept := load_result(path)) is not None:
-            logger.info("partition %s: taken from checkpoint %s", partition.label, path)
-            return kept.of_columns(plan.schema.columns)
     if read is None:
         read = partial(read_counted, plan, partition, piece)
-    result = attempt(plan, partition, lambda: _fit(plan, partition, read, pilots, support_rows))
-    if isinstance(result, DaskMoEError):
-        return _nothing(partition, plan, Ending(Outcome.LEFT_OUT, str(result)))
-    if path is not None:
-        result = keep_result(path, result)
-    announce(result)
+
+    def fitted() -> PartitionResult:
+        result = attempt(plan, partition, lambda: _fit(plan, partition, read, pilots, support_rows))
+        if isinstance(result, DaskMoEError):
+            return _nothing(partition, plan, Ending(Outcome.LEFT_OUT, str(result)))
+        return result
+
+    if content is None:
+        result = fitted()
+    else:
+        name = fit_name(plan, partition, content, pilots)
+        result = kept_fit(plan, partition, name, support_rows) or fitted()
+        if result.ending.outcome is not Outcome.LEFT_OUT and not result.ending.kept:
+            unkept = keep_of_rows(plan, partition, piece, content, name, result)
+            result = result._replace(ending=result.ending._replace(unkept=unkept))
+    announce(result, plan.options.n_experts)
     return result
 
 
@@ -158,7 +120,7 @@ def _fit(
     if pilots:
         family, dropped = plan.family, there - data.n_rows
         answers = [_answer(*own, dropped) for own in expand_estimates(data, pilots, family, known)]
-        if plan.options.n_experts == 1 and plan.sends.responses:
+        if plan.options.n_experts == 1 and plan.sends.responses and data.response.ndim == 1:
             # No pass over all rows follows that would find the range of the target.
             extremes = Extremes.of(data.response[np.newaxis])
             answers = [each._replace(estimate=each.estimate._replace(extremes=extremes)) for each in answers]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import xarray as xr
@@ -26,6 +26,9 @@ from daskmoe.numerics.combine.memory import Memory
 from daskmoe.numerics.families import Family, get_family
 from daskmoe.rows import Data, RowSchema
 from daskmoe.rows.names import EXPERT
+
+# What the package itself uses, and nobody at a prompt looks for.
+_INTERNALS: Final = {"densities", "flat", "from_parameters", "memory", "mixture", "parameters"}
 
 
 class LabelledModel:
@@ -49,11 +52,14 @@ class LabelledModel:
         weight: float | None = None,
         information: xr.Dataset | None = None,
     ) -> None:
-        check_params(params, rows, get_family(family, rows.n_classes))
+        check_params(params, rows, get_family(family, rows.response_size))
         known = weight_of(diagnostics) if weight is None else weight
         self._parts = ModelParts(
             params, diagnostics, local_estimates, family, rows, dict(options), known, information
         )
+
+    def __dir__(self) -> list[str]:
+        return sorted(set(super().__dir__()) - _INTERNALS)
 
     @classmethod
     def from_parameters(
@@ -70,7 +76,7 @@ class LabelledModel:
         information: xr.Dataset | None = None,
     ) -> Self:
         """The model with these parameters, labelled by ``rows`` and the names of the experts, if any."""
-        params = label_parameters(parameters, rows, get_family(family, rows.n_classes), experts)
+        params = label_parameters(parameters, rows, get_family(family, rows.response_size), experts)
         return cls(
             params,
             diagnostics,

@@ -100,7 +100,8 @@ def gather_inputs(
     grid = _target_grid(data, rows)
     if not grid and all(variable.chunks is None for variable in variables.values()):
         return inputs
-    whole: dict[Any, Any] = {dim: -1 for dim in rows.sources.values() if dim is not None}
+    undivided = [*rows.sources.values(), rows.output_dim if with_target else None]
+    whole: dict[Any, Any] = {dim: -1 for dim in undivided if dim is not None}
     return inputs.chunk(whole | grid) if grid else inputs.chunk(whole).unify_chunks()
 
 
@@ -147,7 +148,8 @@ def apply_to_rows(
         From `gather_inputs`.
     rows : RowSchema
     per_row : xr.Variable, optional
-        One value a row, over the sample dimensions: the response, or the row numbers.
+        One value a row, over the sample dimensions: the response, or the row numbers. Of several outputs the
+        response has their dimension too.
     leading : (str, int), optional
         Name and length of the dimension that the results of ``function`` have in front.
     block_size : int
@@ -161,18 +163,20 @@ def apply_to_rows(
         Dimensions: the leading one, then the sample dimensions in the target's order.
     """
     sources = rows.sources or {_NOWHERE: None}
-    core_dims = [() if dim is None else (dim,) for dim in sources.values()]
+    core_dims: list[tuple[str, ...]] = [() if dim is None else (dim,) for dim in sources.values()]
     arguments = [inputs.variables[input_key(name)] for name in sources]
     if per_row is not None:
         arguments.append(per_row)
+        core_dims.append(tuple(str(dim) for dim in per_row.dims if dim == rows.output_dim))
     result = xr.apply_ufunc(
         _evaluate_block,
         *arguments,
-        input_core_dims=core_dims + [()] * (per_row is not None),
+        input_core_dims=core_dims,
         output_core_dims=[() if leading is None else (leading[0],)],
         kwargs={
             "function": function,
             "sources": sources,
+            "value_dims": len(core_dims[-1]) if per_row is not None else 0,
             "variables": rows.variables,
             "unknown_is_missing": how.on_error != "raise",
             "width": None if leading is None else leading[1],
@@ -260,6 +264,7 @@ def _evaluate_block(
     *arrays: NDArray[Any],
     function: RowFunction,
     sources: dict[str, str | None],
+    value_dims: int,
     variables: tuple[FeatureVariable, ...],
     unknown_is_missing: bool,
     width: int | None,
@@ -270,20 +275,24 @@ def _evaluate_block(
     values = arrays[len(sources) :]
     wide = [dim is not None for dim in sources.values()]
     leading = [a.shape[:-1] if w else a.shape for a, w in zip(arrays, wide, strict=False)]
-    shape = np.broadcast_shapes(*leading, *(v.shape for v in values))
+    shape = np.broadcast_shapes(*leading, *(v.shape[: v.ndim - value_dims] for v in values))
     # Dimensions that an array lacks are the first ones.
     aligned = {
         name: array.reshape((1,) * (len(shape) - len(own)) + array.shape)
         for name, array, own in zip(sources, arrays, leading, strict=False)
     }
     features = stack_features(aligned, variables, shape, unknown_is_missing=unknown_is_missing)
-    flat_values = [np.broadcast_to(v, shape).reshape(-1) for v in values]
+    tails = [v.shape[v.ndim - value_dims :] for v in values]
+    flat_values = [
+        np.broadcast_to(v, (*shape, *tail)).reshape(len(features), *tail)
+        for v, tail in zip(values, tails, strict=True)
+    ]
     out = np.full((1 if width is None else width, len(features)), np.nan, dtype)
     for block in row_blocks(len(features), block_size):
         arguments = [features[block], *(v[block] for v in flat_values)]
         used = np.isfinite(arguments[0]).all(axis=1)
         for v in arguments[1:]:
-            used &= np.isfinite(v)
+            used &= np.isfinite(v).all(axis=tuple(range(1, v.ndim)))
         if used.any():
             out[:, block][:, used] = function(*(argument[used] for argument in arguments))
     if width is None:

@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskmoe.errors import InvalidDataError
-from daskmoe.model.blockwise import Evaluation
+from daskmoe.errors import InvalidDataError, InvalidOptionError
+from daskmoe.model.blockwise import Evaluation, FloatType
 from daskmoe.model.prediction import evaluate, match_data, mean_over_rows
 from daskmoe.numerics.base.parameters import FloatArray, Mixture
 from daskmoe.numerics.families import Family
@@ -41,6 +41,16 @@ def require_classes(rows: RowSchema, family: str) -> Levels:
             "use model.predict_interval(data), or fit with family='categorical'."
         )
     return rows.classes
+
+
+def refuse_numbers(rows: RowSchema, *, clip: bool, dtype: FloatType) -> None:
+    """`InvalidOptionError` for options of predictions that are numbers."""
+    asked = {"clip": "True"} if clip else {"dtype": repr(dtype)} if dtype != "float64" else {}
+    for name, value in asked.items():
+        raise InvalidOptionError(
+            f"{name}: expected none, as predictions are classes of {rows.target!r}, got {value}. Leave it "
+            "out; model.predict_proba(data) gives probabilities."
+        )
 
 
 def predicted_labels(
@@ -91,11 +101,13 @@ def accuracy(parameters: Mixture, family: Family, data: Data, rows: RowSchema, o
 def as_labels(codes: xr.DataArray, rows: RowSchema) -> xr.DataArray:
     """Codes of classes as the labels themselves, lazy where they are; NaN is NaN, of text an empty one.
 
-    Booleans are 0 and 1, as only a number can be missing.
+    Booleans are 0 and 1 where one is missing, or may be, as of lazy codes: only a number can be missing.
     """
     classes = rows.classes
     assert classes is not None
     labels = classes.as_array()
+    if labels.dtype.kind == "b" and codes.chunks is None and not bool(codes.isnull().any()):
+        return codes.astype(bool, keep_attrs=True)
     if labels.dtype.kind != "U":
         labels = labels.astype(np.float64)
     found: xr.DataArray = xr.apply_ufunc(

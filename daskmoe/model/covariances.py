@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskmoe.model.labels import columns_of, linear_arrays, parameter_variables
+from daskmoe.model.labels import columns_of, linear_arrays, nuisance_columns, parameter_variables
 from daskmoe.numerics.base.parameters import Columns, FloatArray, MoEParameters
 from daskmoe.numerics.base.policies import INFERENCE
 from daskmoe.numerics.families import Family
@@ -22,6 +22,7 @@ from daskmoe.rows.names import (
     IDENTIFIED,
     KIND,
     OTHER_PARAMETER,
+    OUTPUT,
     PARAMETER,
     STANDARD_ERROR,
     Kind,
@@ -48,7 +49,7 @@ def stack_derivatives(
     With the nuisances (K, D) themselves, in the data's units and the same order of experts.
     """
     seen = derivatives.nuisance.copy()
-    for d, label in enumerate(family.nuisances):
+    for label, d in zip(family.nuisances, nuisance_columns(family).values(), strict=True):
         seen[:, d] *= label.seen.slope(nuisance[:, d, None])
     return stack_arrays(MoEParameters(derivatives.gate, derivatives.coef, seen), family, columns, 1)
 
@@ -86,7 +87,7 @@ def unstack(values: FloatArray, params: xr.Dataset, family: Family) -> xr.Datase
 def stacked_coordinates(params: xr.Dataset, family: Family) -> dict[str, tuple[str, NDArray[np.str_]]]:
     """Coordinates of the stacked parameters: a label each, and the variable, expert, feature it is of.
 
-    And the class, where the target is labels.
+    And the class or the output, where the target has several.
     """
     labels: list[str] = []
     parts: list[dict[str, str]] = []
@@ -97,6 +98,7 @@ def stacked_coordinates(params: xr.Dataset, family: Family) -> dict[str, tuple[s
             labels.append(f"{name}[{', '.join(words)}]")
             parts.append({"variable": name, **dict(zip(own, words, strict=True))})
     names = np.array(labels, dtype=np.str_)
-    keys = ("variable", EXPERT, *((CLASS,) if family.nominal else ()), FEATURE)
+    between = [dim for dim in (CLASS, OUTPUT) if any(dim in part for part in parts)]
+    keys = ("variable", EXPERT, *between, FEATURE)
     told = {key: (PARAMETER, np.array([part.get(key, "") for part in parts], np.str_)) for key in keys}
     return {PARAMETER: (PARAMETER, names), OTHER_PARAMETER: (OTHER_PARAMETER, names), **told}

@@ -41,7 +41,11 @@ def experts_at_floor(
     floor = family.prior(known, coordinates, options.get("min_scale")).floor
     near = coordinates.from_data(parameters).nuisance <= SOUNDNESS.floors**2 * floor
     weights = diagnostics[EXPERT_WEIGHT].values if EXPERT_WEIGHT in diagnostics else None
-    deviations = np.sqrt(family.dispersion(parameters.nuisance))
+    dispersions = family.dispersion(parameters.nuisance)
+    if family.by_predictor:
+        # The narrowest of its outputs.
+        dispersions = parameters.nuisance.min(axis=1)
+    deviations = np.sqrt(dispersions)
     return [
         AtFloor(
             k,

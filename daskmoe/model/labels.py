@@ -25,6 +25,7 @@ from daskmoe.rows.names import (
     GROUP_WEIGHT,
     INTERCEPT,
     LOCAL_EXPERT,
+    OUTPUT,
     PARTITION,
 )
 
@@ -40,9 +41,16 @@ LONG_NAMES = {
 
 def parameter_variables(family: Family, columns: Columns) -> dict[str, tuple[str, ...]]:
     """Names of the variables of a model's parameters -> the dimensions that they have after the experts'."""
-    own, gates = (CLASS,) if family.nominal else (), FEATURE if columns.shared else GATE_FEATURE
+    outputs = (OUTPUT,) if family.by_predictor else ()
+    own, gates = (CLASS,) if family.nominal else outputs, FEATURE if columns.shared else GATE_FEATURE
     linear = {GATE_INTERCEPT: (), GATE_COEF: (gates,), INTERCEPT: own, COEF: (*own, FEATURE)}
-    return linear | {nuisance.name: () for nuisance in family.nuisances}
+    return linear | {nuisance.name: outputs for nuisance in family.nuisances}
+
+
+def nuisance_columns(family: Family) -> dict[str, int | slice]:
+    """Names of the nuisances -> where they are among the columns of arrays: one, or one for each output."""
+    everyone = slice(None)
+    return {label.name: everyone if family.by_predictor else d for d, label in enumerate(family.nuisances)}
 
 
 def columns_of(params: xr.Dataset) -> Columns:
@@ -86,7 +94,8 @@ def label_parameters(
         ``gate_intercept``, ``intercept`` and the family's nuisances with dimension ``expert``; ``gate_coef``
         and ``coef`` with dimensions ``expert`` and ``feature``, that of the former being ``gate_feature``
         where the gates have features of their own; where the target is labels, ``intercept`` and ``coef``
-        have a dimension ``class`` too, zero for the first, the reference. The large MoE also has
+        have a dimension ``class`` too, zero for the first, the reference; of several outputs these and the
+        nuisances have ``output``. The large MoE also has
         ``group`` and ``group_weight`` with dimension ``expert``: the number of the local estimator that an
         expert belongs to, within which its gate is normalized, and that estimator's weight.
 
@@ -173,7 +182,7 @@ def parameters_from(params: xr.Dataset, rows: RowSchema, family: Family) -> Mixt
     if rows.offset_column is not None:
         gate = np.concatenate([gate, np.zeros((len(gate), 1))], axis=1)
         coef = np.concatenate([coef, np.ones((*coef.shape[:2], 1))], axis=2)
-    for d, label in enumerate(family.nuisances):
+    for label, d in zip(family.nuisances, nuisance_columns(family).values(), strict=True):
         nuisance[:, d] = label.seen.nuisance(nuisance[:, d])
     if GROUP not in params:
         return MoEParameters(gate, coef, nuisance)
@@ -188,10 +197,10 @@ def linear_from(params: xr.Dataset, family: Family) -> MoEParameters:
     gate = _among_all(params, GATE_INTERCEPT, GATE_COEF, columns.gates, columns)
     coef = _among_all(params, INTERCEPT, COEF, columns.experts, columns)
     # Without the reference class, whose own are zero.
-    coef = coef[:, 1:] if family.nominal else coef[:, None]
+    coef = coef[:, 1:] if family.nominal else coef if family.by_predictor else coef[:, None]
     nuisance = np.empty((len(gate), family.n_nuisances))
-    for d, label in enumerate(family.nuisances):
-        nuisance[:, d] = _values(params, label.name)
+    for name, d in nuisance_columns(family).items():
+        nuisance[:, d] = _values(params, name)
     return MoEParameters(gate, coef, nuisance)
 
 
@@ -230,6 +239,10 @@ def check_params(params: xr.Dataset, rows: RowSchema, family: Family) -> None:
         raise SchemaError(
             f"model: expected the {rows.n_classes} classes of its rows schema, got {params.sizes[CLASS]}."
         )
+    if rows.output_dim is not None and params.sizes[OUTPUT] != len(rows.outputs):
+        raise SchemaError(
+            f"model: expected the {len(rows.outputs)} outputs of its rows schema, got {params.sizes[OUTPUT]}."
+        )
     for dim, known in _feature_coords(rows).items():
         if dim not in params.coords:
             raise SchemaError(
@@ -254,7 +267,7 @@ def _check_groups(params: xr.Dataset) -> None:
 
 
 def _values(params: xr.Dataset, name: str) -> FloatArray:
-    order = [dim for dim in (EXPERT, CLASS, FEATURE, GATE_FEATURE) if dim in params[name].dims]
+    order = [dim for dim in (EXPERT, CLASS, OUTPUT, FEATURE, GATE_FEATURE) if dim in params[name].dims]
     return np.asarray(params[name].transpose(*order).values, dtype=np.float64)
 
 
@@ -281,10 +294,12 @@ def linear_arrays(
     if family.nominal:
         coef = np.concatenate([np.full_like(coef[:, :1], reference), coef], axis=1)
         intercept, slopes = coef[:, :, 0], coef[:, :, of_experts]
+    elif family.by_predictor:
+        intercept, slopes = coef[:, :, 0], coef[:, :, of_experts]
     else:
         # The one linear predictor needs no dimension.
         intercept, slopes = coef[:, 0, 0], coef[:, 0][:, of_experts]
-    nuisances = {label.name: parameters.nuisance[:, d] for d, label in enumerate(family.nuisances)}
+    nuisances = {name: parameters.nuisance[:, d] for name, d in nuisance_columns(family).items()}
     return {
         GATE_INTERCEPT: parameters.gate[:, 0],
         GATE_COEF: parameters.gate[:, of_gates],
@@ -316,8 +331,10 @@ def _dataset(
 
 
 def _coordinates(rows: RowSchema) -> dict[str, NDArray[Any]]:
-    """Labels of the dimensions after the experts': the features, and the classes where there are any."""
+    """Labels of the dimensions after the experts': the features, and classes or outputs if there are any."""
     features: dict[str, NDArray[Any]] = dict(_feature_coords(rows))
+    if rows.output_dim is not None:
+        return {OUTPUT: np.asarray(rows.outputs), **features}
     return features if rows.classes is None else {CLASS: rows.classes.as_labels(), **features}
 
 

@@ -53,7 +53,8 @@ def label_memory(known: Curvature | None, rows: RowSchema) -> xr.Dataset | None:
         "center": (FEATURE, coordinates.center),
         "transform": (("direction", FEATURE), coordinates.transform),
         "inverse": ((FEATURE, "direction"), coordinates.inverse),
-        "response": ("moment", np.array([location, scale])),
+        # Of several outputs theirs.
+        "response": (("moment", "nuisance")[: 1 + np.ndim(location)], np.array([location, scale])),
         "nuisance_scale": ("nuisance", nuisance),
     }
     if coordinates.gating is not None:
@@ -78,7 +79,7 @@ def memory_from(parts: ModelParts) -> Memory | None:
         coordinates.gates.size,
         coordinates.size,
         family.n_predictors,
-        len(family.nuisances),
+        family.n_nuisances,
     )
     memory = Memory(
         layout.unpack(found["estimate"].values),
@@ -93,7 +94,9 @@ def memory_from(parts: ModelParts) -> Memory | None:
 def _coordinates(found: xr.Dataset, rows: RowSchema) -> Coordinates:
     """Those in which the information is."""
     p = len(rows.feature_labels)
-    location, scale = found["response"].values.tolist()
+    location, scale = found["response"].transpose("moment", ...).values
+    if found["response"].ndim == 1:
+        location, scale = float(location), float(scale)
     response = Scaling(location, scale, _matrix(found, "nuisance_scale", (0,)))
     center = _matrix(found, "center", (p,))
 
@@ -121,11 +124,12 @@ def describe(parts: ModelParts) -> xr.Dataset | None:
     classes = range(layout.n_predictors)
     for name in names:
         labels += [
-            ("coef", name, f"{c}, {j}" if family.nominal else str(j))
+            ("coef", name, f"{c}, {j}" if family.nominal or family.by_predictor else str(j))
             for c in classes
             for j in range(layout.q_expert)
         ]
-    labels += [(f"log {label.name}", name, "") for name in names for label in family.nuisances]
+    each = range(family.n_nuisances) if family.by_predictor else [""]
+    labels += [(f"log {n.name}", name, str(d)) for name in names for n in family.nuisances for d in each]
     texts = np.array([f"{v}[{e}, {d}]" if d else f"{v}[{e}]" for v, e, d in labels], dtype=np.str_)
     told = {
         key: (PARAMETER, np.array(column, dtype=np.str_))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import xarray as xr
 
 from daskmoe.errors import InvalidDataError
-from daskmoe.model import classes, criteria, prediction
+from daskmoe.model import classes, criteria, outputs, prediction
 from daskmoe.model.blockwise import Evaluation, FloatType
 from daskmoe.model.labels import expert_names
 from daskmoe.model.moments import known_moments, target_range
@@ -32,7 +32,9 @@ class MixtureOfExperts(NamedExperts):
     params : xr.Dataset
         ``gate_intercept(expert)``, ``gate_coef(expert, feature)``, ``intercept(expert)``,
         ``coef(expert, feature)``, ``variance(expert)``; of a target that is labels
-        ``intercept(expert, class)`` and ``coef(expert, class, feature)``, zero for the first class.
+        ``intercept(expert, class)`` and ``coef(expert, class, feature)``, zero for the first class; of a
+        target with several outputs ``intercept(expert, output)``, ``coef(expert, output, feature)`` and
+        ``variance(expert, output)``.
     diagnostics, local_estimates : xr.Dataset or None
     family : str
         Name of the experts' density.
@@ -86,7 +88,8 @@ class MixtureOfExperts(NamedExperts):
         """E[y|x] = sum_k pi_k(x) E[y|x, expert k], with the target's dimensions, coordinates, name and units.
 
         Of a target that is labels, the class of the largest probability: text as text, empty where an input
-        is missing, others as numbers; ``clip`` and ``dtype`` say nothing there.
+        is missing, others as numbers, booleans as booleans unless the data are lazy or an input is missing.
+        Of several outputs, that of each, with their dimension last.
 
         Parameters
         ----------
@@ -108,6 +111,8 @@ class MixtureOfExperts(NamedExperts):
         ------
         InvalidDataError
             If a feature is missing or unknown; with ``clip``, if the model does not know the target's range.
+        InvalidOptionError
+            For ``clip`` or ``dtype`` of a target that is labels.
 
         Examples
         --------
@@ -118,7 +123,13 @@ class MixtureOfExperts(NamedExperts):
         ('y', ('row',))
         """
         if self.densities.nominal:
+            classes.refuse_numbers(self.rows, clip=clip, dtype=dtype)
             return classes.predicted_labels(self.mixture, self.densities, data, self.rows, on_error)
+        if self.rows.output_dim is not None:
+            if clip:
+                outputs.require_one_output(self.rows, "clip", "Use prediction.clip(a, b) on each of them.")
+            how = Evaluation(on_error, dtype)
+            return outputs.mean(self.mixture, self.densities, data, self.rows, how)
         limits = target_range(self.diagnostics) if clip else None
         return prediction.mean(
             self.mixture, self.densities, data, self.rows, limits, Evaluation(on_error, dtype)
@@ -211,7 +222,7 @@ class MixtureOfExperts(NamedExperts):
         """The central interval that holds y with probability ``level`` given x.
 
         Its bounds are the quantiles (1 - level) / 2 and (1 + level) / 2 of the predictive mixture f(y|x); the
-        uncertainty of the parameters is not part of it.
+        uncertainty of the parameters is not part of it. Of several outputs, that of each alone.
 
         Parameters
         ----------
@@ -246,9 +257,8 @@ class MixtureOfExperts(NamedExperts):
         True
         """
         classes.require_numbers(self.rows, "predict_interval")
-        return prediction.interval(
-            self.mixture, self.densities, data, self.rows, level, Evaluation(on_error, dtype)
-        )
+        interval = prediction.interval if self.rows.output_dim is None else outputs.interval
+        return interval(self.mixture, self.densities, data, self.rows, level, Evaluation(on_error, dtype))
 
     def gating_probabilities(
         self, data: Data, *, on_error: OnError = "raise", dtype: FloatType = "float64"
@@ -475,9 +485,8 @@ class MixtureOfExperts(NamedExperts):
         >>> drawn.equals(truth.sample(data, random_state=0))
         True
         """
-        drawn = prediction.draw(
-            self.mixture, self.densities, data, self.rows, random_state, Evaluation(on_error, dtype)
-        )
+        draw = prediction.draw if self.rows.output_dim is None else outputs.draw
+        drawn = draw(self.mixture, self.densities, data, self.rows, random_state, Evaluation(on_error, dtype))
         return drawn if self.rows.classes is None else classes.as_labels(drawn, self.rows)
 
     def log_likelihood(self, data: Data | None = None, *, on_error: OnError = "raise") -> float:
@@ -624,7 +633,7 @@ class MixtureOfExperts(NamedExperts):
         """R² = 1 - sum (y - E[y|x])² / sum (y - mean y)² over all rows of ``data``; one computation.
 
         For a constant target it is 1 where the prediction is exact, else 0. Of a target that is labels, the
-        share of the rows whose class is the most likely one.
+        share of the rows whose class is the most likely one. Of several outputs, the mean of their R².
 
         Parameters
         ----------
@@ -649,6 +658,8 @@ class MixtureOfExperts(NamedExperts):
         """
         if self.densities.nominal:
             return classes.accuracy(self.mixture, self.densities, data, self.rows, on_error)
+        if self.rows.output_dim is not None:
+            return outputs.r_squared(self.mixture, self.densities, data, self.rows, on_error)
         return prediction.r_squared(self.mixture, self.densities, data, self.rows, on_error)
 
     def _named(self, found: xr.DataArray) -> xr.DataArray:

@@ -12,16 +12,22 @@ from daskmoe.numerics.base.parameters import ALL_SHARED, Columns, Moments
 from daskmoe.rows import RowSchema
 from daskmoe.rows.names import COLUMN, OTHER_COLUMN, ROW_MEAN, ROW_SCATTER, ROW_WEIGHT, TARGET_RANGE
 
+# Attribute of the scatter: how many columns are the target's, where they are several.
+_N_OUTPUTS = "n_outputs"
+
 
 def label_moments(moments: Moments, rows: RowSchema) -> xr.Dataset:
-    """Weight, means and scatter of the features and, last, the target."""
-    columns = np.array([*rows.feature_labels, rows.target], dtype=np.str_)
+    """Weight, means and scatter of the features and, last, the target or its outputs."""
+    targets = [f"{rows.target}[{output}]" for output in rows.outputs] or [rows.target]
+    columns = np.array([*rows.feature_labels, *targets], dtype=np.str_)
     text = "weighted sum over the rows of the products of two columns' deviations from their means"
     variables: dict[str, Any] = {
         ROW_WEIGHT: ((), moments.weight, {"long_name": "sum of the weights of these rows"}),
         ROW_MEAN: (COLUMN, moments.mean, {"long_name": "mean of the rows by column"}),
         ROW_SCATTER: ((COLUMN, OTHER_COLUMN), moments.scatter, {"long_name": text}),
     }
+    if moments.n_outputs > 1:
+        variables[ROW_SCATTER][2][_N_OUTPUTS] = str(moments.n_outputs)
     return xr.Dataset(variables, {COLUMN: columns})
 
 
@@ -33,7 +39,8 @@ def moments_from(diagnostics: xr.Dataset | None, columns: Columns = ALL_SHARED) 
     if diagnostics is None or ROW_SCATTER not in diagnostics:
         return None
     scatter = diagnostics[ROW_SCATTER].transpose(COLUMN, OTHER_COLUMN).values
-    return Moments(float(diagnostics[ROW_WEIGHT]), diagnostics[ROW_MEAN].values, scatter, columns)
+    n_outputs = int(diagnostics[ROW_SCATTER].attrs.get(_N_OUTPUTS, 1))
+    return Moments(float(diagnostics[ROW_WEIGHT]), diagnostics[ROW_MEAN].values, scatter, columns, n_outputs)
 
 
 def known_moments(diagnostics: xr.Dataset | None) -> Moments:

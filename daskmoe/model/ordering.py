@@ -111,6 +111,11 @@ def order_as(parts: ModelParts, parameters: MoEParameters, other: ModelParts) ->
             f"other: expected a model with the same classes of {parts.rows.target!r}, in the same order, got "
             f"{other.rows.classes} for {parts.rows.classes}. Fit both with the same categories=."
         )
+    if parts.rows.outputs != other.rows.outputs:
+        raise InvalidDataError(
+            f"other: expected a model with the outputs {list(parts.rows.outputs)} of {parts.rows.target!r}, "
+            f"in the same order, got {list(other.rows.outputs)}."
+        )
     family = parts.densities
     theirs = _with_features_as(other, parts.rows, family)
     if not isinstance(theirs, MoEParameters):

@@ -293,6 +293,7 @@ def draw_by(
     random_state: RandomState,
     size: int,
     how: Evaluation,
+    leading: tuple[str, int] | None = None,
 ) -> xr.DataArray:
     """Have ``sample`` draw y given x for every row, in blocks of ``size``."""
     how = how.checked()
@@ -300,7 +301,7 @@ def draw_by(
     inputs = gather_inputs(data, rows)
     function = partial(_draw_rows, sample, entropy_of(random_state))
     numbers = row_numbers(inputs, rows)
-    drawn = apply_to_rows(function, inputs, rows, per_row=numbers, block_size=size, how=how)
+    drawn = apply_to_rows(function, inputs, rows, per_row=numbers, leading=leading, block_size=size, how=how)
     return label_result(drawn, data, rows, name=rows.target, attrs=rows.target_attrs)
 
 
@@ -384,7 +385,8 @@ def totals(
     data, rows = match_data(data, rows, with_target=True)
     inputs = gather_inputs(data, rows, with_target=True, unknown_is_missing=on_error != "raise")
     response = inputs.variables[input_key(rows.target)]
-    if response.size == 0:
+    n_rows = response.size // max(len(rows.outputs), 1)
+    if n_rows == 0:
         raise InvalidDataError(f"data: expected at least one row, got sizes {dict(response.sizes)}.")
     how = Evaluation(on_error)
     values = apply_to_rows(function, inputs, rows, per_row=response, block_size=block_size, how=how)
@@ -395,21 +397,21 @@ def totals(
         "sum": values.sum(skipna=True),
         "count": count,
         "spread": used.var(skipna=True) * count,
-        "missing": response.size - count,
+        "missing": n_rows - count,
     }
     found = {str(name): float(total) for name, total in computed(xr.Dataset(sums)).items()}
     missing = found["missing"]
     if missing and on_error == "raise":
         missing -= _count_absent(inputs, rows)
-    if missing and (on_error == "raise" or missing == response.size):
+    if missing and (on_error == "raise" or missing == n_rows):
         raise InvalidDataError(
             f"data: expected numbers in all rows, got missing or infinite values in {missing:.0f} of "
-            f"{response.size} rows (values by variable: {_count_missing(inputs, rows)}); fill them, or leave "
+            f"{n_rows} rows (values by variable: {_count_missing(inputs, rows)}); fill them, or leave "
             "such rows out with on_error='skip'."
         )
     if not found["count"]:
         raise InvalidDataError(
-            f"data: expected rows with values, got {response.size} of which target and features are missing."
+            f"data: expected rows with values, got {n_rows} of which target and features are missing."
         )
     return found
 
@@ -420,6 +422,8 @@ def _count_absent(inputs: xr.Dataset, rows: RowSchema) -> float:
     if not maskable:
         return 0.0
     absent = inputs[input_key(rows.target)].isnull()
+    if rows.output_dim is not None:
+        absent = absent.all(rows.output_dim)
     for variable in maskable:
         missing = inputs[input_key(variable.name)].isnull()
         absent &= missing if variable.feature_dim is None else missing.all(variable.feature_dim)

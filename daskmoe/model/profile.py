@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import xarray as xr
 
-from daskmoe.model import classes, prediction
+from daskmoe.model import classes, outputs, prediction
 from daskmoe.model.blockwise import Evaluation
 from daskmoe.numerics.base.parameters import FloatArray, Mixture
 from daskmoe.numerics.families import Family
@@ -59,7 +59,8 @@ def profile(parameters: Mixture, family: Family, data: Data, rows: RowSchema) ->
         }
     )
     if with_target:
-        score = classes.accuracy if family.nominal else prediction.r_squared
+        several = outputs.r_squared if family.by_predictor else prediction.r_squared
+        score = classes.accuracy if family.nominal else several
         name = "accuracy" if family.nominal else "r2"
         found[name] = score(parameters, family, dataset, rows, "skip")
     return found.rename({_COLUMN: FEATURE}).assign_coords({FEATURE: labels}).transpose(EXPERT, FEATURE)

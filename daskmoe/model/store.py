@@ -67,7 +67,7 @@ class ModelParts(NamedTuple):
     @property
     def densities(self) -> Family:
         """The family itself, for as many classes as the target has."""
-        return get_family(self.family, self.rows.n_classes)
+        return get_family(self.family, self.rows.response_size)
 
 
 def flatten(parts: ModelParts) -> xr.Dataset:

@@ -186,7 +186,9 @@ def _units(params: xr.Dataset, rows: RowSchema, family: Family) -> list[str]:
         for label in each.labels
     }
     found = []
-    n_predictors = family.n_predictors if family.nominal else 1
+    n_predictors = family.n_predictors if family.nominal or family.by_predictor else 1
+    n_each = family.n_outputs
+    own = {label.name for label in family.nuisances}
     for name in (INTERCEPT, COEF, *(label.name for label in family.nuisances), GATE_INTERCEPT, GATE_COEF):
         if name == COEF:
             found += n_predictors * [
@@ -198,7 +200,7 @@ def _units(params: xr.Dataset, rows: RowSchema, family: Family) -> list[str]:
         elif name == GATE_COEF:
             found += [_per("1", unit) for unit in map(features.get, rows.gate_labels)]
         else:
-            found.append(str(params[name].attrs.get("units", "")))
+            found += (n_each if name in own else 1) * [str(params[name].attrs.get("units", ""))]
     return found
 
 
@@ -217,7 +219,7 @@ def _of_experts(parts: ModelParts, family: Family) -> dict[str, tuple[Any, Any]]
     # At two predictors: of families whose spread depends on the features there is no one number.
     anywhere = np.broadcast_to([0.0, 1.0], (*parameters.coef.shape[:2], 2))
     variance = family.variance(anywhere, parameters.nuisance)
-    if (variance[:, 0] == variance[:, 1]).all():
+    if not family.by_predictor and (variance[:, 0] == variance[:, 1]).all():
         found["standard_deviation"] = (EXPERT, np.sqrt(variance[:, 0]))
     spikes = experts_at_floor(parameters, family, parts.diagnostics, parts.options)
     if spikes:

@@ -146,7 +146,7 @@ def _deviations(model: MixtureOfExperts, variable: str) -> FloatArray | None:
     known = moments_from(model.diagnostics)
     if known is None:
         return None
-    whole = np.sqrt(np.diagonal(known.scatter)[:-1] / known.weight)
+    whole = np.sqrt(np.diagonal(known.scatter)[: known.n_features] / known.weight)
     own = model.rows.gate_columns if variable == "gate_coef" else model.rows.expert_columns
     return whole if own is None else whole[list(own)]
 

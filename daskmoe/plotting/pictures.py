@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from daskmoe.model import MixtureOfExperts
+from daskmoe.model.outputs import require_one_output
 from daskmoe.plotting.along import draw_experts, draw_gates
 from daskmoe.plotting.ascent import draw_convergence
 from daskmoe.plotting.checks import draw_calibration, draw_residuals
+from daskmoe.plotting.drift import draw_drift
 from daskmoe.plotting.estimates import draw_coefficients, draw_partitions, draw_transport_plan
 from daskmoe.plotting.places import draw_ruling_expert
 from daskmoe.rows import Data
@@ -28,6 +30,7 @@ class Pictures:
     """
 
     def __init__(self, model: MixtureOfExperts) -> None:
+        require_one_output(model.rows, "plot", "Plot what model.predict(data) gives of each of them.")
         self._model = model
 
     def __repr__(self) -> str:
@@ -168,6 +171,28 @@ class Pictures:
             If the model has none.
         """
         return draw_convergence(self._model, of, ax)
+
+    def drift(self, *, ax: Axes | None = None) -> Axes:
+        """How far the rows of each `daskmoe.update` were from the model that they came to.
+
+        The squared distance of their own optimum, a parameter, in the metric in which both are known: about
+        one where nothing changed. Beyond the dashed line chance does not explain it; the text says what the
+        new rows would gain by their own optimum.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        InvalidDataError
+            If the model has not been updated.
+        """
+        return draw_drift(self._model, ax)
 
     def partitions(self, term: str | None = None, *, ax: Axes | None = None) -> Axes:
         """A coefficient of the partitions' own experts beside the model's, with its interval.

@@ -29,7 +29,7 @@ _METADATA = (".zarray", ".zattrs", "zarr.json")
 _MOST_ASKED = 10_000
 _ASKED_AT_ONCE = 64
 # What tells two states of a remote file apart, under the names that file systems have for it.
-_MARKS = ("size", "ETag", "etag", "LastModified", "last_modified", "mtime", "created", "CRC", "md5Hash")
+MARKS = ("size", "ETag", "etag", "LastModified", "last_modified", "mtime", "created", "CRC", "md5Hash")
 # Of an index entry: a chunk that is not there has offset and length of all ones.
 _ABSENT = np.iinfo(np.uint64).max
 
@@ -85,7 +85,7 @@ def find_missing_chunks(
         dims = [str(dim) for dim in variable.dims]
         first = np.argwhere(gone)[0] * np.array(array.chunks, dtype=int)
         value = variable[tuple(first.tolist())].values[()]
-        labels = tuple(part.label for part in partitions if gone[_chunks_of(part, dims, array.chunks)].any())
+        labels = tuple(part.label for part in partitions if gone[chunks_of(part, dims, array.chunks)].any())
         found.append(MissingChunks(name, int(gone.sum()), gone.size, _plain(value), labels))
     return [each for each in found if each.partitions]
 
@@ -114,7 +114,7 @@ def _marks(location: str, names: Collection[str]) -> Iterator[str]:
         for name in sorted(names):
             listed: dict[str, dict[str, Any]] = files.find(f"{root.rstrip('/')}/{name}", detail=True)
             for path, known in sorted(listed.items()):
-                yield f"{path} {[str(known.get(mark)) for mark in _MARKS]}"
+                yield f"{path} {[str(known.get(mark)) for mark in MARKS]}"
     elif os.path.isfile(location):
         status = os.stat(location)
         yield f"{status.st_size} {status.st_mtime_ns}"
@@ -136,7 +136,7 @@ def _plain(value: Any) -> Any:
     return float(value) if np.asarray(value).dtype.kind in "biuf" else math.nan
 
 
-def _chunks_of(part: Partition, dims: Sequence[str], chunks: Sequence[int]) -> tuple[slice, ...]:
+def chunks_of(part: Partition, dims: Sequence[str], chunks: Sequence[int]) -> tuple[slice, ...]:
     """The chunks of a variable that a partition's box touches."""
     ranges = {dim: (start, stop) for dim, start, stop in part.box}
     return tuple(
@@ -148,7 +148,7 @@ def _chunks_of(part: Partition, dims: Sequence[str], chunks: Sequence[int]) -> t
 def _gone(store: Store, source: str | Store, name: str, array: zarr.Array[Any]) -> Flags | None:
     """Which chunks of an array are not there, on the grid of its (inner) chunks; None where none can tell."""
     outer = array.shards or array.chunks
-    grid = _grid(array.shape, outer)
+    grid = grid_of(array.shape, outer)
     keys = _listed(store, source, name)
     if keys is None and math.prod(grid) > _MOST_ASKED:
         return None
@@ -159,7 +159,8 @@ def _gone(store: Store, source: str | Store, name: str, array: zarr.Array[Any]) 
     return gone if array.shards is None else _inner_gone(store, array, gone, np.array(at).reshape(grid))
 
 
-def _grid(shape: Sequence[int], chunks: Sequence[int]) -> tuple[int, ...]:
+def grid_of(shape: Sequence[int], chunks: Sequence[int]) -> tuple[int, ...]:
+    """How many chunks there are along each dimension."""
     return tuple(-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True))
 
 
@@ -205,7 +206,7 @@ def _inner_gone(store: Store, array: zarr.Array[Any], gone: Flags, keys: NDArray
         part = tuple(slice(int(i) * k, (int(i) + 1) * k) for i, k in zip(place, inside, strict=True))
         out[part] = (index == _ABSENT).all(axis=1).reshape(inside)
     # The last shards reach beyond the array.
-    return out[tuple(slice(size) for size in _grid(array.shape, array.chunks))]
+    return out[tuple(slice(size) for size in grid_of(array.shape, array.chunks))]
 
 
 async def _shard_index(store: Store, key: str, codec: ShardingCodec, n_chunks: int) -> NDArray[Any] | None:

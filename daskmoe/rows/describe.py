@@ -25,6 +25,7 @@ from daskmoe.rows.variables import (
     feature_dim_of,
     find_variable,
     listed,
+    output_labels,
     sample_part,
     target_dims,
     units_of,
@@ -48,6 +49,7 @@ def describe_rows(
     offset: str | None = None,
     *,
     labels: bool = False,
+    output_dim: str | None = None,
 ) -> RowSchema:
     """Choose the variables of `ds` that make its rows.
 
@@ -74,6 +76,8 @@ def describe_rows(
         The variable that is a part of every linear predictor.
     labels : bool
         Whether the target is labels of classes; else it is numbers.
+    output_dim : str or None
+        The dimension of the target along which it has several outputs; it is no sample dimension.
 
     Returns
     -------
@@ -98,7 +102,7 @@ def describe_rows(
     >>> describe_rows(ds, "y").feature_labels
     ('wind_S', 'wind_W')
     """
-    sample_dims = target_dims(ds, target, labels=labels)
+    sample_dims = target_dims(ds, target, labels=labels, output_dim=output_dim)
     if sample_weight is not None:
         check_weight(ds, sample_weight, sample_dims)
     used = {target} if sample_weight is None else {target, sample_weight}
@@ -169,6 +173,8 @@ def describe_rows(
         expert_columns=expert_columns,
         offset_column=offset_column,
         classes=classes,
+        output_dim=output_dim,
+        outputs=() if output_dim is None else output_labels(ds, target, output_dim),
     )
     check_unique(schema.feature_labels, "feature columns")
     return schema

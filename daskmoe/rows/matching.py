@@ -17,6 +17,7 @@ from daskmoe.rows.variables import (
     column_keys,
     find_variable,
     listed,
+    output_labels,
     require_numbers,
     sample_part,
     target_dims,
@@ -70,7 +71,8 @@ def match_schema(
     if schema.offset is not None:
         find_variable(ds, schema.offset, "offset")
     if need_target:
-        sample_dims = target_dims(ds, schema.target, labels=schema.has_labels)
+        sample_dims = target_dims(ds, schema.target, labels=schema.has_labels, output_dim=schema.output_dim)
+        _check_outputs(ds, schema)
         if unknown := [dim for dim in sample_dims if dim not in schema.sample_dims]:
             raise InvalidDataError(
                 f"Target {schema.target!r} has the dimensions {unknown} that the fit did not have; expected "
@@ -88,6 +90,20 @@ def match_schema(
         check_offset(ds, schema.offset, sample_dims)
     variables = tuple(_match_feature(ds, fitted, sample_dims) for fitted in schema.variables)
     return replace(schema, sample_dims=sample_dims, variables=variables, weight=weight)
+
+
+def _check_outputs(ds: xr.Dataset, schema: RowSchema) -> None:
+    """Refuse outputs that are not those of the fit, in its order."""
+    if schema.output_dim is None:
+        return
+    found = output_labels(ds, schema.target, schema.output_dim)
+    if found != schema.outputs:
+        dim, wanted = schema.output_dim, list(schema.outputs)
+        how = f"sel({dim}={wanted})" if set(wanted) <= set(found) else f"assign_coords({dim}={wanted})"
+        raise InvalidDataError(
+            f"Target {schema.target!r}: expected the outputs {wanted} along {dim!r}, as in the fit, got "
+            f"{list(found)}. Use data.{how}."
+        )
 
 
 def _dims_without_target(ds: xr.Dataset, schema: RowSchema) -> tuple[str, ...]:

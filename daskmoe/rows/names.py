@@ -10,6 +10,7 @@ SCHEMA_VERSION: Final = 1
 EXPERT: Final = "expert"
 FEATURE: Final = "feature"
 # Of the experts' parameters, where the target is labels.
+OUTPUT: Final = "output"
 CLASS: Final = "class"
 # Where gates have other features than the experts.
 GATE_FEATURE: Final = "gate_feature"
@@ -76,6 +77,7 @@ FROM_SAMPLE: Final = "from_sample"
 UPDATE: Final = "update"
 UPDATE_ROWS: Final = "update_rows"
 UPDATE_DRIFT: Final = "update_drift"
+UPDATE_DRIFT_LIMIT: Final = "update_drift_limit"
 UPDATE_DRIFT_NATS: Final = "update_drift_nats"
 
 # Of the diagnostics of a fit, by partition.

@@ -137,7 +137,7 @@ def _volume(ranges: tuple[Range, ...]) -> int:
 
 
 def _by_chunk(target: xr.Variable, dims: tuple[str, ...], shape: tuple[int, ...]) -> Iterator[Partition]:
-    chunks = target.chunks or tuple((size,) for size in shape)
+    chunks = [target.chunksizes.get(dim, (size,)) for dim, size in zip(dims, shape, strict=True)]
     edges = [pairwise(accumulate(sizes, initial=0)) for sizes in chunks]
     boxes = product(*[[(start, stop) for start, stop in pairs if stop > start] for pairs in edges])
     for index, ranges in enumerate(boxes):

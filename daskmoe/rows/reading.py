@@ -134,7 +134,7 @@ def extract_rows(
         selection = positions + selection.start
     lenient = on_error != "raise" if unknown_is_missing is None else unknown_is_missing
     features = _features(box, schema, partition, shape, unknown_is_missing=lenient)[selection]
-    response = None
+    response: FloatArray | None = None
     if need_target:
         response = _response(box, schema, partition, shape, selection, unknown_is_missing=lenient)
     aside = None if response is None else _at_atoms(response, box.variables[schema.target].dtype, schema)
@@ -224,6 +224,10 @@ def _response(
     unknown_is_missing: bool,
 ) -> FloatArray:
     """The target of the selected rows, codes where it is labels."""
+    if schema.output_dim is not None:
+        values = _aligned(box.variables[schema.target], schema.sample_dims, schema.output_dim)
+        whole = np.broadcast_to(values.astype(np.float64, copy=False), (*shape, values.shape[-1]))
+        return whole.reshape(math.prod(shape), -1)[selection]
     if schema.classes is None:
         return _column(box, schema.target, schema, shape)[selection]
     values = _aligned(box.variables[schema.target], schema.sample_dims, None)
@@ -375,8 +379,13 @@ def _wrong_text(wrong: Flags, name: str, partition: Partition, selection: Select
     )
 
 
+def _as_columns(response: FloatArray) -> FloatArray:
+    """A response as (n, 1), several outputs as they are."""
+    return response if response.ndim == 2 else response[:, np.newaxis]
+
+
 def _bad_rows(features: FeatureArray, response: FloatArray | None) -> Flags | None:
-    return _either(_not_finite(features), None if response is None else _not_finite(response[:, np.newaxis]))
+    return _either(_not_finite(features), None if response is None else _not_finite(_as_columns(response)))
 
 
 def _absent_rows(features: FeatureArray, response: FloatArray, bad: Flags, schema: RowSchema) -> Flags | None:
@@ -385,7 +394,7 @@ def _absent_rows(features: FeatureArray, response: FloatArray, bad: Flags, schem
     if not maskable.any():
         return None
     absent = np.zeros(len(bad), np.bool_)
-    candidates = np.flatnonzero(bad & np.isnan(response))
+    candidates = np.flatnonzero(bad & np.isnan(_as_columns(response)).all(axis=1))
     absent[candidates] = np.isnan(features[candidates][:, maskable]).all(axis=1)
     return absent
 
@@ -422,7 +431,8 @@ def _reasons(
         counts.append((variable.name, int(np.count_nonzero(missing[:, column:stop].any(axis=1)))))
         column = stop
     if response is not None:
-        counts.append((schema.target, int(np.count_nonzero(~np.isfinite(response[bad])))))
+        wrong_target = ~np.isfinite(_as_columns(response)[bad]).all(axis=1)
+        counts.append((schema.target, int(np.count_nonzero(wrong_target))))
     if wrong is not None and schema.weight is not None:
         counts.append((schema.weight, int(np.count_nonzero(wrong))))
     return tuple((name, count) for name, count in counts if count)

@@ -104,6 +104,9 @@ class RowSchema:
     offset_column: int | None = None
     # Values of the target at which a row is none of these: it is at an atom, which another model is of.
     atoms: tuple[float, ...] = ()
+    # The target's dimension along which it has several outputs, no sample dimension, and their labels.
+    output_dim: str | None = None
+    outputs: tuple[str | int | float, ...] = ()
 
     @property
     def has_labels(self) -> bool:
@@ -119,6 +122,11 @@ class RowSchema:
     def n_classes(self) -> int | None:
         """How many classes the target has; None where it is numbers."""
         return None if self.classes is None else len(self.classes.levels)
+
+    @property
+    def response_size(self) -> int | None:
+        """How many classes or outputs the target has; None where it is one number."""
+        return len(self.outputs) if self.output_dim is not None else self.n_classes
 
     @property
     def columns(self) -> Columns:
@@ -218,12 +226,13 @@ class RowSchema:
         content = {each.name: getattr(self, each.name) for each in fields(self)}
         content["variables"] = [variable.to_plain() for variable in self.variables]
         content["classes"] = None if self.classes is None else self.classes.to_plain()
-        for name in ("gate_columns", "expert_columns", "offset_column"):
+        for name in ("gate_columns", "expert_columns", "offset_column", "output_dim"):
             if content[name] is None:
                 # What earlier versions wrote.
                 del content[name]
-        if not self.atoms:
-            del content["atoms"]
+        for name in ("atoms", "outputs"):
+            if not content[name]:
+                del content[name]
         return json.dumps(content)
 
     @classmethod

@@ -55,8 +55,13 @@ def wrong_dtype(variable: xr.Variable) -> str:
     return f"has dtype {variable.dtype}, expected real numbers or booleans"
 
 
-def target_dims(ds: xr.Dataset, target: str, *, labels: bool = False) -> tuple[str, ...]:
-    """The sample dimensions: those of the target, which holds numbers unless it may hold ``labels``."""
+def target_dims(
+    ds: xr.Dataset, target: str, *, labels: bool = False, output_dim: str | None = None
+) -> tuple[str, ...]:
+    """The sample dimensions: those of the target, which holds numbers unless it may hold ``labels``.
+
+    But for that of its outputs, if it has several.
+    """
     variable = find_variable(ds, target, "target")
     if labels:
         require_labels(variable, target)
@@ -69,7 +74,24 @@ def target_dims(ds: xr.Dataset, target: str, *, labels: bool = False) -> tuple[s
         raise InvalidDataError(
             f"Target {target!r} has the dimension {taken[0]!r}, a name that a model's results use; rename it."
         )
-    return dims
+    if output_dim is None:
+        return dims
+    if output_dim not in dims or len(dims) == 1 or not variable.sizes[output_dim]:
+        raise InvalidDataError(
+            f"Expected the target {target!r} to have the dimension {output_dim!r} of its outputs and at "
+            f"least one sample dimension, got {dict(variable.sizes)}. Name the former in output_dim=."
+        )
+    return tuple(dim for dim in dims if dim != output_dim)
+
+
+def output_labels(ds: xr.Dataset, target: str, dim: str) -> tuple[str | int | float, ...]:
+    """The labels of the outputs of a target: numbers and text as they are, other values as text."""
+    keys = column_keys(ds, dim)
+    if keys is None:
+        return tuple(range(ds.variables[target].sizes[dim]))
+    check_unique(keys, f"the outputs along {dim!r}")
+    values = ds.variables[dim].values
+    return tuple(values.tolist()) if values.dtype.kind in "iuf" else keys
 
 
 def check_weight(ds: xr.Dataset, name: str, sample_dims: tuple[str, ...]) -> None:

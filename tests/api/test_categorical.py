@@ -13,7 +13,7 @@ import xarray as xr
 from sklearn.linear_model import LogisticRegression
 
 import daskmoe
-from daskmoe import InvalidDataError, MixtureOfExperts
+from daskmoe import InvalidDataError, InvalidOptionError, MixtureOfExperts
 
 N = 3_000
 LABELS = np.array(["calm", "mild", "wild"])
@@ -200,6 +200,8 @@ def test_every_kind_of_label(kind: str, labels: list[Any], predicted: list[Any],
     model = fit(data, 1, partitions=2)
     assert model.params["class"].values.tolist() == labels
     assert np.unique(model.predict(data)).tolist() == predicted
+    assert (model.predict(data).dtype == bool) == (kind == "bool")
+    assert model.predict(data[["x"]].chunk(row=200)).equals(model.predict(data[["x"]]))
     assert model.score(data) > 0.6
     model.to_netcdf(tmp_path / "model.nc")
     opened = daskmoe.open_model(tmp_path / "model.nc")
@@ -277,3 +279,18 @@ def test_pictures_of_labels(best: MixtureOfExperts, data: xr.Dataset) -> None:
         with pytest.raises(InvalidDataError, match="expected a model of numbers, got one of 3 classes"):
             draw(data)
     pyplot.close("all")
+
+
+@pytest.mark.parametrize("option", [{"clip": True}, {"dtype": "float32"}], ids=str)
+def test_options_of_numbers_are_refused(
+    option: dict[str, Any], best: MixtureOfExperts, data: xr.Dataset
+) -> None:
+    with pytest.raises(InvalidOptionError, match="expected none, as predictions are classes"):
+        best.predict(data, **option)
+
+
+@pytest.mark.parametrize("family", ["categorical", "poisson"])
+def test_experts_without_a_scale_have_no_least_one(family: str) -> None:
+    data = xr.Dataset({"x": ("row", np.arange(8.0)), "y": ("row", np.arange(8) % 2)})
+    with pytest.raises(InvalidOptionError, match=f"min_scale: expected None with family='{family}'"):
+        daskmoe.fit(data, "y", n_experts=1, family=family, min_scale=0.1)

@@ -121,12 +121,12 @@ def test_what_is_remembered_is_saved(
     assert daskmoe.open_model(tmp_path / name).information is None
 
 
-def test_experts_keep_their_places_and_names(
+def test_experts_are_by_share_and_keep_their_names(
     model: MixtureOfExperts, updated: MixtureOfExperts, data: xr.Dataset
 ) -> None:
     turned = daskmoe.update(model.permute([1, 0]).rename_experts(["b", "a"]), after(data))
-    assert turned.params["expert"].values.tolist() == ["b", "a"]
-    back = turned.permute([1, 0])
+    assert turned.params["expert"].values.tolist() == ["a", "b"]
+    back = turned.match(updated)
     for name in ("coef", "gate_coef", "variance"):
         np.testing.assert_allclose(back.params[name], updated.params[name], rtol=1e-8)
 
@@ -180,10 +180,10 @@ def test_levels_that_the_old_rows_lack_are_learnt_of_the_new(data: xr.Dataset) -
 
 
 def test_what_cannot_be_updated_is_said(model: MixtureOfExperts, data: xr.Dataset, tmp_path: Path) -> None:
-    local = daskmoe.fit_local(before(data), "y", **OPTIONS)
+    reduced = daskmoe.fit(before(data), "y", **OPTIONS, partitions=4, aggregation="reduction")
     with pytest.raises(InvalidDataError, match=r"keeps the information .* daskmoe.refine\(model, data"):
-        daskmoe.update(local, after(data))
-    mended = daskmoe.update(daskmoe.refine(local, before(data), rounds="converged"), after(data))
+        daskmoe.update(reduced, after(data))
+    mended = daskmoe.update(daskmoe.refine(reduced, before(data), rounds="converged"), after(data))
     assert mended.weight == ROWS
     with pytest.raises(InvalidOptionError, match=r"forget: expected a share from 0 to less than 1, got 1\.0"):
         daskmoe.update(model, after(data), forget=1.0)
@@ -211,8 +211,31 @@ def test_sites_that_never_meet(model: MixtureOfExperts, data: xr.Dataset, tmp_pa
 def test_models_without_information_are_reduced(
     model: MixtureOfExperts, data: xr.Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
-    local = daskmoe.fit_local(after(data), "y", **OPTIONS)
-    joined = daskmoe.aggregate([model, local], data.isel(row=slice(None, 500)), method="auto", random_state=0)
+    reduced = daskmoe.fit(after(data), "y", **OPTIONS, partitions=2, aggregation="reduction")
+    joined = daskmoe.aggregate(
+        [model, reduced], data.isel(row=slice(None, 500)), method="auto", random_state=0
+    )
     assert joined.diagnostics is not None
     assert joined.diagnostics.attrs["aggregation"] == "reduction"
     assert "models[1] keeps no information" in caplog.text
+
+
+def test_fits_to_one_partition_keep_their_information(model: MixtureOfExperts, data: xr.Dataset) -> None:
+    """So that they are updated, and joined, as others are."""
+    local = daskmoe.fit_local(before(data), "y", **OPTIONS)
+    one = daskmoe.fit(before(data), "y", **OPTIONS, partitions=1)
+    for found in (local, one):
+        exact = daskmoe.refine(found, before(data), rounds="converged")
+        assert found.information is not None
+        assert exact.information is not None
+        errors, expected = found.standard_errors("approximate"), exact.standard_errors("model")
+        for name in ("gate_coef", "coef", "variance"):
+            np.testing.assert_allclose(errors[name], expected[name], rtol=1e-3)
+        updated = daskmoe.update(found, after(data))
+        best = daskmoe.refine(updated, data, rounds="converged")
+        assert short_of(updated, best, data) < 1e-4
+    new = daskmoe.fit_local(after(data), "y", **OPTIONS)
+    joined = daskmoe.aggregate([local, new], data.isel(row=slice(None, 500)), method="auto", random_state=0)
+    assert joined.diagnostics is not None
+    assert joined.diagnostics.attrs["aggregation"] == "information"
+    assert short_of(joined, best, data) < 5e-4

@@ -189,6 +189,19 @@ def test_aggregate_and_summary(
     assert daskmoe.open_model(output).summary() in capsys.readouterr().out
 
 
+def test_update_with_atoms(cluster: LocalCluster, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=400)
+    y = np.where(rng.random(400) < 0.5, 0.0, 2.0 + x + rng.normal(size=400))
+    data = xr.Dataset({"x": ("row", x), "y": ("row", y)}).chunk(row=100)
+    data.to_zarr(tmp_path / "rows.zarr", consolidated=False)
+    old, new = str(tmp_path / "old.nc"), str(tmp_path / "new.nc")
+    daskmoe.fit(data, "y", n_experts=1, atoms=[0.0], random_state=0).to_netcdf(old)
+    arguments = ["update", old, str(tmp_path / "rows.zarr"), "--output", new]
+    assert run([*arguments, "--scheduler", cluster.scheduler_address]) == DONE
+    assert daskmoe.open_model(new).weight == 800.0
+
+
 def test_update(cluster: LocalCluster, store: Path, model_path: Path, tmp_path: Path) -> None:
     model = daskmoe.refine(model_path, store, rounds=1)
     model.to_netcdf(tmp_path / "old.nc")
@@ -198,7 +211,9 @@ def test_update(cluster: LocalCluster, store: Path, model_path: Path, tmp_path: 
     assert run([*arguments, *where]) == DONE
     assert daskmoe.open_model(output).weight == pytest.approx(1.9 * 2_000)
     # One that keeps no information is bad input, and nothing is written.
-    assert run(["update", str(model_path), str(store), "--output", str(tmp_path / "none.nc")]) == BAD_INPUT
+    model.to_netcdf(tmp_path / "lean.nc", keep_information=False)
+    lean = ["update", str(tmp_path / "lean.nc"), str(store), "--output", str(tmp_path / "none.nc")]
+    assert run(lean) == BAD_INPUT
     assert not (tmp_path / "none.nc").exists()
 
 

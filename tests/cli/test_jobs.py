@@ -138,7 +138,7 @@ def test_a_job_runs_and_runs_again(tmp_path: Path) -> None:
         n_workers=1,
         threads_per_worker=1,
         processes=False,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         protocol="tcp",
         host="127.0.0.1",
     ) as cluster:

@@ -82,6 +82,10 @@ def test_rerun_fits_nothing_and_gives_the_same_bits(
     assert fits == [150] * 4
     kept = {path: path.read_bytes() for path in files_of(folder)}
     assert len(kept) == 4
+    # Others may read what they may read otherwise.
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert {path.stat().st_mode for path in kept} == {plain.stat().st_mode}
     again = fit(store, folder)
     assert fits == [150] * 4
     assert_same_bits(again, fresh)
@@ -227,7 +231,7 @@ def garble(path: Path) -> None:
 
 def strip(path: Path) -> None:
     with np.load(path) as arrays:
-        kept = {name: values for name, values in arrays.items() if name != "scalars"}
+        kept = {name: values for name, values in arrays.items() if name != "structure"}
     with path.open("wb") as file:
         np.savez(file, **kept)
 
@@ -266,21 +270,21 @@ def intact(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_cut_file_is_not_read(intact: Path, tmp_path: Path) -> None:
-    path, whole = tmp_path / "cut.npz", intact.read_bytes()
+    path, whole = tmp_path / intact.name, intact.read_bytes()
     for length in [*range(0, len(whole), 97), len(whole) - 1]:
         path.write_bytes(whole[:length])
-        assert checkpoint.load_result(path) is None
+        assert checkpoint.load(str(path.parent), path.stem) is None
 
 
 def test_a_changed_byte_is_never_read_as_another_result(intact: Path, tmp_path: Path) -> None:
     """Contents have checksums, the directory at the end of the archive has none."""
-    path, whole = tmp_path / "changed.npz", intact.read_bytes()
-    expected = checkpoint.load_result(intact)
+    path, whole = tmp_path / intact.name, intact.read_bytes()
+    expected = checkpoint.load(str(intact.parent), intact.stem)
     assert expected is not None
     directory = whole.index(b"PK\x01\x02")
     for place in [*range(0, directory, 53), *range(directory, len(whole))]:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
-        found = checkpoint.load_result(path)
+        found = checkpoint.load(str(path.parent), path.stem)
         if found is not None:
             np.testing.assert_equal(found._asdict(), expected._asdict())
 
@@ -325,9 +329,9 @@ def test_an_archive_that_unpacks_to_more_than_it_holds_is_made_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "moe-local-fit-x-0.npz"
-    np.savez_compressed(path, scalars=np.zeros(20_000_000))
+    np.savez_compressed(path, structure=np.zeros(20_000_000))
     tracemalloc.start()
-    assert checkpoint.load_result(path) is None
+    assert checkpoint.load(str(path.parent), path.stem) is None
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20e6

@@ -17,7 +17,7 @@ import daskmoe
 from daskmoe import InvalidOptionError, PartitionError, StoreError
 from daskmoe.cli.commands import run
 from daskmoe.cli.exit_codes import BAD_INPUT
-from daskmoe.engine import checkpoint, tasks
+from daskmoe.engine import tasks
 from daskmoe.rows import retrying
 from daskmoe.rows.retrying import is_transient
 
@@ -145,7 +145,7 @@ def test_a_disk_that_is_full_is_told_once_and_the_fit_goes_on(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     expected = daskmoe.fit(data, "y", partitions=4, **OPTIONS)
-    monkeypatch.setattr(checkpoint.np, "savez", full)
+    monkeypatch.setattr(np, "savez", full)
     with caplog.at_level(logging.WARNING, logger="daskmoe"):
         found = daskmoe.fit(data, "y", partitions=4, checkpoint=tmp_path, **OPTIONS)
     np.testing.assert_array_equal(found.params["coef"], expected.params["coef"])

@@ -339,3 +339,12 @@ def test_results_are_kilobytes(tmp_path: Path) -> None:
         # A share of 1,000 support rows, two features, a response and a weight each, and the rest.
         assert 1_000 * 4 * 8 < size < 1_000 * 4 * 8 + 4_000
         assert result.data_bytes == 10_000 * 3 * 8
+
+
+def test_tasks_of_a_lazy_dataset_do_not_carry_its_graph() -> None:
+    data, sizes = rows(400), []
+    for size in (100, 10):
+        graph = daskmoe.fit(data.chunk(row=size), "y", compute=False, **FAST).__dask_graph__()
+        pieces = [pickle.dumps(task) for key, task in dict(graph).items() if str(key).startswith("moe-rows")]
+        sizes.append(max(map(len, pieces)))
+    assert sizes[1] <= sizes[0]

@@ -93,7 +93,7 @@ def test_checkpoints_are_those_of_single_fits(
 ) -> None:
     kept = {"checkpoint": tmp_path / "kept", "effort": 0.5}
     run_sizes(requests(store, **kept), HOOKS)
-    assert len(list((tmp_path / "kept").iterdir())) == 12
+    assert len(list((tmp_path / "kept").glob("moe-local-fit-*"))) == 12
     with caplog.at_level(logging.INFO, "daskmoe"):
         daskmoe.fit(store, "y", n_experts=2, random_state=0, n_init=2, partitions=4, **kept)
     assert "4 of 4 partitions were taken from their checkpoints" in caplog.text

@@ -82,7 +82,7 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCluster]:
     monkeypatch.setattr(waiting, "_POLL_SECONDS", 0.1)
     with (
         LocalCluster(
-            n_workers=0, processes=False, dashboard_address=None, protocol="tcp", host="127.0.0.1"
+            n_workers=0, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp", host="127.0.0.1"
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
         client.as_current(),

@@ -226,3 +226,60 @@ def test_a_store_larger_than_memory_does_not_spill(tmp_path: Path) -> None:
         arrays = client.map(np.ones, [limit // 24] * 4, workers=[victim], pure=False)
         until(lambda: client.run(spilled, workers=[victim])[victim] > 0)
         del arrays
+
+
+def count_spans(client: Client) -> int:
+    """Spans of calls that the scheduler knows."""
+
+    def names(dask_scheduler: Any) -> list[tuple[str, ...]]:
+        return [each.name for each in dask_scheduler.extensions["spans"].spans.values()]
+
+    return sum(name[0] == "daskmoe" and len(name) == 2 for name in client.run_on_scheduler(names))
+
+
+def test_every_partition_tells_how_it_ended(client: Client, store: Path, tmp_path: Path) -> None:
+    """On a topic that a caller may subscribe to, whatever the displays listen to."""
+    heard: list[dict[str, Any]] = []
+    before = count_spans(client)
+    client.subscribe_topic("daskmoe", lambda event: heard.append(event[1]))
+    options = OPTIONS | {"checkpoint": tmp_path, "on_error": "skip", "progress": lambda status: None}
+    with xr.open_zarr(store, consolidated=True) as lazy:
+        data = lazy.load(scheduler="synchronous")
+    data["y"][:300] = np.nan
+    data["X"][:300] = 0.0
+    for _ in range(2):
+        daskmoe.fit(data, "y", partitions=10, **options)
+    deadline = time.monotonic() + WAIT
+    while len(heard) < 20 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    client.unsubscribe_topic("daskmoe")
+    assert sorted(int(event["partition"]) for event in heard) == sorted([*range(10)] * 2)
+    fitted = [event for event in heard if event["partition"] != "0"]
+    assert {(event["outcome"], event["n_experts"], event["rows"]) for event in fitted} == {("fitted", 2, 300)}
+    assert sum(event["kept"] for event in fitted) == 9
+    assert all(event["log_likelihood"] < 0 < event["seconds"] for event in fitted)
+    lost = [event for event in heard if event["partition"] == "0"]
+    assert {(event["outcome"], event["log_likelihood"]) for event in lost} == {("left out", None)}
+    assert "got 0 of 300" in lost[0]["reason"]
+    # A span a call.
+    assert count_spans(client) == before + 2
+
+
+def test_a_store_that_grows_costs_workers_what_is_new(client: Client, tmp_path: Path) -> None:
+    data, _ = daskmoe.simulate(2_100, n_features=2, n_experts=2, design="overlap", random_state=0)
+    store, kept = tmp_path / "rows.zarr", tmp_path / "kept"
+    first, last = data.isel(row=slice(1_800)).chunk(row=300), data.isel(row=slice(1_800, None)).chunk(row=300)
+    first.load(scheduler="synchronous").chunk(row=300).to_zarr(store, zarr_format=2)
+    options: dict[str, Any] = {"n_experts": 2, "n_init": 2, "random_state": 0, "refine": 2}
+    expected = result(client, store, "y", **options)
+    for _ in range(2):
+        found = result(client, store, "y", checkpoint=kept, **options)
+        xr.testing.assert_identical(found.params, expected.params)
+    # One call that computes goes the same way.
+    found = daskmoe.fit(store, "y", checkpoint=kept, **options)
+    xr.testing.assert_identical(found.params, expected.params)
+    entries = {path.name for path in kept.glob("moe-local-fit-*")}
+    last.load(scheduler="synchronous").chunk(row=300).to_zarr(store, append_dim="row", zarr_format=2)
+    grown = daskmoe.fit(store, "y", checkpoint=kept, **options)
+    assert grown.local_estimates.sizes["partition"] == 7
+    assert len({path.name for path in kept.glob("moe-local-fit-*")} - entries) == 1

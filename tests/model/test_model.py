@@ -246,6 +246,12 @@ def test_coordinates_as_features(raise_if_dask_computes: Guard) -> None:
     xr.testing.assert_allclose(lazy.compute(), model.predict(data))
 
 
+def test_completion_offers_what_users_want(layout: tuple[xr.Dataset, MixtureOfExperts]) -> None:
+    offered = set(dir(layout[1]))
+    assert {"predict", "params", "table", "to_zarr", "rows"} <= offered
+    assert not offered & {"from_parameters", "memory", "mixture", "parameters", "densities"}
+
+
 def test_no_rows() -> None:
     data = flat_data().isel(time=slice(0))
     model = make_model(flat_data(), "y")

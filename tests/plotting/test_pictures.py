@@ -117,6 +117,29 @@ def test_rounds(reduced: MixtureOfExperts) -> None:
     assert ax.get_xlabel() == "round"
 
 
+def test_drift_shows_which_updates_were_far(reduced: MixtureOfExperts) -> None:
+    with pytest.raises(InvalidDataError, match="model with updates, got one without"):
+        reduced.plot.drift()
+    rows, _ = daskmoe.simulate(3_000, n_features=2, n_experts=2, chunks=500, random_state=0)
+    old, same, other = (rows.isel(row=slice(start, start + 1_000)) for start in (0, 1_000, 2_000))
+    model = daskmoe.fit(old, "y", n_experts=2, partitions=2, random_state=0)
+    model = daskmoe.update(model, same)
+    with pytest.warns(daskmoe.DataWarning, match="own optimum is far"):
+        model = daskmoe.update(model, other.assign(y=other["y"] + 3.0 * other["X"].isel(feature=0)))
+    ax = model.plot.drift()
+    known = model.diagnostics
+    assert known is not None
+    drawn = {line.get_label(): line.get_xydata() for line in ax.lines}
+    drift = known["update_drift"].values
+    np.testing.assert_allclose(drawn["as chance explains"], [[1, drift[0]]])
+    np.testing.assert_allclose(drawn["far: old and new rows differ"], [[2, drift[1]]])
+    assert (drift > known["update_drift_limit"].values).tolist() == [False, True]
+    assert [text.get_text() for text in ax.texts] == [
+        f"{known['update_drift_nats'].values[1]:.2g} nats a row"
+    ]
+    assert ax.get_xlabel() == "update"
+
+
 def test_units_are_on_the_axes(model: MixtureOfExperts, data: xr.Dataset) -> None:
     ax = model.plot.experts(data, "wind")
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("wind speed [m s-1]", "y [K]")

@@ -28,9 +28,9 @@ _RANK_TOLERANCE = 1e-13
 class Scaling(NamedTuple):
     """The affine map of a response, as its family has one or none."""
 
-    # v = (y - location) / scale.
-    location: float
-    scale: float
+    # v = (y - location) / scale; of several outputs (O,).
+    location: float | FloatArray
+    scale: float | FloatArray
     # (D,): What every nuisance is multiplied with on the way back to the data's units.
     nuisance: FloatArray
 
@@ -38,6 +38,11 @@ class Scaling(NamedTuple):
     def none(cls, n_nuisances: int) -> Scaling:
         """The response as it is."""
         return cls(0.0, 1.0, np.ones(n_nuisances))
+
+    @property
+    def coef(self) -> FloatArray:
+        """What coefficients (..., C, q) are multiplied with on that way."""
+        return np.reshape(self.scale, (-1, 1))
 
 
 class Coordinates(NamedTuple):
@@ -79,7 +84,7 @@ class Coordinates(NamedTuple):
     @property
     def log_jacobian(self) -> float:
         """What log f(v|u) is above log f(y|x), in nats a row."""
-        return float(np.log(self.response.scale))
+        return float(np.sum(np.log(self.response.scale)))
 
     def told_apart(self) -> NDArray[np.bool_]:
         """Whether the rows tell each weight of [1, x] from those of the other columns: (p + 1,).
@@ -99,9 +104,9 @@ class Coordinates(NamedTuple):
 
     def to_data(self, parameters: MoEParameters) -> MoEParameters:
         """Parameters for (x, y) from those for (u, v)."""
-        location, scale, nuisance = self.response
+        location, _, nuisance = self.response
         gate = self.gates.linear_to_data(parameters.gate)
-        coef = self.linear_to_data(parameters.coef) * scale
+        coef = self.linear_to_data(parameters.coef) * self.response.coef
         coef[..., 0] += location
         if self.offset is not None:
             coef[..., self.offset + 1] = 1.0
@@ -109,10 +114,10 @@ class Coordinates(NamedTuple):
 
     def from_data(self, parameters: MoEParameters) -> MoEParameters:
         """Parameters for (u, v) from those for (x, y)."""
-        location, scale, nuisance = self.response
+        location, _, nuisance = self.response
         coef = parameters.coef.copy()
         coef[..., 0] -= location
-        coef = self.linear_from_data(coef) / scale
+        coef = self.linear_from_data(coef) / self.response.coef
         gate = self.gates.linear_from_data(parameters.gate)
         return MoEParameters(gate - gate[-1], coef, parameters.nuisance / nuisance)
 
@@ -156,7 +161,7 @@ def _whitening_of(columns: tuple[int, ...] | None, moments: Moments, response: S
     if columns is None:
         return _whitening(moments, response)
     own = _whitening(of_columns(moments, columns), response)
-    p, r, index = len(moments.mean) - 1, len(own.transform), list(columns)
+    p, r, index = moments.n_features, len(own.transform), list(columns)
     transform, inverse = np.zeros((r, p)), np.zeros((p, r))
     transform[:, index], inverse[index] = own.transform, own.inverse
     return Coordinates(moments.mean[:p].copy(), transform, inverse, response)
@@ -166,13 +171,24 @@ def of_columns(moments: Moments, columns: tuple[int, ...] | None) -> Moments:
     """The moments of some of the features and the response."""
     if columns is None:
         return moments.of_all_columns
-    index = [*columns, len(moments.mean) - 1]
-    return Moments(moments.weight, moments.mean[index], moments.scatter[np.ix_(index, index)])
+    return _at(moments, [*columns, *range(moments.n_features, len(moments.mean))])
+
+
+def of_output(moments: Moments, output: int) -> Moments:
+    """The moments of the features and one of the outputs."""
+    p = moments.n_features
+    return _at(moments, [*range(p), p + output])._replace(columns=moments.columns, n_outputs=1)
+
+
+def _at(moments: Moments, index: list[int]) -> Moments:
+    """Those of some columns, which are everybody's."""
+    found = moments.mean[index], moments.scatter[np.ix_(index, index)]
+    return Moments(moments.weight, *found, n_outputs=moments.n_outputs)
 
 
 def _whitening(moments: Moments, response: Scaling) -> Coordinates:
     """Features are scaled to unit variance first, so that units do not decide what counts as collinear."""
-    p = len(moments.mean) - 1
+    p = moments.n_features
     covariance = moments.scatter[:p, :p] / max(moments.weight, np.finfo(float).tiny)
     magnitude = np.abs(moments.mean[:p])
     deviation = np.sqrt(np.diag(covariance).clip(0.0))
@@ -246,7 +262,7 @@ def _unseen_of(columns: tuple[int, ...] | None, moments: Moments, coordinates: C
 
 
 def _unseen(moments: Moments, coordinates: Coordinates) -> Directions:
-    p = len(moments.mean) - 1
+    p = moments.n_features
     variance = np.diag(moments.scatter)[:p].clip(0.0) / max(moments.weight, np.finfo(float).tiny)
     magnitude, deviation = np.abs(moments.mean[:p]), np.sqrt(variance)
     varies = deviation > CONSTANT * magnitude

@@ -43,7 +43,7 @@ class Extremes(NamedTuple):
         for own, new in zip(self, other, strict=True):
             own[quantities] = new
 
-    def moved(self, location: float, scale: float) -> Extremes:
+    def moved(self, location: float | Quantities, scale: float | Quantities) -> Extremes:
         """Of the quantities times a positive scale and moved."""
         return self._replace(values=location + scale * self.values)
 

@@ -109,7 +109,7 @@ def affine_hulls(known: Sequence[Moments | None], support: SupportSample) -> Hul
     parts = [part for part in known if part is not None]
     if not parts:
         return None
-    pooled = reduce(merge_moments, parts, _of_support(support))
+    pooled = reduce(merge_moments, parts, _of_support(support, parts))
     hulls = _hulls(known, coordinates_from(pooled.of_all_columns, Scaling.none(0)))
     if not any(hull.null.shape[1] for hull in hulls.parts):
         return None
@@ -127,8 +127,10 @@ def _hulls(known: Sequence[Moments | None], common: Coordinates) -> Hulls:
     return Hulls(common, parts)
 
 
-def _of_support(support: SupportSample) -> Moments:
-    response = np.zeros(len(support.features))
+def _of_support(support: SupportSample, known: Sequence[Moments | None]) -> Moments:
+    """The moments of rows of a support, with as many responses, all zero, as those that are known."""
+    n_outputs = max((each.n_outputs for each in known if each is not None), default=1)
+    response = np.zeros((len(support.features), n_outputs))
     return moments(Observations(support.features, response, support.weight, columns=support.columns))
 
 

@@ -24,6 +24,8 @@ Array = NDArray[np.floating[Any]]
 class Block(NamedTuple):
     """One block of rows: ``design`` (q, B) with first row one, ``response`` (B,), ``weight`` (B,) or None.
 
+    Of several outputs ``response`` is (O, B).
+
     ``gating`` is the design of gates that have other features than the experts, None where it is the same;
     ``offset`` (B,) a part of every linear predictor.
     """
@@ -35,6 +37,11 @@ class Block(NamedTuple):
     offset: Array | None = None
 
     @property
+    def width(self) -> int:
+        """B, the number of rows."""
+        return int(self.response.shape[-1])
+
+    @property
     def gate_design(self) -> Array:
         """The gates' rows [1, u], shape (q_gate, B)."""
         return self.design if self.gating is None else self.gating
@@ -43,8 +50,8 @@ class Block(NamedTuple):
 class Observations(NamedTuple):
     """All rows of a partition: ``features`` (n, p), ``response`` (n,), ``weight`` (n,) or None.
 
-    ``cluster`` (n,) are labels, equal for rows that may depend on each other; None where nobody asks. The
-    arrays are used where they are: any float dtype, any memory order.
+    Of several outputs ``response`` is (n, O). ``cluster`` (n,) are labels, equal for rows that may depend on
+    each other; None where nobody asks. The arrays are used where they are: any float dtype, any memory order.
     """
 
     features: Array
@@ -88,7 +95,7 @@ class Observations(NamedTuple):
             np.matmul(whitening, raw[:, :width], out=design[:, :width])
             if gate_whitening is not None and gate_design is not None:
                 gating = np.matmul(gate_whitening, raw[:, :width], out=gate_design[:, :width])
-            response = (self.response[rows].astype(np.float64) - location) / scale
+            response = ((self.response[rows].astype(np.float64) - location) / scale).T
             weight = None if self.weight is None else self.weight[rows].astype(np.float64)
             if coordinates.offset is not None:
                 offset = raw[1 + coordinates.offset, :width] / scale
@@ -129,16 +136,18 @@ def moments(rows: Observations) -> Moments:
 
     Blocks are merged by the update of Chan, Golub and LeVeque (1983), stable under large offsets.
     """
-    p = rows.features.shape[1]
-    total, mean, scatter = 0.0, np.zeros(p + 1), np.zeros((p + 1, p + 1))
+    p, n_outputs = rows.features.shape[1], 1 if rows.response.ndim == 1 else rows.response.shape[1]
+    size = p + n_outputs
+    total, mean, scatter = 0.0, np.zeros(size), np.zeros((size, size))
     for start in range(0, rows.n_rows, BLOCK_ROWS):
         part = slice(start, start + BLOCK_ROWS)
-        joint = np.empty((len(rows.response[part]), p + 1))
-        joint[:, :p], joint[:, p] = rows.features[part], rows.response[part]
+        response = rows.response[part]
+        joint = np.empty((len(response), size))
+        joint[:, :p], joint[:, p:] = rows.features[part], response.reshape(-1, n_outputs)
         block = _block_moments(joint, None if rows.weight is None else rows.weight[part].astype(np.float64))
         if block.weight > 0:
-            total, mean, scatter, _ = merge_moments(Moments(total, mean, scatter), block)
-    return Moments(total, mean, scatter, rows.columns)
+            total, mean, scatter, *_ = merge_moments(Moments(total, mean, scatter), block)
+    return Moments(total, mean, scatter, rows.columns, n_outputs)
 
 
 def _block_moments(joint: FloatArray, weight: FloatArray | None) -> Moments:
@@ -164,4 +173,4 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
     mean = first.mean + shift * (second.weight / total)
     scatter = first.scatter + second.scatter
     scatter = scatter + np.outer(shift, shift) * (first.weight * second.weight / total)
-    return Moments(total, mean, scatter, first.columns)
+    return first._replace(weight=total, mean=mean, scatter=scatter)

@@ -76,11 +76,17 @@ class Moments(NamedTuple):
 
     # Sum of the row weights (the row count where there are none).
     weight: float
-    # (p + 1,): Means of the p features and, last, of the response.
+    # (p + O,): Means of the p features and, last, of the response, or of its O outputs.
     mean: FloatArray
-    # (p + 1, p + 1): Sum over rows of weight times the outer product of the centred (features, response) row.
+    # (p + O, p + O): Sum over rows of weight times the outer product of the centred (features, response) row.
     scatter: FloatArray
     columns: Columns = ALL_SHARED
+    n_outputs: int = 1
+
+    @property
+    def n_features(self) -> int:
+        """p."""
+        return len(self.mean) - self.n_outputs
 
     @property
     def of_all_columns(self) -> Moments:
@@ -93,7 +99,7 @@ class SupportSample(NamedTuple):
 
     # (S, p)
     features: FloatArray
-    # (S,): None where no response may leave a partition.
+    # (S,), of several outputs (S, O): None where no response may leave a partition.
     response: FloatArray | None
     # (S,): Row weights that sum to one.
     weight: FloatArray
@@ -136,6 +142,14 @@ class LocalEstimate(NamedTuple):
     seconds: float
     # Of E[y|x] and of y over the rows; from a shared start of y alone with a single expert, else None.
     extremes: Extremes | None = None
+
+    def in_order(self, order: NDArray[np.intp]) -> LocalEstimate:
+        """The same with its experts in another order."""
+        assert self.parameters is not None
+        mass = self.expert_weights
+        return self._replace(
+            parameters=self.parameters.take(order), expert_weights=mass[order] if mass.size else mass
+        )
 
 
 class LargeMoE(NamedTuple):
@@ -204,3 +218,9 @@ def canonical_order(parameters: MoEParameters) -> MoEParameters:
 def canonical_indices(parameters: MoEParameters) -> NDArray[np.intp]:
     """The order in which `canonical_order` takes the experts."""
     return np.asarray(np.lexsort(parameters.coef.reshape(parameters.n_experts, -1).T[::-1]))
+
+
+def order_by_share(parameters: MoEParameters, mass: FloatArray) -> NDArray[np.intp]:
+    """The order of the experts from the largest ``mass``, (K,), to the least; of equal ones the canonical."""
+    canonical = canonical_indices(parameters)
+    return canonical[np.argsort(-mass[canonical], kind="stable")]

@@ -28,8 +28,8 @@ class LocalFit:
     n_experts: int
     # Expert density.
     family: str = "gaussian"
-    # Of responses that are labels.
-    n_classes: int | None = None
+    # Classes of responses that are labels, outputs where responses are several numbers.
+    response_size: int | None = None
     # Starts that race on the subsample; more join where they end in several optima.
     n_init: int = 12
     # Rows of that subsample; all rows where there are fewer.

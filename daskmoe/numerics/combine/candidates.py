@@ -119,13 +119,15 @@ def score_rows(rows: Observations, ballot: Ballot) -> Tally:
         totals[plain], mass[plain] = found.totals[:-1], found.mass
         if entropies is not None:
             entropies[plain] = found.entropies
-        assert found.extremes is not None
-        extremes.put([*plain, n_candidates], found.extremes)
+        if found.extremes is not None:
+            extremes.put([*plain, n_candidates], found.extremes)
     for i, parameters in enumerate(ballot.parameters):
         if isinstance(parameters, LargeMoE):
             totals[i], own = _large(rows, parameters, ballot.family)
-            extremes.put([i, n_candidates], own)
-    return Tally(totals, mass, extremes if ballot.responses else None, entropies)
+            if own is not None:
+                extremes.put([i, n_candidates], own)
+    told = ballot.responses and not ballot.family.by_predictor
+    return Tally(totals, mass, extremes if told else None, entropies)
 
 
 # A candidate may be wild; what overflows is not chosen.
@@ -141,30 +143,32 @@ def _side_by_side(rows: Observations, models: Sequence[Mixture], ballot: Ballot)
     extremes, n_rows = None, 0
     for block in rows.blocks(shift):
         found = e_step(block)
-        weight = np.ones(block.response.size) if block.weight is None else block.weight
+        weight = np.ones(block.width) if block.weight is None else block.weight
         totals += found.log_density @ weight
         mass += found.responsibilities @ weight
         if entropies is not None:
             entropies += scipy.special.entr(found.responsibilities).sum(axis=1) @ weight
-        each = np.vstack([e_step.means(found), block.response])
-        extremes = merge_extremes(extremes, Extremes.of(each, n_rows))
-        n_rows += block.response.size
-    assert extremes is not None
+        if not ballot.family.by_predictor:
+            each = np.vstack([e_step.means(found), block.response])
+            extremes = merge_extremes(extremes, Extremes.of(each, n_rows))
+        n_rows += block.width
     totals -= rows.total_weight * shift.log_jacobian
-    extremes = extremes.moved(shift.response.location, shift.response.scale)
+    if extremes is not None:
+        extremes = extremes.moved(*shift.response[:2])
     return Tally(np.append(totals, rows.total_weight), mass, extremes, entropies)
 
 
-def _large(rows: Observations, parameters: LargeMoE, family: Family) -> tuple[float, Extremes]:
-    """Log-likelihood under a weighted average, extremes of its E[y|x] and of y."""
+def _large(rows: Observations, parameters: LargeMoE, family: Family) -> tuple[float, Extremes | None]:
+    """Log-likelihood under a weighted average, extremes of its E[y|x] and of y, if it is one."""
     response = np.asarray(rows.response, dtype=np.float64)
     weight = None if rows.weight is None else rows.weight.astype(np.float64)
     value = log_likelihood(parameters, family, rows.features, response, weight)
     extremes = None
+    if family.by_predictor:
+        return value, None
     for part in row_blocks(rows.n_rows, block_rows(parameters.n_experts)):
         both = np.vstack([mixture_mean(parameters, family, rows.features[part]), response[part]])
         extremes = merge_extremes(extremes, Extremes.of(both, part.start))
-    assert extremes is not None
     return value, extremes
 
 

@@ -35,7 +35,14 @@ from daskmoe.numerics.combine.candidates import (
     score_rows,
     scores_of,
 )
-from daskmoe.numerics.combine.expansion import Expansion, Pilot, frames_of, one_shots, summed_curvature
+from daskmoe.numerics.combine.expansion import (
+    Expansion,
+    Pilot,
+    frames_of,
+    one_shots,
+    own_curvature,
+    summed_curvature,
+)
 from daskmoe.numerics.combine.first_step import StartSums, first_steps
 from daskmoe.numerics.combine.information import information_average
 from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
@@ -71,11 +78,22 @@ class Sent(NamedTuple):
     # Those that the expansions are in; by default those of the moments.
     coordinates: Sequence[Coordinates] = ()
 
-    def aggregate(self, method: str, n_experts: int, family: Family) -> Aggregate:
-        """One model from the estimates alone, by a method of `registry.AGGREGATORS`."""
-        return aggregate_estimates(
+    def aggregate(
+        self, method: str, n_experts: int, family: Family, regularization: Regularization
+    ) -> Aggregate:
+        """One model from the estimates alone, by a method of `registry.AGGREGATORS`.
+
+        The only estimate, which is the model itself then, comes with the information that it was sent with.
+        """
+        found = aggregate_estimates(
             method, self.estimates, self.weights, self.support, n_experts, family, self.moments
         )
+        if found.chosen != "local" or not self.expansions:
+            return found
+        (expansion,), (known,) = self.expansions, self.moments
+        (coordinates,) = self.coordinates or [coordinates_from(known, family.scaling(known))]
+        prior = prior_from(known, coordinates, n_experts, family, regularization)
+        return found._replace(curvature=own_curvature(expansion, self.estimates[0], coordinates, prior))
 
 
 class Proposal(NamedTuple):
@@ -142,7 +160,7 @@ def propose_estimator(
     method: str, sent: Sent, n_experts: int, family: Family, regularization: Regularization
 ) -> Proposal:
     """An estimator by name, and least squares to hold it to."""
-    found = sent.aggregate(method, n_experts, family)
+    found = sent.aggregate(method, n_experts, family, regularization)
     known = _Penalized.of(sent, family, regularization)
     first = known.candidate(found.chosen, found.parameters)
     candidates = [first, *known.least_squares(n_experts)]
@@ -260,7 +278,7 @@ def propose_independent(
     The local estimates averaged by their information, their experts matched by transport; the reduction with
     the plan that moves experts whole; the middle estimator; least squares.
     """
-    whole = sent.aggregate("whole", n_experts, family)
+    whole = sent.aggregate("whole", n_experts, family, regularization)
     found = [whole]
     if whole.chosen != "local" and max(p.n_experts for p in sent.estimates) <= n_experts:
         found = _independent(sent, whole, n_experts, family, regularization)
@@ -280,7 +298,7 @@ def _independent(
         (p for p in locals_ if p.n_experts == n_experts), key=lambda p: p.coef[0].ravel().tolist()
     )
     if fitting:
-        found.append(sent.aggregate("middle", n_experts, family))
+        found.append(sent.aggregate("middle", n_experts, family, regularization))
     references = [p for each in found if isinstance(p := each.parameters, MoEParameters)]
     references += [fitting[m] for m in spread_evenly(len(fitting), CHOICE.references) if fitting]
     averaged = information_average(

@@ -42,13 +42,23 @@ def em_step(
         move = step[rows] = solve(complete[rows, rows], gradient[rows], *RIDGE)
         gram = complete[rows, rows] - stiffness
         pull = shrinkage[k].ravel()
-        falls = np.asarray(2.0 * move @ (gradient[rows] + pull))
-        change = Change(falls, np.asarray(move @ gram @ move))
+        change = _change(move, gradient[rows] + pull, gram, layout, by_predictor=family.by_predictor)
         found = family.expert_step(gradient[own], complete[own, own], change, parameters.nuisance[k], prior)
         step[own] = found.nuisance
         # The family's gain is that of the rows and of the nuisances' prior.
         gain += found.gain - float(pull @ move + 0.5 * move @ stiffness @ move)
     return step, gain
+
+
+def _change(
+    move: FloatArray, slope: FloatArray, gram: FloatArray, layout: Layout, *, by_predictor: bool
+) -> Change:
+    """How an expert's sum of squares over the dispersion changes; each predictor's, where nuisances are."""
+    if not by_predictor:
+        return Change(np.asarray(2.0 * move @ slope), np.asarray(move @ gram @ move))
+    parts = (layout.n_predictors, -1)
+    falls, rises = 2.0 * move * slope, move * (gram @ move)
+    return Change(falls.reshape(parts).sum(axis=1), rises.reshape(parts).sum(axis=1))
 
 
 def _gate_bound(layout: Layout, prior: Prior, weight: float) -> FloatArray:

@@ -363,6 +363,19 @@ def expand_at(
     return expansion_of(likelihood_statistics(inner, blocks, family, precision=np.float32), inner)
 
 
+def own_curvature(
+    expansion: Expansion, parameters: MoEParameters, coordinates: Coordinates, prior: Prior
+) -> Curvature:
+    """What `expand_at` found around an estimate, in the data's units, and the prior of its rows."""
+    inner = coordinates.from_data(parameters)
+    theta = Layout.of(inner).pack(inner)
+    information = unpack(expansion.information).astype(np.float64)
+    order = np.arange(parameters.n_experts)
+    own = curvature(inner, information, prior, coordinates, order)
+    gradient = expansion.vector - information @ theta
+    return own._replace(information=information + own.prior, gradient=gradient)
+
+
 class Combined(NamedTuple):
     """The maximum of summed expansions."""
 

@@ -149,7 +149,7 @@ def frame_of(coordinates: Coordinates, unseen: Directions, rows: Moments) -> Fra
 
 def _added(coordinates: Coordinates, unseen: Directions, rows: Moments) -> Added:
     """The directions that the rows with these moments see."""
-    p = len(rows.mean) - 1
+    p = rows.n_features
     covariance = rows.scatter[:p, :p] / max(rows.weight, np.finfo(float).tiny)
     shift = unseen.transform @ (rows.mean[:p] - coordinates.center)
     # About the sample's value: rows that all have another one see the direction as well.

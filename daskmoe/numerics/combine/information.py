@@ -307,7 +307,7 @@ def transfer(
     local = _layout(part.parameters, part.parameters.n_experts, here)
     linear = _carried(common, here)
     gate_linear = linear if common.gating is None else _carried(common.gates, here.gates)
-    ratio = there.scale / own.scale
+    ratio = np.diag(np.broadcast_to(there.scale / own.scale, local.n_predictors))
     matrix, offset = np.zeros((local.size, whole.size)), np.zeros(local.size)
     for j, k in enumerate(match[:-1]):
         for expert, sign in ((k, 1.0), (match[-1], -1.0)):
@@ -316,7 +316,7 @@ def transfer(
                 matrix[local.gate(j), whole.gate(expert)] += sign * gate_linear
     for j, k in enumerate(match):
         rows = local.coef(j)
-        matrix[rows, whole.coef(k)] = np.kron(np.eye(local.n_predictors), ratio * linear)
+        matrix[rows, whole.coef(k)] = np.kron(ratio, linear)
         offset[rows.start : rows.stop : q_own] = (there.location - own.location) / own.scale
         matrix[local.nuisance(j), whole.nuisance(k)] = np.eye(local.n_nuisances)
         offset[local.nuisance(j)] = np.log(there.nuisance / own.nuisance)

@@ -276,8 +276,12 @@ class Drift(NamedTuple):
     @property
     def is_far(self) -> bool:
         """Whether neither chance nor a model that is a little wrong explains it."""
-        limit = max(MEMORY.units, 1.0 + MEMORY.deviations * np.sqrt(2.0 / max(self.size, 1)))
-        return self.ratio > limit and self.nats > MEMORY.drift
+        return self.ratio > self.limit and self.nats > MEMORY.drift
+
+    @property
+    def limit(self) -> float:
+        """The largest ratio that chance explains."""
+        return max(MEMORY.units, 1.0 + MEMORY.deviations * float(np.sqrt(2.0 / max(self.size, 1))))
 
 
 def drift_of(memory: Memory, pilot: Pilot, news: News) -> Drift:

@@ -23,7 +23,7 @@ from daskmoe.numerics.predictive.mixture import log_density
 
 def fit_pilots(sample: Observations, options: LocalFit, rng: np.random.Generator) -> list[Pilot]:
     """The shared starts that the rows of ``sample`` do not rule out, the best of them first."""
-    family = get_family(options.family, options.n_classes)
+    family = get_family(options.family, options.response_size)
     optima = fit_local_optima(sample, replace(options, finalists=CHOICE.starts), rng)
     return [
         make_pilot(parameters, sample, family, options.regularization)

@@ -45,7 +45,7 @@ from daskmoe.numerics.transport.reduction import (
 class Aggregate(NamedTuple):
     """The aggregated model and how it came about."""
 
-    # In canonical order; the large MoE itself for the weighted average.
+    # In canonical order, those of results by share (`in_order`); the large MoE for the weighted average.
     parameters: MoEParameters | LargeMoE
     # (iterations,): Transportation divergence at each MM iteration; of the result where there are none.
     objectives: FloatArray
@@ -70,6 +70,17 @@ class Aggregate(NamedTuple):
     from_sample: bool = False
     # What the local estimators do not know; None where each knows everything.
     gaps: Gaps | None = None
+
+    def in_order(self, order: NDArray[np.intp]) -> Aggregate:
+        """The same with the experts of its one model in another order."""
+        assert isinstance(self.parameters, MoEParameters)
+        near, told = self.curvature, self.told
+        return self._replace(
+            parameters=self.parameters.take(order),
+            flow=self.flow[:, order],
+            curvature=None if near is None else near._replace(order=near.order[order]),
+            told=None if told is None else told._replace(mass=told.mass[order]),
+        )
 
 
 class _Locals(NamedTuple):

@@ -50,7 +50,7 @@ def synthetic_support(
 
 
 def _draw(moments: Moments, n_rows: int, rng: np.random.Generator) -> FloatArray:
-    p = len(moments.mean) - 1
+    p = moments.n_features
     values, vectors = np.linalg.eigh(moments.scatter[:p, :p] / moments.weight)
     root = vectors * np.sqrt(values.clip(0.0))
     return np.asarray(moments.mean[:p] + rng.standard_normal((n_rows, p)) @ root.T)

@@ -15,8 +15,8 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def get_family(name: str, n_classes: int | None = None) -> Family:
-    """The family called ``name``, of so many classes where its responses are labels.
+def get_family(name: str, size: int | None = None) -> Family:
+    """The family called ``name``, of so many classes or outputs where its responses have them.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def get_family(name: str, n_classes: int | None = None) -> Family:
     """
     if name not in FAMILIES:
         raise InvalidOptionError(f"family: expected one of {sorted(FAMILIES)}, got {name!r}.")
-    return FAMILIES[name] if n_classes is None else FAMILIES[name].of_classes(n_classes)
+    return FAMILIES[name] if size is None else FAMILIES[name].of_size(size)
 
 
 __all__ = ["FAMILIES", "Family", "get_family"]

@@ -47,9 +47,9 @@ class Categorical(Family):
         self.n_predictors = self.n_plan_moments = n_classes - 1
         self.expects = f"codes of {n_classes} classes (0 to {n_classes - 1})"
 
-    def of_classes(self, n_classes: int) -> Categorical:
+    def of_size(self, size: int) -> Categorical:
         """The same family for another number of classes."""
-        return Categorical(n_classes)
+        return Categorical(size)
 
     def fits(self, y: Array) -> NDArray[np.bool_]:
         """Whole numbers from 0 to J - 1."""

@@ -39,6 +39,14 @@ class Gaussian(Family):
     exact_m_step = True
     nuisances = (Nuisance("variance", "variance of the expert's density", "({})^2"),)
     n_plan_moments = 2
+    takes_outputs = True
+
+    def of_size(self, size: int) -> Family:
+        """The family of so many outputs."""
+        # It is made of this one.
+        from daskmoe.numerics.families.gaussian_outputs import GaussianOutputs
+
+        return GaussianOutputs(size)
 
     def scaling(self, moments: Moments) -> Scaling:
         """To mean zero and variance one."""

@@ -2,7 +2,8 @@
 
 Pure NumPy. A family is called a block of rows at a time and knows nothing of gates, models or partitions.
 Shapes: C linear predictors and D nuisances an expert; in arrays with leading axes (experts, components, runs)
-the predictors stand before the rows, ``eta`` (..., C, B), and ``nuisance`` is (..., D); ``y`` is (B,);
+the predictors stand before the rows, ``eta`` (..., C, B), and ``nuisance`` is (..., D); ``y`` is (B,),
+of a family with O outputs (O, B), and so are means, variances and probabilities (..., O, B) then;
 densities and divergences are (..., B). Pairs c <= c' of predictors are packed as by ``np.triu_indices(C)``,
 CC of them, pairs of nuisances likewise, DD. Nuisances are positive numbers, optimized as logarithms nu =
 log(nuisance); a family without any has D = 0 and need not define what concerns them.
@@ -60,9 +61,9 @@ class Nuisance(NamedTuple):
 class ResponsePrior(NamedTuple):
     """A family's part of the priors (see `likelihood.priors`), in the optimizers' coordinates."""
 
-    # Strength of the penalty on linear predictors, and the predictor that it draws to.
-    coef: float
-    location: float
+    # Strength of the penalty on linear predictors, and the predictor that it draws to; or (C,).
+    coef: float | FloatArray
+    location: float | FloatArray
     # (D,): Strength of the penalty on each nuisance, and the value that it draws to.
     nuisance: FloatArray
     spread: FloatArray
@@ -84,6 +85,14 @@ class NuisancePrior(Protocol):
     @property
     def barrier(self) -> FloatArray:
         """Weight of the rows times the squared floors, shape (D,)."""
+
+
+class NuisanceTerms(NamedTuple):
+    """A `NuisancePrior` of some of the nuisances."""
+
+    nuisance: FloatArray
+    spread: FloatArray
+    barrier: FloatArray
 
 
 class Derivatives(NamedTuple):
@@ -131,7 +140,8 @@ class Targets(NamedTuple):
 class Change(NamedTuple):
     """How a sum of squares changes with a step: it ``falls`` by a linear and ``rises`` by a quadratic part.
 
-    They nearly cancel what they are taken from, and are kept apart until then.
+    They nearly cancel what they are taken from, and are kept apart until then. Where nuisances are the
+    predictors' own there is one for each predictor, along a last axis.
     """
 
     falls: Array
@@ -156,9 +166,15 @@ class Family(ABC):
     # Whether responses are codes of labels, which have no order: no intervals, but class probabilities.
     nominal: bool = False
     n_predictors: int = 1
+    # O, how many numbers a response is.
+    n_outputs: int = 1
+    # Whether every linear predictor has a nuisance of its own, D = C: sums of squares are by predictor then.
+    by_predictor: bool = False
     # As in `Nuisance`.
     predictor_units: str = "{}"
     nuisances: tuple[Nuisance, ...] = ()
+    # Whether `of_size` gives a family of so many outputs.
+    takes_outputs: bool = False
     # How many moments of y `barycentre` needs.
     n_plan_moments: int = 1
     # Whether linear predictors may have an offset; then `without_offset` is defined.
@@ -169,8 +185,13 @@ class Family(ABC):
         """D."""
         return len(self.nuisances)
 
-    def of_classes(self, n_classes: int) -> Family:
-        """A nominal family for responses of so many classes; any other is what it is."""
+    def of_size(self, size: int) -> Family:
+        """The family for responses of so many classes or outputs, where it has those; else what it is."""
+        return self
+
+    @property
+    def of_output(self) -> Family:
+        """That of one of several outputs alone."""
         return self
 
     def class_probabilities(self, eta: Array) -> Array:
@@ -351,7 +372,10 @@ class Family(ABC):
         raise NotImplementedError(f"{self.name} experts take no offset.")
 
     def noise(self, nuisance: Array) -> Array:
-        """What a component adds to the mean squared working residual of an expert that it joins, (...)."""
+        """What a component adds to the mean squared working residual of an expert that it joins, (...).
+
+        By predictor, (..., C), where nuisances are.
+        """
         return np.zeros(nuisance.shape[:-1])
 
     def merging_loss(self, mass: FloatArray, squares: FloatArray) -> FloatArray:

@@ -72,7 +72,7 @@ class EStep:
 
     def __call__(self, block: Block) -> Posterior:
         """Gates, responsibilities and log f(y|x) by two shifted exponentials a row and expert."""
-        (n_runs, n_experts, n_predictors), width = self.shape, block.response.size
+        (n_runs, n_experts, n_predictors), width = self.shape, block.width
         linear = self._buffers.get("linear", (n_runs, n_experts * (1 + n_predictors), width))
         joint = self._buffers.get("joint", (n_runs, n_experts, width))
         if block.gating is None and self._models is not None:

@@ -79,15 +79,16 @@ def jacobian(parameters: MoEParameters, coordinates: Coordinates, order: NDArray
     gate = np.zeros((n_experts, width, layout.size))
     coef = np.zeros((n_experts, layout.n_predictors, width, layout.size))
     nuisance = np.zeros((n_experts, layout.n_nuisances, layout.size))
+    scales = np.broadcast_to(coordinates.response.scale, layout.n_predictors)
     for k in range(n_experts):
         if k < n_experts - 1:
             gate[k, :, layout.gate(k)] = gate_linear
         own = coef[k, :, :, layout.coef(k)].reshape(layout.n_predictors, width, layout.n_predictors, -1)
-        for c in range(layout.n_predictors):
-            own[c, :, c] = linear * coordinates.response.scale
+        for c, scale in enumerate(scales):
+            own[c, :, c] = linear * scale
         coef[k, :, :, layout.coef(k)] = own.reshape(layout.n_predictors, width, -1)
-        scale = parameters.nuisance[k] * coordinates.response.nuisance
-        nuisance[k, :, layout.nuisance(k)] = np.diag(scale)
+        slopes = parameters.nuisance[k] * coordinates.response.nuisance
+        nuisance[k, :, layout.nuisance(k)] = np.diag(slopes)
     gate = gate[order]
     return MoEParameters(gate - gate[-1], coef[order], nuisance[order])
 

@@ -58,7 +58,7 @@ class OuterSums:
                 self._sums = GramSums(self._layout.q_expert, self.n_weights, self._precision)
             else:
                 self._sums = _SplitSums(self._layout, self._between, self._precision)
-        return self._sums.empty_weights(block.response.size)
+        return self._sums.empty_weights(block.width)
 
     def add(self, block: Block, weights: Array) -> None:
         """Add the rows of a block with their ``weights``, an array of `weights_for`, filled."""
@@ -110,7 +110,7 @@ class _SplitSums:
             (self._gate_sums, self._gates, gating),
             (self._expert_sums, self._experts, design),
         ):
-            own = sums.empty_weights(block.response.size)
+            own = sums.empty_weights(block.width)
             own[: len(index)] = weights[index]
             sums.add(rows, own)
         for total, weight in zip(self._products, weights[self._mixed], strict=True):

@@ -41,7 +41,8 @@ class Prior(NamedTuple):
 
     # Strengths a and b.
     gate: float
-    coef: float
+    # Or (C,), of several outputs.
+    coef: float | FloatArray
     # (D,): Strengths c, values s and floors f.
     nuisance: FloatArray
     spread: FloatArray
@@ -49,8 +50,8 @@ class Prior(NamedTuple):
     # (q, q): Second moment of the experts' [1, u] over all rows: the identity in the coordinates of the same
     # rows.
     metric: FloatArray
-    # m.
-    location: float
+    # m; or (C,).
+    location: float | FloatArray
     # n.
     weight: float
     # w.
@@ -84,10 +85,14 @@ class Prior(NamedTuple):
         """The penalty of models stacked along leading axes: (..., K, q), (..., K, C, q), (..., K, D)."""
         gates = np.sum(np.log1p(self._gate_moments(gate).second / self.gate_width), axis=-1)
         shifted = self._shifted(coef)
-        coefs = np.sum((shifted @ self.metric) * shifted, axis=(-2, -1))
+        products = (shifted @ self.metric) * shifted
+        if np.ndim(self.coef):
+            coefs = np.sum(self._strengths(coef) * products, axis=(-2, -1))
+        else:
+            coefs = self.coef * np.sum(products, axis=(-2, -1))
         pulls = self.nuisance * (np.log(nuisance) + self.spread / nuisance)
         pulls += 0.5 * self.barrier / nuisance**2
-        out: FloatArray = 0.5 * (self.gate * gates + self.coef * coefs + np.sum(pulls, axis=(-2, -1)))
+        out: FloatArray = 0.5 * (self.gate * gates + coefs + np.sum(pulls, axis=(-2, -1)))
         return out
 
     def gate_gradient(self, gate: Array) -> FloatArray:
@@ -99,7 +104,7 @@ class Prior(NamedTuple):
 
     def coef_gradient(self, coef: Array) -> FloatArray:
         """Gradient of the penalty in the expert coefficients, shaped like ``coef``."""
-        out: FloatArray = self.coef * self._shifted(coef) @ self.metric
+        out: FloatArray = self._strengths(coef) * self._shifted(coef) @ self.metric
         return out.reshape(coef.shape)
 
     def nuisance_gradient(self, nuisance: Array) -> FloatArray:
@@ -126,10 +131,10 @@ class Prior(NamedTuple):
 
     def coef_hessian(self, n_predictors: int) -> FloatArray:
         """Hessian in one expert's coefficients, shape (C q, C q)."""
-        block = self.coef * self.metric
         if n_predictors == 1:
-            return block
-        return np.asarray(np.kron(np.eye(n_predictors), block), dtype=np.float64)
+            return np.asarray(self.coef * self.metric, dtype=np.float64)
+        strengths = np.diag(np.broadcast_to(self.coef, n_predictors))
+        return np.asarray(np.kron(strengths, self.metric), dtype=np.float64)
 
     def nuisance_curvature(self, nuisance: Array) -> FloatArray:
         """Second derivatives in the log-nuisances, each by itself, shaped like ``nuisance``."""
@@ -168,11 +173,15 @@ class Prior(NamedTuple):
     def _gate_weights(self, known: _GateMoments) -> FloatArray:
         return np.asarray(self.gate / (self.gate_width + known.second))
 
+    def _strengths(self, coef: Array) -> float | FloatArray:
+        """b of all predictors of coefficients (..., K, C, q) under each other, (K C, 1), or one for all."""
+        return np.tile(self.coef, coef.shape[-3])[:, None] if np.ndim(self.coef) else self.coef
+
     def _shifted(self, coef: Array) -> FloatArray:
         """The coefficients less the location, all predictors under each other: (..., K C, q)."""
-        shifted = coef.reshape(*coef.shape[:-3], -1, coef.shape[-1]).astype(np.float64)
+        shifted = coef.astype(np.float64)
         shifted[..., 0] -= self.location
-        return shifted
+        return shifted.reshape(*coef.shape[:-3], -1, coef.shape[-1])
 
 
 class _GateMoments(NamedTuple):
@@ -196,8 +205,9 @@ def prior_from(
 ) -> Prior:
     """The prior of K experts for all rows with these moments, expressed in ``coordinates``."""
     total = max(moments.weight, np.finfo(float).tiny)
-    covariance = moments.scatter[:-1, :-1] / total
-    metric = _second_moment(coordinates, moments.mean[:-1], covariance)
+    p = moments.n_features
+    covariance = moments.scatter[:p, :p] / total
+    metric = _second_moment(coordinates, moments.mean[:p], covariance)
     gates = coordinates.gates
     on = float(n_experts > 1 or family.nominal)
     own = family.prior(moments, coordinates, regularization.min_scale)
@@ -213,7 +223,7 @@ def prior_from(
         own.location - _mean_offset(moments, coordinates),
         moments.weight,
         PRIOR.gate_width * slopes,
-        None if coordinates.gating is None else _second_moment(gates, moments.mean[:-1], covariance),
+        None if coordinates.gating is None else _second_moment(gates, moments.mean[:p], covariance),
     )
 
 
@@ -221,7 +231,7 @@ def _mean_offset(moments: Moments, coordinates: Coordinates) -> float:
     """What predictors have from the offset alone."""
     if coordinates.offset is None:
         return 0.0
-    return float(moments.mean[coordinates.offset]) / coordinates.response.scale
+    return float(moments.mean[coordinates.offset] / coordinates.response.scale)
 
 
 def _second_moment(coordinates: Coordinates, mean: FloatArray, covariance: FloatArray) -> FloatArray:

@@ -107,16 +107,17 @@ class RowSums:
         )
         rows = row_scores(tau, gates, slopes, self._buffers)
         self.value += float(log_density.sum() if weight is None else log_density @ weight)
-        self.weight += block.response.size if weight is None else float(weight.sum())
+        self.weight += block.width if weight is None else float(weight.sum())
         gradient = rows if weight is None else rows * weight
         self.linear += self._products_with(gradient[: self.vectors], block.design, block.gating).ravel()
         self.scalar += gradient[self.vectors :].sum(axis=1)
         self.mass += tau.sum(axis=1) if weight is None else tau @ weight
         if self.with_story:
             self.entropy += entropy_of_rows(tau, weight, self._buffers)
-            both = np.vstack([self._e_step.means(state), block.response])
-            self.extremes = merge_extremes(self.extremes, Extremes.of(both, self._n_rows))
-            self._n_rows += block.response.size
+            if not self.family.by_predictor:
+                both = np.vstack([self._e_step.means(state), block.response])
+                self.extremes = merge_extremes(self.extremes, Extremes.of(both, self._n_rows))
+            self._n_rows += block.width
         if not (self.second_order or self.scores):
             return
         weights = self.outer.weights_for(block)

@@ -76,7 +76,7 @@ def _summed_scores(
     e_step, buffers = EStep(Runs.one(parameters), family), Buffers()
     out, start = np.zeros((n, layout.size)), 0
     for block in blocks:
-        state, width = e_step(block), block.response.size
+        state, width = e_step(block), block.width
         tau, gates = state.responsibilities[0], state.gates[0]
         slopes = family.derivatives(
             block.response, state.eta[0], parameters.nuisance, buffers, second_order=False

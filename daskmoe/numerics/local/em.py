@@ -62,7 +62,7 @@ def em_statistics(runs: Runs, blocks: Iterable[Block], family: Family) -> EMStat
     sums = np.zeros(runs.nuisance.shape)
     e_step, buffers = EStep(runs, family), Buffers()
     for block in blocks:
-        state, width = e_step(block), block.response.size
+        state, width = e_step(block), block.width
         tau, gates = state.responsibilities, state.gates
         gradient = buffers.get("gradient", (n_runs, n_linear + n_experts, width))
         np.subtract(tau, gates, out=gradient[:, n_linear:])
@@ -126,7 +126,7 @@ class _Grams:
         if not self._sums:
             lengths = (self._q, self._q_gate)
             self._sums = [GramSums(q, self._n_runs * size) for q, size in zip(lengths, sizes, strict=False)]
-        width = block.response.size
+        width = block.width
         self._weights = [sums.empty_weights(width) for sums in self._sums]
         own, *others = (
             weights[: self._n_runs * size].reshape(self._n_runs, size, width)
@@ -213,12 +213,21 @@ def m_step(runs: Runs, statistics: EMStatistics, prior: Prior, damping: Array, f
         moment / dispersion - prior.coef_gradient(runs.coef).reshape(shape),
         _RIDGE,
     )
-    change = Change(np.sum(step * (2 * moment), axis=-1), np.einsum("rki,rkij,rkj->rk", step, gram, step))
+    change = _change(step, moment, gram, n_predictors if family.by_predictor else None)
     return Runs(
         runs.gate + _gate_step(runs, statistics, prior, damping),
         runs.coef + step.reshape(runs.coef.shape),
         family.update_nuisance(runs.nuisance, statistics.mass, statistics.nuisance, change, prior),
     )
+
+
+def _change(step: Array, moment: Array, gram: Array, n_parts: int | None) -> Change:
+    """How sums of squared working residuals change; of predictors with nuisances of their own, each one's."""
+    if n_parts is None:
+        return Change(np.sum(step * (2 * moment), axis=-1), np.einsum("rki,rkij,rkj->rk", step, gram, step))
+    parts = (*step.shape[:2], n_parts, -1)
+    falls = np.sum((step * (2 * moment)).reshape(parts), axis=-1)
+    return Change(falls, np.sum((step * np.einsum("rkij,rkj->rki", gram, step)).reshape(parts), axis=-1))
 
 
 def _gate_step(runs: Runs, statistics: EMStatistics, prior: Prior, damping: Array) -> Array:

@@ -68,7 +68,7 @@ def fit_local_optima(
         ``log_likelihood`` is the plain one, ``objective`` the maximized penalized one (see `priors`).
     """
     began = time.perf_counter()
-    family = get_family(options.family, options.n_classes)
+    family = get_family(options.family, options.response_size)
     known = moments(rows) if row_moments is None else row_moments
     coordinates = coordinates_from(known, family.scaling(known))
     prior = prior_from(known, coordinates, options.n_experts, family, options.regularization)
@@ -123,7 +123,7 @@ def _estimate(
         start_log_likelihoods=starts - coordinates.log_jacobian,
         expert_weights=mass[order],
         seconds=seconds,
-        extremes=extremes.moved(coordinates.response.location, coordinates.response.scale),
+        extremes=None if extremes is None else extremes.moved(*coordinates.response[:2]),
     )
 
 
@@ -146,7 +146,8 @@ def _single_expert(problem: Problem, options: LocalFit) -> NewtonResult:
         if exact:
             fitted = m_step(before, statistics, problem.prior, np.zeros(1), family)
     # These sums are at the coefficients before the last solve, which moved them by rounding only.
-    nothing = Change(np.zeros((1, 1)), np.zeros((1, 1)))
+    shape = (1, 1, family.n_predictors) if family.by_predictor else (1, 1)
+    nothing = Change(np.zeros(shape), np.zeros(shape))
     nuisance = family.update_nuisance(
         before.nuisance, statistics.mass, statistics.nuisance, nothing, problem.prior
     )

@@ -39,7 +39,7 @@ def run_race(
     design = np.concatenate([b.design for b in blocks], axis=1)
     split = problem.coordinates.gating is not None
     gating = np.concatenate([b.gate_design for b in blocks], axis=1) if split else None
-    response = np.concatenate([b.response for b in blocks])
+    response = np.concatenate([b.response for b in blocks], axis=-1)
     weight = None if problem.rows.weight is None else problem.rows.weight.astype(np.float64)
     offsets = [b.offset for b in blocks if b.offset is not None]
     offset = np.concatenate(offsets) if offsets else None

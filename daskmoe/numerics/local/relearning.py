@@ -67,6 +67,7 @@ class _LevelRows(NamedTuple):
     nuisance: FloatArray
     # (B,): How far the level is from its usual value.
     distance: FloatArray
+    # (B,) or (O, B)
     response: FloatArray
     weight: FloatArray
     family: Family
@@ -84,7 +85,7 @@ class _LevelRows(NamedTuple):
         distance = features[:, level.feature] - level.usual
         gates = linear_predictor(parameters.gate, features)
         eta = linear_predictor(parameters.coef, features)
-        response = np.asarray(own.response, dtype=np.float64)
+        response = np.asarray(own.response, dtype=np.float64).T
         told = cls(log_softmax(gates), eta, parameters.nuisance, distance, response, weight, family, 0.0)
         before = told.value(np.zeros(eta.shape[:2]))
         column = level.feature + 1

@@ -41,7 +41,7 @@ def starting_runs(
     gating: FloatArray | None = None,
     offset: Array | None = None,
 ) -> Runs:
-    """``n_init`` starting models for the rows ``design`` (q, n), ``response`` (n,).
+    """``n_init`` starting models for the rows ``design`` (q, n), ``response`` (n,) or (O, n).
 
     ``gating`` (q_gate, n) are the gates' rows where they have other features than the experts; ``offset``
     (n,) is a part of every linear predictor. Gates start flat, unless responses are labels: of these one says
@@ -53,7 +53,9 @@ def starting_runs(
     planar = targets[0]
     memberships = np.full((n_init, n_experts, design.shape[1]), (1.0 - STARTS.confidence) / n_experts)
     # The rows of a rare class are not far from the others.
-    far = np.zeros(response.size, bool) if family.nominal else _far_rows(design, planar, n_experts)
+    far = np.zeros(design.shape[1], bool)
+    if not family.nominal:
+        far = np.any([_far_rows(design, target, n_experts) for target in targets], axis=0)
     # With two experts the forms apart are all the same.
     forms = _KINDS[:1] if n_experts == 2 else _KINDS
     apart: list[_Kind] = [partial(_apart_from, far, kind) for kind in forms] if far.any() else []
@@ -107,11 +109,14 @@ def _weighted_fits(
     weights[: len(flat)] = flat
     sums.add(design, weights)
     gram = unpack(sums.packed)
-    gram += (prior.coef + STARTS.pseudo_rows * mass / q)[:, None, None] * prior.metric
+    gram += (np.mean(prior.coef) + STARTS.pseudo_rows * mass / q)[:, None, None] * prior.metric
     moment = np.stack([(flat * target) @ design.T for target in targets], axis=1)
     coef = np.linalg.solve(gram[:, None], moment[..., None])[..., 0]
     residuals = targets - (coef.reshape(-1, q) @ design).reshape(len(flat), -1, n)
-    squares = np.sum(flat * np.sum(residuals**2, axis=1), axis=1)
+    if family.by_predictor:
+        squares = np.sum(flat[:, None] * residuals**2, axis=2)
+    else:
+        squares = np.sum(flat * np.sum(residuals**2, axis=1), axis=1)
     nuisance = family.start_nuisance(squares, mass, prior)
     gate = np.zeros((*shape, q_gate))
     return Runs(gate, coef.reshape(*shape, -1, q), nuisance.reshape(*shape, -1))

@@ -1,7 +1,7 @@
 """Evaluating a given mixture of experts on rows: gates, densities, responsibilities, means.
 
 Pure NumPy/SciPy. Rows come as ``features`` of shape (n, p); results have the expert axis first, (K, n).
-Callers that hold many rows pass them in blocks.
+Responses are (n,), of several outputs (n, O). Callers that hold many rows pass them in blocks.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def expert_means(parameters: Mixture, family: Family, features: Features) -> Flo
 def log_joint(parameters: Mixture, family: Family, features: Features, response: FloatArray) -> FloatArray:
     """log pi_k(x) + log phi_k(y|x), shape (K, n)."""
     eta = linear_predictor(parameters.coef, features)
-    density = family.log_density(np.asarray(response, dtype=np.float64), eta, parameters.nuisance)
+    density = family.log_density(np.asarray(response, dtype=np.float64).T, eta, parameters.nuisance)
     return np.asarray(log_gating(parameters, features) + density)
 
 

@@ -34,7 +34,8 @@ class Components(NamedTuple):
     gram: FloatArray
     # (n, C, q): Gram matrix times coefficients.
     moment: FloatArray
-    # (n,): Sum of the mass times the squared predictors and the noise: of E[y^2] for gaussians.
+    # (n,): Sum of the mass times the squared predictors and the noise: of E[y^2] for gaussians. Where every
+    # predictor has a nuisance of its own, (n, C).
     second: FloatArray
 
     def take(self, index: NDArray[np.intp] | slice) -> Components:
@@ -47,9 +48,10 @@ class Components(NamedTuple):
         coef: FloatArray = np.asarray(
             np.linalg.solve(gram[:, None], self.moment[..., None])[..., 0], np.float64
         )
-        fit = np.einsum("ncq,ncq->n", 2 * self.moment - np.einsum("nqr,ncr->ncq", self.gram, coef), coef)
-        floor = REDUCTION.nuisance_floor * max(float(self.second.sum() / self.mass.sum()), 1e-300)
-        squares = ((self.second - fit) / self.mass).clip(floor)
+        sums, mass = ("ncq,ncq->nc", self.mass[:, None]) if family.by_predictor else ("ncq,ncq->n", self.mass)
+        fit = np.einsum(sums, 2 * self.moment - np.einsum("nqr,ncr->ncq", self.gram, coef), coef)
+        typical = self.second.sum(axis=0) / self.mass.sum()
+        squares = ((self.second - fit) / mass).clip(REDUCTION.nuisance_floor * np.maximum(typical, 1e-300))
         return Merged(coef, family.nuisance_from(squares), family.merging_loss(self.mass, squares))
 
 
@@ -115,7 +117,10 @@ def clustered_experts(problem: ReductionProblem, n_experts: int) -> Experts:
         (problem.design * problem.weight) @ problem.design.T + 1e-12 * np.eye(len(problem.design))
     )
     _, n_predictors, q = problem.large.coef.shape
-    points = (problem.large.coef.reshape(-1, q) @ root).reshape(-1, n_predictors * q)
+    noise = np.asarray(problem.family.noise(problem.large.nuisance), np.float64)
+    # Outputs may have different units; those of their noise make them alike.
+    unit = np.sqrt(mass @ noise / mass.sum())[:, None] if problem.family.by_predictor else 1.0
+    points = ((problem.large.coef / unit).reshape(-1, q) @ root).reshape(-1, n_predictors * q)
     centers = points[[int(np.argmax(mass))]]
     for _ in range(n_experts - 1):
         distance = np.min(_squared_distances(points, centers), axis=1)
@@ -128,12 +133,22 @@ def clustered_experts(problem: ReductionProblem, n_experts: int) -> Experts:
         previous, labels = labels, np.argmin(_squared_distances(points, centers), axis=1)
         if np.array_equal(previous, labels):
             break
-    total = np.bincount(labels, mass, n_experts)
-    noise = problem.family.noise(problem.large.nuisance)
-    added = np.bincount(labels, mass * (noise + np.sum((points - centers[labels]) ** 2, axis=1)), n_experts)
-    squares = np.where(total > 0, added / np.maximum(total, 1e-300), float(mass @ noise / mass.sum()))
-    coef = np.linalg.solve(root.T, centers.reshape(-1, q).T).T.reshape(-1, n_predictors, q)
-    return Experts(coef, problem.family.nuisance_from(squares))
+    away = (points - centers[labels]) ** 2
+    coef = np.linalg.solve(root.T, centers.reshape(-1, q).T).T.reshape(-1, n_predictors, q) * unit
+    if not problem.family.by_predictor:
+        squares = _mean_squares(labels, mass, noise + np.sum(away, axis=1), noise, n_experts)
+        return Experts(coef, problem.family.nuisance_from(squares))
+    spread = noise + away.reshape(-1, n_predictors, q).sum(axis=2) * np.ravel(unit) ** 2
+    columns = [_mean_squares(labels, mass, *own, n_experts) for own in zip(spread.T, noise.T, strict=True)]
+    return Experts(coef, problem.family.nuisance_from(np.stack(columns, axis=1)))
+
+
+def _mean_squares(
+    labels: NDArray[np.intp], mass: FloatArray, squares: FloatArray, noise: FloatArray, n_experts: int
+) -> FloatArray:
+    """Means of ``squares`` by label; of a label that nothing has the mean ``noise``."""
+    total, added = np.bincount(labels, mass, n_experts), np.bincount(labels, mass * squares, n_experts)
+    return np.where(total > 0, added / np.maximum(total, 1e-300), float(mass @ noise / mass.sum()))
 
 
 def _squared_distances(points: FloatArray, centers: FloatArray) -> FloatArray:
@@ -152,10 +167,12 @@ def _component_blocks(problem: ReductionProblem) -> Iterator[Components]:
             gram = np.stack([(design * tile.mass[i]) @ design.T for i in part])
             coef = problem.large.coef[tile.components][part]
             moment = np.einsum("nqr,ncr->ncq", gram, coef)
-            second = np.einsum("ncq,ncq->n", moment, coef) + mass[part] * problem.family.noise(
-                tile.nuisance[part]
-            )
-            yield Components(mass[part], gram, moment, second)
+            own, noise = mass[part], problem.family.noise(tile.nuisance[part])
+            if problem.family.by_predictor:
+                second = np.einsum("ncq,ncq->nc", moment, coef) + own[:, None] * noise
+            else:
+                second = np.einsum("ncq,ncq->n", moment, coef) + own * noise
+            yield Components(own, gram, moment, second)
 
 
 def _join(parts: list[Components]) -> Components:

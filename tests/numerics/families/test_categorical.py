@@ -191,7 +191,7 @@ def fit(rows: Observations, family: Family, n_experts: int, strength: float = 1.
     options = LocalFit(
         n_experts=n_experts,
         family=family.name,
-        n_classes=family.n_predictors + 1,
+        response_size=family.n_predictors + 1,
         regularization=Regularization(strength),
     )
     return fit_local_estimate(rows, options, np.random.default_rng(0))

@@ -1,8 +1,8 @@
 """What a local fit costs against the number of experts and of features: processor time and memory.
 
-Every cell is a process of its own: a default fit of rows of ``overlap``, its processor time of one thread, that
-of an EM pass of the same rows, and the growth of its peak memory. Exponents are slopes of logarithms between
-the last two cells of a row of the table.
+Every cell is a process of its own: a default fit of rows of ``overlap``, its processor time of one thread,
+that of an EM pass of the same rows, and the growth of its peak memory. Exponents are slopes of logarithms
+between neighbouring cells.
 
     PYTHONPATH=tests python -m benchmarks.cost
     PYTHONPATH=tests python -m benchmarks.cost --rows 500 --experts 2 3 --features 2 4

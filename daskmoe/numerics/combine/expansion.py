@@ -31,14 +31,21 @@ from daskmoe.numerics.base.linalg import diagonal_scale
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, LocalEstimate, MoEParameters, Moments
-from daskmoe.numerics.base.policies import DEFAULTS, EXPANSION, NEWTON, Regularization
+from daskmoe.numerics.base.policies import DEFAULTS, EXPANSION, NEWTON, QUASI_NEWTON, Regularization
 from daskmoe.numerics.combine.first_step import AtStart, Packed, StartSums, add_starts, at_start
 from daskmoe.numerics.combine.frames import Frame, frame_of, no_frame, shifted_to_residuals
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.inference import Curvature, curvature, is_definite
 from daskmoe.numerics.likelihood.priors import Prior, prior_from
-from daskmoe.numerics.likelihood.statistics import LikelihoodStatistics, likelihood_statistics, penalized
+from daskmoe.numerics.likelihood.statistics import (
+    LikelihoodStatistics,
+    likelihood_statistics,
+    penalized,
+    slopes_of,
+)
+from daskmoe.numerics.local.ascents import of_many
 from daskmoe.numerics.local.newton import NewtonState, damped_step
+from daskmoe.numerics.local.quasi_newton import climb
 
 
 class Pilot(NamedTuple):
@@ -93,7 +100,10 @@ def make_pilot(
     known = moments(sample)
     coordinates = coordinates_from(known, family.scaling(known))
     inner = coordinates.from_data(parameters)
-    information = likelihood_statistics(inner, sample.blocks(coordinates), family).information
+    # It weighs deviations from the start; of many parameters its products are what a pilot costs.
+    precision = np.float32 if of_many(inner) else np.float64
+    blocks = sample.blocks(coordinates)
+    information = likelihood_statistics(inner, blocks, family, precision=precision).information
     unseen = unseen_directions(known, coordinates)
     prior = prior_from(known, coordinates, parameters.n_experts, family, regularization)
     held = semidefinite(information)
@@ -102,6 +112,8 @@ def make_pilot(
 
 def semidefinite(matrix: FloatArray) -> FloatArray:
     """The matrix without its negative part: what weighs deviations from a start must not reward any."""
+    if is_definite(matrix):
+        return matrix
     scale = diagonal_scale(matrix)
     outer = np.outer(scale, scale)
     values, vectors = np.linalg.eigh(matrix / outer)
@@ -165,7 +177,8 @@ def _expand(rows: Observations, pilot: Pilot, family: Family, known: Moments, le
     known_there = at_start(first, start.parameters, start.frame)
     reached = known_there.log_likelihood
     most = EXPANSION.passes if reached >= least else EXPANSION.passes_behind
-    raw, state, passes, converged = _ascend(own, first, start, pilot.prior, most)
+    ascend = _climb if of_many(start.parameters) else _ascend
+    raw, state, passes, converged = ascend(own, first, start, pilot.prior, most)
     assert raw.mass is not None
     offset = raw.weight * coordinates.log_jacobian
     estimate = LocalEstimate(
@@ -308,6 +321,36 @@ def _ascend(
             raw, state = trial_raw, NewtonState(trial, statistics, damping)
         else:
             state = state._replace(damping=damping)
+
+
+def _climb(
+    rows: _OwnRows, first: LikelihoodStatistics, start: _Start, prior: Prior, most: int
+) -> tuple[LikelihoodStatistics, NewtonState, int, bool]:
+    """`_ascend` of many parameters: by gradients, with the information of the start and of the end alone."""
+    layout = Layout.of(start.parameters)
+    origin, floor = layout.pack(start.parameters), prior.floor_alone(first.weight, layout)
+
+    def slope(parameters: MoEParameters) -> LikelihoodStatistics:
+        raw = slopes_of(parameters, rows.rows, start.frame.coordinates, rows.family)
+        offset = layout.pack(parameters) - origin
+        pull = start.weight @ offset
+        return raw._replace(
+            value=raw.value - 0.5 * float(offset @ pull) - float(floor.penalty(*parameters)),
+            gradient=raw.gradient - pull - floor.gradient(layout, *parameters),
+        )
+
+    held = _held(first, origin, start.parameters, start.weight, floor)
+    metric = held.information if is_definite(held.information) else held.complete
+    found = climb(
+        start.parameters,
+        slope,
+        lambda _: [metric],
+        tolerance=EXPANSION.tolerance * first.weight,
+        max_passes=QUASI_NEWTON.passes * most,
+    )
+    raw = rows.statistics(found.parameters)
+    statistics = _held(raw, origin, found.parameters, start.weight, floor)
+    return raw, NewtonState(found.parameters, statistics, 0.0), found.passes + 2, found.converged
 
 
 def expand_at(

@@ -114,7 +114,7 @@ class Observations(NamedTuple):
             rows = slice(start, min(start + size, self.n_rows))
             width = rows.stop - start
             np.subtract(self.features[rows].T, center, out=design[1:, :width])
-            response = (self.response[rows].astype(np.float64) - location) / scale
+            response = ((self.response[rows].astype(np.float64) - location) / scale).T
             weight = None if self.weight is None else self.weight[rows].astype(np.float64)
             if coordinates.offset is not None:
                 offset = design[1 + coordinates.offset, :width] / scale

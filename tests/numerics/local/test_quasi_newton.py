@@ -35,16 +35,23 @@ def problem_of(rng: np.random.Generator, name: str, columns: Columns = SPLIT) ->
         "student_t": lambda: eta + 0.3 * rng.standard_t(4, 600),
         "gamma": lambda: np.exp(eta) * rng.gamma(3.0, 1 / 3, 600),
         "poisson": lambda: rng.poisson(np.exp(eta)).astype(float),
+        "categorical": lambda: (eta + rng.standard_normal(600) > [[-0.5], [0.5]]).sum(0).astype(float),
+        "outputs": lambda: np.column_stack([eta, 20.0 - 9.0 * eta]) + rng.normal(0, [0.3, 3.0], (600, 2)),
     }
+    if name == "outputs":
+        columns = columns._replace(offset=None)
     rows = rows._replace(response=drawn[name](), columns=columns)
-    family, known = get_family(name), moments(rows)
+    sizes = {"outputs": ("gaussian", 2), "categorical": ("categorical", 3)}
+    family, known = get_family(*sizes.get(name, (name,))), moments(rows)
     coordinates = coordinates_from(known, family.scaling(known))
     problem = Problem(rows, coordinates, prior_from(known, coordinates, 3, family), family)
     sizes = coordinates.gates.size, coordinates.size, family.n_predictors, family.n_nuisances
     return problem, Layout(3, *sizes)
 
 
-FAMILIES = pytest.mark.parametrize("name", ["gaussian", "student_t", "gamma", "poisson"])
+FAMILIES = pytest.mark.parametrize(
+    "name", ["gaussian", "student_t", "gamma", "poisson", "categorical", "outputs"]
+)
 
 
 @FAMILIES
@@ -62,7 +69,7 @@ def test_gradient_is_that_of_whitened_rows(rng: np.random.Generator, name: str) 
 
 
 # EM's own weights of Student t rows are those of their residuals, not expected ones.
-@pytest.mark.parametrize("name", ["gaussian", "poisson"])
+@pytest.mark.parametrize("name", ["gaussian", "poisson", "categorical", "outputs"])
 def test_metric_is_the_complete_information(rng: np.random.Generator, name: str) -> None:
     problem, layout = problem_of(rng, name, Columns())
     at = other_model(rng, layout)

@@ -247,7 +247,7 @@ def _check_sizes(rows: Rows, schema: RowSchema, partition: Partition) -> None:
     """Refuse numbers that cannot be squared and summed."""
     assert rows.response is not None
     for values, names in ((rows.features, schema.feature_labels), (rows.response, (schema.target,))):
-        if not values.size or max(values.max(), -values.min()) <= _LARGEST_VALUE:
+        if not values.size or max(float(values.max()), -float(values.min())) <= _LARGEST_VALUE:
             continue
         # Masked rows may hold anything.
         there = values if rows.weight is None else values[rows.weight > 0]

@@ -23,6 +23,7 @@ from benchmarks import (
     golden,
     growth,
     local_fit,
+    reading,
     real_rows,
     real_sets,
     reduction,
@@ -313,3 +314,8 @@ def test_what_a_checkpoint_saves_where_a_store_grows(capsys: pytest.CaptureFixtu
     assert [line.split()[0] for line in lines] == ["reduction", "auto"]
     for line in lines:
         assert all(float(value) > 0 for value in re.findall(r"(?:full|grown|rows|keeping) +(\S+)", line))
+
+
+def test_what_it_takes_to_read_a_partition(capsys: pytest.CaptureFixture[str]) -> None:
+    reading.main(["--rows", "400", "--repeats", "2"])
+    assert all(float(ratio) > 0 for ratio in re.findall(r"ratio +(\S+)", capsys.readouterr().out))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -17,10 +16,13 @@ from daskmoe.engine.budget import (
     variable_chunks,
 )
 from daskmoe.engine.limits import Workers, current_workers
+from daskmoe.model.pieces import card_of, rows_of_facts
 from daskmoe.options import FitOptions
 from daskmoe.rows import Data
 
 _MB = 2**20
+# In HTML, which grows with the variables that are read; the text has all.
+_MOST_FACTS = 100
 _PREFIXES = (
     "moe-sample", "moe-pilot", "moe-local-fit", "moe-score", "moe-combine", "moe-propose", "moe-aggregate",
 )  # fmt: skip
@@ -98,12 +100,11 @@ class Preview:
         return str(self)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<tr><th style="text-align:left">{html.escape(name)}</th>'
-            f'<td style="text-align:left">{html.escape(text)}</td></tr>'
-            for name, text in self._facts().items()
-        )
-        return f"<table><tbody>{rows}</tbody></table>"
+        found = self._facts()
+        shown = dict(list(found.items())[:_MOST_FACTS])
+        if len(found) > len(shown):
+            shown["..."] = f"{len(found) - len(shown)} more: see print(preview)"
+        return card_of("What a fit will do", rows_of_facts(shown, most=len(shown)))
 
 
 def preview(data: Data, target: str, *, n_experts: int, **options: Unpack[FitKeywords]) -> Preview:

@@ -21,10 +21,8 @@ import daskmoe
 from daskmoe import errors
 from daskmoe.api.reporting import left_out
 
-_WARNINGS = sorted(
-    name for name, each in vars(errors).items() if isinstance(each, type) and issubclass(each, Warning)
-)
-_OWN_WARNING = re.compile(rf"[^\n]+?:\d+: (?:{'|'.join(_WARNINGS)}): (.*?)(?:\n  [^\n]*)?\n?", re.S)
+_WARNINGS = "|".join(name for name in vars(errors) if name.endswith("Warning"))
+_OWN_WARNING = re.compile(rf"[^\n]+?:\d+: (?:{_WARNINGS}): (.*?)(?:\n  [^\n]*)?\n?", re.S)
 
 
 class JsonLines(logging.Formatter):

@@ -89,7 +89,8 @@ class Preview:
             return ", with one thread"
         threads = f"{self.workers.threads} thread{'s' if self.workers.threads > 1 else ''}"
         limit = f" of {_size(self.workers.memory_limit)}" if self.workers.memory_limit else ""
-        return f"{limit}, with {threads}; {self.workers.number} workers"
+        number = f"{self.workers.number} worker{'s' if self.workers.number > 1 else ''}"
+        return f"{limit}, with {threads}; {number}"
 
     def __str__(self) -> str:
         facts = self._facts()

@@ -26,6 +26,7 @@ _MOST_FACTS = 100
 _PREFIXES = (
     "moe-sample", "moe-pilot", "moe-local-fit", "moe-score", "moe-combine", "moe-propose", "moe-aggregate",
 )  # fmt: skip
+_OTHERS = "others"
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def preview_of(request: FitRequest) -> Preview:
         n_rows=sum(part.n_rows for part in request.partitions),
         partition_bytes=budget.partition_bytes,
         sent_bytes=budget.sent_bytes,
-        tasks=dict(counts),
+        tasks={prefix: counts[prefix] for prefix in (*_PREFIXES, _OTHERS) if counts[prefix]},
         worker_bytes=PROCESS_BYTES + threads * budget.task_bytes,
         aggregate_bytes=budget.aggregate,
         driver_bytes=budget.driver,
@@ -168,7 +169,7 @@ def preview_of(request: FitRequest) -> Preview:
 
 
 def _prefix(key: str) -> str:
-    return next((start for start in _PREFIXES if key.startswith(start)), "others")
+    return next((start for start in _PREFIXES if key.startswith(start)), _OTHERS)
 
 
 def _size(size: float) -> str:

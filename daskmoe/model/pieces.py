@@ -12,6 +12,7 @@ _TEXT: Final = 160
 # Colours are the page's own, or between light and dark.
 _STYLE: Final = """
 .daskmoe-card{font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:75em;overflow-x:auto}
+.daskmoe-card+.daskmoe-card{margin-top:1em}
 .daskmoe-card h4{margin:0 0 .5em;font-size:1.15em}
 .daskmoe-card table{border-collapse:collapse;margin:.4em 0 .9em;color:inherit;background:none;font:inherit}
 .daskmoe-card caption{caption-side:top;text-align:left;font-weight:600;padding:0;color:inherit}

@@ -104,10 +104,10 @@ def test_what_the_priors_move(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.filterwarnings("ignore::daskmoe.errors.FitWarning")
 @pytest.mark.slow
 def test_excess_of_every_aggregation() -> None:
-    rows = [line.split("|")[1:-1] for line in aggregation.main(["--tiny"]).splitlines()[2:]]
+    table = aggregation.main(["--tiny", "--designs", "overlap"])
+    rows = [line.split("|")[1:-1] for line in table.splitlines()[2:]]
     assert [[cell.strip() for cell in row[:2]] for row in rows] == [
-        ["paper", "exchangeable"], ["paper", "sorted"], ["overlap", "exchangeable"], ["overlap", "sorted"],
-        ["overlap", "three"],
+        ["overlap", "exchangeable"], ["overlap", "sorted"], ["overlap", "three"]
     ]  # fmt: skip
     for row in rows:
         found = dict(zip(aggregation.METHODS, row[3:], strict=True))

@@ -1,4 +1,4 @@
-"""Columns that a user hardly meant: identifiers of rows, and the target under another name."""
+"""Columns that a user hardly meant: identifiers, the target under another name, values as they are stored."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import xarray as xr
 
 from daskmoe.api.caller import warn
 from daskmoe.engine import FitRequest
-from daskmoe.errors import FitWarning
+from daskmoe.errors import DataWarning, FitWarning
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.moments import moments_from
 from daskmoe.numerics.base.policies import SOUNDNESS
 from daskmoe.rows import FeatureVariable
+from daskmoe.rows.variables import listed
+
+# Of values as a file holds them; xarray takes them away where it decodes.
+_OF_STORED_VALUES = ("_FillValue", "missing_value", "scale_factor", "add_offset")
 
 
 def report_identifiers(request: FitRequest) -> None:
@@ -34,6 +38,30 @@ def report_identifiers(request: FitRequest) -> None:
             and _all_differ(request.source.variables[each.name])
         ]
     )
+
+
+def report_undecoded(request: FitRequest) -> None:
+    """Warn of data in memory whose fill values, scale and offset are still to be applied.
+
+    Warns
+    -----
+    DataWarning
+        At the line that called the package.
+    """
+    if isinstance(request.source, str):
+        return
+    variables = request.source.variables
+    found = [
+        name for name in sorted(request.used) if any(a in variables[name].attrs for a in _OF_STORED_VALUES)
+    ]
+    if found:
+        known = sorted({a for name in found for a in _OF_STORED_VALUES if a in variables[name].attrs})
+        warn(
+            f"Expected decoded values, got the attributes {listed(known)} of {listed(found)}: fill values "
+            "and packed numbers are taken as they are. Decode them: data = xarray.decode_cf(data); or drop "
+            "these attributes if that was done.",
+            DataWarning,
+        )
 
 
 def report_columns(model: MixtureOfExperts) -> None:

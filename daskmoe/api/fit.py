@@ -10,7 +10,7 @@ from dask.delayed import Delayed
 
 from daskmoe.api.beside import delayed_request, fit_request, fit_request_here
 from daskmoe.api.caller import short_errors
-from daskmoe.api.columns import report_identifiers
+from daskmoe.api.columns import report_identifiers, report_undecoded
 from daskmoe.engine import plan_request
 from daskmoe.errors import InvalidOptionError
 from daskmoe.features import Term
@@ -276,6 +276,7 @@ def fit(
         )
     request = plan_request(data, target, options)
     report_identifiers(request)
+    report_undecoded(request)
     # A model beside atoms answers to the same verbs.
     return cast(MixtureOfExperts, fit_request(request)) if compute else delayed_request(request)
 
@@ -357,4 +358,5 @@ def fit_local(
     )
     request = plan_request(data, target, options)
     report_identifiers(request)
+    report_undecoded(request)
     return cast(MixtureOfExperts, fit_request_here(request))

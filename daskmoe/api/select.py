@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, Unpack, cast
 
 from daskmoe.api.caller import short_errors, warn
-from daskmoe.api.columns import report_identifiers
+from daskmoe.api.columns import report_identifiers, report_undecoded
 from daskmoe.api.fit import FitKeywords
 from daskmoe.api.hooks import HOOKS
 from daskmoe.engine import (
@@ -97,6 +97,7 @@ def select_n_experts(
     """
     plan = plan_selection(data, target, n_experts, criterion, held_out, dict(options))
     report_identifiers(plan.requests[0])
+    report_undecoded(plan.requests[0])
     return select_among(plan)
 
 

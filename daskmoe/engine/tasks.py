@@ -44,6 +44,8 @@ _NEVER_LEFT_OUT = (
 
 # What is larger is no logarithm of a number of things.
 _LARGEST_OFFSET = 100.0
+# The squares of what is larger, times a number of rows and a precision, may be no numbers.
+_LARGEST_VALUE = 1e120
 
 
 def fit_partition(
@@ -221,6 +223,7 @@ def load_rows(
 
     rows = retrying(read, partition.name)
     _check_offset(rows, plan.schema, partition)
+    _check_sizes(rows, plan.schema, partition)
     return _with_possible_targets(rows, plan, partition, skip=skip)
 
 
@@ -238,6 +241,24 @@ def _check_offset(rows: Rows, schema: RowSchema, partition: Partition) -> None:
             f"at most {_LARGEST_OFFSET:g} in size, got {largest:g}. Of an exposure take the logarithm: "
             f"data.assign(log_exposure=np.log(data[{schema.offset!r}])) and offset='log_exposure'."
         )
+
+
+def _check_sizes(rows: Rows, schema: RowSchema, partition: Partition) -> None:
+    """Refuse numbers that cannot be squared and summed."""
+    assert rows.response is not None
+    for values, names in ((rows.features, schema.feature_labels), (rows.response, (schema.target,))):
+        if not values.size or max(float(values.max()), -float(values.min())) <= _LARGEST_VALUE:
+            continue
+        # Masked rows may hold anything.
+        there = values if rows.weight is None else values[rows.weight > 0]
+        columns = np.abs(there).reshape(len(there), -1).max(axis=0, initial=0.0)
+        if (largest := float(columns.max())) > _LARGEST_VALUE:
+            name = names[int(columns.argmax()) % len(names)]
+            raise InvalidDataError(
+                f"In {partition.name}: expected numbers up to {_LARGEST_VALUE:g} in size, got {largest:g} in "
+                f"{name!r}. Make a fill value missing: data[{name!r}] = data[{name!r}].where("
+                f"abs(data[{name!r}]) < 1e30); give others another unit."
+            )
 
 
 def _with_possible_targets(rows: Rows, plan: TaskPlan, partition: Partition, *, skip: bool) -> Rows:

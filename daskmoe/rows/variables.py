@@ -38,7 +38,21 @@ def find_variable(ds: xr.Dataset, name: str, role: str) -> xr.Variable:
 def require_numbers(variable: xr.Variable, name: str, role: str) -> None:
     """Refuse text, dates, complex numbers and objects."""
     if kind_of(variable) is not ValueKind.NUMBER:
-        raise InvalidDataError(f"The {role} variable {name!r} {wrong_dtype(variable)}.")
+        raise InvalidDataError(
+            f"The {role} variable {name!r} {wrong_dtype(variable)}{_mending(variable, name, role)}."
+        )
+
+
+def _mending(variable: xr.Variable, name: str, role: str) -> str:
+    """The line that makes numbers of a variable, behind a semicolon."""
+    lines = {
+        ValueKind.DATE: f"(data[{name!r}] - data[{name!r}].min()) / np.timedelta64(1, 'D')",
+        ValueKind.DURATION: f"data[{name!r}] / np.timedelta64(1, 'D')",
+        ValueKind.OTHER: f"abs(data[{name!r}])",
+    }
+    line = lines.get(kind_of(variable), f"data[{name!r}].astype(float)")
+    labels = role == "target" and kind_of(variable) in (ValueKind.TEXT, ValueKind.CATEGORY)
+    return f"; make numbers of it: data[{name!r}] = {line}" + ", or fit labels: family='categorical'" * labels
 
 
 def require_labels(variable: xr.Variable, name: str) -> None:

@@ -10,7 +10,7 @@ from scenarios import FAMILIES, SCENARIOS, Cell
 
 IN_COMMON = tuple(name for name in ESTIMATORS if name not in OF_LOCAL_FITS)
 # Seconds of one core: a search from scratch, of any rows; each row of it; a partition from the shared start.
-SEARCH_SECONDS, ROW_SECONDS, STEP_SECONDS = 0.8, 2e-5, 0.06
+SEARCH_SECONDS, ROW_SECONDS, STEP_SECONDS = 0.4, 2e-5, 0.02
 
 
 class Size(NamedTuple):
@@ -63,8 +63,9 @@ SIZES = {
         families_in_common=True,
         options={"effort": 0.2, "n_init": 4},
     ),
+    # Local fits of 128 partitions need rows: of 20,000 they would have fewer than parameters.
     "small": Size(
-        (20_000, 50_000, 100_000),
+        (100_000, 200_000, 400_000),
         (4, 16, 32, 64, 128),
         at_rows=100_000,
         at_partitions=128,
@@ -72,7 +73,7 @@ SIZES = {
         beside=BESIDE,
         beside_rows=50_000,
         beside_partitions=32,
-        beside_replicates=5,
+        beside_replicates=3,
         large=((1_000_000, 128),),
         drawn=(1_000, 10_000),
     ),

@@ -34,6 +34,7 @@ def one_hot(frame: pd.DataFrame) -> pd.DataFrame:
 KINDS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "NumPy": lambda t: t,
     "float32": lambda t: t.astype({"x": "f4"}),
+    "big-endian": lambda t: t.astype({"x": ">f8", "y": ">f8"}),
     "nullable numbers": lambda t: t.astype({"x": "Float64", "y": "Float64"}),
     "nullable booleans": lambda t: t.astype({"wet": "boolean"}),
     "pandas text": lambda t: t.astype({"wind": "string"}),
@@ -51,6 +52,13 @@ VERBS: dict[str, Callable[[MixtureOfExperts, Any], Any]] = {
     "score": lambda m, d: m.score(d),
     "log_likelihood": lambda m, d: m.log_likelihood(d),
     "refine": lambda m, d: daskmoe.refine(m, d, rounds=2).params["coef"].values,
+    "update": lambda m, d: daskmoe.update(m, d, partitions=2).params["coef"].values,
+    "select": lambda m, d: (
+        daskmoe.select_n_experts(d, "y", n_experts=[2], partitions=2, random_state=0)
+        .models[2]
+        .params["coef"]
+        .values
+    ),
 }
 
 

@@ -33,6 +33,8 @@ CELLS = (
     "model = daskmoe.fit(data, 'y', n_experts=2, refine=2, random_state=0)",
     "model",
     "model.plot.experts(data, 'x0');",
+    "daskmoe.preview(data, 'y', n_experts=2)",
+    "daskmoe.MoERegressor(n_experts=2)",
     "daskmoe.fit(data, 'y', n_experts=0)",
 )
 # What the page says of itself once it is drawn.
@@ -41,6 +43,7 @@ PROBE = """<script>addEventListener("load", () => {
     bars: [...document.querySelectorAll("progress")].filter(e => e.offsetWidth > 50).length,
     full: [...document.querySelectorAll("progress")].filter(e => e.position === 1).length,
     card: document.querySelector(".daskmoe-card")?.offsetHeight ?? 0,
+    cards: document.querySelectorAll(".daskmoe-card").length,
     picture: document.querySelector("img")?.naturalWidth ?? 0,
     wide: document.documentElement.scrollWidth,
   };
@@ -110,6 +113,8 @@ def test_a_notebook_shows_bars_card_and_picture(
     # Samples, shared start, partitions, scores, rounds, all done; nothing beyond the window.
     assert seen["bars"] == seen["full"] >= 5
     assert seen["card"] > 100
+    # Of the model, of the preview and of an estimator that is not fitted.
+    assert seen["cards"] == 3
     assert seen["picture"] > 200
     assert seen["wide"] <= 1280
     assert "n_experts: expected an integer of at least 1, got 0." in html.unescape(drawn)

@@ -58,6 +58,26 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
         exec(compile("\n" * lines_before + block["code"], str(page), "exec"), namespace)
 
 
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?")
+
+
+def test_readme_shows_what_its_lines_print(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```text\n(.*?)\n```", text, flags=re.M | re.S)
+    code = BLOCK.search(text)
+    assert code
+    namespace: dict[str, Any] = {}
+    exec(code["code"], namespace)
+    printed = namespace["model"].summary()
+    (told,) = shown
+    same = printed[: printed.index("\n\ncoefficients of the gating")]
+    assert re.sub(" +", " ", NUMBER.sub("#", same)) == re.sub(" +", " ", NUMBER.sub("#", told))
+    numbers = [[float(number) for number in NUMBER.findall(part)] for part in (same, told)]
+    # The last digits are the machine's.
+    assert numbers[0] == pytest.approx(numbers[1], rel=0.02, abs=1e-3)
+
+
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_examples_of_docstrings_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

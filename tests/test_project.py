@@ -36,7 +36,7 @@ def split_requirement(requirement: str) -> tuple[str, str]:
 def test_conda_environment_is_in_step(project: dict[str, Any]) -> None:
     extras = project["optional-dependencies"]
     wanted = list(project["dependencies"])
-    for extra in ("plot", "dashboard", "notebook", "netcdf", "examples", "test"):
+    for extra in ("plot", "dashboard", "notebook", "netcdf", "examples", "docs", "test"):
         wanted += extras[extra]
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     conda = dict(split_requirement(line) for line in environment["dependencies"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -17,13 +16,17 @@ from daskmoe.engine.budget import (
     variable_chunks,
 )
 from daskmoe.engine.limits import Workers, current_workers
+from daskmoe.model.pieces import card_of, rows_of_facts
 from daskmoe.options import FitOptions
 from daskmoe.rows import Data
 
 _MB = 2**20
+# In HTML, which grows with the variables that are read; the text has all.
+_MOST_FACTS = 100
 _PREFIXES = (
     "moe-sample", "moe-pilot", "moe-local-fit", "moe-score", "moe-combine", "moe-propose", "moe-aggregate",
 )  # fmt: skip
+_OTHERS = "others"
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ class Preview:
             return ", with one thread"
         threads = f"{self.workers.threads} thread{'s' if self.workers.threads > 1 else ''}"
         limit = f" of {_size(self.workers.memory_limit)}" if self.workers.memory_limit else ""
-        return f"{limit}, with {threads}; {self.workers.number} workers"
+        number = f"{self.workers.number} worker{'s' if self.workers.number > 1 else ''}"
+        return f"{limit}, with {threads}; {number}"
 
     def __str__(self) -> str:
         facts = self._facts()
@@ -98,12 +102,11 @@ class Preview:
         return str(self)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<tr><th style="text-align:left">{html.escape(name)}</th>'
-            f'<td style="text-align:left">{html.escape(text)}</td></tr>'
-            for name, text in self._facts().items()
-        )
-        return f"<table><tbody>{rows}</tbody></table>"
+        found = self._facts()
+        shown = dict(list(found.items())[:_MOST_FACTS])
+        if len(found) > len(shown):
+            shown["..."] = f"{len(found) - len(shown)} more: see print(preview)"
+        return card_of("What a fit will do", rows_of_facts(shown, most=len(shown)))
 
 
 def preview(data: Data, target: str, *, n_experts: int, **options: Unpack[FitKeywords]) -> Preview:
@@ -156,7 +159,7 @@ def preview_of(request: FitRequest) -> Preview:
         n_rows=sum(part.n_rows for part in request.partitions),
         partition_bytes=budget.partition_bytes,
         sent_bytes=budget.sent_bytes,
-        tasks=dict(counts),
+        tasks={prefix: counts[prefix] for prefix in (*_PREFIXES, _OTHERS) if counts[prefix]},
         worker_bytes=PROCESS_BYTES + threads * budget.task_bytes,
         aggregate_bytes=budget.aggregate,
         driver_bytes=budget.driver,
@@ -166,7 +169,7 @@ def preview_of(request: FitRequest) -> Preview:
 
 
 def _prefix(key: str) -> str:
-    return next((start for start in _PREFIXES if key.startswith(start)), "others")
+    return next((start for start in _PREFIXES if key.startswith(start)), _OTHERS)
 
 
 def _size(size: float) -> str:

@@ -81,7 +81,8 @@ def _connect(choice: ClusterChoice) -> Iterator[Client]:
         Client(cluster, set_as_default=False) as client,
         client.as_current(),
     ):
-        logger.info("%d worker processes started.", len(cluster.workers))
+        count = len(cluster.workers)
+        logger.info("%d worker process%s started.", count, "es" if count > 1 else "")
         _log_dashboard(client.dashboard_link)
         try:
             yield client

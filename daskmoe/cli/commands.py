@@ -6,6 +6,7 @@ were left out; 4 failed; 75 stopped, and the same command goes on; 130 interrupt
 
 from __future__ import annotations
 
+import copy
 import errno
 import logging
 import sys
@@ -28,7 +29,7 @@ from daskmoe.cli.demo import DemoOptions, free_folder, run_demo
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT, STOPPED
 from daskmoe.cli.fit_options import fit_options, with_flags
 from daskmoe.cli.job_file import with_job_file
-from daskmoe.cli.records import JsonLines, facts_of, reported, require_report, summarized
+from daskmoe.cli.records import JsonLines, facts_of, reported, require_report, summarized, without_place
 from daskmoe.cli.stopping import Stopped, stoppable, within
 from daskmoe.engine import plan_request
 from daskmoe.engine.checkpoint import require_folder
@@ -209,6 +210,9 @@ class _WithFlags(logging.Formatter):
     """What the library says, with its options spelled as those of the command line."""
 
     def format(self, record: logging.LogRecord) -> str:
+        if record.name == "py.warnings":
+            record = copy.copy(record)
+            record.msg, record.args = without_place(record.getMessage()), None
         return with_flags(super().format(record))
 
 

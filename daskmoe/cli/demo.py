@@ -79,8 +79,11 @@ def run_demo(options: DemoOptions) -> str:
         The table of results and the files that were written.
     """
     simulation = _simulate(options)
+    logger.info("Fit 1 of 3: the first partition alone.")
     local, local_seconds = _fit_one_partition(simulation, options)
+    logger.info("Fit 2 of 3: all partitions, each by itself, joined by optimal transport (the reduction).")
     reduction, reduction_seconds = _fit_all(simulation, options, "reduction")
+    logger.info("Fit 3 of 3: all partitions from a shared start (the default).")
     model, seconds = _fit_all(simulation, options, "auto")
     logger.info("Scoring on the held-out rows.")
     rows = [

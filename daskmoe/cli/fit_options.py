@@ -33,6 +33,8 @@ def with_flags(text: str) -> str:
     text = re.sub(rf"{option}'([^']*)'", lambda found: f"{flags[found[1]]} {found[2]}", text)
     text = re.sub(rf"{option}([\w.]*\w|\.{{3}})", lambda found: f"{flags[found[1]]} {found[2]}", text)
     text = re.sub(option, lambda found: flags[found[1]], text)
+    # A range of numbers of experts, as `daskmoe select` takes it.
+    text = re.sub(r"range\((\d+), (\d+)\)", lambda found: f"{found[1]}-{int(found[2]) - 1}", text)
     # Where a message has both spellings.
     return re.sub(r"(--[\w-]+), \1\b", r"\1", text)
 

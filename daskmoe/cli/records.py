@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,7 +18,11 @@ import click
 from distributed import performance_report
 
 import daskmoe
+from daskmoe import errors
 from daskmoe.api.reporting import left_out
+
+_WARNINGS = "|".join(name for name in vars(errors) if name.endswith("Warning"))
+_OWN_WARNING = re.compile(rf"[^\n]+?:\d+: (?:{_WARNINGS}): (.*?)(?:\n  [^\n]*)?\n?", re.S)
 
 
 class JsonLines(logging.Formatter):
@@ -33,6 +38,11 @@ class JsonLines(logging.Formatter):
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         content = {"time": at, "level": record.levelname, "logger": record.name, "message": message}
         return json.dumps(content)
+
+
+def without_place(text: str) -> str:
+    """A warning of the library without the line of code that Python says it was told at; any other text."""
+    return found[1] if (found := _OWN_WARNING.fullmatch(text)) else text
 
 
 def reported(path: str | None) -> AbstractContextManager[Any]:

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 QUIET_SECONDS = 0.5
 _LOG_STEPS = 10
 _BAR_CELLS = 30
-_CELL = "text-align:left;white-space:nowrap"
+_CELL = "text-align:left;padding:0 .6em;white-space:"
 
 
 class Status(NamedTuple):
@@ -185,9 +185,10 @@ def bars(statuses: list[Status]) -> str:
     """HTML of stages, readable on light and on dark."""
     rows = "".join(
         "<tr>"
-        f"<td style='{_CELL}'>{html.escape(each.stage)}</td>"
+        f"<td style='{_CELL}nowrap'>{html.escape(each.stage)}</td>"
         f"<td><progress style='width:14em' max='{each.total}' value='{each.done}'></progress></td>"
-        f"<td style='{_CELL}'>{html.escape(each.text)}</td>"
+        # It goes on below where a column is narrow, as that of the documentation.
+        f"<td style='{_CELL}normal'>{html.escape(each.text)}</td>"
         "</tr>"
         for each in statuses
     )

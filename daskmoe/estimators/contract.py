@@ -6,13 +6,13 @@ who catches them has imported it.
 
 from __future__ import annotations
 
-import html
 import inspect
 import sys
 from typing import Any, Literal, Self, cast
 
 from daskmoe.errors import InvalidOptionError, NotFittedError
 from daskmoe.model import MixtureOfExperts
+from daskmoe.model.pieces import card_of, folded, rows_of_facts
 from daskmoe.options import OnError
 
 
@@ -74,7 +74,9 @@ class Estimator:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
 
     def _repr_html_(self) -> str:
-        shown = f"<p><code>{html.escape(repr(self))}</code></p>"
+        values = {name: repr(value) for name, value in self.get_params().items()}
+        parameters = folded("parameters", rows_of_facts(values, most=len(values)))
+        shown = card_of(repr(self), parameters)
         return shown + self.model_._repr_html_() if self.__sklearn_is_fitted__() else shown
 
     def __sklearn_is_fitted__(self) -> bool:

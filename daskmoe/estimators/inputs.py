@@ -76,7 +76,7 @@ def check_features(X: Any, name: str, *, columns: bool = False) -> Any:
         return X
     if kind_of(X) is Kind.ARRAY:
         X = np.asarray(X)
-        X = X if columns and X.dtype == object else _numbers(X)
+        X = X if columns and X.dtype == object else _wide(X)
     if X.ndim != 2:
         raise InvalidDataError(
             f"Expected 2D array, got {X.ndim}D array instead. Reshape your data either using "
@@ -110,6 +110,20 @@ def _numbers(values: Any) -> Any:
     if values.dtype.kind == "c":
         raise InvalidDataError("Complex data not supported: expected real numbers.")
     return values if values.dtype.kind in "biuf" else values.astype(np.float64)
+
+
+def _wide(values: Any) -> Any:
+    """Features of an array without names: real numbers."""
+    try:
+        return _numbers(values)
+    # What stands for no number; what cannot is a TypeError, as scikit-learn asks.
+    except ValueError as error:
+        if isinstance(error, InvalidDataError):
+            raise
+        raise InvalidDataError(
+            f"X: expected real numbers, got an array of dtype {values.dtype} ({error}). Text is taken in a "
+            "DataFrame's columns: in a pipeline by set_output(transform='pandas') of the step before."
+        ) from None
 
 
 def _plain_labels(values: Any) -> Any:
@@ -215,7 +229,7 @@ def label_features(
     """The dataset of the features, and the levels of columns that tell them."""
     kind = kind_of(X)
     if labels.columns is None:
-        values = X if kind in (Kind.ARRAY, Kind.LAZY_ARRAY) else _numbers(X.to_numpy())
+        values = X if kind in (Kind.ARRAY, Kind.LAZY_ARRAY) else _wide(X.to_numpy())
         names = np.array([f"x{j}" for j in range(values.shape[1])], dtype=np.str_)
         return xr.Dataset({WIDE: ((labels.row, FEATURE), values)}, {FEATURE: names}), {}
     if kind is Kind.LAZY_ARRAY:

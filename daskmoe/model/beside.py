@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from typing import Protocol
 
 import xarray as xr
 
 from daskmoe.errors import InvalidDataError
 from daskmoe.model.moe import MixtureOfExperts
+from daskmoe.model.pieces import card_of, rows_of_facts
 from daskmoe.model.store import GATES, prefixed
 from daskmoe.model.summary import Summary
 from daskmoe.rows.names import CLASS, COEF, EXPERT, FEATURE, GATE_FEATURE
@@ -77,6 +77,6 @@ def joined_html(
     title: str, figures: dict[str, float], experts: MixtureOfExperts, gates: MixtureOfExperts
 ) -> str:
     """The cards of both, below the figures of the whole."""
-    told = ", ".join(f"{name} {value:.6g}" for name, value in figures.items())
-    head = f"<p><b>{html.escape(title.strip('<>'))}</b><br>{html.escape(told)}</p>"
+    told = {name: f"{value:.6g}" for name, value in figures.items()}
+    head = card_of(title.strip("<>"), rows_of_facts(told))
     return f"<div>{head}{experts._repr_html_()}{gates._repr_html_()}</div>"

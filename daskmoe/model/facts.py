@@ -28,6 +28,18 @@ _LINE = 300
 _NAMED = 12
 _NOT_OK = (Outcome.NOT_CONVERGED, Outcome.LEFT_OUT)
 _REFINE = "daskmoe.refine(model, data, rounds='converged')"
+_STEP = "one step from a shared start, on sums of all partitions"
+# What the names of candidates mean; those of the option `aggregation` are in its documentation.
+_MEANINGS = {
+    "one-shot": "the partitions' information at a shared start, combined",
+    "narrow one-shot": "the partitions' information at a shared start, combined",
+    "half step": "half the way from a shared start to the one-shot estimate",
+    **dict.fromkeys(("Newton step", "damped step", "short step", "EM step", "sure step"), _STEP),
+    "pilot": "the shared start itself, fitted to a sample",
+    "least squares": "one regression, the same for all experts",
+    "information": "local fits, averaged by their information",
+    "local": "one fit to all rows",
+}
 
 
 def title(table: xr.Dataset) -> str:
@@ -65,7 +77,7 @@ def facts(table: xr.Dataset) -> dict[str, str]:
         said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         found["rows"] = f"{int(table['rows_used'])}{f' ({said})' if said else ''}"
     if "aggregation" in table.attrs:
-        found["aggregation"] = str(table.attrs["aggregation"])
+        found["aggregation"] = _aggregation(str(table.attrs["aggregation"]))
     if "n_rounds" in table:
         found["refinement"] = _refinement(table)
     if "n_updates" in table:
@@ -118,6 +130,12 @@ def _states(table: xr.Dataset) -> str:
     label = f" {first[PARTITION].item()}" if PARTITION in first.coords else ""
     reason = textwrap.shorten(str(first.item()), _REASON, placeholder=" ...")
     return f", {len(failed)} not ok (first: partition{label}, {reason})"
+
+
+def _aggregation(name: str) -> str:
+    """The candidate that was chosen, with what it is; that of a second shared start is numbered."""
+    meaning = _MEANINGS.get(re.sub(r" \d+$", "", name))
+    return f"{name} ({meaning})" if meaning else name
 
 
 def _refinement(table: xr.Dataset) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import xarray as xr
 
 from daskmoe.model.moe import MixtureOfExperts
+from daskmoe.model.pieces import card_of, table_of
 from daskmoe.numerics.base.parameters import FloatArray
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ class Selection:
     ('n_experts',)
     """
 
+    # What draws selections, from `draw_selections_with`.
+    _draw: ClassVar[Callable[[Selection, Axes | None], Axes] | None] = None
+
     def __init__(self, table: xr.Dataset, models: Mapping[int, MixtureOfExperts]) -> None:
         self.table = table
         self.models = dict(models)
@@ -73,31 +76,25 @@ class Selection:
         -------
         matplotlib.axes.Axes
         """
-        if ax is None:
-            from matplotlib import pyplot
+        draw = type(self)._draw
+        if draw is None:
+            raise AttributeError("plot: expected daskmoe.plotting to be imported, as by import daskmoe.")
+        return draw(self, ax)
 
-            ax = pyplot.subplots()[1]
-        sizes = self.table[SIZE].values
-        held = self.criterion == "held_out"
-        for name in ["held_out"] if held else [name for name in ("bic", "aic", "icl") if name in self.table]:
-            values = self.table[f"{name}_difference"].values
-            errors = self.table["held_out_error"].values if held else None
-            ax.errorbar(sizes, values, errors, marker="o", capsize=3, label=name.replace("_", " "))
-        ax.axvline(self.n_experts, color="0.8", zorder=0)
-        ax.set_xticks(sizes)
-        ax.set_xlabel("number of experts")
-        ax.set_ylabel("nats a row, from the best" if held else "difference from the best")
-        ax.legend()
-        return ax
+    def _title(self) -> str:
+        return f"{self.n_experts} experts of {self.model.target!r} by {self.criterion}"
 
-    def __repr__(self) -> str:
+    def _columns(self) -> list[str]:
+        """Those of the table that text and card show."""
         columns = ["n_parameters", "log_likelihood", *(name for name in CRITERIA if name in self.table)]
         columns += [f"{self.criterion}_difference"]
-        columns += ["held_out_error"] if self.criterion == "held_out" else []
+        return columns + (["held_out_error"] if self.criterion == "held_out" else [])
+
+    def __repr__(self) -> str:
+        columns = self._columns()
         widths = [max(len(name), _WIDTH) + 2 for name in columns]
-        head = f"<Selection: {self.n_experts} experts of {self.model.target!r} by {self.criterion}>"
         names = (f"{name:>{width}}" for name, width in zip(columns, widths, strict=True))
-        lines = [head, f"{SIZE}  {''.join(names)}"]
+        lines = [f"<Selection: {self._title()}>", f"{SIZE}  {''.join(names)}"]
         for row in self.table.to_dataframe().itertuples():
             cells = (
                 f"{_shown(getattr(row, name), name):>{width}}"
@@ -108,7 +105,18 @@ class Selection:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(repr(self))}</pre>{self.model._repr_html_()}"
+        columns = self._columns()
+        lines = []
+        for row in self.table.to_dataframe().itertuples():
+            mark = " (chosen)" if row.Index == self.n_experts else ""
+            lines.append([f"{row.Index}{mark}", *(_shown(getattr(row, name), name) for name in columns)])
+        heads = ["experts", *(name.replace("_", " ") for name in columns)]
+        return card_of(self._title(), table_of("", heads, lines)) + self.model._repr_html_()
+
+
+def draw_selections_with(draw: Callable[[Selection, Axes | None], Axes]) -> None:
+    """Let `Selection.plot` call ``draw``: a room above this one hands it down."""
+    Selection._draw = staticmethod(draw)
 
 
 def compare(

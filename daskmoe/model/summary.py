@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import xarray as xr
 
 from daskmoe.model.facts import facts, names, title
@@ -30,7 +31,7 @@ def summarize(table: xr.Dataset) -> Summary:
     """Facts, experts and coefficients; errors stand behind their estimates in parentheses."""
     shown = table.isel({EXPERT: slice(MAX_EXPERTS)})
     of_experts = shown.sel({PARAMETER: ~table["variable"].isin([COEF, GATE_COEF])})
-    of_experts = of_experts.assign_coords(term=of_experts[PARAMETER].rename("term"))
+    of_experts = with_units(of_experts.assign_coords(term=of_experts[PARAMETER].rename("term")))
     sections = [
         [title(table), *(f"{name:<12}{text}" for name, text in facts(table).items())],
         _block("experts", of_experts, _shares(shown)),
@@ -38,7 +39,7 @@ def summarize(table: xr.Dataset) -> Summary:
     for heading, variable in (("experts", COEF), ("gating network", GATE_COEF)):
         coefficients = _of(shown, variable)
         if coefficients.sizes[PARAMETER]:
-            sections.append(_block(f"coefficients of the {heading} ({variable})", coefficients))
+            sections.append(_block(f"coefficients of the {heading} ({variable})", with_units(coefficients)))
     if "feature_mean" in shown and shown.sizes[FEATURE]:
         sections.append(
             _block("where the experts rule", where_they_rule(shown), behind="standard deviations")
@@ -55,6 +56,18 @@ def summarize(table: xr.Dataset) -> Summary:
 def by_variable(table: xr.Dataset, variable: str) -> xr.Dataset:
     """The rows of a table that are of one variable."""
     return table.sel({PARAMETER: table["variable"] == variable})
+
+
+def with_units(table: xr.Dataset) -> xr.Dataset:
+    """The same rows, their terms with the units of what they stand for."""
+    pairs = zip(table["term"].values.tolist(), table["units"].values.tolist(), strict=True)
+    terms = [f"{term} [{units}]" if units not in ("", "1") else term for term, units in pairs]
+    return table.assign_coords(term=(PARAMETER, np.array(terms, dtype=object)))
+
+
+def error_text(error: float) -> str:
+    """Two digits, without an exponent where a person would write none."""
+    return f"{error:.2g}" if error < 99.5 or error >= 1e5 else f"{error:.0f}"
 
 
 def where_they_rule(table: xr.Dataset) -> xr.Dataset:
@@ -91,7 +104,7 @@ def _block(
     told = (errors > 0).any()
     cells = {name: [f"{text:>{_WIDTH}}" for text in texts] for name, texts in (before or {}).items()}
     for term, row, row_errors in zip(table["term"].values.tolist(), estimates, errors, strict=True):
-        brackets = [f"({e:.2g})" if e > 0 else "" for e in row_errors]
+        brackets = [f"({error_text(e)})" if e > 0 else "" for e in row_errors]
         cells[term] = [
             f"{v:>{_WIDTH}.5g} {b:<{_ERROR_WIDTH}}" if told else f"{v:>{_WIDTH}.5g}"
             for v, b in zip(row, brackets, strict=True)

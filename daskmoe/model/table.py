@@ -278,7 +278,7 @@ def _story(parts: ModelParts) -> dict[str, Any]:
         "target_units": str(rows.target_attrs.get("units", "")),
         "sample_dims": ", ".join(rows.sample_dims),
         "n_features": len(rows.feature_names),
-        "absence": "at atoms" if rows.atoms else "not there",
+        "absence": "at atoms" if rows.atoms else "not there: all values missing",
         "classes": [] if rows.classes is None else [str(label) for label in rows.classes.as_labels()],
         "fitted": int(parts.diagnostics is not None),
         "expert_names": expert_names(parts.params),

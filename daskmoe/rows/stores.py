@@ -167,9 +167,12 @@ def _not_opened(location: str, error: Exception) -> str:
         )
     if not isinstance(error, FileNotFoundError):
         return f"The Zarr store {location!r} cannot be opened: {type(error).__name__}: {error}"
-    there = "is not a Zarr group" if os.path.exists(location) else "does not exist"
-    advice = "Open other formats with xarray and pass the Dataset."
-    return f"Expected a Zarr store, but {location!r} {there}. {advice}"
+    if not os.path.exists(location):
+        return f"Expected a Zarr store, but {location!r} does not exist."
+    return (
+        f"Expected a Zarr store, but {location!r} is not a Zarr group. Open other formats with xarray and "
+        f"pass the Dataset: xarray.open_dataset({location!r}, chunks={{}}); its to_zarr makes a store of it."
+    )
 
 
 def _open_selected(store: Store, only: Collection[str] | None, location: str) -> xr.Dataset:

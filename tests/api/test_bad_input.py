@@ -525,7 +525,6 @@ def test_stores_that_are_not_there_or_not_zarr(tmp_path: Path, model: MixtureOfE
                 with pytest.raises(StoreError) as caught:
                     use(given)
                 assert_says(caught.value, "Expected a Zarr store", repr(str(path)), what)
-                assert_says(caught.value, "Open other formats with xarray and pass the Dataset")
     for path in (text, netcdf):
         for use in uses:
             with pytest.raises(StoreError, match=re.escape(str(path))):

@@ -57,7 +57,7 @@ def test_a_sea_mask_needs_no_word(whole: xr.Dataset, on_error: Any, caplog: pyte
     assert int(model.diagnostics["dropped_rows"].sum()) == 0
     assert f"{gone} of 2400 rows are not there" in caplog.text
     assert not [r for r in caplog.records if r.levelno > logging.INFO]
-    assert f"({gone} not there)" in model.summary()
+    assert f"({gone} not there: all values missing)" in model.summary()
     assert model.score(data, on_error=on_error) == pytest.approx(expected.score(only_land(whole)))
     assert model.log_likelihood(data) == pytest.approx(expected.log_likelihood(only_land(whole)))
     assert model.bic(data) == pytest.approx(expected.bic(only_land(whole)))

@@ -12,6 +12,7 @@ import xarray as xr
 import daskmoe
 from daskmoe import FitWarning, InvalidOptionError, Selection
 from daskmoe.model.selection import compare
+from daskmoe.plotting.canvas import PALETTE
 
 QUICK: dict[str, Any] = {"random_state": 0, "n_init": 2, "effort": 0.5}
 
@@ -128,7 +129,10 @@ def test_how_it_is_shown(selection: Selection) -> None:
     ]
     assert [row.split()[0] for row in rows] == ["1", "2", "3"]
     assert [" * " in row for row in rows] == [False, True, False]
-    assert "&lt;Selection: 2 experts" in selection._repr_html_()
+    card = selection._repr_html_()
+    assert "2 experts of &#x27;y&#x27; by bic" in card
+    assert [f"<th>{text}</th>" in card for text in ("1", "2 (chosen)", "3")] == [True] * 3
+    assert card.endswith(selection.model._repr_html_())
 
 
 def test_the_plot(selection: Selection) -> None:
@@ -138,7 +142,11 @@ def test_the_plot(selection: Selection) -> None:
 
     figure, axes = pyplot.subplots()
     assert selection.plot(axes) is axes
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["bic", "aic", "icl"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "chosen", "bic", "aic", "icl"
+    ]  # fmt: skip
+    colours = [line[0].get_color() for line in axes.containers]
+    assert colours == list(PALETTE[:3])
     assert axes.get_xticks().tolist() == [1, 2, 3]
     pyplot.close(figure)
 

@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -28,7 +29,9 @@ from daskmoe.cli.demo import Row, format_table, free_folder
 from daskmoe.cli.demo_figure import draw_demo_figure
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT
 from daskmoe.cli.fit_options import with_flags
+from daskmoe.cli.records import without_place
 from daskmoe.engine import rounds
+from daskmoe.errors import FitWarning
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +298,7 @@ def test_missing_values_are_bad_input(
     [
         ("on_error='skip' drops such rows.", "--on-error skip drops such rows."),
         ("Use min_scale=0.1. Or random_state=0.", "Use --min-scale 0.1. Or --seed 0."),
+        ("Go on with n_experts=range(3, 8).", "Go on with --n-experts 3-7."),
         ("Set min_scale= to the precision", "Set --min-scale to the precision"),
         (
             "Use fewer (n_experts=...), refine (refine=, --refine).",
@@ -305,6 +309,13 @@ def test_missing_values_are_bad_input(
 )
 def test_messages_have_options_as_flags(said: str, heard: str) -> None:
     assert with_flags(said) == heard
+
+
+def test_a_warning_of_the_library_is_told_without_its_line_of_code() -> None:
+    places = ("/a b/core.py", 9, "return callback(*args)")
+    for kind, kept in ((FitWarning, False), (UserWarning, True)):
+        text = warnings.formatwarning("more may\nbe better", kind, *places)
+        assert without_place(text) == (text if kept else "more may\nbe better")
 
 
 @pytest.mark.cluster

@@ -174,6 +174,8 @@ def test_a_notebook_has_a_bar_a_stage() -> None:
         display.show(status)
     assert fake.shown[0]["text/html"] == bars([])
     assert fake.shown[-1]["text/html"].count("<progress") == 2
+    # Names stand in one line, what is told of a stage fits a narrow column.
+    assert fake.shown[-1]["text/html"].count("white-space:normal") == 2
     assert "max='40' value='1'" in fake.shown[-1]["text/html"]
     assert "<b>" not in fake.shown[-1]["text/html"]
     assert fake.shown[-1]["text/plain"].splitlines()[0] == "Partitions fitted: 40 of 40"

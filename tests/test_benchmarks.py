@@ -19,6 +19,7 @@ from benchmarks import (
     aggregation,
     beijing_hits,
     compare,
+    cost,
     golden,
     growth,
     local_fit,
@@ -47,6 +48,15 @@ def test_ratios_and_memory_of_local_fits(capsys: pytest.CaptureFixture[str]) -> 
         assert all(float(ratio) > 0 for ratio in ratios.values())
         assert float(ratios["whole fit"]) > float(ratios["EM pass"])
     assert all(float(line.split()[-1]) >= 0 for line in lines[2:])
+
+
+def test_cost_against_experts_and_features(capsys: pytest.CaptureFixture[str]) -> None:
+    cells = [cost.measure(400, experts, 2) for experts in (1, 2)]
+    cost.report("K", cells, [1, 2])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].startswith("| 1 | 4 |")
+    assert lines[4].startswith("| 2 | 11 |")
+    assert re.fullmatch(r"1 to 2: exponents \S+ of time, \S+ of memory", lines[5])
 
 
 def test_hit_rates_of_local_fits(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from daskmoe.engine.allocation import reused_memory
 from daskmoe.engine.outcomes import Outcome
 from daskmoe.engine.results import FitResult, Gathered, PartitionResult, Proposed
 from daskmoe.engine.seeds import Seed, generator
@@ -65,7 +66,7 @@ def propose(
     results = gathered.partitions
     fitted = [r for r in results if r.ending.fitted]
     _check_success(results, len(fitted), plan.min_success)
-    with single_threaded_blas():
+    with single_threaded_blas(), reused_memory():
         support = _support(plan, results, given)
         proposal = _proposal(plan, fitted, gathered.expansions, pilots, support)
     return Proposed([result.without_expansions() for result in results], proposal)
@@ -107,7 +108,7 @@ def aggregate_partitions(
 
     Without ``choose`` it is the first, and all rows only say how good it is.
     """
-    with single_threaded_blas():
+    with single_threaded_blas(), reused_memory():
         aggregate, start = settle(proposed.proposal, tally, choose=choose and plan.method == "auto")
     return FitResult(aggregate, [result.from_start(start) for result in proposed.partitions])
 

@@ -33,11 +33,19 @@ class StoppableRows(Observations):
 
     def blocks(self, coordinates: Coordinates) -> Iterator[Block]:
         """As of `Observations`; `TaskStopped` between two of them."""
-        counts = _counts.get()
-        for block in super().blocks(coordinates):
-            if counts is not None and not counts():
-                raise TaskStopped
-            yield block
+        return _while_it_counts(super().blocks(coordinates))
+
+    def centred_blocks(self, coordinates: Coordinates) -> Iterator[Block]:
+        """As of `Observations`; `TaskStopped` between two of them."""
+        return _while_it_counts(super().centred_blocks(coordinates))
+
+
+def _while_it_counts(blocks: Iterator[Block]) -> Iterator[Block]:
+    counts = _counts.get()
+    for block in blocks:
+        if counts is not None and not counts():
+            raise TaskStopped
+        yield block
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import xarray as xr
 
+from daskmoe.engine.allocation import reused_memory
 from daskmoe.engine.interrupts import StoppableRows, stoppable
 from daskmoe.engine.seeds import Seed, generator
 from daskmoe.engine.task_plan import TaskPlan
@@ -139,7 +140,7 @@ def fit_sample(plan: TaskPlan, samples: Sequence[Sampled]) -> list[Pilot]:
     least = max(2, plan.options.n_experts)
     if sample.rows is None or sample.rows.n_rows < least:
         raise InvalidDataError(_too_few(sample, least))
-    with single_threaded_blas(), stoppable(plan.job):
+    with single_threaded_blas(), reused_memory(), stoppable(plan.job):
         return fit_pilots(without_rare_levels(sample.rows), plan.local, rng)
 
 

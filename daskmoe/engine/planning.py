@@ -40,6 +40,9 @@ from daskmoe.rows.variables import listed
 
 _PILOT_ROWS = 10_000
 _LARGEST_PILOT_ROWS = 30_000
+# For every parameter, at least: from fewer the search ends where chance leads it (local_estimator: Many
+# parameters).
+_PARAMETER_PILOT_ROWS = 8
 # Where rows may be masked, so many times as many are drawn.
 _SPARE = 10
 
@@ -76,7 +79,7 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
         )
     if options.aggregation == "auto" and support == "labelled" and len(partitions) > 1:
         _check_shared_size(options)
-        rows = _pilot_rows(dataset, schema)
+        rows = _pilot_rows(dataset, schema, options.local)
         return replace(request, sample=_plan_pilot(dataset, schema, rows, options), sample_rows=rows)
     _check_estimator(options, len(partitions))
     if options.on_error == "raise":
@@ -252,10 +255,14 @@ def _check_estimator(options: FitOptions, partitions: int) -> None:
         )
 
 
-def _pilot_rows(dataset: xr.Dataset, schema: RowSchema) -> int:
-    """Size of the sample of the shared start: 5 % of the rows, at least 10,000, at most 30,000."""
+def _pilot_rows(dataset: xr.Dataset, schema: RowSchema, local: LocalFit) -> int:
+    """Size of the sample of the shared start: 5 % of the rows, at least 10,000, at most 30,000.
+
+    With many parameters more, 8 rows for each.
+    """
     rows = math.prod(dataset.sizes[dim] for dim in schema.sample_dims)
-    return min(max(_PILOT_ROWS, rows // 20), _LARGEST_PILOT_ROWS)
+    size = _free_parameters(local.n_experts, schema, get_family(local.family, schema.n_classes))
+    return max(min(max(_PILOT_ROWS, rows // 20), _LARGEST_PILOT_ROWS), _PARAMETER_PILOT_ROWS * size)
 
 
 def _plan_pilot(

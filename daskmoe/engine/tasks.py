@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from daskmoe.engine.allocation import reused_memory
 from daskmoe.engine.announcing import announce
 from daskmoe.engine.interrupts import StoppableRows, stoppable
 from daskmoe.engine.keeping import fit_name, keep_of_rows, kept_fit
@@ -84,7 +85,7 @@ def fit_partition(
 def attempt(plan: TaskPlan, partition: Partition, work: Callable[[], T]) -> T | DaskMoEError:
     """What ``work`` gives, with one BLAS thread; its failure, where partitions that fail are left out."""
     try:
-        with single_threaded_blas(), stoppable(plan.job):
+        with single_threaded_blas(), reused_memory(), stoppable(plan.job):
             return work()
     except Exception as error:
         failure = _as_partition_error(error, partition, plan.options.on_error)

@@ -6,6 +6,7 @@ import logging
 from functools import partial
 from typing import NamedTuple
 
+from daskmoe.engine.allocation import reused_memory
 from daskmoe.engine.passes import run_counted_sum, run_sum
 from daskmoe.engine.progress import Watch
 from daskmoe.engine.request import FitRequest
@@ -57,14 +58,14 @@ def update_rounds(request: FitRequest, memory: Memory, forget: float, watch: Wat
         evaluate = partial(news_of, pilot=pilot, family=family)
         counted = run_counted_sum(request, "moe-expand", evaluate, add_news, watch=watch)
         news = counted.value
-        with single_threaded_blas():
+        with single_threaded_blas(), reused_memory():
             if drift is None:
                 drift = drift_of(memory, pilot_of(memory, parameters, family, regularization), news)
             proposal = propose_update(past, pilot, news, family, regularization)
         ballot = proposal.ballot._replace(responses=request.sends.responses, entropies=True)
         score = partial(score_rows, ballot=ballot)
         tally: Tally = run_sum(request, "moe-score", score, add_tallies, watch=watch)
-        with single_threaded_blas():
+        with single_threaded_blas(), reused_memory():
             choice = settle_update(proposal, tally, regularization)
         logger.info("update, pass %d: %s, gain %.6g nats", passes, choice.candidate.kind, choice.gain)
         if choice.gain <= MEMORY.gain * proposal.pooled.weight or passes == MEMORY.passes:

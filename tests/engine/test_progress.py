@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from daskmoe.engine.displays import Line, Log, Notebook, Status, bars, display_f
 from daskmoe.engine.interrupts import StoppableRows, TaskStopped, interrupt, stoppable
 from daskmoe.engine.progress import Watch, count_done
 from daskmoe.numerics.base.coordinates import coordinates_from
-from daskmoe.numerics.base.observations import moments
+from daskmoe.numerics.base.observations import Block, moments
 from daskmoe.numerics.families import get_family
 
 STAGES = ["Samples read", "Shared starts", "Partitions fitted", "Partitions scored", "Partitions in a round"]
@@ -181,14 +182,15 @@ def test_a_notebook_has_a_bar_a_stage() -> None:
 # Interrupts.
 
 
-def test_rows_of_an_interrupted_job_end_between_blocks() -> None:
+@pytest.mark.parametrize("passes", [StoppableRows.blocks, StoppableRows.centred_blocks])
+def test_rows_of_an_interrupted_job_end_between_blocks(passes: Callable[..., Iterator[Block]]) -> None:
     rng = np.random.default_rng(0)
     rows = StoppableRows(rng.normal(size=(5_000, 1)), rng.normal(size=5_000))
     known = moments(rows)
     coordinates = coordinates_from(known, get_family("gaussian").scaling(known))
     taken = rows.take(np.arange(4_500))
     with stoppable("mine"):
-        blocks = taken.blocks(coordinates)
+        blocks = passes(taken, coordinates)
         next(blocks)
         interrupt("another")
         next(blocks)
@@ -197,8 +199,8 @@ def test_rows_of_an_interrupted_job_end_between_blocks() -> None:
             next(blocks)
     # The next try of the same job is another.
     with stoppable("mine"):
-        assert len(list(taken.blocks(coordinates))) == 3
-    assert len(list(taken.blocks(coordinates))) == 3
+        assert len(list(passes(taken, coordinates))) == 3
+    assert len(list(passes(taken, coordinates))) == 3
 
 
 LARGE: dict[str, Any] = {"n_experts": 4, "aggregation": "reduction", "random_state": 0, "partitions": 4}

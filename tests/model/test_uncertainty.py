@@ -17,7 +17,8 @@ from daskmoe.engine import planning
 from daskmoe.model import covariances
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.policies import INFERENCE
-from daskmoe.numerics.combine.expansion import expand_estimate, make_pilot, summed_curvature
+from daskmoe.numerics.combine.expansion import expand_estimate, make_pilot
+from daskmoe.numerics.combine.one_step import summed_curvature
 
 # Rounds in a number are to be looked at, wherever they end.
 pytestmark = pytest.mark.filterwarnings("ignore:The refinement ended short:daskmoe.errors.ConvergenceWarning")

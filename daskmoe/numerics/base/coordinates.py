@@ -121,6 +121,14 @@ class Coordinates(NamedTuple):
         gate = self.gates.linear_from_data(parameters.gate)
         return MoEParameters(gate - gate[-1], coef, parameters.nuisance / nuisance)
 
+    def linear_to_centred(self, weights: FloatArray) -> FloatArray:
+        """Weights (..., p + 1) of [1, x - center] from weights (..., q) of [1, u]."""
+        return np.concatenate([weights[..., :1], weights[..., 1:] @ self.transform], axis=-1)
+
+    def slopes_from_centred(self, slopes: FloatArray) -> FloatArray:
+        """Derivatives in weights (..., q) of [1, u] from those in weights (..., p + 1) of [1, x - center]."""
+        return np.concatenate([slopes[..., :1], slopes[..., 1:] @ self.transform.T], axis=-1)
+
     def linear_to_data(self, weights: FloatArray) -> FloatArray:
         """Weights (..., p + 1) of [1, x] from weights (..., q) of [1, u]."""
         flat = weights.reshape(-1, weights.shape[-1])

@@ -101,6 +101,25 @@ class Observations(NamedTuple):
                 offset = raw[1 + coordinates.offset, :width] / scale
             yield Block(design[:, :width], response, weight, gating, offset)
 
+    def centred_blocks(self, coordinates: Coordinates) -> Iterator[Block]:
+        """Blocks whose design is [1, x - center], of gates and experts alike; buffers are reused.
+
+        Whitening many features would be most of a pass that forms no matrices.
+        """
+        p, size = self.features.shape[1], min(BLOCK_ROWS, self.n_rows)
+        design, center, offset = empty((p + 1, size)), coordinates.center[:, None], None
+        design[0] = 1.0
+        location, scale, _ = coordinates.response
+        for start in range(0, self.n_rows, size):
+            rows = slice(start, min(start + size, self.n_rows))
+            width = rows.stop - start
+            np.subtract(self.features[rows].T, center, out=design[1:, :width])
+            response = ((self.response[rows].astype(np.float64) - location) / scale).T
+            weight = None if self.weight is None else self.weight[rows].astype(np.float64)
+            if coordinates.offset is not None:
+                offset = design[1 + coordinates.offset, :width] / scale
+            yield Block(design[:, :width], response, weight, None, offset)
+
 
 def deviation_of_sum(differences: FloatArray, weight: Array | None) -> float:
     """Standard error of a (weighted) sum over rows, as of two models' difference in log-likelihood.

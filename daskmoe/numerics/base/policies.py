@@ -148,6 +148,32 @@ class NewtonPolicy:
 
 
 @dataclass(frozen=True)
+class QuasiNewtonPolicy:
+    """Ascents of models of many parameters (local_estimator: Many parameters)."""
+
+    # Parameters beyond which an ascent is one.
+    many: int = 400
+    # Of limits in passes: a gradient is a fraction of a pass with information, and steps are shorter.
+    passes: int = 8
+    # Last steps that are remembered.
+    pairs: int = 20
+    # Steps between two looks at the gain, and nats a row of it from which the metric is formed anew.
+    renewed: int = 20
+    near: float = 1e-3
+    # Converged where so many steps in turn predict less than this share of the tolerance.
+    confirmed: int = 2
+    share: float = 0.1
+    # How many times the last gain an ascent that is behind may still gain.
+    hope: float = 2.0
+    # Share of the rise that a step must gain, and of the product of step and change that is remembered.
+    armijo: float = 1e-4
+    curved: float = 1e-8
+    # Points along a step that falls, and the least share of it that the next one keeps.
+    line_points: int = 12
+    shortest: float = 0.1
+
+
+@dataclass(frozen=True)
 class RacePolicy:
     """How starts race (local_estimator: The search)."""
 
@@ -203,6 +229,9 @@ class SearchPolicy:
     fewest_starts: int = 3
     # How many times as many race first where responses are labels (Labels).
     label_starts: int = 6
+    # Where ascents are quasi-Newton's, which cost little beside EM's matrices, more start from shorter races.
+    many_race: RacePolicy = RacePolicy((8, 8), 3)
+    many_starts: int = 6
     # Rows a parameter of the first subsample: enough; at least, if that is more than this share of all rows;
     # and for a wide search to tell anything.
     parameter_rows: float = 6.0
@@ -459,6 +488,7 @@ DEFAULTS = Regularization()
 PRIOR = PriorPolicy()
 TAILS = TailsPolicy()
 NEWTON = NewtonPolicy()
+QUASI_NEWTON = QuasiNewtonPolicy()
 SEARCH = SearchPolicy()
 STARTS = StartsPolicy()
 EXPANSION = ExpansionPolicy()

@@ -35,16 +35,10 @@ from daskmoe.numerics.combine.candidates import (
     score_rows,
     scores_of,
 )
-from daskmoe.numerics.combine.expansion import (
-    Expansion,
-    Pilot,
-    frames_of,
-    one_shots,
-    own_curvature,
-    summed_curvature,
-)
+from daskmoe.numerics.combine.expansion import Expansion, Pilot, own_curvature
 from daskmoe.numerics.combine.first_step import StartSums, first_steps
 from daskmoe.numerics.combine.information import information_average
+from daskmoe.numerics.combine.one_step import frames_of, one_shots, summed_curvature
 from daskmoe.numerics.combine.registry import Aggregate, aggregate_estimates
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.inference import Curvature

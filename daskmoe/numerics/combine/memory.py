@@ -28,12 +28,10 @@ from daskmoe.numerics.combine.expansion import (
     add_expansions,
     expand_estimate,
     expansion_of,
-    frames_of,
-    one_shots,
     semidefinite,
-    summed,
 )
 from daskmoe.numerics.combine.frames import Frame, no_frame
+from daskmoe.numerics.combine.one_step import frames_of, one_shots, summed
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.inference import Curvature
 from daskmoe.numerics.likelihood.priors import Prior, prior_from

@@ -136,6 +136,11 @@ class Prior(NamedTuple):
         strengths = np.diag(np.broadcast_to(self.coef, n_predictors))
         return np.asarray(np.kron(strengths, self.metric), dtype=np.float64)
 
+    def nuisance_curvature(self, nuisance: Array) -> FloatArray:
+        """Second derivatives in the log-nuisances, each by itself, shaped like ``nuisance``."""
+        pulls = 0.5 * self.nuisance * self.spread / nuisance
+        return np.asarray(pulls + self.barrier / nuisance**2)
+
     def hessians(self, parameters: MoEParameters) -> tuple[FloatArray, FloatArray]:
         """Hessian in all packed parameters, and a majorizer that is nowhere negative, shapes (P, P)."""
         layout = Layout.of(parameters)
@@ -144,9 +149,7 @@ class Prior(NamedTuple):
         for k in range(layout.n_experts):
             out[layout.coef(k), layout.coef(k)] = own
         diagonal = np.arange(layout.size)[layout.nuisances]
-        pulls = 0.5 * self.nuisance * self.spread / parameters.nuisance
-        pulls += self.barrier / parameters.nuisance**2
-        out[diagonal, diagonal] = pulls.ravel()
+        out[diagonal, diagonal] = self.nuisance_curvature(parameters.nuisance).ravel()
         majorizer = out.copy()
         width = layout.gates.stop
         for matrix, gates in ((out, self.gate_hessian), (majorizer, self.gate_majorizer)):

@@ -19,9 +19,10 @@ from typing import NamedTuple
 import numpy as np
 
 from daskmoe.numerics.base.buffers import Buffers
+from daskmoe.numerics.base.coordinates import Coordinates
 from daskmoe.numerics.base.extremes import Extremes, merge_extremes
 from daskmoe.numerics.base.layout import Layout
-from daskmoe.numerics.base.observations import Block
+from daskmoe.numerics.base.observations import Block, Observations
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.e_step import EStep, Runs
@@ -143,6 +144,21 @@ def likelihood_statistics(
         extremes=sums.extremes,
         metric=sums.metric() if metric else None,
     )
+
+
+def slopes_of(
+    parameters: MoEParameters, rows: Observations, coordinates: Coordinates, family: Family
+) -> LikelihoodStatistics:
+    """Value and gradient alone, in parameters of ``coordinates``; rows are centred, not whitened."""
+    gate, coef, nuisance = parameters
+    gates = coordinates.gates
+    centred = MoEParameters(gates.linear_to_centred(gate), coordinates.linear_to_centred(coef), nuisance)
+    raw = likelihood_statistics(centred, rows.centred_blocks(coordinates), family, second_order=False)
+    layout = Layout.of(centred)
+    of_gates = gates.slopes_from_centred(raw.gradient[layout.gates].reshape(-1, layout.q_gate))
+    of_experts = coordinates.slopes_from_centred(raw.gradient[layout.coefs].reshape(-1, layout.q_expert))
+    scalars = raw.gradient[layout.nuisances]
+    return raw._replace(gradient=np.concatenate([of_gates.ravel(), of_experts.ravel(), scalars]))
 
 
 def penalized(

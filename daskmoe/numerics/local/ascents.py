@@ -5,13 +5,18 @@ Pure NumPy, on the rows of one problem.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import deviation_of_sum
-from daskmoe.numerics.base.policies import SEARCH
+from daskmoe.numerics.base.parameters import MoEParameters
+from daskmoe.numerics.base.policies import QUASI_NEWTON, SEARCH
 from daskmoe.numerics.likelihood.statistics import scaled
 from daskmoe.numerics.local.newton import NewtonResult, jump, maximize, standard_deviations
 from daskmoe.numerics.local.problem import Problem
+from daskmoe.numerics.local.quasi_newton import climb
 from daskmoe.numerics.local.race import Candidate
 
 
@@ -23,21 +28,44 @@ def polish(
     least: float = -np.inf,
 ) -> list[NewtonResult]:
     """Newton from every candidate, best objective first; one that would end under ``least`` is given up."""
+    results = [_polished(problem, candidate, tolerance, max_passes, least) for candidate in candidates]
+    return sorted(results, key=lambda r: -r.objective)
+
+
+def _polished(
+    problem: Problem, candidate: Candidate, tolerance: float, max_passes: int, least: float
+) -> NewtonResult:
+    """Newton from a candidate, or where parameters are many quasi-Newton steps."""
     weight = problem.rows.total_weight
-    results = [
-        maximize(
+    if of_many(candidate.parameters):
+        return climb(
             candidate.parameters,
-            problem.statistics,
-            problem.objective,
-            problem.slope,
+            problem.gradient,
+            problem.complete_blocks,
             tolerance=tolerance * weight,
-            max_passes=max_passes,
-            nearby=None if candidate.nearby is None else scaled(candidate.nearby, weight),
+            max_passes=QUASI_NEWTON.passes * max_passes,
             least=least,
         )
-        for candidate in candidates
-    ]
-    return sorted(results, key=lambda r: -r.objective)
+    return maximize(
+        candidate.parameters,
+        problem.statistics,
+        problem.objective,
+        problem.slope,
+        tolerance=tolerance * weight,
+        max_passes=max_passes,
+        nearby=None if candidate.nearby is None else scaled(candidate.nearby, weight),
+        least=least,
+    )
+
+
+def of_many(parameters: MoEParameters) -> bool:
+    """Whether a model has so many parameters that ascents form no information."""
+    return Layout.of(parameters).size > QUASI_NEWTON.many
+
+
+def newton_passes(result: NewtonResult) -> int:
+    """The passes of an ascent by what they cost, in those of Newton's."""
+    return math.ceil(result.passes / QUASI_NEWTON.passes) if of_many(result.parameters) else result.passes
 
 
 def ascend(
@@ -55,7 +83,10 @@ def ascend(
     least = first[0].objective - SEARCH.reach * (first[0].objective - reached[order[0]])
     others = [candidates[k] for k in order[1:] if reached[k] >= least]
     # A rival that is slower than the leader was seldom passes it; the search takes one that does to its end.
-    rivals = polish(problem, others, tolerance, max(first[0].passes, SEARCH.rival_passes))
+    most = max(newton_passes(first[0]), SEARCH.rival_passes)
+    # Quasi-Newton's gains say early where one is bound, and there are many of its steps.
+    worth = first[0].objective if of_many(first[0].parameters) else -np.inf
+    rivals = polish(problem, others, tolerance, most, worth)
     return sorted([*first, *rivals], key=lambda result: -result.objective)
 
 
@@ -69,7 +100,8 @@ def advance(stage: Problem, candidates: list[Candidate], kept: int) -> list[Cand
 
 def candidate_of(result: NewtonResult, stage: Problem) -> Candidate:
     """Where an ascent on more rows starts."""
-    return Candidate(result.parameters, result.statistics, result.objective / stage.rows.total_weight)
+    nearby = None if of_many(result.parameters) else result.statistics
+    return Candidate(result.parameters, nearby, result.objective / stage.rows.total_weight)
 
 
 def in_the_running(stage: Problem, results: list[NewtonResult]) -> list[NewtonResult]:

@@ -44,7 +44,7 @@ class LevenbergSteps:
         self._gradient, self._information, self._layout = statistics.gradient, statistics.information, layout
         self.longest = NEWTON.saddle_step * float(np.sqrt(statistics.weight))
         metric = statistics.complete if statistics.metric is None else statistics.metric
-        self._root = _root(metric)
+        self._root = definite_root(metric)
         half = scipy.linalg.solve_triangular(self._root, self._information, lower=True)
         image = scipy.linalg.solve_triangular(self._root, half.T, lower=True)
         self.values, self._vectors = np.linalg.eigh(image)
@@ -78,7 +78,7 @@ class LevenbergSteps:
         return step, float(self._gradient @ step - 0.5 * step @ self._information @ step)
 
 
-def _root(metric: FloatArray) -> FloatArray:
+def definite_root(metric: FloatArray) -> FloatArray:
     """A Cholesky factor, with more of a ridge where rounding has made the metric indefinite."""
     share, own = RIDGE
     while True:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskmoe.numerics.base.coordinates import Coordinates
+from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations
+from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.e_step import EStep, Runs
@@ -19,7 +21,9 @@ from daskmoe.numerics.likelihood.statistics import (
     likelihood_statistics,
     log_likelihood_of,
     penalized,
+    slopes_of,
 )
+from daskmoe.numerics.local.em import em_statistics
 
 
 class Problem(NamedTuple):
@@ -41,6 +45,28 @@ class Problem(NamedTuple):
         blocks = self.rows.blocks(self.coordinates)
         raw = likelihood_statistics(parameters, blocks, self.family, second_order=False)
         return penalized(raw, parameters, self.prior)
+
+    def gradient(self, parameters: MoEParameters) -> LikelihoodStatistics:
+        """`slope` of many parameters: without matrices of the prior, and without whitening the rows."""
+        raw = slopes_of(parameters, self.rows, self.coordinates, self.family)
+        gradient = raw.gradient - self.prior.gradient(Layout.of(parameters), *parameters)
+        return raw._replace(value=raw.value - float(self.prior.penalty(*parameters)), gradient=gradient)
+
+    def complete_blocks(self, parameters: MoEParameters) -> list[FloatArray]:
+        """The complete data's penalized information: of all gates, of each expert, of its nuisances.
+
+        About an EM pass.
+        """
+        layout, family, prior = Layout.of(parameters), self.family, self.prior
+        sums = em_statistics(Runs.one(parameters), self.rows.blocks(self.coordinates), family)
+        gates = sums.gate_information[0] + prior.gate_majorizer(parameters.gate)
+        width = layout.gates.stop
+        dispersion = family.dispersion(parameters.nuisance)[:, None, None]
+        experts = sums.expert_gram[0] / dispersion + prior.coef_hessian(layout.n_predictors)
+        nuisances = unpack(sums.mass[0][:, None] * family.nuisance_information(parameters.nuisance))
+        diagonal = np.einsum("kdd->kd", nuisances)
+        diagonal += prior.nuisance_curvature(parameters.nuisance)
+        return [gates.transpose(0, 2, 1, 3).reshape(width, width), *experts, *nuisances]
 
     def objective(self, parameters: MoEParameters) -> float:
         """Penalized log-likelihood alone."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.parameters import FloatArray
-from daskmoe.numerics.base.policies import SEARCH, LocalFit
+from daskmoe.numerics.base.policies import QUASI_NEWTON, SEARCH, LocalFit
 from daskmoe.numerics.local.ascents import (
     advance,
     ascend,
@@ -25,6 +25,7 @@ from daskmoe.numerics.local.ascents import (
     distinct,
     explore,
     in_the_running,
+    newton_passes,
     polish,
     times_found,
 )
@@ -73,13 +74,14 @@ def _search_few(
 ) -> tuple[list[NewtonResult], FloatArray]:
     """All rows race themselves: some starts, and more until the best optimum was found again."""
     long = _longest(problem) > SEARCH.wide
+    race = SEARCH.many_race if long and _of_many(problem, options) else SEARCH.small
     starts, again = _starts(problem, options), 1
     if not long:
         starts, again = SEARCH.small_starts * starts, SEARCH.small_again
     found: list[NewtonResult] = []
     reached: list[FloatArray] = []
     for _ in range(1 if long else max(round(SEARCH.small_waves * options.effort), 1)):
-        candidates, also = run_race(problem, options.n_experts, starts, SEARCH.small, rng)
+        candidates, also = run_race(problem, options.n_experts, starts, race, rng)
         reached.append(also)
         found = _ascend_until_found_again(problem, candidates, found, options, again)
         if times_found(problem, found) >= again:
@@ -125,8 +127,9 @@ def _search_many(
     telling = _tells(racing, options)
     # A label says less of its row's expert than a number, and more optima look alike on a subsample.
     starts = _starts(problem, options) * (SEARCH.label_starts if problem.family.nominal else 1)
-    candidates, reached = run_race(racing, options.n_experts, starts, SEARCH.first, rng)
-    candidates = _hopeful(candidates)[: SEARCH.first.polished if telling else options.finalists]
+    race = SEARCH.many_race if _of_many(problem, options) else SEARCH.first
+    candidates, reached = run_race(racing, options.n_experts, starts, race, rng)
+    candidates = _hopeful(candidates)[: race.polished if telling else options.finalists]
     candidates = advance(racing, candidates, len(candidates))
     deciding = _deciding_level(sizes, options)
     for size in sizes[1:deciding]:
@@ -157,7 +160,9 @@ def _deciding_level(sizes: list[int], options: LocalFit) -> int:
 def _is_rugged(stage: Problem, found: list[NewtonResult]) -> bool:
     """Whether the rows do not tell the best optimum from others, or a subsample's optimum was far from it."""
     close = SEARCH.met * stage.rows.total_weight
-    return found[0].passes > SEARCH.far_passes or len(in_the_running(stage, distinct(found, close))) > 1
+    return (
+        newton_passes(found[0]) > SEARCH.far_passes or len(in_the_running(stage, distinct(found, close))) > 1
+    )
 
 
 def _search_rugged(
@@ -198,12 +203,17 @@ def _starts(problem: Problem, options: LocalFit) -> int:
     long = min((SEARCH.wide / _longest(problem)) ** 2, 1.0)
     many = min(SEARCH.many / _size(problem, options), 1.0)
     wanted = options.n_init * options.effort
-    return max(round(long * many * wanted), min(SEARCH.fewest_starts, round(wanted)), 1)
+    fewest = SEARCH.many_starts if _of_many(problem, options) else SEARCH.fewest_starts
+    return max(round(long * many * wanted), min(fewest, round(wanted)), 1)
 
 
 def _tells(problem: Problem, options: LocalFit) -> bool:
     """Whether rows are enough for a wide search: with few a parameter, it finds what chance has made."""
     return problem.rows.n_rows >= SEARCH.telling_rows * _size(problem, options)
+
+
+def _of_many(problem: Problem, options: LocalFit) -> bool:
+    return _size(problem, options) > QUASI_NEWTON.many
 
 
 def _size(problem: Problem, options: LocalFit) -> int:

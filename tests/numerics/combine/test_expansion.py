@@ -13,14 +13,8 @@ from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import MoEParameters
 from daskmoe.numerics.base.policies import EXPANSION
 from daskmoe.numerics.combine import expansion
-from daskmoe.numerics.combine.expansion import (
-    Expansion,
-    Pilot,
-    combine_expansions,
-    expand_estimate,
-    expand_estimates,
-    make_pilot,
-)
+from daskmoe.numerics.combine.expansion import Expansion, Pilot, expand_estimate, expand_estimates, make_pilot
+from daskmoe.numerics.combine.one_step import combine_expansions
 from daskmoe.numerics.combine.refinement import advance, first_state
 from daskmoe.numerics.combine.round_sums import round_statistics
 from daskmoe.numerics.likelihood.priors import Prior, prior_from

@@ -8,9 +8,10 @@ import pytest
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
-from daskmoe.numerics.combine.expansion import Pilot, expand_estimate, frames_of, make_pilot
+from daskmoe.numerics.combine.expansion import Pilot, expand_estimate, make_pilot
 from daskmoe.numerics.combine.first_step import AtStart, StartSums, first_steps
 from daskmoe.numerics.combine.frames import Frame
+from daskmoe.numerics.combine.one_step import frames_of
 from daskmoe.numerics.likelihood.priors import Prior, prior_from
 from daskmoe.numerics.likelihood.statistics import likelihood_statistics, log_likelihood_of
 from numerics.oracles import GAUSSIAN, gaussian_model

@@ -10,8 +10,9 @@ from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Observations, moments
 from daskmoe.numerics.base.packed import unpack
 from daskmoe.numerics.base.parameters import FloatArray
-from daskmoe.numerics.combine.expansion import Expansion, Pilot, expand_estimate, make_pilot, one_shots
+from daskmoe.numerics.combine.expansion import Expansion, Pilot, expand_estimate, make_pilot
 from daskmoe.numerics.combine.frames import frame_of, no_frame, without_rare_levels
+from daskmoe.numerics.combine.one_step import one_shots
 from daskmoe.numerics.likelihood.statistics import likelihood_statistics
 from numerics.oracles import GAUSSIAN, coordinates_of, gaussian_model
 

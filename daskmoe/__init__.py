@@ -10,7 +10,9 @@ from daskmoe.api.preview import Preview, preview
 from daskmoe.api.refine import refine
 from daskmoe.api.select import select_n_experts
 from daskmoe.api.simulate import simulate
+from daskmoe.api.sweep import sweep_checkpoint
 from daskmoe.api.update import update
+from daskmoe.engine.sweeping import Swept
 from daskmoe.errors import (
     ClusterError,
     ConvergenceWarning,
@@ -56,6 +58,7 @@ __all__ = [
     "SchemaError",
     "Selection",
     "StoreError",
+    "Swept",
     "TooFewRowsError",
     "__version__",
     "aggregate",
@@ -67,6 +70,7 @@ __all__ = [
     "refine",
     "select_n_experts",
     "simulate",
+    "sweep_checkpoint",
     "transportation_divergence",
     "update",
 ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 import numpy as np
 import xarray as xr
 from dask import array
-from dask.delayed import delayed
+from numpy.typing import NDArray
 
 from daskmoe.model import MixtureOfExperts
 from daskmoe.numerics.base.parameters import FloatArray
@@ -101,14 +102,15 @@ def _draw(design: SimulationDesign, seed: int, start: int, stop: int) -> FloatAr
 
 
 def _lazy(design: SimulationDesign, seed: int, n_rows: int, chunks: int) -> array.Array:
-    draw = delayed(_draw, pure=True)
+    """The same rows in chunks, each drawn from where it begins and ends."""
+    starts = np.arange(0, n_rows, chunks)
+    ends = np.minimum(starts + chunks, n_rows)
+    extents = array.from_array(np.column_stack([starts, ends]), chunks=(1, 2))
     width = design.centers.shape[1] + 1
-    parts = [
-        array.from_delayed(
-            draw(design, seed, start, min(start + chunks, n_rows)),
-            shape=(min(chunks, n_rows - start), width),
-            dtype=np.float64,
-        )
-        for start in range(0, n_rows, chunks)
-    ]
-    return cast(array.Array, array.concatenate(parts))
+    sizes = tuple(map(int, ends - starts)), (width,)
+    draw = partial(_draw_chunk, design, seed)
+    return cast(array.Array, array.map_blocks(draw, extents, chunks=sizes, meta=np.empty((0, 0))))
+
+
+def _draw_chunk(design: SimulationDesign, seed: int, extent: NDArray[np.intp]) -> FloatArray:
+    return _draw(design, seed, *map(int, extent[0]))

@@ -1,4 +1,4 @@
-"""The `daskmoe` command: demo, fit, preview, select, predict, update, aggregate, summary.
+"""The `daskmoe` command: demo, fit, preview, select, predict, update, aggregate, summary, sweep.
 
 Results go to stdout, logs to stderr. Exit codes: 0 done; 2 bad usage or input; 3 done, but some partitions
 were left out; 4 failed; 75 stopped, and the same command goes on; 130 interrupted.
@@ -441,6 +441,20 @@ def aggregate(
 def summary(model: str) -> None:
     """Print what is in a saved MODEL."""
     click.echo(daskmoe.open_model(model).summary())
+
+
+@commands.command()
+@click.argument("checkpoint")
+@click.option("--unused-days", type=float, required=True, help="Days since an entry was last used.")
+@click.option("--dry-run", is_flag=True, help="Only count what would be removed.")
+def sweep(checkpoint: str, unused_days: float, dry_run: bool) -> None:
+    """Remove entries of a CHECKPOINT folder that no run has used for some days."""
+    swept = daskmoe.sweep_checkpoint(checkpoint, unused_days=unused_days, dry_run=dry_run)
+    done = "would be removed" if dry_run else "removed"
+    click.echo(
+        f"{swept.removed} entries of {swept.removed_bytes / 1e6:.1f} MB {done}, "
+        f"{swept.left} of {swept.left_bytes / 1e6:.1f} MB left"
+    )
 
 
 def _require_output(output: str | Path, overwrite: bool = False) -> None:

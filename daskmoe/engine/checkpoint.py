@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +44,29 @@ def require_folder(folder: str | os.PathLike[str] | None) -> None:
         raise
 
 
-def load(folder: str, name: str) -> Any:
-    """What is kept under a name; None if there is nothing, or what is there cannot be read."""
+def load(folder: str, name: str, *, use: bool = True) -> Any:
+    """What is kept under a name; None if there is nothing, or what is there cannot be read.
+
+    The entry counts as used, unless it is only looked at.
+    """
     try:
-        return from_bytes(_read(folder, name + _SUFFIX), name)
+        value = from_bytes(_read(folder, name + _SUFFIX), name)
     except FileNotFoundError:
         return None
     # A spoiled archive can fail in any way, and whatever it is the work is done again.
     except Exception as error:
         logger.warning("checkpoint %s cannot be read and is made anew: %s", place_of(folder, name), error)
         return None
+    if use:
+        mark_used(folder, name)
+    return value
+
+
+def mark_used(folder: str, name: str) -> None:
+    """Date an entry of this machine now, so that a sweep leaves it, as far as that may be done."""
+    if not is_url(folder):
+        with suppress(OSError):
+            os.utime(Path(folder, name + _SUFFIX))
 
 
 def keep(folder: str, name: str, value: Any) -> str:

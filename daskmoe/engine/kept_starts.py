@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from daskmoe.engine.archive import register
-from daskmoe.engine.checkpoint import keep, load, names_in
+from daskmoe.engine.checkpoint import keep, load, mark_used, names_in
 from daskmoe.engine.keeping import identity_of, name_of
 from daskmoe.engine.pilot import Sampled, fit_sample
 from daskmoe.engine.task_plan import TaskPlan
@@ -60,17 +60,18 @@ def find_start(plan: TaskPlan, partitions: Sequence[Partition], contents: Sequen
         if content is not None
     }
     total = sum(partition.n_rows for partition in partitions)
-    best, most = None, 0
+    best, most, taken = None, 0, ""
     for name in names_in(plan.checkpoint, _kind(plan)):
-        start = load(plan.checkpoint, name)
+        start = load(plan.checkpoint, name, use=False)
         if not isinstance(start, Start):
             continue
         same = sum(rows.get(each, 0) for each in start.identities)
         if {*start.identities} == {*rows}:
-            best, most = start, total + 1
+            best, most, taken = start, total + 1, name
         elif most < same >= _LEAST_SHARE * total:
-            best, most = start, same
+            best, most, taken = start, same, name
     if best is not None:
+        mark_used(plan.checkpoint, taken)
         logger.info("the shared start is kept, which was made for %d of %d rows", min(most, total), total)
     return Search(best, list(rows), _state_of(plan))
 

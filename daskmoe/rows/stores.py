@@ -10,6 +10,8 @@ import logging
 import os
 import traceback
 from collections.abc import Collection
+from functools import lru_cache
+from typing import Any
 
 import xarray as xr
 import zarr
@@ -19,7 +21,7 @@ from zarr.core.sync import sync
 
 from daskmoe.errors import InvalidDataError, StoreError
 from daskmoe.rows.buffers import LeanStore
-from daskmoe.rows.locations import SelectedStore, absolute, group_inside, names_in, zarr_store
+from daskmoe.rows.locations import SelectedStore, absolute, group_inside, is_url, names_in, zarr_store
 from daskmoe.rows.partitions import Partition
 from daskmoe.rows.retrying import retrying
 from daskmoe.rows.schema import RowSchema
@@ -29,6 +31,10 @@ logger = logging.getLogger(__name__)
 
 # Coordinates up to this many elements stay out of Dask, so that labels can be read without a scheduler.
 _SMALL_COORDINATE = 10_000_000
+# Stores that a process holds open, which is their metadata.
+_MOST_OPEN = 8
+# Files that have the metadata of a group or of a variable, of either format.
+_METADATA = (".zmetadata", ".zgroup", ".zarray", ".zattrs", "zarr.json")
 # In the encoding of a box that is read from a store: where it starts.
 STORED = "stored"
 # The store that a dataset was opened from, where it is an object.
@@ -131,7 +137,7 @@ def read_box(
     names = {*schema.used(with_target=need_target)}
     names |= {cluster} if cluster is not None else set()
     names |= {partition.where[0]} if partition.where is not None else set()
-    ds = source if isinstance(source, xr.Dataset) else _open(absolute(source), names)
+    ds = source if isinstance(source, xr.Dataset) else _open_again(absolute(source), frozenset(names))
     if missing := sorted(name for name in names if name not in ds.variables):
         raise InvalidDataError(
             f"Expected the variables {listed(missing)} for {partition.name}, got a dataset that has "
@@ -142,6 +148,32 @@ def read_box(
     if not isinstance(source, xr.Dataset):
         box.encoding[STORED] = {dim: start for dim, start, _ in partition.box}
     return box
+
+
+def _open_again(location: str, names: frozenset[str]) -> xr.Dataset:
+    """Variables of a store, opened once by a process while the metadata on its disk stay as they are.
+
+    Opening costs more than the rows of a small partition, which several tasks read.
+    """
+    if is_url(location) or not os.path.isdir(location):
+        return _open(location, names)
+    files = [*_METADATA, *(f"{name}/{file}" for name in sorted(names) for file in _METADATA)]
+    # Found before it is opened: what is written in between is another state.
+    return _open_as_it_is(location, names, tuple(_state_of(os.path.join(location, file)) for file in files))
+
+
+@lru_cache(maxsize=_MOST_OPEN)
+def _open_as_it_is(location: str, names: frozenset[str], state: tuple[Any, ...]) -> xr.Dataset:
+    return _open(location, names)
+
+
+def _state_of(path: str) -> tuple[int, ...] | None:
+    """What changes when a file is written or replaced; None where there is none."""
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
 
 
 def _stored_chunks(variable: xr.Variable) -> dict[str, int]:

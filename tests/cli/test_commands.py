@@ -192,6 +192,20 @@ def test_aggregate_and_summary(
     assert daskmoe.open_model(output).summary() in capsys.readouterr().out
 
 
+def test_sweep_says_what_it_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = tmp_path / f"moe-part-0-{32 * 'a'}.npz"
+    entry.write_bytes(bytes(200_000))
+    os.utime(entry, (0, 0))
+    arguments = ["sweep", str(tmp_path), "--unused-days", "30"]
+    assert run([*arguments, "--dry-run"]) == DONE
+    assert run(arguments) == DONE
+    assert run(["sweep", str(tmp_path / "nowhere"), "--unused-days", "30"]) == BAD_INPUT
+    assert capsys.readouterr().out.splitlines() == [
+        "1 entries of 0.2 MB would be removed, 0 of 0.0 MB left",
+        "1 entries of 0.2 MB removed, 0 of 0.0 MB left",
+    ]
+
+
 def test_update_with_atoms(cluster: LocalCluster, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=400)

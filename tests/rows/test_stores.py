@@ -22,7 +22,8 @@ import zarr
 
 import daskmoe
 from daskmoe.errors import InvalidDataError, StoreError
-from daskmoe.rows import open_store, source_of
+from daskmoe.rows import describe_rows, open_store, read_box, source_of, stores
+from daskmoe.rows.partitions import range_partition
 
 FAST: dict[str, Any] = {"n_experts": 2, "random_state": 0, "n_init": 1, "effort": 0.1}
 ROWS = 400
@@ -135,6 +136,34 @@ def test_a_relative_path_in_a_chain(
     monkeypatch.chdir("/")
     assert isinstance(source, str)
     assert open_store(source).sizes == {"row": ROWS}
+
+
+@pytest.mark.parametrize(("zarr_format", "consolidated"), [(2, True), (2, False), (3, False)])
+def test_a_process_opens_a_store_once_until_its_metadata_change(
+    data: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zarr_format: Any, consolidated: bool
+) -> None:
+    opened: list[str] = []
+    original = stores._open
+
+    def counted(location: str, only: Any) -> xr.Dataset:
+        opened.append(location)
+        return original(location, only)
+
+    monkeypatch.setattr(stores, "_open", counted)
+    some = data[["a", "y"]]
+    options: dict[str, Any] = {"zarr_format": zarr_format, "consolidated": consolidated}
+    some.to_zarr(tmp_path / "rows.zarr", **options)
+    whole = range_partition(("row",), (ROWS,), 0, 0, ROWS)
+    read = partial(read_box, tmp_path / "rows.zarr", describe_rows(some, "y", "a"), whole)
+    for _ in range(2):
+        xr.testing.assert_equal(read().load(), some)
+    assert len(opened) == 1
+    # The same sizes, and another meaning of what is stored.
+    some.assign(y=some["y"].assign_attrs(scale_factor=2.0)).to_zarr(
+        tmp_path / "rows.zarr", mode="w", **options
+    )
+    xr.testing.assert_equal(read().load()["y"], 2 * some["y"])
+    assert len(opened) == 2
 
 
 def test_a_store_at_hand(data: xr.Dataset, tmp_path: Path) -> None:

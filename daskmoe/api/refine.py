@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 from daskmoe.api.caller import short_errors
 from daskmoe.api.hooks import HOOKS
-from daskmoe.engine import plan_passes, run_rounds
+from daskmoe.engine import FitRequest, plan_passes, run_rounds
 from daskmoe.model import MixtureOfExperts, MixtureWithAtoms, any_model_at
 from daskmoe.options import FitOptions, OnError, OnMissingChunks, Progress, Rounds, check_rounds
 from daskmoe.rows import Data
@@ -90,24 +91,54 @@ def refine(
     >>> bool(model.log_likelihood(data) > truth.log_likelihood(data))
     True
     """
+    return cast(
+        MixtureOfExperts,
+        refined_by(
+            plan_refinements(
+                model,
+                data,
+                rounds=rounds,
+                cluster=cluster,
+                partitions=partitions,
+                on_error=on_error,
+                missing_chunks=missing_chunks,
+                progress=progress,
+            )
+        ),
+    )
+
+
+class RefinementPlan(NamedTuple):
+    """Rounds from a model, their input checked."""
+
+    model: MixtureOfExperts
+    request: FitRequest
+
+
+def plan_refinements(
+    model: MixtureOfExperts | MixtureWithAtoms | str | os.PathLike[str],
+    data: Data,
+    *,
+    rounds: Rounds = 3,
+    cluster: str | None = None,
+    **options: Any,
+) -> list[RefinementPlan]:
+    """The rounds of a model, or those of the two of one with atoms, whose likelihoods multiply."""
     rounds = check_rounds("rounds", rounds, 1)
     found = any_model_at(model, "model")
-    known: dict[str, Any] = {
-        "partitions": partitions,
-        "on_error": on_error,
-        "missing_chunks": missing_chunks,
-        "progress": progress,
-    }
-    if isinstance(found, MixtureWithAtoms):
-        # Their likelihoods multiply.
-        parts = (_refined(each, data, rounds, cluster, known) for each in (found.atom_gates, found.experts))
-        return cast(MixtureOfExperts, MixtureWithAtoms(*parts))
-    return _refined(found, data, rounds, cluster, known)
+    parts = (found.atom_gates, found.experts) if isinstance(found, MixtureWithAtoms) else (found,)
+    return [_plan(each, data, rounds, cluster, options) for each in parts]
 
 
-def _refined(
+def refined_by(plans: Sequence[RefinementPlan]) -> MixtureOfExperts | MixtureWithAtoms:
+    """Run the rounds of a plan."""
+    parts = [run_rounds(plan.request, HOOKS, plan.model) for plan in plans]
+    return MixtureWithAtoms(*parts) if len(parts) > 1 else parts[0]
+
+
+def _plan(
     model: MixtureOfExperts, data: Data, rounds: Rounds, cluster: str | None, known: dict[str, Any]
-) -> MixtureOfExperts:
+) -> RefinementPlan:
     options = FitOptions(
         n_experts=model.n_experts,
         family=model.family,
@@ -120,4 +151,4 @@ def _refined(
         support="labelled" if model.options.get("support", "labelled") == "labelled" else "features",
         **known,
     )
-    return run_rounds(plan_passes(data, model.rows, options, cluster), HOOKS, model)
+    return RefinementPlan(model, plan_passes(data, model.rows, options, cluster))

@@ -1,4 +1,4 @@
-"""The `daskmoe` command: demo, fit, preview, select, predict, update, aggregate, summary, sweep.
+"""The `daskmoe` command: demo, fit, preview, select, predict, refine, update, aggregate, summary, sweep.
 
 Results go to stdout, logs to stderr. Exit codes: 0 done; 2 bad usage or input; 3 done, but some partitions
 were left out; 4 failed; 75 stopped, and the same command goes on; 130 interrupted.
@@ -21,6 +21,7 @@ import click
 import daskmoe
 from daskmoe.api.beside import Model, experts_of, fit_request
 from daskmoe.api.preview import preview_of
+from daskmoe.api.refine import plan_refinements, refined_by
 from daskmoe.api.reporting import left_out
 from daskmoe.api.select import plan_selection, select_among
 from daskmoe.api.update import plan_updates, updated_by
@@ -44,7 +45,7 @@ from daskmoe.errors import (
 from daskmoe.model.blockwise import FLOAT_TYPES, FloatType
 from daskmoe.model.selection import CRITERIA
 from daskmoe.model.store import require_new, require_writable, save_zarr
-from daskmoe.options import AGGREGATIONS, Aggregation, FitOptions
+from daskmoe.options import AGGREGATIONS, Aggregation, FitOptions, Rounds, check_rounds
 
 logger = logging.getLogger(__name__)
 
@@ -379,6 +380,48 @@ def predict(model: str, store: str, output: str, clip: bool, dtype: FloatType, *
     with connect(choice):
         save_zarr(prediction.to_dataset(), output)
     click.echo(output)
+
+
+def _rounds(context: click.Context, parameter: click.Parameter, text: str) -> Rounds:
+    """Of ``3`` or ``converged``."""
+    try:
+        return check_rounds("rounds", int(text) if text.strip().isdecimal() else text, 1)
+    except InvalidOptionError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+@commands.command()
+@click.argument("model")
+@click.argument("store")
+@click.option("--rounds", callback=_rounds, default="3", metavar="NUMBER|converged", help="Most rounds.")
+@click.option(
+    "--cluster",
+    metavar="NAME",
+    help="Variable whose values tell dependent rows, for errors.  [default: the partitions]",
+)
+@partial(fit_options, without=_NOT_OF_PASSES)
+@click.option(
+    "--output", type=click.Path(), required=True, help="Model to write: Zarr, or netCDF if it ends in .nc."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the output once the new one is written.")
+@cluster_options
+def refine(
+    model: str,
+    store: str,
+    rounds: Rounds,
+    cluster: str | None,
+    output: str,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Take MODEL to the maximum of the likelihood of the rows of STORE, a pass a round, and write it."""
+    choice, options = _split(options)
+    _require_output(output, overwrite)
+    # Planned before the cluster starts, so that bad input is said at once.
+    plans = plan_refinements(model, store, rounds=rounds, cluster=cluster, **options)
+    with connect(choice):
+        refined = refined_by(plans)
+    _save(refined, output, overwrite)
 
 
 @commands.command()

@@ -206,6 +206,24 @@ def test_sweep_says_what_it_removed(tmp_path: Path, capsys: pytest.CaptureFixtur
     ]
 
 
+def test_refine_is_that_of_the_library(
+    cluster: LocalCluster, store: Path, model_path: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "refined.nc"
+    arguments = ["refine", str(model_path), str(store), "--partitions", "2", "--output", str(output)]
+    assert run([*arguments, "--rounds", "2", "--scheduler", cluster.scheduler_address]) == DONE
+    refined = daskmoe.open_model(output)
+    expected = daskmoe.refine(model_path, store, rounds=2, partitions=2)
+    xr.testing.assert_identical(refined.params, expected.params)
+    assert refined.diagnostics is not None
+    assert refined.diagnostics.sizes["round"] <= 2
+    # Nothing is replaced unasked, and bad input is said before a cluster starts.
+    assert run([*arguments, "--rounds", "2"]) == BAD_INPUT
+    assert run([*arguments, "--overwrite", "--rounds", "some"]) == BAD_INPUT
+    assert run([*arguments, "--overwrite", "--rounds", "0"]) == BAD_INPUT
+    assert run([*arguments, "--overwrite", "--cluster", "nowhere"]) == BAD_INPUT
+
+
 def test_update_with_atoms(cluster: LocalCluster, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=400)

@@ -36,7 +36,7 @@ from daskmoe.numerics.families.protocol import (
     WorkingRows,
     weighted_regression,
 )
-from daskmoe.numerics.families.student_means import log_means, weight_means
+from daskmoe.numerics.families.student_means import all_means, log_means
 
 _LEAST, _MOST = TAILS.least_df, TAILS.most_df
 # Of the other nuisance: what rounding to and from degrees of freedom leaves of it.
@@ -381,9 +381,8 @@ def _moments_at(eta: Array, nuisance: Array, eta_to: Array, nuisance_to: Array) 
     pairs = _Pairs.of(eta, nuisance, eta_to, nuisance_to)
     variance, df = float(nuisance_to[0]), float(_df(nuisance_to[1]))
     falls, _ = _log_slopes(np.array(df))
-    share, moment = weight_means(pairs.df, pairs.center, pairs.width)
-    logarithm = log_means(pairs.df, pairs.center, pairs.width)
-    share, moment, logarithm = (each.reshape(pairs.shape) for each in (share, moment, logarithm))
+    means = all_means(pairs.df, pairs.center, pairs.width)
+    logarithm, share, moment = (each.reshape(pairs.shape) for each in means)
     # With v^2 = z^2 / nu, w is (1 + 1 / nu) / (1 + v^2) and (z^2 - 1) / (nu + z^2) is 1 - w.
     weight = (1.0 + 1.0 / df) * share
     first = (1.0 + 1.0 / df) * np.sqrt(variance * df) * moment

@@ -272,9 +272,11 @@ class StudentT(Family):
         moments = np.zeros((self.n_plan_moments, *mass.shape))
         for k in range(len(targets.eta)):
             sent = targets.expert == k
-            if sent.any():
-                own = _moments_at(eta, nuisance, targets.eta[k], targets.nuisance[k])
-                np.copyto(moments, own, where=sent)
+            # Most components send their mass to one expert, and are needed there alone.
+            some = sent.any(axis=-1)
+            if some.any():
+                own = _moments_at(eta[some], nuisance[some], targets.eta[k], targets.nuisance[k])
+                moments[:, some] = np.where(sent[some], own, moments[:, some])
         for moment in moments:
             np.multiply(mass, moment, out=out)
             yield out

@@ -33,6 +33,9 @@ Rounds = int | Literal["converged"]
 Progress = Literal["auto"] | bool | Callable[[Any], object]
 RandomState = None | int | np.random.SeedSequence | np.random.Generator
 
+# One for all outputs, one an output in the order of data, or by the outputs' labels.
+Scales = float | Sequence[float] | Mapping[Any, float]
+
 METHODS: tuple[str, ...] = get_args(Method)
 AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 SUPPORTS: tuple[str, ...] = get_args(Support)
@@ -104,6 +107,16 @@ class Number(NamedTuple):
         if not np.isfinite(number) or number <= 0:
             raise InvalidOptionError(f"{name}: expected a finite number above 0, got {value!r}.")
         return number
+
+
+def _scales(name: str, value: Any) -> float | tuple[float, ...] | dict[Any, float] | None:
+    """One number, one an output in their order, or one by the label of each."""
+    number = Number()
+    if isinstance(value, Mapping):
+        return {label: number(f"{name}[{label!r}]", each) for label, each in value.items()}  # type: ignore[misc]
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(number(f"{name}[{at}]", each) for at, each in enumerate(value))  # type: ignore[misc]
+    return Number(optional=True)(name, value)
 
 
 class OneOf(NamedTuple):
@@ -232,6 +245,12 @@ def _values_listed(text: str) -> list[float] | str:
         return [float(part) for part in text.split(",")]
     except ValueError:
         return text
+
+
+def _scales_listed(text: str) -> float | list[float]:
+    """Of ``0.1`` the number, of ``0.1,5`` one an output."""
+    numbers = [float(part) for part in text.split(",")]
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def _levels_listed(text: str) -> dict[str, list[str] | None] | None:
@@ -378,11 +397,12 @@ class FitOptions:
         check=Number(),
         flag=Flag(metavar="NUMBER", parse=float),
     )
-    min_scale: float | None = option(
+    min_scale: Scales | None = option(
         None,
-        "Least standard deviation of an expert, in the target's units.",
-        check=Number(optional=True),
-        flag=Flag(metavar="NUMBER", parse=float, default="0.0015 of the target's"),
+        "Least standard deviation of an expert, in the target's units; one for all outputs or each.",
+        check=_scales,
+        record=_as_listed,
+        flag=Flag(metavar="NUMBER,...", parse=_scales_listed, default="0.0015 of the target's"),
     )
     random_state: RandomState = option(
         None, "Seed of all randomness.", record=str, flag=Flag("seed", "INTEGER", int)
@@ -490,7 +510,10 @@ class FitOptions:
     @property
     def regularization(self) -> Regularization:
         """What is said of the penalties."""
-        return Regularization(self.prior_strength, self.min_scale)
+        # Numbers by label become those of outputs in order before any rows are fitted (`plan_request`).
+        scales = None if isinstance(self.min_scale, Mapping) else self.min_scale
+        scales = tuple(scales) if isinstance(scales, Sequence) else scales
+        return Regularization(self.prior_strength, scales)
 
     @property
     def seed(self) -> int:

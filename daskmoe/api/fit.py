@@ -23,6 +23,7 @@ from daskmoe.options import (
     Progress,
     RandomState,
     Rounds,
+    Scales,
     Support,
     WeightKind,
 )
@@ -46,7 +47,7 @@ class FitKeywords(TypedDict, total=False):
     n_local_experts: int | None
     refine: Rounds
     prior_strength: float
-    min_scale: float | None
+    min_scale: Scales | None
     random_state: RandomState
     checkpoint: str | os.PathLike[str] | None
     on_error: OnError
@@ -89,7 +90,7 @@ def fit(
     n_local_experts: int | None = None,
     refine: Rounds = 0,
     prior_strength: float = 1.0,
-    min_scale: float | None = None,
+    min_scale: Scales | None = None,
     random_state: RandomState = None,
     checkpoint: str | os.PathLike[str] | None = None,
     on_error: OnError = "raise",
@@ -169,9 +170,10 @@ def fit(
     prior_strength : float
         Factor of the weak priors, above 0. Each weighs a pseudo-row or less at 1; smaller goes to maximum
         likelihood, which may not exist where experts separate.
-    min_scale : float, optional
+    min_scale : float, sequence or mapping, optional
         Least standard deviation of an expert, in the target's units: what keeps an expert from collapsing on
-        a value that the target repeats. By default 0.0015 of the target's own.
+        a value that the target repeats. By default 0.0015 of the target's own. Of several outputs one for
+        all, one each in the order of data, or one by the label of each; by default relative to each.
     random_state : int, SeedSequence, Generator or None
         Partition m draws from ``SeedSequence(seed, spawn_key=(m,))``, so the result does not depend on the
         scheduler or the number of workers.
@@ -295,7 +297,7 @@ def fit_local(
     atoms: Sequence[float] | str | None = None,
     output_dim: str | None = None,
     prior_strength: float = 1.0,
-    min_scale: float | None = None,
+    min_scale: Scales | None = None,
     random_state: RandomState = None,
     on_error: OnError = "raise",
     missing_chunks: OnMissingChunks = "warn",

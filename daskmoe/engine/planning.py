@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -65,6 +65,7 @@ def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
         output_dim=options.output_dim,
         labels=get_family(options.family).nominal,
     )
+    options = _with_scales(options, schema)
     if options.atoms is not None:
         schema = replace(schema, atoms=find_atoms(dataset, target, options.atoms))
     schema = _weighed(dataset, schema, options)
@@ -225,6 +226,31 @@ def _check_scale(options: FitOptions) -> None:
             f"min_scale: expected None with family={options.family!r}, whose experts have no scale of their "
             f"own, got {options.min_scale}. Leave it out."
         )
+
+
+def _with_scales(options: FitOptions, schema: RowSchema) -> FitOptions:
+    """The options with a least scale for every output in their order, where there is more than one number."""
+    scales = options.min_scale
+    if scales is None or isinstance(scales, float):
+        return options
+    if schema.output_dim is None:
+        raise InvalidOptionError(
+            f"min_scale: expected one number for a target of one output, got {scales!r}. Give the number."
+        )
+    outputs = list(schema.outputs)
+    if isinstance(scales, Mapping):
+        if set(scales) != set(outputs):
+            raise InvalidOptionError(
+                f"min_scale: expected a number for each of the outputs {outputs}, got those for "
+                f"{list(scales)}. Give one for every label."
+            )
+        return replace(options, min_scale=tuple(scales[label] for label in outputs))
+    if len(scales) != len(outputs):
+        raise InvalidOptionError(
+            f"min_scale: expected one number or {len(outputs)}, as the outputs {outputs}, got {len(scales)}. "
+            "Give one an output, in their order or by label."
+        )
+    return options
 
 
 def _check_shared_size(options: FitOptions) -> None:

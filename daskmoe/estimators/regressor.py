@@ -16,7 +16,7 @@ from daskmoe.estimators.base import MoEEstimator
 from daskmoe.features import Term
 from daskmoe.model import MixtureOfExperts
 from daskmoe.numerics.families import get_family
-from daskmoe.options import Aggregation, OnError, RandomState, Rounds, Support, WeightKind
+from daskmoe.options import Aggregation, OnError, RandomState, Rounds, Scales, Support, WeightKind
 from daskmoe.rows import Data
 
 
@@ -80,7 +80,7 @@ min_success, weight_kind, n_init, start_rows, effort
         n_local_experts: int | None = None,
         refine: Rounds = 0,
         prior_strength: float = 1.0,
-        min_scale: float | None = None,
+        min_scale: Scales | None = None,
         random_state: RandomState | np.random.RandomState = None,
         checkpoint: str | os.PathLike[str] | None = None,
         on_error: OnError = "raise",

@@ -198,9 +198,38 @@ def test_outputs_may_be_anywhere_among_the_dimensions() -> None:
     np.testing.assert_array_equal(model.params["coef"], whole.params["coef"])
 
 
+@pytest.mark.filterwarnings("ignore:.*as narrow as the variance floor")
+@pytest.mark.parametrize("scales", [[0.7, 140.0], {500: 140.0, 10: 0.7}])
+def test_least_scales_are_of_each_output(data: xr.Dataset, tmp_path: Path, scales: Any) -> None:
+    some = data.isel(row=slice(0, 900))
+    model = fit(some, partitions=2, n_init=2, start_rows=200, min_scale=scales)
+    assert bool((model.params["variance"] >= np.array([0.7, 140.0]) ** 2 * (1 - 1e-9)).all())
+    model.to_zarr(tmp_path / "model.zarr")
+    opened = daskmoe.open_model(tmp_path / "model.zarr")
+    assert opened == model
+    assert opened.options["min_scale"] == [0.7, 140.0]
+    refined = daskmoe.refine(opened, some, rounds=2)
+    assert bool((refined.params["variance"] >= np.array([0.7, 140.0]) ** 2 * (1 - 1e-9)).all())
+
+
+@pytest.mark.filterwarnings("ignore:.*as narrow as the variance floor")
+def test_least_scales_are_by_default_relative_to_the_spread_of_each_output() -> None:
+    zeros = simulated(900)
+    zeros["y"][:300] = 0.0
+    larger = zeros.assign(y=zeros["y"] * [1, 1_000])
+    least, other = (
+        fit(each, n_experts=3, n_init=4).params["variance"].min("expert") for each in (zeros, larger)
+    )
+    assert bool((np.sqrt(least) < 0.005 * zeros["y"].std("row").rename(level="output")).all())
+    np.testing.assert_allclose(other, least * [1, 1e6], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        ({"min_scale": [0.1]}, InvalidOptionError, r"min_scale: expected one number or 2, .*got 1"),
+        ({"min_scale": {10: 0.1}}, InvalidOptionError, r"for each of the outputs \[10, 500\], got those for"),
+        ({"min_scale": [0.1, -1]}, InvalidOptionError, r"min_scale\[1\]: expected a finite number above 0"),
         ({"output_dim": "height"}, InvalidDataError, "to have the dimension 'height' of its outputs"),
         ({"family": "student_t"}, InvalidOptionError, "output_dim: expected family='gaussian' without atoms"),
         ({"atoms": [0.0]}, InvalidOptionError, "output_dim: expected family='gaussian' without atoms"),

@@ -16,8 +16,9 @@ class Regularization:
 
     # Multiplies the priors: less goes to maximum likelihood.
     strength: float = 1.0
-    # Least standard deviation of an expert, in the response's units; None for a share of the response's.
-    min_scale: float | None = None
+    # Least standard deviation of an expert, in the response's units, for all outputs or each; None for a
+    # share of the response's own.
+    min_scale: float | tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ Shapes are those of `protocol`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,17 +84,16 @@ class GaussianOutputs(Family):
             np.concatenate([part.nuisance for part in parts]),
         )
 
-    def prior(
-        self, moments: Moments, coordinates: Coordinates, min_scale: float | None = None
-    ) -> ResponsePrior:
-        """That of each output alone."""
+    def prior(self, moments: Moments, coordinates: Coordinates, min_scale: Any = None) -> ResponsePrior:
+        """That of each output alone, by default relative to its own spread."""
+        scales = [None] * self.n_outputs if min_scale is None else np.broadcast_to(min_scale, self.n_outputs)
         location, scale, nuisance = coordinates.response
         ends = (np.broadcast_to(end, self.n_outputs).tolist() for end in (location, scale))
         parts = [
             self._single.prior(
                 of_output(moments, o),
                 coordinates._replace(response=Scaling(at, unit, nuisance[o : o + 1])),
-                min_scale,
+                scales[o],
             )
             for o, (at, unit) in enumerate(zip(*ends, strict=True))
         ]

@@ -215,12 +215,11 @@ class Family(ABC):
         """The map of the response under which rows with these moments are fitted; `Scaling.none` if none."""
 
     @abstractmethod
-    def prior(
-        self, moments: Moments, coordinates: Coordinates, min_scale: float | None = None
-    ) -> ResponsePrior:
+    def prior(self, moments: Moments, coordinates: Coordinates, min_scale: Any = None) -> ResponsePrior:
         """Weak priors of rows with these moments; a function of the moments only.
 
-        ``min_scale`` is the caller's least standard deviation of an expert, in the response's units.
+        ``min_scale`` is the caller's least standard deviation of an expert, in the response's units; of a
+        family of several outputs one for all or (O,).
         """
 
     def start_predictor(self, y: Array) -> Array:

@@ -61,7 +61,25 @@ def log_means(df: FloatArray, center: FloatArray, width: FloatArray) -> FloatArr
     Both in units of the first one's scale times the root of its ``df``. The mean has the shape (n, B).
     """
     path = _path(df)
+    return _log_means(path, _table(path, center, width), center, width)
+
+
+def weight_means(df: FloatArray, center: FloatArray, width: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """E 1 / (1 + v^2) and E v / (1 + v^2), with arguments and shapes as of `log_means`."""
+    path = _path(df)
+    return _weight_means(path, _table(path, center, width), center, width)
+
+
+def all_means(
+    df: FloatArray, center: FloatArray, width: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The mean of `log_means` and both of `weight_means`, from one table: most of the work of either."""
+    path = _path(df)
     table = _table(path, center, width)
+    return _log_means(path, table, center, width), *_weight_means(path, table, center, width)
+
+
+def _log_means(path: _Path, table: _Table | None, center: FloatArray, width: FloatArray) -> FloatArray:
     if table is None:
         return _direct_log_means(path, center, width)
     falls = -2.0 * np.real(table.transform) * table.stretch
@@ -70,10 +88,9 @@ def log_means(df: FloatArray, center: FloatArray, width: FloatArray) -> FloatArr
     return table.cubic(value, slope * table.unit)
 
 
-def weight_means(df: FloatArray, center: FloatArray, width: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """E 1 / (1 + v^2) and E v / (1 + v^2), with arguments and shapes as of `log_means`."""
-    path = _path(df)
-    table = _table(path, center, width)
+def _weight_means(
+    path: _Path, table: _Table | None, center: FloatArray, width: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     if table is None:
         transform = width[:, None] * _transform(path, center, width)
         return np.asarray(transform.imag), np.asarray(transform.real)

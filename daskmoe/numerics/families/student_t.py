@@ -36,7 +36,7 @@ from daskmoe.numerics.families.protocol import (
     WorkingRows,
     weighted_regression,
 )
-from daskmoe.numerics.families.student_means import log_means, weight_means
+from daskmoe.numerics.families.student_means import all_means, log_means
 
 _LEAST, _MOST = TAILS.least_df, TAILS.most_df
 # Of the other nuisance: what rounding to and from degrees of freedom leaves of it.
@@ -272,9 +272,11 @@ class StudentT(Family):
         moments = np.zeros((self.n_plan_moments, *mass.shape))
         for k in range(len(targets.eta)):
             sent = targets.expert == k
-            if sent.any():
-                own = _moments_at(eta, nuisance, targets.eta[k], targets.nuisance[k])
-                np.copyto(moments, own, where=sent)
+            # Most components send their mass to one expert, and are needed there alone.
+            some = sent.any(axis=-1)
+            if some.any():
+                own = _moments_at(eta[some], nuisance[some], targets.eta[k], targets.nuisance[k])
+                moments[:, some] = np.where(sent[some], own, moments[:, some])
         for moment in moments:
             np.multiply(mass, moment, out=out)
             yield out
@@ -381,9 +383,8 @@ def _moments_at(eta: Array, nuisance: Array, eta_to: Array, nuisance_to: Array) 
     pairs = _Pairs.of(eta, nuisance, eta_to, nuisance_to)
     variance, df = float(nuisance_to[0]), float(_df(nuisance_to[1]))
     falls, _ = _log_slopes(np.array(df))
-    share, moment = weight_means(pairs.df, pairs.center, pairs.width)
-    logarithm = log_means(pairs.df, pairs.center, pairs.width)
-    share, moment, logarithm = (each.reshape(pairs.shape) for each in (share, moment, logarithm))
+    means = all_means(pairs.df, pairs.center, pairs.width)
+    logarithm, share, moment = (each.reshape(pairs.shape) for each in means)
     # With v^2 = z^2 / nu, w is (1 + 1 / nu) / (1 + v^2) and (z^2 - 1) / (nu + z^2) is 1 - w.
     weight = (1.0 + 1.0 / df) * share
     first = (1.0 + 1.0 / df) * np.sqrt(variance * df) * moment

@@ -16,7 +16,7 @@ from daskmoe.numerics.base.observations import Observations
 from daskmoe.numerics.base.parameters import FloatArray
 from daskmoe.numerics.base.policies import TAILS, LocalFit
 from daskmoe.numerics.families import get_family
-from daskmoe.numerics.families.student_means import log_means, weight_means
+from daskmoe.numerics.families.student_means import all_means, log_means, weight_means
 from daskmoe.numerics.local.fit import fit_local_estimate
 
 STUDENT = get_family("student_t")
@@ -135,3 +135,11 @@ def test_outliers_hardly_move_an_expert() -> None:
         assert found is not None
         coef = found.coef[np.argsort(found.coef[:, 0, 0]), 0]
         assert (np.abs(coef - [[-3, -2], [3, 1]]).max() < 0.1) == near
+
+
+@pytest.mark.parametrize("n_rows", [20, 400])
+def test_means_made_at_once_are_those_made_one_by_one(rng: np.random.Generator, n_rows: int) -> None:
+    df, width = rng.uniform(1, 50, 5), rng.uniform(0.2, 3, 5)
+    center = 3 * rng.normal(size=(5, n_rows))
+    expected = (log_means(df, center, width), *weight_means(df, center, width))
+    np.testing.assert_array_equal(all_means(df, center, width), expected)

@@ -93,7 +93,8 @@ class MoEEstimator(Estimator):
             Rows by columns; of an `xr.Dataset` the variables. Chunks of rows are partitions, as of the
             target in `daskmoe.fit`.
         y : array, Series or xr.DataArray
-            The target.
+            The target; of `MoERegressor` an array of rows by outputs, a DataFrame or an `xr.DataArray` with
+            a dimension more is one of several outputs.
         sample_weight : array, Series or xr.DataArray, optional
             Weights of rows, zero or more.
 
@@ -119,6 +120,8 @@ class MoEEstimator(Estimator):
         data, labels, levels = training_set(X, y, sample_weight, name, labels=self._labels_wanted)
         if levels:
             options["categories"] = levels | dict(self.categories or {})
+        if labels.output is not None:
+            options["output_dim"] = labels.output
         weight = None if sample_weight is None else labels.weight
         self.model_ = _fit_as_many(data, labels.target, options | {"sample_weight": weight})
         self.n_experts_, self.n_features_in_ = self.model_.n_experts, width_of(X)
@@ -166,14 +169,18 @@ class MoEEstimator(Estimator):
     def _compared(
         self, predicted: Any, X: Any, y: Any, sample_weight: Any
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Predictions, targets and weights of all rows, computed and flat."""
+        """Predictions and targets (n,), or (n, outputs), and weights (n,) of all rows, computed."""
         values = [predicted, y, sample_weight]
+        output = self._labels.output
         if kind_of(X) is Kind.LABELLED and isinstance(y, xr.DataArray):
-            values[0] = predicted.transpose(*y.dims)
-        found, wanted, weight = (None if each is None else np.ravel(each) for each in compute(*values))
-        assert found is not None
-        assert wanted is not None
-        return found, wanted, np.ones(len(wanted)) if weight is None else weight.astype(np.float64)
+            dims = [dim for dim in y.dims if dim != output] + ([] if output is None else [output])
+            values[:2] = predicted.transpose(*dims), y.transpose(*dims)
+        shape = (-1,) if output is None else (-1, len(self._fitted().rows.outputs))
+        found, wanted = (np.reshape(each, shape) for each in map(np.asarray, compute(*values[:2])))
+        if sample_weight is None:
+            return found, wanted, np.ones(len(wanted))
+        (weight,) = compute(sample_weight)
+        return found, wanted, np.ravel(weight).astype(np.float64)
 
     def _asked(self, ask: Ask, X: Any) -> Any:
         """What the model says of rows, held as they were given."""

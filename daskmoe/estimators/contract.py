@@ -88,7 +88,7 @@ class Estimator:
         regressor = self._estimator_type == "regressor"
         return Tags(
             estimator_type=self._estimator_type,
-            target_tags=TargetTags(required=True),
+            target_tags=TargetTags(required=True, multi_output=regressor),
             regressor_tags=RegressorTags() if regressor else None,
             classifier_tags=None if regressor else ClassifierTags(),
             input_tags=InputTags(allow_nan=self.on_error == "skip"),

@@ -18,6 +18,7 @@ from daskmoe.api.caller import warn
 from daskmoe.errors import InvalidDataError
 from daskmoe.estimators.contract import conversion_warning
 from daskmoe.rows import booleans_of
+from daskmoe.rows.names import OUTPUT
 
 ROW, FEATURE, WIDE = "row", "feature", "X"
 
@@ -40,6 +41,8 @@ class Labels(NamedTuple):
     weight: str
     # Variables of the columns, in their order; None where one variable holds them all.
     columns: tuple[str, ...] | None
+    # The dimension of a target of several outputs.
+    output: str | None = None
 
 
 def kind_of(X: Any) -> Kind:
@@ -176,7 +179,7 @@ def training_set(
     if y is None:
         raise InvalidDataError(f"{name} requires y to be passed, but the target y is None.")
     if kind_of(X) is Kind.LABELLED:
-        return _labelled_set(X, y, weight)
+        return _labelled_set(X, y, weight, labels=labels)
     lengths = _lengths_of(X)
     rows = X.shape[0] if lengths is None else sum(lengths)
     if rows < 2:
@@ -190,9 +193,12 @@ def training_set(
     elif isinstance(response, np.ndarray) and not np.isfinite(response).any():
         raise InvalidDataError("y: expected finite values, got only NaN or infinity.")
     columns = None if kind_of(X) in (Kind.ARRAY, Kind.LAZY_ARRAY) else tuple(map(str, X.columns))
-    called = _labels_of(columns, y)
+    called = _labels_of(columns, y, several=response.ndim > 1)
     data, levels = label_features(X, called, lengths)
-    data = data.assign({called.target: (called.row, _on_grid(response, X, lengths))})
+    dims = (called.row, *filter(None, [called.output]))
+    data = data.assign({called.target: (dims, _on_grid(response, X, lengths))})
+    if called.output is not None and hasattr(y, "columns"):
+        data = data.assign_coords({called.output: list(y.columns)})
     if weight is not None:
         weights = _column(weight, "sample_weight", rows, lengths)
         if isinstance(weights, np.ndarray) and not weights.any():
@@ -212,7 +218,7 @@ def _check_labels(response: Any) -> None:
             )
 
 
-def _labels_of(columns: tuple[str, ...] | None, y: Any) -> Labels:
+def _labels_of(columns: tuple[str, ...] | None, y: Any, *, several: bool) -> Labels:
     """Names that no column has, and none twice; the target keeps its own where it can."""
     taken = {WIDE, FEATURE} if columns is None else {*columns}
     own = getattr(y, "name", None)
@@ -220,7 +226,9 @@ def _labels_of(columns: tuple[str, ...] | None, y: Any) -> Labels:
     own = own if isinstance(own, str) and not isinstance(y, da.Array) else "y"
     row = _free(ROW, taken | {own})
     target = _free(own, taken)
-    return Labels(row, target, _free("sample_weight", taken | {row, target}), columns)
+    weight = _free("sample_weight", taken | {row, target})
+    output = _free(OUTPUT, taken | {row, target, weight}) if several else None
+    return Labels(row, target, weight, columns, output)
 
 
 def label_features(
@@ -265,14 +273,17 @@ def _lazy_columns(X: Any, labels: Labels, lengths: list[int] | None) -> tuple[xr
     return xr.Dataset(variables), levels
 
 
-def _labelled_set(X: Any, y: Any, weight: Any) -> tuple[xr.Dataset, Labels, dict[str, Any]]:
-    """Of xarray objects, which keep their labels."""
+def _labelled_set(X: Any, y: Any, weight: Any, *, labels: bool) -> tuple[xr.Dataset, Labels, dict[str, Any]]:
+    """Of xarray objects, which keep their labels; a dimension of the target alone is that of its outputs."""
     wide = isinstance(X, xr.DataArray)
     data = X.to_dataset(name=X.name or WIDE) if wide else X
     own = getattr(y, "name", None)
     taken = set(data.variables)
-    labels = Labels("", _free(own or "y", taken), _free("sample_weight", taken | {own}), None)
-    for values, name, what in ((y, labels.target, "y"), (weight, labels.weight, "sample_weight")):
+    called = Labels("", _free(own or "y", taken), _free("sample_weight", taken | {own}), None)
+    if isinstance(y, xr.DataArray) and not labels:
+        others = [str(dim) for dim in y.dims if dim not in data.dims]
+        called = called._replace(output=others[0] if others else None)
+    for values, name, what in ((y, called.target, "y"), (weight, called.weight, "sample_weight")):
         if values is None:
             continue
         if not isinstance(values, xr.DataArray):
@@ -284,16 +295,17 @@ def _labelled_set(X: Any, y: Any, weight: Any) -> tuple[xr.Dataset, Labels, dict
                 )
             values = xr.DataArray(values, dims=first)
         data = xr.merge([data, values.rename(name)], join="exact", combine_attrs="override")
-    return data, labels, {}
+    return data, called, {}
 
 
 def _column(values: Any, what: str, rows: int, lengths: list[int] | None, *, labels: bool = False) -> Any:
-    """One number a row, or one of the labels, as a NumPy or a Dask array."""
+    """One number a row, or one of the labels, as a NumPy or a Dask array; of a target perhaps several."""
     if isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
         values = values.astype(object)
     if hasattr(values, "to_dask_array"):
         # Text of Arrow becomes objects in any case, with a warning.
-        values = values.astype(object) if pd.api.types.is_string_dtype(values.dtype) else values
+        text = hasattr(values, "dtype") and pd.api.types.is_string_dtype(values.dtype)
+        values = values.astype(object) if text else values
         values = values.to_dask_array(lengths=True if lengths is None else lengths)
     elif isinstance(values, xr.DataArray):
         values = values.data
@@ -311,7 +323,7 @@ def _column(values: Any, what: str, rows: int, lengths: list[int] | None, *, lab
             conversion_warning(),
         )
         values = values.reshape(-1)
-    if values.ndim != 1:
+    if values.ndim != 1 and (labels or what != "y" or values.ndim != 2 or not values.shape[1]):
         raise InvalidDataError(f"{what} should be a 1d array, got an array of shape {values.shape} instead.")
     if values.shape[0] != rows:
         raise InvalidDataError(
@@ -327,9 +339,8 @@ def _on_grid(response: Any, X: Any, lengths: list[int] | None) -> Any:
     if chunks is None:
         return response
     chunks = tuple(size for size in chunks if size)
-    if isinstance(response, da.Array):
-        return response.rechunk((chunks,))
-    return da.from_array(response, chunks=(chunks,))
+    whole = (chunks, *response.shape[1:])
+    return response.rechunk(whole) if isinstance(response, da.Array) else da.from_array(response, whole)
 
 
 def _lengths_of(X: Any) -> list[int] | None:

@@ -56,7 +56,7 @@ def answer(ask: Ask, model: MixtureOfExperts, X: Any, labels: Labels, on_error: 
         return _of_table(X, 0, ask, model, labels, on_error)
     found = ask(model, label_features(X, labels)[0], 0, on_error)
     if kind is Kind.ARRAY:
-        _check_complete(found, on_error)
+        _check_complete(found, on_error, labels.output)
     return _as_array(found)
 
 
@@ -77,18 +77,30 @@ def _of_table(
 ) -> pd.Series[Any] | pd.DataFrame:
     found = ask(model, label_features(table, labels)[0], part, on_error)
     if complete:
-        _check_complete(found, on_error)
+        _check_complete(found, on_error, labels.output)
     if isinstance(found, xr.DataArray) and CLASS in found.dims:
         return pd.DataFrame(found.values.T, index=table.index, columns=found[CLASS].values)
+    if labels.output is not None:
+        return _of_outputs(found, labels.output, table.index)
     if isinstance(found, xr.DataArray):
         return pd.Series(found.values, index=table.index, name=found.name)
     return pd.DataFrame({name: found[name].values for name in (LOWER, UPPER)}, index=table.index)
 
 
-def _check_complete(found: Found, on_error: OnError) -> None:
+def _of_outputs(found: Found, output: str, index: pd.Index[Any]) -> pd.DataFrame:
+    """A column an output, or of intervals a pair of columns."""
+    if isinstance(found, xr.DataArray):
+        return pd.DataFrame(found.values, index=index, columns=found[output].values)
+    pairs = [(each, name) for each in found[output].values for name in (LOWER, UPPER)]
+    bounds = np.stack([found[name].values for name in (LOWER, UPPER)], axis=-1)
+    return pd.DataFrame(bounds.reshape(len(index), -1), index=index, columns=pd.MultiIndex.from_tuples(pairs))
+
+
+def _check_complete(found: Found, on_error: OnError, output: str | None) -> None:
     """Refuse results of rows that have no value somewhere."""
     values = found if isinstance(found, xr.DataArray) else found[LOWER]
-    values = values.isel({CLASS: 0}, missing_dims="ignore")
+    # What is missing in a row is missing in all classes or outputs.
+    values = values.isel({dim: 0 for dim in values.dims if dim in (CLASS, output)})
     missing = values == "" if values.dtype.kind == "U" else values.isnull()
     if on_error != "skip" and (count := int(missing.sum())):
         raise incomplete(count, values.size)
@@ -103,8 +115,8 @@ def incomplete(missing: int, n_rows: int) -> InvalidDataError:
 
 
 def _as_array(found: Found) -> Any:
-    """Values (n,), probabilities (n, J), or the two bounds of intervals (n, 2)."""
+    """Values (n,) or (n, outputs), probabilities (n, J), or the two bounds of intervals, the last axis."""
     if isinstance(found, xr.DataArray):
-        return found.data.T
+        return found.data.T if CLASS in found.dims else found.data
     bounds = [found[name].data for name in (LOWER, UPPER)]
-    return np.stack(bounds, axis=1) if isinstance(bounds[0], np.ndarray) else da.stack(bounds, axis=1)
+    return np.stack(bounds, axis=-1) if isinstance(bounds[0], np.ndarray) else da.stack(bounds, axis=-1)

@@ -127,7 +127,7 @@ min_success, weight_kind, n_init, start_rows, effort
         Returns
         -------
         ndarray, Series, Dask array or Series, xr.DataArray
-            As ``X``; lazy where it is.
+            As ``X``; lazy where it is. Of several outputs an array (n, outputs) or a DataFrame.
 
         Raises
         ------
@@ -148,12 +148,14 @@ min_success, weight_kind, n_init, start_rows, effort
         Returns
         -------
         ndarray, Dask array (n, 2), DataFrame with ``lower`` and ``upper``, or xr.Dataset
-            As ``X``.
+            As ``X``. Of several outputs arrays (n, outputs, 2), and pairs of output and bound as columns.
         """
         return self._asked(partial(_interval, level=level), X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R² of the predictions, of weighted rows; for a constant target, 1 where it is exact, else 0.
+
+        Of several outputs the mean of theirs.
 
         Parameters
         ----------
@@ -165,7 +167,9 @@ min_success, weight_kind, n_init, start_rows, effort
         """
         found, wanted, weight = self._compared(self.predict(X), X, y, sample_weight)
         found, wanted = found.astype(np.float64), wanted.astype(np.float64)
-        return _r_squared(found, wanted, weight, skip=self.on_error == "skip")
+        skip = self.on_error == "skip"
+        outputs = zip(found.reshape(len(found), -1).T, wanted.reshape(len(wanted), -1).T, strict=True)
+        return float(np.mean([_r_squared(*each, weight, skip=skip) for each in outputs]))
 
     def _options(self) -> dict[str, Any]:
         if get_family(self.family).nominal:

@@ -203,7 +203,7 @@ def test_weights_of_zero_leave_rows_out(X: NDArray[Any], y: NDArray[Any]) -> Non
         (np.ones((4, 0)), np.ones(4), "Found array with 0 feature"),
         (np.ones((4, 1), complex), np.ones(4), "Complex data not supported"),
         (np.ones((4, 1)), None, "MoERegressor requires y to be passed, but the target y is None"),
-        (np.ones((4, 1)), np.ones((4, 2)), "y should be a 1d array, got an array of shape \\(4, 2\\)"),
+        (np.ones((4, 1)), np.ones((4, 2, 2)), "y should be a 1d array, got an array of shape \\(4, 2, 2\\)"),
         (np.ones((4, 1)), np.full(4, np.nan), "y: expected finite values, got only NaN or infinity"),
         (np.ones((4, 1)), np.ones(3), "inconsistent numbers of samples: 4 in X and 3 in y"),
         (

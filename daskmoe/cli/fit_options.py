@@ -66,7 +66,11 @@ def _parsed(known: Option, flag: Flag) -> Callable[..., Any]:
     """The value of a flag; one that the option cannot have is an error that names the flag."""
 
     def parse(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
-        parsed = None if value is None else flag.parse(value)
+        try:
+            parsed = None if value is None else flag.parse(value)
+        except ValueError:
+            # The check says what was expected.
+            parsed = value
         try:
             known.check(str(parameter.name), parsed)
         except InvalidOptionError as error:

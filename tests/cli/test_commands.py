@@ -271,6 +271,14 @@ def test_aggregate_by_another_method(store: Path, model_path: Path, tmp_path: Pa
         (["fit", "nowhere.zarr", "--target", "y", "--n-experts", "2", "--output", "m.zarr"], "nowhere.zarr"),
         (["fit", "a.zarr", "--target", "y", "--n-experts", "0", "--output", "m.zarr"], "--n-experts"),
         (
+            ["fit", "a.zarr", "--target", "y", "--n-experts", "2", "--prior-strength", "weak"],
+            "prior_strength: expected a finite number above 0, got 'weak'",
+        ),
+        (
+            ["fit", "a.zarr", "--target", "y", "--n-experts", "2", "--min-scale", "0.1,small"],
+            "min_scale: expected a finite number above 0, got '0.1,small'",
+        ),
+        (
             ["demo", "--workers", "1", "--scheduler", "tcp://127.0.0.1:1"],
             "at most one of --workers, --scheduler",
         ),

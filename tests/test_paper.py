@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from distributed import LocalCluster
+from distributed.client import _get_global_client
 
 pytest.importorskip("matplotlib")
 
@@ -69,6 +71,30 @@ def test_finished_cells_are_skipped(
     assert "MMASH, 16 chunks is skipped" in caplog.text
     with pytest.raises(SystemExit, match="expected an own store"):
         module("study").main(["--size", "tiny", "--output", str(store), "--seed", "1"])
+
+
+@pytest.mark.cluster
+def test_cells_are_kept_while_a_cluster_judges_others(
+    module: Callable[[str], Any],
+    store: Path,
+    cluster: LocalCluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = module("study")
+    append, default_clients = study.append, []
+
+    def watched(*arguments: Any) -> None:
+        # With one, reading what is kept would wait for a worker.
+        default_clients.append(_get_global_client())
+        append(*arguments)
+
+    monkeypatch.setattr(study, "append", watched)
+    path = tmp_path / "study.zarr"
+    study.main(["--size", "tiny", "--output", str(path), "--scheduler", cluster.scheduler_address])
+    assert set(default_clients) == {None}
+    here, there = (module("store").read_group(each, "simulated") for each in (store, path))
+    xr.testing.assert_identical(here["log_likelihood"], there["log_likelihood"])
 
 
 def test_figures_and_tables_are_of_the_store(module: Callable[[str], Any], store: Path) -> None:

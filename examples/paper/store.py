@@ -18,7 +18,7 @@ def read_group(path: Path, group: str) -> xr.Dataset | None:
     """A part of the study in memory, None where nothing of it is done."""
     for name in (group, group + BEFORE):
         if (path / name).is_dir():
-            with xr.open_zarr(path, group=name, consolidated=False) as found:
+            with xr.open_zarr(path, group=name, consolidated=False, chunks=None) as found:
                 loaded: xr.Dataset = found.load()
                 return loaded
     return None

@@ -74,12 +74,13 @@ def results(work: Work, seed: int, options: dict[str, Any], address: str | None)
     if address is None:
         yield from (judging.judge_cell(cell, names, seed, options) for cell, names in work)
         return
-    with Client(address) as client:
+    # No default: what is written here must not wait for a worker that judges.
+    with Client(address, set_as_default=False) as client:
         # The cluster has the package, not these files; each imports those before it.
         for module in (scenarios, fitting, judging):
             client.upload_file(module.__file__)
         futures = [client.submit(judging.judge_cell, *one, seed, options, pure=False) for one in work]
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             yield future.result()
             future.release()
 

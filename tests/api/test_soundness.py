@@ -88,6 +88,15 @@ def test_a_floor_of_the_caller_s_own_is_told_of_too() -> None:
     assert "larger min_scale=" in told
 
 
+def test_experts_held_wide_are_not_held_to_a_line() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1_000, 1))
+    y = np.where(x[:, 0] > 0, 1.1, 0.9) * x[:, 0] + 0.05 * rng.standard_normal(1_000)
+    _, told = warned(lambda: daskmoe.fit_local(rows_of(x, y), "y", n_experts=2, min_scale=3, random_state=0))
+    assert len(told) == 1
+    assert "least squares" not in told[0]
+
+
 def test_of_noise_in_all_rows_nothing_is_said() -> None:
     data, _ = daskmoe.simulate(2_000, n_features=3, n_experts=2, chunks=500, random_state=0)
     _, told = warned(lambda: daskmoe.fit(data, "y", n_experts=2, **FEW))

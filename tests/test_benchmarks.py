@@ -26,6 +26,7 @@ from benchmarks import (
     reading,
     real_rows,
     real_sets,
+    real_sets_figure,
     reduction,
     refinement,
 )
@@ -174,6 +175,16 @@ def test_ways_to_fit_a_set() -> None:
     assert int(by_way["refine3"]["rounds"]) <= 3
     assert all(float(row["EM passes"]) > 0 for row in rows)
     assert all(0.8 < float(row["inside 90%"]) < 1 for row in rows)
+
+
+def test_the_figure_of_real_sets_is_of_their_table(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    page = (ROOT / "docs" / "design" / "real_sets.md").read_text(encoding="utf-8")
+    found = real_sets_figure.medians(page)
+    assert [len(cases) for cases in found.values()] == [4, 4, 4, 4]
+    assert all(0.5 < value < 1.5 for cases in found.values() for value in cases.values())
+    real_sets_figure.draw(page, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 5_000
 
 
 def test_a_fit_that_fails_is_a_row_of_the_table() -> None:

@@ -29,6 +29,7 @@ from benchmarks import (
     real_sets_figure,
     reduction,
     refinement,
+    selection,
 )
 
 import daskmoe
@@ -325,6 +326,11 @@ def test_what_a_checkpoint_saves_where_a_store_grows(capsys: pytest.CaptureFixtu
     assert [line.split()[0] for line in lines] == ["reduction", "auto"]
     for line in lines:
         assert all(float(value) > 0 for value in re.findall(r"(?:full|grown|rows|keeping) +(\S+)", line))
+
+
+def test_selection_finds_what_drew_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    selection.main(["--draws", "1", "--rows", "2000", "--features", "2", "--most", "4"])
+    assert "1 draws; chosen 3: 1; time over single fits" in capsys.readouterr().out
 
 
 def test_what_it_takes_to_read_a_partition(capsys: pytest.CaptureFixture[str]) -> None:

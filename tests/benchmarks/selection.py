@@ -1,13 +1,14 @@
 """How often `select_n_experts` finds the number of experts that drew the data, and what it costs.
 
-Each draw is of three experts; the time is processor time over that of one `fit` for every number, one thread::
+Each draw is of three experts; the time is processor time over that of one `fit` for every number::
 
-    PYTHONPATH=tests python -m benchmarks.selection [--draws 100] [--rows 20000] [--design overlap] [--criterion bic]
+    PYTHONPATH=tests python -m benchmarks.selection [--draws 100] [--rows 20000] [--design overlap]
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import warnings
 from collections import Counter
@@ -30,10 +31,10 @@ class Figures(NamedTuple):
     ratio: float
 
 
-def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
+def seconds(run: Callable[..., Any], *args: Any, **options: Any) -> tuple[float, Any]:
     """Processor time, and what was found."""
     began = time.process_time()
-    found = run()
+    found = run(*args, **options)
     return time.process_time() - began, found
 
 
@@ -43,22 +44,19 @@ def study(
     """Select from draws with seeds 0, 1, ...; the first few are timed against single fits."""
     for seed in range(draws):
         data, _ = daskmoe.simulate(
-            n_rows, n_features=n_features, n_experts=TRUE, design=design, chunks=n_rows // 8, random_state=seed
-        )  # fmt: skip
+            n_rows, n_features=n_features, n_experts=TRUE, design=design, random_state=seed
+        )
+        rows = data.chunk(row=n_rows // 8)
         options: dict[str, Any] = {"random_state": seed, "progress": False}
         with warnings.catch_warnings(action="ignore", category=daskmoe.FitWarning):
             whole, selection = seconds(
-                lambda data=data, options=options: daskmoe.select_n_experts(
-                    data, "y", n_experts=sizes, criterion=criterion, **options
-                )
+                daskmoe.select_n_experts, rows, "y", n_experts=sizes, criterion=criterion, **options
             )
-            single = sum(
-                seconds(
-                    lambda k=k, data=data, options=options: daskmoe.fit(data, "y", n_experts=k, **options)
-                )[0]
-                for k in (sizes if seed < TIMED else ())
-            )
-        yield Figures(selection.n_experts, whole / single if single else np.nan)
+            singles = [
+                seconds(daskmoe.fit, rows, "y", n_experts=size, **options)[0]
+                for size in (sizes if seed < TIMED else ())
+            ]
+        yield Figures(selection.n_experts, whole / sum(singles) if singles else np.nan)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -81,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             counts = ", ".join(f"{size}: {n}" for size, n in sorted(Counter(f.chosen for f in found).items()))
             ratios = [f.ratio for f in found if np.isfinite(f.ratio)]
             times = f"{min(ratios):.2f} to {max(ratios):.2f}"
-            print(f"{len(found)} draws; chosen {counts}; time over single fits {times}", flush=True)
+            sys.stdout.write(f"{len(found)} draws; chosen {counts}; time over single fits {times}\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

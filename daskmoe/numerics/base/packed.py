@@ -86,7 +86,7 @@ class _Separate:
             total += np.multiply(rows, weight, out=weighted) @ rows.T
 
     def packed(self) -> FloatArray:
-        a, b = np.triu_indices(self._sums.shape[1])
+        a, b = upper_pairs(self._sums.shape[1])
         return np.asarray(self._sums[:, a, b])
 
 
@@ -105,7 +105,7 @@ class _Joint:
             self._sums += self._cycle.products(design[:, part]) @ weights[:, part].T
 
     def packed(self) -> FloatArray:
-        a, b = np.triu_indices(self._size)
+        a, b = upper_pairs(self._size)
         distance = b - a
         # The pair (a, b) stands where its distance around the cycle is at most half of it.
         around = distance > self._size // 2
@@ -168,6 +168,14 @@ def packed_rows(size: int) -> tuple[slice, ...]:
     """Where every row of a packed symmetric matrix stands, from its diagonal entry on."""
     starts = [a * size - a * (a - 1) // 2 for a in range(size + 1)]
     return tuple(map(slice, starts, starts[1:]))
+
+
+@lru_cache(maxsize=64)
+def upper_pairs(size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """``np.triu_indices``, which costs more than the sums of few rows: found once, not to be written to."""
+    first, second = np.triu_indices(size)
+    first.flags.writeable = second.flags.writeable = False
+    return first, second
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from daskmoe.model import MixtureOfExperts
 from daskmoe.model.classes import require_numbers
 from daskmoe.numerics.base.parameters import FloatArray
 from daskmoe.numerics.predictive.mixture import mixture_cdf, mixture_mean
-from daskmoe.plotting.canvas import BEHIND, DARK, PALETTE, above, axes_of, target_label
+from daskmoe.plotting.canvas import DARK, PALETTE, above, axes_of, draw_density, target_label
 from daskmoe.plotting.sampled import take_sample
 from daskmoe.rows import Data
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BINS: Final = 20
-_HEXAGONS: Final = 50
 # Intervals whose coverage is told.
 _LEVELS: Final = (0.5, 0.9)
 
@@ -34,9 +33,7 @@ def draw_residuals(model: MixtureOfExperts, data: Data, ax: Axes | None) -> Axes
     residual = sample.response - predicted
     low, high = np.quantile(residual, [0.001, 0.999])
     shown = (residual >= low) & (residual <= high)
-    ax.hexbin(
-        predicted[shown], residual[shown], gridsize=_HEXAGONS, cmap=BEHIND, bins="log", mincnt=1, lw=0.1
-    )
+    draw_density(ax, predicted[shown], residual[shown])
     middle, mean, deviation = _by_bin(predicted, residual)
     ax.axhline(0, color=DARK, lw=0.8, ls=":")
     ax.plot(middle, mean, "-o", ms=4, color=PALETTE[4], label="mean")

@@ -89,9 +89,9 @@ class RowSums:
         experts = gates + layout.n_experts * len(self._rows)
         self._ends = _Ends(pairs, gates, experts, experts + metric * (experts - pairs))
         self._own = self._ends.metric if second_order else 0
-        everywhere = np.triu_indices(self.vectors)
+        everywhere = upper_pairs(self.vectors)
         first = free + layout.n_predictors * np.arange(layout.n_experts)[:, None]
-        own = [np.triu_indices(free), ((first + self._rows).ravel(), (first + self._columns).ravel())]
+        own = [upper_pairs(free), ((first + self._rows).ravel(), (first + self._columns).ravel())]
         between = [everywhere, *own, *own * metric] if second_order else []
         self.outer = OuterSums(layout, Between.join([*between, *[everywhere] * scores]), precision)
         self._information = _Cross(self.n_scalars, n_linear)

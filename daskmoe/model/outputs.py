@@ -20,6 +20,7 @@ from daskmoe.numerics.predictive.outputs import output_means, output_quantiles
 from daskmoe.options import OnError, RandomState, check_share
 from daskmoe.rows import Data, RowSchema
 from daskmoe.rows.computing import computed
+from daskmoe.rows.lazily import explained_sums
 from daskmoe.rows.names import LOWER, UPPER
 from daskmoe.rows.variables import output_labels
 
@@ -83,6 +84,7 @@ def draw(
     return _labelled(draw_by(function, dataset, rows, random_state, size, how, leading), dataset, rows)
 
 
+@explained_sums()
 def r_squared(parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError) -> float:
     """The mean over the outputs of the share of its variance that E[y_o|x] explains."""
     # Says what is wrong with the rows, if anything is.

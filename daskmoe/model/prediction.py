@@ -41,6 +41,7 @@ from daskmoe.numerics.predictive.quantiles import mixture_quantiles
 from daskmoe.options import ON_ERROR, OnError, RandomState, check_choice, check_share, entropy_of
 from daskmoe.rows import Data, RowSchema, match_schema, source_of
 from daskmoe.rows.computing import computed
+from daskmoe.rows.lazily import explained_sums
 from daskmoe.rows.names import BOUND, EXPERT, LOWER, UPPER
 
 
@@ -373,6 +374,7 @@ def _draw_rows(
     return sample(np.asarray(features, np.float64), np.random.default_rng(seeds))
 
 
+@explained_sums()
 def totals(
     function: RowFunction, data: Data, rows: RowSchema, block_size: int, on_error: OnError
 ) -> dict[str, float]:

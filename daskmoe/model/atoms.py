@@ -162,10 +162,11 @@ class MixtureWithAtoms:
         self, data: Data, *, clip: bool = False, on_error: OnError = "raise", dtype: FloatType = "float64"
     ) -> xr.DataArray:
         """E[y|x] = sum_j p_j(x) a_j + p_0(x) E[y|x, no atom]."""
-        function: RowFunction = self.mixture.mean
+        limits = None
         if clip:
-            low, high = target_range(self.experts.diagnostics)
-            function = partial(_clipped, function, min(low, *self.atoms), max(high, *self.atoms))
+            ends = np.array([*target_range(self.experts.diagnostics), *self.atoms])
+            limits = float(ends.min()), float(ends.max())
+        function = prediction.within(limits, self.mixture.mean)
         return self._evaluate(function, data, on_error, dtype, name=self.target, attrs=self.rows.target_attrs)
 
     def predict_interval(
@@ -399,10 +400,6 @@ class MixtureWithAtoms:
         assert self.weight is not None or self.atom_gates.log_likelihood() is not None
         value = self.atom_gates.log_likelihood() + self.experts.log_likelihood()
         return criteria.Likelihood(value, float(self.weight or 0.0))
-
-
-def _clipped(function: RowFunction, low: float, high: float, features: Features) -> FloatArray:
-    return np.clip(function(features), low, high)
 
 
 def _checked(

@@ -99,7 +99,8 @@ class MixtureOfExperts(NamedExperts):
             Whether a level of a feature that the fit did not have is an error, or a missing input, whose
             result is NaN.
         clip : bool
-            Whether to keep predictions within the range of the target in the rows of the fit.
+            Whether to keep predictions within the range of the target in the rows of the fit, of several
+            outputs within each one's own.
         dtype : {"float64", "float32"}
             Of the result.
 
@@ -125,15 +126,9 @@ class MixtureOfExperts(NamedExperts):
         if self.densities.nominal:
             classes.refuse_numbers(self.rows, clip=clip, dtype=dtype)
             return classes.predicted_labels(self.mixture, self.densities, data, self.rows, on_error)
-        if self.rows.output_dim is not None:
-            if clip:
-                outputs.require_one_output(self.rows, "clip", "Use prediction.clip(a, b) on each of them.")
-            how = Evaluation(on_error, dtype)
-            return outputs.mean(self.mixture, self.densities, data, self.rows, how)
         limits = target_range(self.diagnostics) if clip else None
-        return prediction.mean(
-            self.mixture, self.densities, data, self.rows, limits, Evaluation(on_error, dtype)
-        )
+        mean = prediction.mean if self.rows.output_dim is None else outputs.mean
+        return mean(self.mixture, self.densities, data, self.rows, limits, Evaluation(on_error, dtype))
 
     def predict_proba(
         self, data: Data, *, on_error: OnError = "raise", dtype: FloatType = "float64"

@@ -18,7 +18,7 @@ from daskmoe.model import store as storage
 from daskmoe.model.beside import figures_of, joined_html, joined_summary, joined_tables, with_atoms
 from daskmoe.model.blockwise import Evaluation, FloatType, RowFunction
 from daskmoe.model.labels import expert_names
-from daskmoe.model.moe import MixtureOfExperts
+from daskmoe.model.moe import MixtureOfExperts, pictures_of
 from daskmoe.model.moments import target_range
 from daskmoe.model.summary import Summary
 from daskmoe.numerics.base.parameters import FloatArray
@@ -152,11 +152,8 @@ class MixtureWithAtoms:
 
     @property
     def plot(self) -> Any:
-        """Pictures are of one model: ``model.experts.plot``, or ``model.atom_gates.plot``."""
-        raise AttributeError(
-            "plot: expected one mixture, got one beside atoms: use model.experts.plot or "
-            "model.atom_gates.plot, whose rows are those off the atoms and all."
-        )
+        """Pictures of the model, atoms among its experts: see `daskmoe.plotting.Pictures`."""
+        return pictures_of(self)
 
     def predict(
         self, data: Data, *, clip: bool = False, on_error: OnError = "raise", dtype: FloatType = "float64"

@@ -72,15 +72,12 @@ class MixtureOfExperts(NamedExperts):
     # Whether the log has said what figures of a density are worth here.
     _told_of_floor = False
     # What draws models, from `draw_with`.
-    _pictures: ClassVar[Callable[[MixtureOfExperts], Any] | None] = None
+    _pictures: ClassVar[Callable[[Any], Any] | None] = None
 
     @property
     def plot(self) -> Any:
         """Pictures of the model, with matplotlib: see `daskmoe.plotting.Pictures`."""
-        pictures = type(self)._pictures
-        if pictures is None:
-            raise AttributeError("plot: expected daskmoe.plotting to be imported, as by import daskmoe.")
-        return pictures(self)
+        return pictures_of(self)
 
     def predict(
         self, data: Data, *, clip: bool = False, on_error: OnError = "raise", dtype: FloatType = "float64"
@@ -662,6 +659,14 @@ class MixtureOfExperts(NamedExperts):
         return found.assign_coords({EXPERT: self.params[EXPERT].values})
 
 
-def draw_with(pictures: Callable[[MixtureOfExperts], Any]) -> None:
+def draw_with(pictures: Callable[[Any], Any]) -> None:
     """Let ``model.plot`` give ``pictures(model)``: a room above this one hands them down."""
     MixtureOfExperts._pictures = staticmethod(pictures)
+
+
+def pictures_of(model: Any) -> Any:
+    """What draws a model, or one beside atoms."""
+    pictures = MixtureOfExperts._pictures
+    if pictures is None:
+        raise AttributeError("plot: expected daskmoe.plotting to be imported, as by import daskmoe.")
+    return pictures(model)

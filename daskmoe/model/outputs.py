@@ -9,7 +9,6 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskmoe.errors import InvalidDataError
 from daskmoe.model.blockwise import Evaluation
 from daskmoe.model.prediction import Limits, draw_by, evaluate, match_data, total_log_density, within
 from daskmoe.numerics.base.parameters import FloatArray, Mixture
@@ -25,15 +24,6 @@ from daskmoe.rows.variables import output_labels
 
 # The bounds of an interval, all outputs of one after those of the other.
 _BOUNDS = "bound of an output"
-
-
-def require_one_output(rows: RowSchema, what: str, instead: str) -> None:
-    """Raise `InvalidDataError` where the target has several outputs."""
-    if rows.output_dim is not None:
-        raise InvalidDataError(
-            f"{what}: expected a model of one output, got one of {len(rows.outputs)} outputs of "
-            f"{rows.target!r} along {rows.output_dim!r}. {instead}"
-        )
 
 
 def mean(

@@ -210,8 +210,6 @@ def test_what_a_model_shows(model: Any, data: xr.Dataset) -> None:
     assert_allclose(float(table["bic"]), model.bic())
     assert "atoms.estimate" in table
     assert "beside the atom 0" in model._repr_html_()
-    with pytest.raises(AttributeError, match="use model"):
-        _ = model.plot
 
 
 def test_the_regressor_takes_atoms(data: xr.Dataset) -> None:

@@ -340,8 +340,6 @@ def test_an_output_that_is_predicted_far_outside_its_range_is_named() -> None:
 
 
 def test_what_is_of_one_output_is_refused(data: xr.Dataset, best: MixtureOfExperts) -> None:
-    with pytest.raises(InvalidDataError, match="plot: expected a model of one output"):
-        best.plot.experts(data, "a")
     turned = data.isel(level=[1, 0])
     with pytest.raises(
         InvalidDataError, match=r"expected the outputs \[10, 500\] along 'level'.*sel\(level="

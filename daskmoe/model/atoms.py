@@ -286,7 +286,14 @@ class MixtureWithAtoms:
         return type(self)(self.atom_gates, self.experts.permute(order))
 
     def match(self, other: MixtureWithAtoms) -> Self:
-        """The same model with its experts in the order of those of another; see `MixtureOfExperts.match`."""
+        """The same model with its experts in the order of those of another; see `MixtureOfExperts.match`.
+
+        The other may have other atoms: experts are what the target is at none.
+        """
+        if not isinstance(other, MixtureWithAtoms):
+            raise InvalidDataError(
+                f"other: expected a model with atoms, got {other!r}. Match model.experts with it."
+            )
         return type(self)(self.atom_gates, self.experts.match(other.experts))
 
     def rename_experts(self, names: Any) -> Self:

@@ -13,11 +13,11 @@ import numpy as np
 
 from daskmoe.numerics.base.parameters import FloatArray
 from daskmoe.plotting.canvas import (
-    BEHIND,
     DARK,
     FAINT,
     above,
     axes_of,
+    draw_density,
     faded,
     key,
     short_dates,
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 # Of a line where its expert rules alone, in points.
 _WIDEST: Final = 6.0
-_HEXAGONS: Final = 50
 _BARS: Final = 60
 # Bins of equally many rows along a feature, and of equal width along each of two.
 _BINS: Final = 40
@@ -136,10 +135,7 @@ def _draw_rows(ax: Axes, sample: Sample, axis: Axis) -> None:
     low, high = np.quantile(sample.response, [0.001, 0.999])
     shown = (sample.response >= low) & (sample.response <= high) & np.isfinite(axis.within())
     if axis.levels is None and axis.seen.dtype.kind not in "mM":
-        ax.hexbin(
-            axis.within()[shown], sample.response[shown], gridsize=_HEXAGONS, cmap=BEHIND, bins="log",
-            mincnt=1, lw=0.1, alpha=0.75, zorder=0,
-        )  # fmt: skip
+        draw_density(ax, axis.within()[shown], sample.response[shown])
         return
     few = np.flatnonzero(shown)[:: max(1, int(shown.sum()) // _MOST_DOTS)]
     places = axis.seen[few]

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 PALETTE: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C6D31", "#999999")
 DARK: Final = "#333333"
 FAINT: Final = "#BBBBBB"
-# Of what lies behind: the density of the data.
-BEHIND: Final = "Greys"
+# Of what lies behind, the density of the data: few rows are dots, as most hexagons would hold none or one.
+_BEHIND: Final = "Greys"
+_HEXAGONS: Final = 50
+_FEW: Final = 1_500
 
 
 def axes_of(ax: Axes | None) -> Axes:
@@ -41,6 +43,16 @@ def colours(n_experts: int) -> list[str]:
 
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, n_experts))
     return [matplotlib.colors.to_hex(shade) for shade in shades]
+
+
+def draw_density(ax: Axes, x: FloatArray, y: FloatArray) -> None:
+    """Where rows lie, in grey, behind all else."""
+    if len(x) <= _FEW:
+        ax.plot(x, y, ls="", marker=".", ms=4, color=FAINT, zorder=0)
+        return
+    ax.hexbin(
+        x, y, gridsize=_HEXAGONS, cmap=_BEHIND, bins="log", mincnt=1, lw=0.1, alpha=0.75, zorder=0
+    )  # fmt: skip
 
 
 def quantity(name: str, attrs: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import scipy
 
 from daskmoe.model.classes import require_numbers
 from daskmoe.numerics.base.parameters import FloatArray
-from daskmoe.plotting.canvas import BEHIND, DARK, PALETTE, above, axes_of
+from daskmoe.plotting.canvas import DARK, PALETTE, above, axes_of, draw_density
 from daskmoe.plotting.sampled import take_sample
 from daskmoe.plotting.shown import Shown
 from daskmoe.rows import Data
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BINS: Final = 20
-_HEXAGONS: Final = 50
 # Intervals whose coverage is told.
 _LEVELS: Final = (0.5, 0.9)
 
@@ -33,9 +32,7 @@ def draw_residuals(shown: Shown, data: Data, ax: Axes | None) -> Axes:
     residual = sample.response - predicted
     low, high = np.quantile(residual, [0.001, 0.999])
     inside = (residual >= low) & (residual <= high)
-    ax.hexbin(
-        predicted[inside], residual[inside], gridsize=_HEXAGONS, cmap=BEHIND, bins="log", mincnt=1, lw=0.1
-    )
+    draw_density(ax, predicted[inside], residual[inside])
     middle, mean, deviation = _by_bin(predicted, residual)
     ax.axhline(0, color=DARK, lw=0.8, ls=":")
     ax.plot(middle, mean, "-o", ms=4, color=PALETTE[4], label="mean")

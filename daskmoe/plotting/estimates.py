@@ -129,21 +129,14 @@ def draw_partitions(shown: Shown, term: str | None, ax: Axes | None) -> Axes:
 
 def draw_transport_plan(shown: Shown, ax: Axes | None) -> Axes:
     """See `Pictures.transport_plan`."""
-    model = shown.experts
-    plan = _plan(model)
-    if plan is None:
-        raise InvalidDataError(
-            "Expected a model with a transport plan, got one without: daskmoe.fit with several partitions "
-            "keeps it."
-        )
+    shares = shown.experts.transport_plan().table()["share"].fillna(0)
     ax = axes_of(ax)
-    mass = plan.sum(LOCAL_EXPERT).transpose(PARTITION, EXPERT).values
-    share = mass / np.maximum(mass.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    share = shares.transpose(PARTITION, EXPERT).values
     image = ax.pcolormesh(share, cmap="cividis", vmin=0, vmax=1, ec="white", lw=0.5)
-    ax.set_xticks(np.arange(model.n_experts) + 0.5, _names(shown))
-    _tick_partitions(ax.yaxis, [str(each) for each in plan[PARTITION].values], 0.5)
-    ax.set_ylim(len(mass), 0)
-    if mass.size <= _MOST_CELLS:
+    ax.set_xticks(np.arange(shown.experts.n_experts) + 0.5, _names(shown))
+    _tick_partitions(ax.yaxis, [str(each) for each in shares[PARTITION].values], 0.5)
+    ax.set_ylim(len(share), 0)
+    if share.size <= _MOST_CELLS:
         for (m, k), value in np.ndenumerate(share):
             colour = "white" if value < 0.55 else "black"
             ax.text(
@@ -245,10 +238,10 @@ def _flat(params: xr.Dataset, leading: tuple[str, ...], name: str) -> FloatArray
 
 
 def _plan(model: MixtureOfExperts) -> xr.DataArray | None:
-    found = model.diagnostics
-    if found is None or "plan_mass" not in found or found["plan_mass"].sizes[EXPERT] != model.n_experts:
+    try:
+        return model.transport_plan().mass
+    except InvalidDataError:
         return None
-    return found["plan_mass"]
 
 
 def _belongs(model: MixtureOfExperts, local: xr.Dataset) -> np.ndarray[Any, np.dtype[np.intp]]:
@@ -256,12 +249,8 @@ def _belongs(model: MixtureOfExperts, local: xr.Dataset) -> np.ndarray[Any, np.d
     parts = (PARTITION, LOCAL_EXPERT)
     known = np.isfinite(_flat(local, parts, INTERCEPT)[..., 0])
     plan = _plan(model)
-    if (
-        plan is not None
-        and plan.sizes[PARTITION] == len(known)
-        and plan.sizes[LOCAL_EXPERT] == known.shape[1]
-    ):
-        found = plan.transpose(PARTITION, LOCAL_EXPERT, EXPERT).values.argmax(axis=2)
+    if plan is not None and plan.shape[:2] == known.shape:
+        found = plan.values.argmax(axis=2)
     else:
         both = (INTERCEPT, COEF)
         own = np.concatenate([_flat(model.params, (EXPERT,), name) for name in both], axis=-1)

@@ -191,6 +191,15 @@ def test_bins_hold_about_as_many_rows_and_never_split_a_value() -> None:
     assert len(uniform.middles(10)) == 10
 
 
+@pytest.mark.parametrize(("n_rows", "dots"), [(300, 300), (4_000, 0)])
+def test_few_rows_are_dots_each(n_rows: int, dots: int) -> None:
+    rows, truth = daskmoe.simulate(n_rows, n_features=1, n_experts=2, random_state=0)
+    for ax in (truth.plot.experts(rows, "x0"), truth.plot.residuals(rows)):
+        drawn = sum(len(line.get_xdata()) for line in ax.lines if line.get_marker() == ".")
+        # The 1,000th part with the lowest and highest targets is not drawn.
+        assert drawn == pytest.approx(dots, abs=4)
+
+
 def test_the_map_has_the_colour_of_the_ruling_expert(model: MixtureOfExperts, data: xr.Dataset) -> None:
     ax = model.plot.ruling_expert(data)
     image = ax.collections[0].get_array().reshape(6, 8, 4)

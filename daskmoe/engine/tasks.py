@@ -125,9 +125,9 @@ def _fit(
     if pilots:
         family, dropped = plan.family, there - data.n_rows
         answers = [_answer(*own, dropped) for own in expand_estimates(data, pilots, family, known)]
-        if plan.options.n_experts == 1 and plan.sends.responses and data.response.ndim == 1:
+        if plan.options.n_experts == 1 and plan.sends.responses:
             # No pass over all rows follows that would find the range of the target.
-            extremes = Extremes.of(data.response[np.newaxis])
+            extremes = Extremes.of(data.response.T[np.newaxis])
             answers = [each._replace(estimate=each.estimate._replace(extremes=extremes)) for each in answers]
     else:
         answers = [_own_fit(plan, partition, data, known, np.random.default_rng(fit_seed), there)]

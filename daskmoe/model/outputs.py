@@ -9,9 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskmoe.errors import InvalidDataError
 from daskmoe.model.blockwise import Evaluation
-from daskmoe.model.prediction import draw_by, evaluate, match_data, total_log_density
+from daskmoe.model.prediction import Limits, draw_by, evaluate, match_data, total_log_density, within
 from daskmoe.numerics.base.parameters import FloatArray, Mixture
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.predictive.draws import sample_response
@@ -28,19 +27,18 @@ from daskmoe.rows.variables import output_labels
 _BOUNDS = "bound of an output"
 
 
-def require_one_output(rows: RowSchema, what: str, instead: str) -> None:
-    """Raise `InvalidDataError` where the target has several outputs."""
-    if rows.output_dim is not None:
-        raise InvalidDataError(
-            f"{what}: expected a model of one output, got one of {len(rows.outputs)} outputs of "
-            f"{rows.target!r} along {rows.output_dim!r}. {instead}"
-        )
-
-
-def mean(parameters: Mixture, family: Family, data: Data, rows: RowSchema, how: Evaluation) -> xr.DataArray:
-    """E[y_o|x] of every row and output, the outputs last."""
+def mean(
+    parameters: Mixture,
+    family: Family,
+    data: Data,
+    rows: RowSchema,
+    limits: Limits | None,
+    how: Evaluation,
+) -> xr.DataArray:
+    """E[y_o|x] of every row and output, kept within ``limits`` where there are some, the outputs last."""
     dataset, _ = match_data(data, rows)
-    found = _evaluated(partial(output_means, parameters, family), parameters, family, dataset, rows, how)
+    function = within(limits, partial(output_means, parameters, family))
+    found = _evaluated(function, parameters, family, dataset, rows, how)
     return _labelled(found, dataset, rows)
 
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import xarray as xr
 
-from daskmoe.model import MixtureOfExperts
-from daskmoe.model.labels import expert_names
 from daskmoe.numerics.base.parameters import FloatArray
 
 if TYPE_CHECKING:
@@ -57,21 +55,11 @@ def draw_density(ax: Axes, x: FloatArray, y: FloatArray) -> None:
     )  # fmt: skip
 
 
-def names(model: MixtureOfExperts) -> list[str]:
-    """What the experts are called."""
-    return expert_names(model.params)
-
-
 def quantity(name: str, attrs: Mapping[str, Any]) -> str:
     """An axis label: the long name or name, and the units."""
     text = str(attrs.get("long_name") or name)
     units = attrs.get("units")
     return f"{text} [{units}]" if units and units != "1" else text
-
-
-def target_label(model: MixtureOfExperts) -> str:
-    """Axis label of the response."""
-    return quantity(model.target, model.rows.target_attrs)
 
 
 def source_label(data: xr.Dataset, name: str, column: str | None = None) -> str:

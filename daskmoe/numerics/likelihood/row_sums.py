@@ -114,9 +114,8 @@ class RowSums:
         self.mass += tau.sum(axis=1) if weight is None else tau @ weight
         if self.with_story:
             self.entropy += entropy_of_rows(tau, weight, self._buffers)
-            if not self.family.by_predictor:
-                both = np.vstack([self._e_step.means(state), block.response])
-                self.extremes = merge_extremes(self.extremes, Extremes.of(both, self._n_rows))
+            both = np.concatenate([self._e_step.means(state), block.response[np.newaxis]])
+            self.extremes = merge_extremes(self.extremes, Extremes.of(both, self._n_rows))
             self._n_rows += block.width
         if not (self.second_order or self.scores):
             return

@@ -164,6 +164,14 @@ def packed_size(size: int) -> int:
 
 
 @lru_cache(maxsize=64)
+def upper_pairs(size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """``np.triu_indices``, which costs more than the sums of few rows: found once, not to be written to."""
+    first, second = np.triu_indices(size)
+    first.flags.writeable = second.flags.writeable = False
+    return first, second
+
+
+@lru_cache(maxsize=64)
 def packed_rows(size: int) -> tuple[slice, ...]:
     """Where every row of a packed symmetric matrix stands, from its diagonal entry on."""
     starts = [a * size - a * (a - 1) // 2 for a in range(size + 1)]

@@ -150,6 +150,12 @@ class MixtureWithAtoms:
         gates = self.atom_gates.standard_errors(kind)
         return with_atoms(self.experts.standard_errors(kind), gates, self.atoms, "standard_errors")
 
+    def confidence_interval(self, level: float = 0.95, kind: str = "model") -> xr.Dataset:
+        """Confidence intervals shaped like ``params``; see `MixtureOfExperts.confidence_interval`."""
+        gates = self.atom_gates.confidence_interval(level, kind)
+        experts = self.experts.confidence_interval(level, kind)
+        return with_atoms(experts, gates, self.atoms, "confidence_interval")
+
     @property
     def plot(self) -> Any:
         """Pictures are of one model: ``model.experts.plot``, or ``model.atom_gates.plot``."""

@@ -54,7 +54,7 @@ _POINTS: Final = 200
 _MOST_DOTS: Final = 3_000
 
 
-def draw_experts(model: MixtureOfExperts, data: Data, feature: str, ax: Axes | None) -> Axes:
+def draw_experts(model: MixtureOfExperts, data: Data, feature: str | None, ax: Axes | None) -> Axes:
     """See `Pictures.experts`."""
     ax, sample = axes_of(ax), take_sample(model, data)
     axis, family = axis_of(sample, feature), model.densities
@@ -96,7 +96,9 @@ def _fits(model: MixtureOfExperts, features: FloatArray) -> FloatArray:
     return np.asarray(model.densities.class_probabilities(eta)[:, -1])
 
 
-def draw_gates(model: MixtureOfExperts, data: Data, feature: str, other: str | None, ax: Axes | None) -> Axes:
+def draw_gates(
+    model: MixtureOfExperts, data: Data, feature: str | None, other: str | None, ax: Axes | None
+) -> Axes:
     """See `Pictures.gates`."""
     ax, sample = axes_of(ax), take_sample(model, data)
     gates, axis = np.exp(log_gating(model.mixture, sample.features)), axis_of(sample, feature)

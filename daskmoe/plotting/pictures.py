@@ -37,7 +37,7 @@ class Pictures:
         pictures = [name for name in dir(type(self)) if not name.startswith("_")]
         return f"<{type(self).__name__} of {self._model!r}: {', '.join(pictures)}>"
 
-    def experts(self, data: Data, feature: str, *, ax: Axes | None = None) -> Axes:
+    def experts(self, data: Data, feature: str | None = None, *, ax: Axes | None = None) -> Axes:
         """The fits of the experts along a feature, over the data's density.
 
         Other features are at their means over the rows that are an expert's own, or most frequent levels.
@@ -48,8 +48,8 @@ class Pictures:
         ----------
         data : xr.Dataset, str or path
             The target need not be there.
-        feature : str
-            A variable, or a column of one that has several.
+        feature : str, optional
+            A variable, or a column of one that has several; by default the first feature.
         ax : matplotlib axes, optional
 
         Returns
@@ -65,7 +65,9 @@ class Pictures:
         """
         return draw_experts(self._model, data, feature, ax)
 
-    def gates(self, data: Data, feature: str, other: str | None = None, *, ax: Axes | None = None) -> Axes:
+    def gates(
+        self, data: Data, feature: str | None = None, other: str | None = None, *, ax: Axes | None = None
+    ) -> Axes:
         """The gating probabilities along a feature, or the ruling expert along two.
 
         They are averages over the rows near each value. Of two features, colours are the paler the less
@@ -75,8 +77,8 @@ class Pictures:
         ----------
         data : xr.Dataset, str or path
             The target need not be there.
-        feature, other : str
-            As in `experts`.
+        feature, other : str, optional
+            As in `experts`; by default one feature, the first.
         ax : matplotlib axes, optional
 
         Returns

@@ -33,6 +33,7 @@ from daskmoe.errors import (
 from daskmoe.estimators import MoEClassifier, MoERegressor
 from daskmoe.model import MixtureOfExperts, MixtureWithAtoms, open_model
 from daskmoe.model.selection import Selection
+from daskmoe.model.transport import TransportPlan
 from daskmoe.plotting import Pictures as _Pictures  # noqa: F401 - gives models their `plot`
 
 __version__ = _version("daskmoe")
@@ -60,6 +61,7 @@ __all__ = [
     "StoreError",
     "Swept",
     "TooFewRowsError",
+    "TransportPlan",
     "__version__",
     "aggregate",
     "features",

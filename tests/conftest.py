@@ -64,7 +64,7 @@ def nothing_is_left_behind() -> Iterator[None]:
 def _wait_for_tasks() -> None:
     """Dask's threads do not wait for each other after an error, and would log into the next test."""
     end = time.monotonic() + TASKS_TIMEOUT
-    while threads._active and time.monotonic() < end:
+    while threads.single_threaded_blas.inside and time.monotonic() < end:
         time.sleep(0.01)
 
 

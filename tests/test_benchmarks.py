@@ -26,8 +26,10 @@ from benchmarks import (
     reading,
     real_rows,
     real_sets,
+    real_sets_figure,
     reduction,
     refinement,
+    selection,
 )
 
 import daskmoe
@@ -176,6 +178,16 @@ def test_ways_to_fit_a_set() -> None:
     assert all(0.8 < float(row["inside 90%"]) < 1 for row in rows)
 
 
+def test_the_figure_of_real_sets_is_of_their_table(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    page = (ROOT / "docs" / "design" / "real_sets.md").read_text(encoding="utf-8")
+    found = real_sets_figure.medians(page)
+    assert [len(cases) for cases in found.values()] == [4, 4, 4, 4]
+    assert all(0.5 < value < 1.5 for cases in found.values() for value in cases.values())
+    real_sets_figure.draw(page, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 5_000
+
+
 def test_a_fit_that_fails_is_a_row_of_the_table() -> None:
     def fails() -> daskmoe.MixtureOfExperts:
         warnings.warn("more than one line\nof text", RuntimeWarning, stacklevel=1)
@@ -314,6 +326,11 @@ def test_what_a_checkpoint_saves_where_a_store_grows(capsys: pytest.CaptureFixtu
     assert [line.split()[0] for line in lines] == ["reduction", "auto"]
     for line in lines:
         assert all(float(value) > 0 for value in re.findall(r"(?:full|grown|rows|keeping) +(\S+)", line))
+
+
+def test_selection_finds_what_drew_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    selection.main(["--draws", "1", "--rows", "2000", "--features", "2", "--most", "4"])
+    assert "1 draws; chosen 3: 1; time over single fits" in capsys.readouterr().out
 
 
 def test_what_it_takes_to_read_a_partition(capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,7 @@ NUMERICS_MAY_IMPORT = {"numpy", "scipy"} | sys.stdlib_module_names
 OPTIONAL = {"matplotlib", "bokeh", "sklearn", "netCDF4", "pyarrow"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
-DOORS = {PACKAGE / "__init__.py", PACKAGE / "numerics" / "__init__.py"}
+DOORS = {PACKAGE / "__init__.py", PACKAGE / "__main__.py", PACKAGE / "numerics" / "__init__.py"}
 ROOMED = [path for path in MODULES if path not in DOORS]
 
 

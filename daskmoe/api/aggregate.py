@@ -144,7 +144,7 @@ def _joined(
     locals_, weights, labels, moments = _local_estimators(opened)
     size = _common_size(locals_) if n_experts is None else check_integer("n_experts", n_experts, 1)
     first = opened[0]
-    sample = support_sample(support, first, entropy_of(random_state))
+    sample = support_sample(support, first.rows, entropy_of(random_state))
     with single_threaded_blas():
         sent = _sent(opened, sample) if method == "auto" else None
         if sent is None:

@@ -11,7 +11,7 @@ from daskmoe.engine.given_support import load_support
 from daskmoe.errors import InvalidDataError
 from daskmoe.model import MixtureOfExperts
 from daskmoe.numerics.base.parameters import SupportSample
-from daskmoe.rows import match_schema, source_of
+from daskmoe.rows import RowSchema, match_schema, source_of
 
 
 def check_models(models: Sequence[MixtureOfExperts]) -> None:
@@ -48,9 +48,7 @@ def _units(model: MixtureOfExperts) -> dict[str, str | None]:
     return {variable.name: variable.units for variable in model.rows.variables}
 
 
-def support_sample(
-    support: xr.Dataset | str | os.PathLike[str], model: MixtureOfExperts, seed: int
-) -> SupportSample:
+def support_sample(support: xr.Dataset | str | os.PathLike[str], rows: RowSchema, seed: int) -> SupportSample:
     """Complete rows of features from the caller's data, matched by label."""
-    dataset, source = source_of(support, "support", model.rows.row_dim)
-    return load_support(source, match_schema(dataset, model.rows, need_target=False), seed)
+    dataset, source = source_of(support, "support", rows.row_dim)
+    return load_support(source, match_schema(dataset, rows, need_target=False), seed)

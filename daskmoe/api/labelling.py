@@ -53,6 +53,7 @@ from daskmoe.rows.names import (
     N_CLUSTERS,
     N_PARAMETERS,
     OUTCOME,
+    OUTPUT,
     PARAMETER,
     PARTITION,
     PREDICTION_PARTITION,
@@ -72,7 +73,6 @@ from daskmoe.rows.names import (
 
 # Features that are named as what a refinement is held up by.
 _FEW: Final = 5
-TARGET_RANGE_TEXT: Final = "lowest and highest response of the rows"
 
 
 def label_fit(
@@ -91,7 +91,7 @@ def label_fit(
         rows,
         get_family(family, rows.response_size),
     )
-    diagnostics = diagnostics.assign(_of_fit(result, get_family(family, rows.response_size)))
+    diagnostics = diagnostics.assign(_of_fit(result, get_family(family, rows.response_size), rows))
     near = result.aggregate.curvature
     if near is not None and is_definite(near.information):
         kinds: dict[Kind, FloatArray | None] = {Kind.APPROXIMATE: None}
@@ -196,7 +196,7 @@ def _diagnostics(result: FitResult, rows: RowSchema) -> xr.Dataset:
     return labelled.assign(variables)
 
 
-def _of_fit(result: FitResult, family: Family) -> dict[str, Any]:
+def _of_fit(result: FitResult, family: Family, rows: RowSchema) -> dict[str, Any]:
     """What a fit knows of all its rows: of one local fit that is the model, the log-likelihood too."""
     fitted = [r for r in result.partitions if r.moments is not None]
     pooled = reduce(merge_moments, [r.moments for r in fitted if r.moments is not None])
@@ -208,10 +208,10 @@ def _of_fit(result: FitResult, family: Family) -> dict[str, Any]:
     elif result.aggregate.log_likelihood is not None:
         told = result.aggregate.told
         found |= _training(result.aggregate.log_likelihood, None if told is None else told.entropy)
-    return found | _told(result, [str(r.label) for r in result.partitions])
+    return found | _told(result, [str(r.label) for r in result.partitions], rows)
 
 
-def _told(result: FitResult, labels: Sequence[str]) -> dict[str, Any]:
+def _told(result: FitResult, labels: Sequence[str], rows: RowSchema) -> dict[str, Any]:
     """What the rows, or those of the support, say of the model: the rows of each expert, how far it goes."""
     aggregate, told = result.aggregate, result.aggregate.told
     named = [_partition(label) for label in labels]
@@ -222,39 +222,52 @@ def _told(result: FitResult, labels: Sequence[str]) -> dict[str, Any]:
     elif aggregate.told_by_support:
         named = ["the support"]
     if told is None:
-        return _target_range(result) if aggregate.parameters.n_experts == 1 else {}
-    found = {} if told.extremes is None else _ranges(told.extremes, named)
+        return _target_range(result, rows) if aggregate.parameters.n_experts == 1 else {}
+    found = {} if told.extremes is None else _ranges(told.extremes, named, rows)
     if isinstance(aggregate.parameters, MoEParameters):
         found |= label_expert_weights(told.mass)
     return found
 
 
-def _target_range(result: FitResult) -> dict[str, Any]:
+def _target_range(result: FitResult, rows: RowSchema) -> dict[str, Any]:
     """The range of the response, as the partitions tell it of their own fits; nothing if one does not."""
     extremes = [r.estimate.extremes for r in result.partitions if r.moments is not None]
     if not all(extremes):
         return {}
-    lows, highs = np.array([found.values[-1] for found in extremes if found is not None]).T
-    return {TARGET_RANGE: (BOUND, np.array([lows.min(), highs.max()]), {"long_name": TARGET_RANGE_TEXT})}
+    each = np.array([found.values[-1] for found in extremes if found is not None])
+    return label_target_range(np.stack([each[..., 0].min(axis=0), each[..., 1].max(axis=0)], axis=-1), rows)
 
 
 def _partition(label: str) -> str:
     return f"partition {label!r}"
 
 
-def _ranges(extremes: Extremes, named: Sequence[str]) -> dict[str, Any]:
+def label_target_range(found: FloatArray, rows: RowSchema) -> dict[str, Any]:
+    """The lowest and the highest response, (2,), or of each output, (O, 2), as variables."""
+    return _by_bound({TARGET_RANGE: (found, "lowest and highest response of the rows")}, rows)
+
+
+def _ranges(extremes: Extremes, named: Sequence[str], rows: RowSchema) -> dict[str, Any]:
     """How far predictions and responses go, and where; ``named`` are the partitions."""
-    (predicted, target), (rows, _), (numbers, _) = extremes
+    (predicted, target), (places, _), (numbers, _) = extremes
     bounds = {
         PREDICTION_RANGE: (predicted, "lowest and highest E[y|x] over the rows"),
-        TARGET_RANGE: (target, TARGET_RANGE_TEXT),
-        PREDICTION_ROW: (rows, "where these E[y|x] are: number of the row among the complete ones"),
+        PREDICTION_ROW: (places, "where these E[y|x] are: number of the row among the complete ones"),
         PREDICTION_PARTITION: (
-            np.array([named[i] for i in numbers]),
+            np.array(named)[numbers],
             "where these E[y|x] are: the partition",
         ),
     }
-    return {name: (BOUND, values, {"long_name": text}) for name, (values, text) in bounds.items()}
+    return _by_bound(bounds, rows) | label_target_range(target, rows)
+
+
+def _by_bound(found: dict[str, tuple[NDArray[Any], str]], rows: RowSchema) -> dict[str, Any]:
+    """Variables by bound, of several outputs by output too, from their values and descriptions."""
+    coords = {} if rows.output_dim is None else {OUTPUT: np.asarray(rows.outputs)}
+    return {
+        name: xr.DataArray(values, coords, (*coords, BOUND), attrs={"long_name": text})
+        for name, (values, text) in found.items()
+    }
 
 
 def label_expert_weights(mass: FloatArray) -> dict[str, Any]:
@@ -363,7 +376,8 @@ def label_refinement(model: MixtureOfExperts, refinement: Refinement) -> Mixture
     added |= {} if mass is None else label_expert_weights(mass[order])
     if (extremes := refinement.state.accepted.statistics.extremes) is not None:
         location, scale, _ = refinement.coordinates.response
-        added |= _ranges(extremes.moved(location, scale), [_partition(label) for label in refinement.labels])
+        named = [_partition(label) for label in refinement.labels]
+        added |= _ranges(extremes.moved(location, scale), named, model.rows)
     known = xr.Dataset() if model.diagnostics is None else model.diagnostics
     # A model may be refined more than once: its last rounds are told.
     last = ("round", KIND, PARAMETER, COLUMN)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Final
+from itertools import starmap
+from typing import Any, Final
 
 import xarray as xr
 
@@ -19,6 +20,7 @@ from daskmoe.numerics.base.policies import SOUNDNESS
 from daskmoe.numerics.combine.choice import LEAST_SQUARES
 from daskmoe.rows.names import (
     FROM_SAMPLE,
+    OUTPUT,
     PREDICTION_PARTITION,
     PREDICTION_RANGE,
     PREDICTION_ROW,
@@ -52,7 +54,7 @@ def report_soundness(model: MixtureOfExperts) -> None:
     # Experts that the caller holds wider than the rows are lose against a line that is not held.
     if not (spikes and model.options.get("min_scale") is not None):
         _report_least_squares(model, found)
-    _report_range(found, model.target)
+    _report_range(found, model.target, model.rows.outputs)
 
 
 def report_rivals(found: xr.Dataset) -> None:
@@ -147,14 +149,28 @@ def _below_least_squares(model: MixtureOfExperts, found: xr.Dataset) -> float | 
     return None if chosen is None else float(scores[LEAST_SQUARES] - chosen)
 
 
-def _report_range(found: xr.Dataset, target: str) -> None:
-    """Of predictions that lie outside the target's range by more than its width."""
+def _report_range(found: xr.Dataset, target: str, outputs: tuple[Any, ...]) -> None:
+    """Of predictions that lie outside the range of the target, or of an output, by more than its width."""
     if PREDICTION_RANGE not in found:
         return
+    each = [(repr(target), found)]
+    if outputs:
+        each = [(f"output {name!r} of {target!r}", found.isel({OUTPUT: o})) for o, name in enumerate(outputs)]
+    said = [far for far in starmap(_far_outside, each) if far]
+    if said:
+        warn(
+            f"The model predicts {', and '.join(said)} (of the complete rows, from 0). Look at the features "
+            "there, or go on with daskmoe.refine (refine=, --refine).",
+            FitWarning,
+        )
+
+
+def _far_outside(what: str, found: xr.Dataset) -> str | None:
+    """Where the lowest and the highest prediction are, if they are far outside the range."""
     predicted, (low, high) = found[PREDICTION_RANGE].values, found[TARGET_RANGE].values
     if not high > low:
         # A constant is no range.
-        return
+        return None
     beyond = (high - low) * SOUNDNESS.widths
     far = (predicted[0] < low - beyond, predicted[1] > high + beyond)
     rows = [
@@ -163,10 +179,6 @@ def _report_range(found: xr.Dataset, target: str) -> None:
         for side in (0, 1)
         if far[side]
     ]
-    if rows:
-        warn(
-            f"The model predicts {target!r} far outside its range, {low:.4g} to {high:.4g}: "
-            f"{'; '.join(rows)} (of the complete rows, from 0). Look at the features there, "
-            "or go on with daskmoe.refine (refine=, --refine).",
-            FitWarning,
-        )
+    if not rows:
+        return None
+    return f"{what} far outside its range, {low:.4g} to {high:.4g}: {'; '.join(rows)}"

@@ -12,9 +12,9 @@ import xarray as xr
 from daskmoe.api.caller import short_errors, warn
 from daskmoe.api.hooks import HOOKS
 from daskmoe.api.labelling import (
-    TARGET_RANGE_TEXT,
     label_covariances,
     label_expert_weights,
+    label_target_range,
     parameter_count,
 )
 from daskmoe.engine import FitRequest, Update, plan_passes, run_update
@@ -22,7 +22,7 @@ from daskmoe.errors import DataWarning, InvalidDataError, InvalidOptionError
 from daskmoe.model import MixtureOfExperts, MixtureWithAtoms, any_model_at
 from daskmoe.model.labels import has_names
 from daskmoe.model.memory import label_memory
-from daskmoe.model.moments import label_moments
+from daskmoe.model.moments import label_moments, target_range
 from daskmoe.numerics.base.parameters import FloatArray, order_by_share
 from daskmoe.numerics.base.policies import MEMORY
 from daskmoe.numerics.combine.memory import Memory
@@ -30,7 +30,6 @@ from daskmoe.numerics.likelihood.inference import is_definite
 from daskmoe.options import FitOptions, OnError, OnMissingChunks, Progress
 from daskmoe.rows import Data
 from daskmoe.rows.names import (
-    BOUND,
     EXPERT,
     EXPERT_WEIGHT,
     TARGET_RANGE,
@@ -233,10 +232,10 @@ def _labelled(model: MixtureOfExperts, found: Update, forget: float) -> MixtureO
     if mass is not None:
         diagnostics = diagnostics.assign(label_expert_weights(mass[order]))
     if known is not None and TARGET_RANGE in known and found.told.extremes is not None:
-        low, high = known[TARGET_RANGE].values
-        new = found.told.extremes.values[-1]
-        both = np.array([min(low, new[0]), max(high, new[1])])
-        diagnostics[TARGET_RANGE] = (BOUND, both, {"long_name": TARGET_RANGE_TEXT})
+        both = np.stack([*target_range(known), *np.moveaxis(found.told.extremes.values[-1], -1, 0)])
+        diagnostics = diagnostics.assign(
+            label_target_range(np.stack([both.min(axis=0), both.max(axis=0)], axis=-1), rows)
+        )
     if is_definite(near.information):
         kinds = {Kind.APPROXIMATE: None}
         errors = label_covariances(near, kinds, family, rows.columns)

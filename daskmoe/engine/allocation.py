@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
 from functools import cache
+
+from daskmoe.engine.while_any import WhileAny
 
 _TRIM, _MMAP = "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"
 # The parameters of mallopt(3), and glibc's value of the second in a process that sets the first.
@@ -22,29 +22,6 @@ _DEFAULT_MMAP = 128 * 2**10
 # In bytes. Arrays of a block of rows and of parameters are smaller than the second; those of all rows of a
 # partition are not, and are still given back at once.
 _KEPT = {_TRIM: 32 * 2**20, _MMAP: 4 * 2**20}
-
-_lock = threading.Lock()
-_active = 0
-
-
-@contextmanager
-def reused_memory() -> Iterator[None]:
-    """Keep up to 32 MB of freed memory while any task of this process is inside, where little is kept else.
-
-    Nothing is done where the environment does not say when to give memory back, or the C library is another.
-    """
-    global _active
-    with _lock:
-        _active += 1
-        if _active == 1:
-            _set(_KEPT)
-    try:
-        yield
-    finally:
-        with _lock:
-            _active -= 1
-            if _active == 0:
-                _set(_told())
 
 
 @cache
@@ -57,7 +34,14 @@ def _told() -> dict[str, int]:
 
 
 def _set(sizes: dict[str, int]) -> None:
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if _told() else None
+    if not _told() or not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for name, size in sizes.items():
             mallopt(_PARAMETERS[name], size)
+
+
+#: Keeps up to 32 MB of freed memory while any task of this process is inside, where little is kept else.
+#: Nothing is done where the environment does not say when to give memory back, or the C library is another.
+reused_memory = WhileAny(lambda: _set(_KEPT), lambda: _set(_told()))

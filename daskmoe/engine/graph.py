@@ -16,7 +16,7 @@ from dask.delayed import Delayed
 from daskmoe.engine.aggregation import AggregationPlan, aggregate_partitions, propose, scoring_of
 from daskmoe.engine.given_support import read_support, support_pieces
 from daskmoe.engine.identity import content_of, nonce_of
-from daskmoe.engine.keeping import find_contents
+from daskmoe.engine.keeping import find_contents, mark_of_start
 from daskmoe.engine.kept_starts import find_start, start_of
 from daskmoe.engine.mapping import Ref, Tasks
 from daskmoe.engine.passes import (
@@ -47,8 +47,12 @@ def build_fit(request: FitRequest) -> Delayed:
     shared = shared_plan(tasks, request, token)
     contents = find_contents(tasks, request, shared)
     pilot = _build_pilot(tasks, request, shared, contents) if request.sample else None
-    own = list(zip(support_shares(request), contents, strict=True))
-    results = partition_tasks(tasks, request, f"moe-local-fit-{token}", fit_partition, shared, pilot, own=own)
+    start = None
+    if pilot is not None and request.options.checkpoint is not None:
+        # Its arrays are digested once, not by every partition.
+        start = tasks.call(f"moe-mark-{token}", mark_of_start, pilot)
+    own, key = list(zip(support_shares(request), contents, strict=True)), f"moe-local-fit-{token}"
+    results = partition_tasks(tasks, request, key, fit_partition, shared, pilot, start, own=own)
     sent = tree(tasks, f"moe-combine-{token}", gather, results) if request.sample else results
     given, plan = build_support(tasks, request), request.aggregation
     name = tokenize(token, plan, None if given is None else given.key)
@@ -114,7 +118,7 @@ def fit_directly(request: FitRequest) -> FitResult:
     ]
     pilots = fit_sample(plan, samples) if samples else None
     results = [
-        fit_partition(plan, partition, piece_of(request, partition), pilots, share)
+        fit_partition(plan, partition, piece_of(request, partition), pilots, None, share)
         for partition, share in zip(request.partitions, support_shares(request), strict=True)
     ]
     sent = joined(gather, results) if pilots else results

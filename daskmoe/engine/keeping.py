@@ -82,9 +82,13 @@ def name_of(kind: str, plan: TaskPlan, depends: Sequence[str], index: int | None
     return f"{kind}-{digest[:_LETTERS]}" if index is None else f"{kind}-{index}-{digest[:_LETTERS]}"
 
 
-def fit_name(plan: TaskPlan, partition: Partition, content: Content, pilots: list[Pilot] | None) -> str:
-    """The name of a partition's fit, from shared starts or its own."""
-    start = tokenize(pilots, ensure_deterministic=True)
+def mark_of_start(pilots: list[Pilot] | None) -> str:
+    """What tells shared starts from others."""
+    return str(tokenize(pilots, ensure_deterministic=True))
+
+
+def fit_name(plan: TaskPlan, partition: Partition, content: Content, start: str) -> str:
+    """The name of a partition's fit, from shared starts of this mark or its own."""
     return name_of("moe-local-fit", plan, [identity_of(partition, content), start], partition.index)
 
 

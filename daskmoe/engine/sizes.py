@@ -122,7 +122,7 @@ def fit_sizes(
     read = cache(partial(read_counted, plans[0], partition, piece))
     return [
         fit_partition(
-            plan, partition, piece, None if pilots is None else pilots[i], support_rows, content, read
+            plan, partition, piece, None if pilots is None else pilots[i], None, support_rows, content, read
         )
         for i, plan in enumerate(plans)
     ]

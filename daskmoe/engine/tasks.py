@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from daskmoe.engine.allocation import reused_memory
 from daskmoe.engine.announcing import announce
 from daskmoe.engine.interrupts import StoppableRows, stoppable
-from daskmoe.engine.keeping import fit_name, keep_of_rows, kept_fit
+from daskmoe.engine.keeping import fit_name, keep_of_rows, kept_fit, mark_of_start
 from daskmoe.engine.outcomes import Ending, Outcome, ending_of
 from daskmoe.engine.results import Answer, PartitionResult
 from daskmoe.engine.seeds import Seed, sequence
@@ -53,13 +53,15 @@ def fit_partition(
     partition: Partition,
     piece: xr.Dataset | None,
     pilots: list[Pilot] | None,
+    start: str | None,
     support_rows: int,
     content: Content | None = None,
     read: Callable[[], RowsRead] | None = None,
 ) -> PartitionResult:
     """Read one partition, fit it (from each pilot, if there are any) and draw its share of the support.
 
-    What was kept of the same ``content`` is taken, which None says is not known. The rows are what ``read``
+    What was kept of the same ``content`` is taken, which None says is not known, from shared starts of the
+    mark ``start``, which is found where it is not given. The rows are what ``read``
     gives, where several fits share them. A failure is a `DaskMoEError` that names the partition; with
     ``on_error="skip"`` the result says why it was left out.
     """
@@ -75,7 +77,7 @@ def fit_partition(
     if content is None:
         result = fitted()
     else:
-        name = fit_name(plan, partition, content, pilots)
+        name = fit_name(plan, partition, content, start or mark_of_start(pilots))
         result = kept_fit(plan, partition, name, support_rows) or fitted()
         if result.ending.outcome is not Outcome.LEFT_OUT and not result.ending.kept:
             unkept = keep_of_rows(plan, partition, piece, content, name, result)
@@ -123,9 +125,9 @@ def _fit(
     if pilots:
         family, dropped = plan.family, there - data.n_rows
         answers = [_answer(*own, dropped) for own in expand_estimates(data, pilots, family, known)]
-        if plan.options.n_experts == 1 and plan.sends.responses and data.response.ndim == 1:
+        if plan.options.n_experts == 1 and plan.sends.responses:
             # No pass over all rows follows that would find the range of the target.
-            extremes = Extremes.of(data.response[np.newaxis])
+            extremes = Extremes.of(data.response.T[np.newaxis])
             answers = [each._replace(estimate=each.estimate._replace(extremes=extremes)) for each in answers]
     else:
         answers = [_own_fit(plan, partition, data, known, np.random.default_rng(fit_seed), there)]

@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 
 from threadpoolctl import LibController, ThreadpoolController
 
-_lock = threading.Lock()
-_active = 0
+from daskmoe.engine.while_any import WhileAny
+
 _lifted: list[tuple[LibController, int]] = []
-
-
-@contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """Limit BLAS to one thread while any task of this process is inside.
-
-    The limit belongs to the process: with tasks in several threads the first one sets it and the last one
-    lifts it, so that none sees it lifted early.
-    """
-    global _active
-    with _lock:
-        _active += 1
-        if _active == 1:
-            _limit()
-    try:
-        yield
-    finally:
-        with _lock:
-            _active -= 1
-            if _active == 0:
-                _lift()
 
 
 @cache
@@ -60,3 +36,7 @@ def _set_threads(library: LibController, number: int) -> None:
     library.set_num_threads(number)
     if release is not None:
         release(force=True)
+
+
+#: Limits BLAS to one thread while any task of this process is inside; the limit belongs to the process.
+single_threaded_blas = WhileAny(_limit, _lift)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from daskmoe.estimators.base import MoEEstimator
 from daskmoe.estimators.outputs import incomplete
 from daskmoe.model import MixtureOfExperts
 from daskmoe.options import OnError
+from daskmoe.rows.lazily import apply_in_blocks
 
 
 class MoEClassifier(MoEEstimator):
@@ -188,8 +190,8 @@ def _as_given(found: xr.DataArray, model: MixtureOfExperts, on_error: OnError) -
     dtype = model.rows.classes.as_array().dtype
     if dtype == found.dtype or on_error == "skip":
         return found
-    labels: xr.DataArray = xr.apply_ufunc(
-        _complete, found, kwargs={"dtype": dtype}, dask="parallelized", output_dtypes=[dtype], keep_attrs=True
+    labels: xr.DataArray = apply_in_blocks(
+        partial(_complete, dtype=dtype), found, dtype=dtype, keep_attrs=True
     )
     return labels
 
@@ -209,8 +211,8 @@ def _probabilities(
 def _log_probabilities(
     model: MixtureOfExperts, data: xr.Dataset, part: int, on_error: OnError = "raise"
 ) -> xr.DataArray:
-    found: xr.DataArray = xr.apply_ufunc(
-        _log, model.predict_proba(data, on_error=on_error), dask="parallelized", output_dtypes=[np.float64]
+    found: xr.DataArray = apply_in_blocks(
+        _log, model.predict_proba(data, on_error=on_error), dtype=np.float64
     )
     return found.rename("class_log_probability")
 

@@ -18,7 +18,7 @@ from daskmoe.model import store as storage
 from daskmoe.model.beside import figures_of, joined_html, joined_summary, joined_tables, with_atoms
 from daskmoe.model.blockwise import Evaluation, FloatType, RowFunction
 from daskmoe.model.labels import expert_names
-from daskmoe.model.moe import MixtureOfExperts
+from daskmoe.model.moe import MixtureOfExperts, pictures_of
 from daskmoe.model.moments import target_range
 from daskmoe.model.summary import Summary
 from daskmoe.numerics.base.parameters import FloatArray
@@ -158,20 +158,18 @@ class MixtureWithAtoms:
 
     @property
     def plot(self) -> Any:
-        """Pictures are of one model: ``model.experts.plot``, or ``model.atom_gates.plot``."""
-        raise AttributeError(
-            "plot: expected one mixture, got one beside atoms: use model.experts.plot or "
-            "model.atom_gates.plot, whose rows are those off the atoms and all."
-        )
+        """Pictures of the model, atoms among its experts: see `daskmoe.plotting.Pictures`."""
+        return pictures_of(self)
 
     def predict(
         self, data: Data, *, clip: bool = False, on_error: OnError = "raise", dtype: FloatType = "float64"
     ) -> xr.DataArray:
         """E[y|x] = sum_j p_j(x) a_j + p_0(x) E[y|x, no atom]."""
-        function: RowFunction = self.mixture.mean
+        limits = None
         if clip:
-            low, high = target_range(self.experts.diagnostics)
-            function = partial(_clipped, function, min(low, *self.atoms), max(high, *self.atoms))
+            ends = np.array([*target_range(self.experts.diagnostics), *self.atoms])
+            limits = float(ends.min()), float(ends.max())
+        function = prediction.within(limits, self.mixture.mean)
         return self._evaluate(function, data, on_error, dtype, name=self.target, attrs=self.rows.target_attrs)
 
     def predict_interval(
@@ -316,7 +314,14 @@ class MixtureWithAtoms:
         return type(self)(self.atom_gates, self.experts.permute(order))
 
     def match(self, other: MixtureWithAtoms) -> Self:
-        """The same model with its experts in the order of those of another; see `MixtureOfExperts.match`."""
+        """The same model with its experts in the order of those of another; see `MixtureOfExperts.match`.
+
+        The other may have other atoms: experts are what the target is at none.
+        """
+        if not isinstance(other, MixtureWithAtoms):
+            raise InvalidDataError(
+                f"other: expected a model with atoms, got {other!r}. Match model.experts with it."
+            )
         return type(self)(self.atom_gates, self.experts.match(other.experts))
 
     def rename_experts(self, names: Any) -> Self:
@@ -432,10 +437,6 @@ class MixtureWithAtoms:
         assert self.weight is not None or self.atom_gates.log_likelihood() is not None
         value = self.atom_gates.log_likelihood() + self.experts.log_likelihood()
         return criteria.Likelihood(value, float(self.weight or 0.0))
-
-
-def _clipped(function: RowFunction, low: float, high: float, features: Features) -> FloatArray:
-    return np.clip(function(features), low, high)
 
 
 def _checked(

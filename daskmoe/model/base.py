@@ -16,10 +16,11 @@ from daskmoe.model import memory, uncertainty
 from daskmoe.model import store as storage
 from daskmoe.model.card import make_card
 from daskmoe.model.history import training_of, weight_of
-from daskmoe.model.labels import check_params, label_parameters, parameters_from
+from daskmoe.model.labels import check_params, expert_names, label_parameters, parameters_from
 from daskmoe.model.store import ModelParts
 from daskmoe.model.summary import Summary, summarize
 from daskmoe.model.table import make_table
+from daskmoe.model.transport import TransportPlan, plan_from
 from daskmoe.numerics.base.layout import count_parameters
 from daskmoe.numerics.base.parameters import LargeMoE, Mixture, MoEParameters
 from daskmoe.numerics.combine.memory import Memory
@@ -405,6 +406,21 @@ class LabelledModel:
         True
         """
         return make_table(self._parts, self.n_parameters, data, level, kind)
+
+    def transport_plan(self) -> TransportPlan:
+        """Which expert of the model each partition's experts became, by the mass that the plan moves.
+
+        Returns
+        -------
+        TransportPlan
+            A table and a card; ``plot.transport_plan()`` draws it.
+
+        Raises
+        ------
+        InvalidDataError
+            If the model has none, as a weighted average or one that was not fitted.
+        """
+        return plan_from(self.diagnostics, expert_names(self.params))
 
     def summary(self, data: Data | None = None) -> Summary:
         """The table as text, which a console shows as it is: facts, experts, coefficients, their errors.

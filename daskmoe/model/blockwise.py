@@ -7,6 +7,7 @@ leading dimension, (K, n). It runs on blocks of rows, so a chunk needs little mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple, Self, get_args
 
 import numpy as np
@@ -19,6 +20,7 @@ from daskmoe.numerics.predictive.mixture import BLOCK_ROWS, row_blocks
 from daskmoe.options import ON_ERROR, OnError, check_choice
 from daskmoe.rows import FeatureVariable, RowSchema
 from daskmoe.rows.columns import class_codes, stack_features
+from daskmoe.rows.lazily import apply_in_blocks
 from daskmoe.rows.values import plain
 
 RowFunction = Callable[..., FloatArray]
@@ -107,12 +109,8 @@ def gather_inputs(
 
 def _codes(labels: xr.Variable, rows: RowSchema, *, unknown_is_missing: bool) -> xr.Variable:
     """Labels as codes of the classes, lazy where they are."""
-    found: xr.Variable = xr.apply_ufunc(
-        class_codes,
-        labels,
-        kwargs={"schema": rows, "unknown_is_missing": unknown_is_missing},
-        dask="parallelized",
-        output_dtypes=[np.float64],
+    found: xr.Variable = apply_in_blocks(
+        class_codes, labels, dtype=np.float64, schema=rows, unknown_is_missing=unknown_is_missing
     )
     return found
 
@@ -124,7 +122,7 @@ def off_atoms(values: xr.Variable, atoms: tuple[float, ...]) -> xr.Variable:
         at = np.logical_or.reduce([at_value(block, atom) for atom in atoms])
         return np.where(at, np.nan, block.astype(np.float64))
 
-    found: xr.Variable = xr.apply_ufunc(outside, values, dask="parallelized", output_dtypes=[np.float64])
+    found: xr.Variable = apply_in_blocks(outside, values, dtype=np.float64)
     return found
 
 
@@ -168,26 +166,18 @@ def apply_to_rows(
     if per_row is not None:
         arguments.append(per_row)
         core_dims.append(tuple(str(dim) for dim in per_row.dims if dim == rows.output_dim))
-    result = xr.apply_ufunc(
+    evaluate = partial(
         _evaluate_block,
-        *arguments,
-        input_core_dims=core_dims,
-        output_core_dims=[() if leading is None else (leading[0],)],
-        kwargs={
-            "function": function,
-            "sources": sources,
-            "value_dims": len(core_dims[-1]) if per_row is not None else 0,
-            "variables": rows.variables,
-            "unknown_is_missing": how.on_error != "raise",
-            "width": None if leading is None else leading[1],
-            "block_size": block_size,
-            "dtype": np.dtype(how.dtype),
-        },
-        dask="parallelized",
-        output_dtypes=[np.dtype(how.dtype)],
-        dask_gufunc_kwargs={} if leading is None else {"output_sizes": dict([leading])},
-        keep_attrs=False,
+        function=function,
+        sources=sources,
+        value_dims=len(core_dims[-1]) if per_row is not None else 0,
+        variables=rows.variables,
+        unknown_is_missing=how.on_error != "raise",
+        width=None if leading is None else leading[1],
+        block_size=block_size,
+        dtype=np.dtype(how.dtype),
     )
+    result = apply_in_blocks(evaluate, *arguments, dtype=how.dtype, core_dims=core_dims, leading=leading)
     out: xr.Variable = result.transpose(*(() if leading is None else leading[:1]), *rows.sample_dims)
     return out
 

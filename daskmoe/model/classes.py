@@ -18,6 +18,7 @@ from daskmoe.numerics.predictive.mixture import Features, block_rows, class_prob
 from daskmoe.options import OnError
 from daskmoe.rows import Data, RowSchema
 from daskmoe.rows.codings import Levels
+from daskmoe.rows.lazily import apply_in_blocks
 from daskmoe.rows.names import CLASS
 
 # Saved integers have 32 bits.
@@ -110,13 +111,9 @@ def as_labels(codes: xr.DataArray, rows: RowSchema) -> xr.DataArray:
         return codes.astype(bool, keep_attrs=True)
     if labels.dtype.kind != "U":
         labels = labels.astype(np.float64)
-    found: xr.DataArray = xr.apply_ufunc(
-        _labels_of,
-        codes,
-        kwargs={"labels": np.append(labels, "" if labels.dtype.kind == "U" else np.nan)},
-        dask="parallelized",
-        output_dtypes=[labels.dtype],
-        keep_attrs=True,
+    labelled = np.append(labels, "" if labels.dtype.kind == "U" else np.nan)
+    found: xr.DataArray = apply_in_blocks(
+        _labels_of, codes, dtype=labels.dtype, keep_attrs=True, labels=labelled
     )
     if classes.are_flags:
         meanings = " ".join("_".join(name.split()) for name in classes.names)

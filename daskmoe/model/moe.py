@@ -72,15 +72,12 @@ class MixtureOfExperts(NamedExperts):
     # Whether the log has said what figures of a density are worth here.
     _told_of_floor = False
     # What draws models, from `draw_with`.
-    _pictures: ClassVar[Callable[[MixtureOfExperts], Any] | None] = None
+    _pictures: ClassVar[Callable[[Any], Any] | None] = None
 
     @property
     def plot(self) -> Any:
         """Pictures of the model, with matplotlib: see `daskmoe.plotting.Pictures`."""
-        pictures = type(self)._pictures
-        if pictures is None:
-            raise AttributeError("plot: expected daskmoe.plotting to be imported, as by import daskmoe.")
-        return pictures(self)
+        return pictures_of(self)
 
     def predict(
         self, data: Data, *, clip: bool = False, on_error: OnError = "raise", dtype: FloatType = "float64"
@@ -99,7 +96,8 @@ class MixtureOfExperts(NamedExperts):
             Whether a level of a feature that the fit did not have is an error, or a missing input, whose
             result is NaN.
         clip : bool
-            Whether to keep predictions within the range of the target in the rows of the fit.
+            Whether to keep predictions within the range of the target in the rows of the fit, of several
+            outputs within each one's own.
         dtype : {"float64", "float32"}
             Of the result.
 
@@ -125,15 +123,9 @@ class MixtureOfExperts(NamedExperts):
         if self.densities.nominal:
             classes.refuse_numbers(self.rows, clip=clip, dtype=dtype)
             return classes.predicted_labels(self.mixture, self.densities, data, self.rows, on_error)
-        if self.rows.output_dim is not None:
-            if clip:
-                outputs.require_one_output(self.rows, "clip", "Use prediction.clip(a, b) on each of them.")
-            how = Evaluation(on_error, dtype)
-            return outputs.mean(self.mixture, self.densities, data, self.rows, how)
         limits = target_range(self.diagnostics) if clip else None
-        return prediction.mean(
-            self.mixture, self.densities, data, self.rows, limits, Evaluation(on_error, dtype)
-        )
+        mean = prediction.mean if self.rows.output_dim is None else outputs.mean
+        return mean(self.mixture, self.densities, data, self.rows, limits, Evaluation(on_error, dtype))
 
     def predict_proba(
         self, data: Data, *, on_error: OnError = "raise", dtype: FloatType = "float64"
@@ -760,6 +752,14 @@ class MixtureOfExperts(NamedExperts):
         return found.assign_coords({EXPERT: self.params[EXPERT].values})
 
 
-def draw_with(pictures: Callable[[MixtureOfExperts], Any]) -> None:
+def draw_with(pictures: Callable[[Any], Any]) -> None:
     """Let ``model.plot`` give ``pictures(model)``: a room above this one hands them down."""
     MixtureOfExperts._pictures = staticmethod(pictures)
+
+
+def pictures_of(model: Any) -> Any:
+    """What draws a model, or one beside atoms."""
+    pictures = MixtureOfExperts._pictures
+    if pictures is None:
+        raise AttributeError("plot: expected daskmoe.plotting to be imported, as by import daskmoe.")
+    return pictures(model)

@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from daskmoe.errors import InvalidDataError
-from daskmoe.numerics.base.parameters import ALL_SHARED, Columns, Moments
+from daskmoe.numerics.base.parameters import ALL_SHARED, Columns, FloatArray, Moments
 from daskmoe.rows import RowSchema
-from daskmoe.rows.names import COLUMN, OTHER_COLUMN, ROW_MEAN, ROW_SCATTER, ROW_WEIGHT, TARGET_RANGE
+from daskmoe.rows.names import BOUND, COLUMN, OTHER_COLUMN, ROW_MEAN, ROW_SCATTER, ROW_WEIGHT, TARGET_RANGE
 
 # Attribute of the scatter: how many columns are the target's, where they are several.
 _N_OUTPUTS = "n_outputs"
@@ -54,13 +54,16 @@ def known_moments(diagnostics: xr.Dataset | None) -> Moments:
     return moments
 
 
-def target_range(diagnostics: xr.Dataset | None) -> tuple[float, float]:
-    """The lowest and the highest target of the rows of a fit; `InvalidDataError` where that is not known."""
+def target_range(diagnostics: xr.Dataset | None) -> tuple[FloatArray, FloatArray]:
+    """The lowest and the highest target of the rows of a fit, of several outputs (O,) each.
+
+    `InvalidDataError` where that is not known.
+    """
     if diagnostics is None or TARGET_RANGE not in diagnostics:
         raise InvalidDataError(
             "clip: expected a model that knows the range of its target, got one that does not: no response "
             "left the partitions, or it was aggregated or made from parameters. Use prediction.clip(a, b) or "
             "refine it: daskmoe.refine(model, data, rounds=1)."
         )
-    low, high = diagnostics[TARGET_RANGE].values
-    return float(low), float(high)
+    low, high = diagnostics[TARGET_RANGE].transpose(BOUND, ...).values
+    return low, high

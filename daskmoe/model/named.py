@@ -79,7 +79,9 @@ class NamedExperts(LabelledModel):
         True
         """
         if not isinstance(other, LabelledModel):
-            raise InvalidDataError(f"other: expected a model, got {type(other).__name__}.")
+            raise InvalidDataError(
+                f"other: expected a model, got {type(other).__name__}; of one with atoms take other.experts."
+            )
         return self._with(
             ordering.permuted(
                 self._parts,

@@ -7,7 +7,7 @@ from typing import Any
 
 import xarray as xr
 
-from daskmoe.errors import InvalidDataError, InvalidOptionError
+from daskmoe.errors import InvalidDataError
 from daskmoe.model import store as storage
 from daskmoe.model.atoms import MixtureWithAtoms
 from daskmoe.model.moe import MixtureOfExperts
@@ -52,22 +52,8 @@ def _model_of(flat: xr.Dataset, source: str) -> MixtureOfExperts:
     )
 
 
-def model_at(model: Any, name: str) -> MixtureOfExperts:
-    """The model itself, or the one saved at a path; `InvalidDataError` names the argument otherwise.
-
-    `InvalidOptionError` where it is one beside atoms, which few verbs know.
-    """
-    found = any_model_at(model, name)
-    if isinstance(found, MixtureWithAtoms):
-        raise InvalidOptionError(
-            f"{name}: expected a model without atoms, got {found!r}. Use model.experts, of rows at no "
-            "atom, or model.atom_gates."
-        )
-    return found
-
-
 def any_model_at(model: Any, name: str) -> MixtureOfExperts | MixtureWithAtoms:
-    """The same, where one beside atoms will do."""
+    """The model itself, or the one saved at a path; `InvalidDataError` names the argument otherwise."""
     if isinstance(model, MixtureOfExperts | MixtureWithAtoms):
         return model
     if isinstance(model, str | os.PathLike):

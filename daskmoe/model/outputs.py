@@ -9,9 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskmoe.errors import InvalidDataError
 from daskmoe.model.blockwise import Evaluation
-from daskmoe.model.prediction import draw_by, evaluate, match_data, total_log_density
+from daskmoe.model.prediction import Limits, draw_by, evaluate, match_data, total_log_density, within
 from daskmoe.numerics.base.parameters import FloatArray, Mixture
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.predictive.draws import sample_response
@@ -20,6 +19,7 @@ from daskmoe.numerics.predictive.outputs import output_means, output_quantiles
 from daskmoe.options import OnError, RandomState, check_share
 from daskmoe.rows import Data, RowSchema
 from daskmoe.rows.computing import computed
+from daskmoe.rows.lazily import explained_sums
 from daskmoe.rows.names import LOWER, UPPER
 from daskmoe.rows.variables import output_labels
 
@@ -27,19 +27,18 @@ from daskmoe.rows.variables import output_labels
 _BOUNDS = "bound of an output"
 
 
-def require_one_output(rows: RowSchema, what: str, instead: str) -> None:
-    """Raise `InvalidDataError` where the target has several outputs."""
-    if rows.output_dim is not None:
-        raise InvalidDataError(
-            f"{what}: expected a model of one output, got one of {len(rows.outputs)} outputs of "
-            f"{rows.target!r} along {rows.output_dim!r}. {instead}"
-        )
-
-
-def mean(parameters: Mixture, family: Family, data: Data, rows: RowSchema, how: Evaluation) -> xr.DataArray:
-    """E[y_o|x] of every row and output, the outputs last."""
+def mean(
+    parameters: Mixture,
+    family: Family,
+    data: Data,
+    rows: RowSchema,
+    limits: Limits | None,
+    how: Evaluation,
+) -> xr.DataArray:
+    """E[y_o|x] of every row and output, kept within ``limits`` where there are some, the outputs last."""
     dataset, _ = match_data(data, rows)
-    found = _evaluated(partial(output_means, parameters, family), parameters, family, dataset, rows, how)
+    function = within(limits, partial(output_means, parameters, family))
+    found = _evaluated(function, parameters, family, dataset, rows, how)
     return with_output_labels(found, dataset, rows)
 
 
@@ -85,6 +84,7 @@ def draw(
     )
 
 
+@explained_sums()
 def r_squared(parameters: Mixture, family: Family, data: Data, rows: RowSchema, on_error: OnError) -> float:
     """The mean over the outputs of the share of its variance that E[y_o|x] explains."""
     # Says what is wrong with the rows, if anything is.

@@ -41,7 +41,11 @@ from daskmoe.numerics.predictive.quantiles import mixture_quantiles
 from daskmoe.options import ON_ERROR, OnError, RandomState, check_choice, check_share, entropy_of
 from daskmoe.rows import Data, RowSchema, match_schema, source_of
 from daskmoe.rows.computing import computed
+from daskmoe.rows.lazily import explained_sums
 from daskmoe.rows.names import BOUND, EXPERT, LOWER, UPPER
+
+# The lowest and the highest prediction; of several outputs (O,) each.
+Limits = tuple[float | FloatArray, float | FloatArray]
 
 
 def _of_target(family: Family, function: RowFunction) -> RowFunction:
@@ -90,19 +94,23 @@ def mean(
     family: Family,
     data: Data,
     rows: RowSchema,
-    limits: tuple[float, float] | None,
+    limits: Limits | None,
     how: Evaluation,
 ) -> xr.DataArray:
     """E[y|x] of every row, kept within ``limits`` where there are some, labelled as the target."""
-    function: RowFunction = partial(mixture_mean, parameters, family)
-    if limits is not None:
-        function = partial(_clipped, function, limits)
+    function = within(limits, partial(mixture_mean, parameters, family))
     size = block_rows(parameters.n_experts)
     return evaluate(function, data, rows, name=rows.target, attrs=rows.target_attrs, block_size=size, how=how)
 
 
-def _clipped(function: RowFunction, limits: tuple[float, float], features: Features) -> FloatArray:
-    return np.clip(function(features), *limits)
+def within(limits: Limits | None, function: RowFunction) -> RowFunction:
+    """A function of features, its values (n,) kept within limits; (O, n) within those of each output."""
+    return function if limits is None else partial(_clipped, function, limits)
+
+
+def _clipped(function: RowFunction, limits: Limits, features: Features) -> FloatArray:
+    low, high = (np.asarray(each)[..., np.newaxis] for each in limits)
+    return np.clip(function(features), low, high)
 
 
 def extrapolation(moments: Moments, data: Data, rows: RowSchema, how: Evaluation) -> xr.DataArray:
@@ -373,6 +381,7 @@ def _draw_rows(
     return sample(np.asarray(features, np.float64), np.random.default_rng(seeds))
 
 
+@explained_sums()
 def totals(
     function: RowFunction, data: Data, rows: RowSchema, block_size: int, on_error: OnError
 ) -> dict[str, float]:

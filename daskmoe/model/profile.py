@@ -14,6 +14,7 @@ from daskmoe.numerics.families import Family
 from daskmoe.numerics.predictive.mixture import Features
 from daskmoe.rows import Data, RowSchema
 from daskmoe.rows.computing import computed
+from daskmoe.rows.lazily import explained_sums
 from daskmoe.rows.names import EXPERT, FEATURE
 
 # The data may have a dimension of the name that the result has.
@@ -21,6 +22,7 @@ _COLUMN: Final = "feature column"
 _COMPLETE: Final = Evaluation("skip")
 
 
+@explained_sums()
 def profile(parameters: Mixture, family: Family, data: Data, rows: RowSchema) -> xr.Dataset:
     """The share of the complete rows of each expert, and the means and deviations of their features.
 

@@ -11,22 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from daskmoe.model import MixtureOfExperts
 from daskmoe.numerics.base.parameters import FloatArray
-from daskmoe.numerics.predictive.mixture import expert_means, linear_predictor, log_gating
 from daskmoe.plotting.canvas import (
-    BEHIND,
     DARK,
     FAINT,
     above,
     axes_of,
-    colours,
+    draw_density,
     faded,
     key,
-    names,
     short_dates,
     source_label,
-    target_label,
 )
 from daskmoe.plotting.sampled import (
     Axis,
@@ -37,6 +32,7 @@ from daskmoe.plotting.sampled import (
     features_along,
     take_sample,
 )
+from daskmoe.plotting.shown import Shown
 from daskmoe.rows import Data
 
 if TYPE_CHECKING:
@@ -44,7 +40,6 @@ if TYPE_CHECKING:
 
 # Of a line where its expert rules alone, in points.
 _WIDEST: Final = 6.0
-_HEXAGONS: Final = 50
 _BARS: Final = 60
 # Bins of equally many rows along a feature, and of equal width along each of two.
 _BINS: Final = 40
@@ -54,18 +49,17 @@ _POINTS: Final = 200
 _MOST_DOTS: Final = 3_000
 
 
-def draw_experts(model: MixtureOfExperts, data: Data, feature: str | None, ax: Axes | None) -> Axes:
+def draw_experts(shown: Shown, data: Data, feature: str | None, ax: Axes | None) -> Axes:
     """See `Pictures.experts`."""
-    ax, sample = axes_of(ax), take_sample(model, data)
-    axis, family = axis_of(sample, feature), model.densities
-    gates = np.exp(log_gating(model.mixture, sample.features))
-    whole = (gates * _fits(model, sample.features)).sum(axis=0)
+    ax, sample = axes_of(ax), take_sample(shown, data)
+    axis, family = axis_of(sample, feature), shown.family
+    gates, whole = shown.gates(sample.features), shown.mean(sample.features)
     if family.nominal and sample.response is not None:
         sample = sample._replace(response=(sample.response == family.n_predictors).astype(np.float64))
     _draw_rows(ax, sample, axis)
     grid, marks = axis.grid(_POINTS), axis.middles(_BINS)
-    for k, (label, colour) in enumerate(zip(names(model), colours(model.n_experts), strict=True)):
-        means = _fits(model, features_along(sample, axis, grid, gates[k]))[k]
+    for k, (label, colour) in enumerate(zip(shown.names, shown.palette, strict=True)):
+        means = shown.means(features_along(sample, axis, grid, gates[k]))[k]
         if axis.levels is None:
             # Before there are artists the axis does not know that it has dates.
             ax.plot(grid, means, color=colour, lw=1, ls=(0, (4, 2)))
@@ -81,38 +75,27 @@ def draw_experts(model: MixtureOfExperts, data: Data, feature: str | None, ax: A
     ax.plot(marks, axis.average(whole, _BINS), color=DARK, label="mixture", zorder=4, **style)
     _fit_limits(ax, sample)
     _label_along(ax, sample, axis)
-    ax.set_ylabel(target_label(model))
-    if model.rows.classes is not None:
-        ax.set_ylabel(f"probability of {model.rows.classes.names[-1]!r}")
+    ax.set_ylabel(shown.label)
+    if shown.rows.classes is not None:
+        ax.set_ylabel(f"probability of {shown.rows.classes.names[-1]!r}")
     above(ax)
     return ax
 
 
-def _fits(model: MixtureOfExperts, features: FloatArray) -> FloatArray:
-    """E[y|x, expert k], or of labels the probability of the last class, (K, n)."""
-    if not model.densities.nominal:
-        return expert_means(model.mixture, model.densities, features)
-    eta = linear_predictor(model.mixture.coef, features)
-    return np.asarray(model.densities.class_probabilities(eta)[:, -1])
-
-
-def draw_gates(
-    model: MixtureOfExperts, data: Data, feature: str | None, other: str | None, ax: Axes | None
-) -> Axes:
+def draw_gates(shown: Shown, data: Data, feature: str | None, other: str | None, ax: Axes | None) -> Axes:
     """See `Pictures.gates`."""
-    ax, sample = axes_of(ax), take_sample(model, data)
-    gates, axis = np.exp(log_gating(model.mixture, sample.features)), axis_of(sample, feature)
-    palette = colours(model.n_experts)
+    ax, sample = axes_of(ax), take_sample(shown, data)
+    gates, axis, palette = shown.gates(sample.features), axis_of(sample, feature), shown.palette
     if other is not None:
-        return _draw_plane(ax, model, sample, axis, different_axis(sample, axis, other), gates)
+        return _draw_plane(ax, shown, sample, axis, different_axis(sample, axis, other), gates)
     marks, shares = axis.middles(_BINS), np.array([axis.average(gate, _BINS) for gate in gates])
     if axis.levels is None:
-        ax.stackplot(marks, shares, colors=palette, labels=names(model), alpha=0.85, lw=0.5, ec="white")
+        ax.stackplot(marks, shares, colors=palette, labels=shown.names, alpha=0.85, lw=0.5, ec="white")
         ax.set_xlim(marks[0], marks[-1])
         _draw_margin(ax, axis)
     else:
         floor = np.zeros(len(marks))
-        for label, colour, share in zip(names(model), palette, shares, strict=True):
+        for label, colour, share in zip(shown.names, palette, shares, strict=True):
             ax.bar(marks, share, bottom=floor, color=colour, label=label, alpha=0.85, ec="white")
             floor = floor + share
     ax.set_ylim(0, 1)
@@ -122,9 +105,7 @@ def draw_gates(
     return ax
 
 
-def _draw_plane(
-    ax: Axes, model: MixtureOfExperts, sample: Sample, one: Axis, two: Axis, gates: FloatArray
-) -> Axes:
+def _draw_plane(ax: Axes, shown: Shown, sample: Sample, one: Axis, two: Axis, gates: FloatArray) -> Axes:
     """The ruling expert by two features where there are rows, paler where it is less certain."""
     x, y = one.within(), two.within()
     inside = np.isfinite(x) & np.isfinite(y)
@@ -133,7 +114,7 @@ def _draw_plane(
     sums = [np.histogram2d(x[inside], y[inside], edges, weights=gate[inside])[0].T for gate in gates]
     with np.errstate(invalid="ignore"):
         means = np.array(sums) / count
-    palette = colours(model.n_experts)
+    palette = shown.palette
     ruling = np.nan_to_num(means).argmax(axis=0)
     across, up = (axis.placed(values) for axis, values in zip((one, two), edges, strict=True))
     ax.pcolormesh(across, up, faded(means.max(axis=0), ruling, palette), rasterized=True)
@@ -141,7 +122,7 @@ def _draw_plane(
         put(source_label(sample.data, axis.name, axis.column))
         if axis.seen.dtype.kind == "M":
             short_dates(side)
-    key(ax, names(model), palette)
+    key(ax, shown.names, palette)
     return ax
 
 
@@ -154,10 +135,7 @@ def _draw_rows(ax: Axes, sample: Sample, axis: Axis) -> None:
     low, high = np.quantile(sample.response, [0.001, 0.999])
     shown = (sample.response >= low) & (sample.response <= high) & np.isfinite(axis.within())
     if axis.levels is None and axis.seen.dtype.kind not in "mM":
-        ax.hexbin(
-            axis.within()[shown], sample.response[shown], gridsize=_HEXAGONS, cmap=BEHIND, bins="log",
-            mincnt=1, lw=0.1, alpha=0.75, zorder=0,
-        )  # fmt: skip
+        draw_density(ax, axis.within()[shown], sample.response[shown])
         return
     few = np.flatnonzero(shown)[:: max(1, int(shown.sum()) // _MOST_DOTS)]
     places = axis.seen[few]

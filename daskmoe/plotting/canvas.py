@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import xarray as xr
 
-from daskmoe.model import MixtureOfExperts
-from daskmoe.model.labels import expert_names
 from daskmoe.numerics.base.parameters import FloatArray
 
 if TYPE_CHECKING:
@@ -20,8 +18,10 @@ if TYPE_CHECKING:
 PALETTE: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C6D31", "#999999")
 DARK: Final = "#333333"
 FAINT: Final = "#BBBBBB"
-# Of what lies behind: the density of the data.
-BEHIND: Final = "Greys"
+# Of what lies behind, the density of the data: few rows are dots, as most hexagons would hold none or one.
+_BEHIND: Final = "Greys"
+_HEXAGONS: Final = 50
+_FEW: Final = 1_500
 
 
 def axes_of(ax: Axes | None) -> Axes:
@@ -45,9 +45,14 @@ def colours(n_experts: int) -> list[str]:
     return [matplotlib.colors.to_hex(shade) for shade in shades]
 
 
-def names(model: MixtureOfExperts) -> list[str]:
-    """What the experts are called."""
-    return expert_names(model.params)
+def draw_density(ax: Axes, x: FloatArray, y: FloatArray) -> None:
+    """Where rows lie, in grey, behind all else."""
+    if len(x) <= _FEW:
+        ax.plot(x, y, ls="", marker=".", ms=4, color=FAINT, zorder=0)
+        return
+    ax.hexbin(
+        x, y, gridsize=_HEXAGONS, cmap=_BEHIND, bins="log", mincnt=1, lw=0.1, alpha=0.75, zorder=0
+    )  # fmt: skip
 
 
 def quantity(name: str, attrs: Mapping[str, Any]) -> str:
@@ -55,11 +60,6 @@ def quantity(name: str, attrs: Mapping[str, Any]) -> str:
     text = str(attrs.get("long_name") or name)
     units = attrs.get("units")
     return f"{text} [{units}]" if units and units != "1" else text
-
-
-def target_label(model: MixtureOfExperts) -> str:
-    """Axis label of the response."""
-    return quantity(model.target, model.rows.target_attrs)
 
 
 def source_label(data: xr.Dataset, name: str, column: str | None = None) -> str:

@@ -11,8 +11,19 @@ from daskmoe.errors import InvalidDataError, InvalidOptionError
 from daskmoe.model import MixtureOfExperts
 from daskmoe.model.moments import moments_from
 from daskmoe.numerics.base.parameters import FloatArray
-from daskmoe.plotting.canvas import DARK, above, axes_of, colours, names
-from daskmoe.rows.names import CLASS, COEF, EXPERT, FEATURE, INTERCEPT, LOCAL_EXPERT, PARTITION
+from daskmoe.plotting.canvas import DARK, above, axes_of
+from daskmoe.plotting.shown import Shown
+from daskmoe.rows.names import (
+    CLASS,
+    COEF,
+    EXPERT,
+    FEATURE,
+    INTERCEPT,
+    LOCAL_EXPERT,
+    OUTPUT,
+    PARAMETER,
+    PARTITION,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,14 +37,14 @@ _MOST_TICKS: Final = 40
 
 
 def draw_coefficients(
-    model: MixtureOfExperts,
+    shown: Shown,
     variable: Literal["coef", "gate_coef"],
     level: float,
     standardized: bool | None,
     ax: Axes | None,
 ) -> Axes:
     """See `Pictures.coefficients`."""
-    ax = axes_of(ax)
+    model = shown.experts
     scale = _deviations(model, variable)
     if standardized and scale is None:
         raise InvalidOptionError(
@@ -42,7 +53,12 @@ def draw_coefficients(
         )
     if standardized is False or scale is None:
         scale = None
-    table = model.table(level=level)
+    table = model.table(level=level) if variable == "gate_coef" else _table(shown, level)
+    if variable == "gate_coef" and model.n_experts == 1:
+        raise InvalidDataError(
+            "coefficients: expected a model of several experts, got one expert, whose gate is always open. "
+            "Use plot.coefficients('coef')."
+        )
     rows = table.sel(parameter=table["variable"] == variable)
     if not rows.sizes["parameter"]:
         raise InvalidDataError(
@@ -52,9 +68,9 @@ def draw_coefficients(
     if scale is not None:
         # Of labels there are slopes for each class.
         factor = np.resize(scale, rows.sizes["parameter"])
-    order = _largest(rows, factor)
-    palette = colours(model.n_experts)
-    for k, label in enumerate(names(model)):
+    order, ax = _largest(rows, factor), axes_of(ax)
+    palette = shown.palette
+    for k, label in enumerate(_names(shown)):
         own = rows.isel(expert=k)
         if variable == "gate_coef" and not own["estimate"].values.any():
             # The reference of the gates.
@@ -69,29 +85,28 @@ def draw_coefficients(
     ax.axvline(0, color=DARK, lw=0.8, ls=":", zorder=0)
     ax.set_yticks(np.arange(len(order)), [str(term) for term in rows["term"].values[order]])
     ax.set_ylim(len(order) - 0.5, -0.5)
-    ax.set_xlabel(_effect(model, variable, scale is not None, rows, level))
+    ax.set_xlabel(_effect(shown, variable, scale is not None, rows, level))
     above(ax)
     return ax
 
 
-def draw_partitions(model: MixtureOfExperts, term: str | None, ax: Axes | None) -> Axes:
+def draw_partitions(shown: Shown, term: str | None, ax: Axes | None) -> Axes:
     """See `Pictures.partitions`."""
-    local = model.local_estimates
+    model, local = shown.experts, shown.experts.local_estimates
     if local is None:
         raise InvalidDataError(
             "Expected a model with local estimates, got one without: daskmoe.fit keeps those of its "
             "partitions."
         )
     ax = axes_of(ax)
-    of = _parameter(model, term)
+    of = _parameter(shown, term)
     own, parts = (
-        _flat(model.params, (EXPERT,), of.variable),
-        _flat(local, (PARTITION, LOCAL_EXPERT), of.variable),
+        _flat(_of_output(model.params, shown.output), (EXPERT,), of.variable),
+        _flat(_of_output(local, shown.output), (PARTITION, LOCAL_EXPERT), of.variable),
     )
     own, parts = own[:, of.position], parts[..., of.position]
-    which = _belongs(model, local)
-    palette = colours(model.n_experts)
-    for k, label in enumerate(names(model)):
+    which, palette = _belongs(model, local), shown.palette
+    for k, label in enumerate(_names(shown)):
         row = of.row.isel(expert=k)
         ax.axhline(float(own[k]), color=palette[k], lw=1.6, label=label)
         if np.isfinite(row["lower"]):
@@ -105,27 +120,23 @@ def draw_partitions(model: MixtureOfExperts, term: str | None, ax: Axes | None) 
     what = of.variable if of.variable == INTERCEPT else f"coefficient of {term}"
     if of.variable == INTERCEPT and term != INTERCEPT:
         what = f"intercept of {term}"
+    if shown.output is not None:
+        what = f"{what} of {shown.target}"
     ax.set_ylabel(f"{what} [{units}]" if units else what)
     above(ax)
     return ax
 
 
-def draw_transport_plan(model: MixtureOfExperts, ax: Axes | None) -> Axes:
+def draw_transport_plan(shown: Shown, ax: Axes | None) -> Axes:
     """See `Pictures.transport_plan`."""
-    plan = _plan(model)
-    if plan is None:
-        raise InvalidDataError(
-            "Expected a model with a transport plan, got one without: daskmoe.fit with several partitions "
-            "keeps it."
-        )
+    shares = shown.experts.transport_plan().table()["share"].fillna(0)
     ax = axes_of(ax)
-    mass = plan.sum(LOCAL_EXPERT).transpose(PARTITION, EXPERT).values
-    share = mass / np.maximum(mass.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    share = shares.transpose(PARTITION, EXPERT).values
     image = ax.pcolormesh(share, cmap="cividis", vmin=0, vmax=1, ec="white", lw=0.5)
-    ax.set_xticks(np.arange(model.n_experts) + 0.5, names(model))
-    _tick_partitions(ax.yaxis, [str(each) for each in plan[PARTITION].values], 0.5)
-    ax.set_ylim(len(mass), 0)
-    if mass.size <= _MOST_CELLS:
+    ax.set_xticks(np.arange(shown.experts.n_experts) + 0.5, _names(shown))
+    _tick_partitions(ax.yaxis, [str(each) for each in shares[PARTITION].values], 0.5)
+    ax.set_ylim(len(share), 0)
+    if share.size <= _MOST_CELLS:
         for (m, k), value in np.ndenumerate(share):
             colour = "white" if value < 0.55 else "black"
             ax.text(
@@ -134,6 +145,27 @@ def draw_transport_plan(model: MixtureOfExperts, ax: Axes | None) -> Axes:
     ax.figure.colorbar(image, ax=ax, label="share of the partition's mass")
     ax.set(xlabel="expert of the model", ylabel="partition")
     return ax
+
+
+def _names(shown: Shown) -> list[str]:
+    """What the experts are called, without atoms, which have none of these."""
+    return shown.names[: shown.experts.n_experts]
+
+
+def _table(shown: Shown, level: float = 0.95) -> xr.Dataset:
+    """The table of the experts; of one output its linear predictors, called as if there were no other."""
+    table = shown.experts.table(level=level)
+    if shown.output is None:
+        return table
+    names, n_outputs = table["variable"].values, len(shown.rows.outputs)
+    own = [np.flatnonzero(names == name).reshape(n_outputs, -1)[shown.output] for name in (INTERCEPT, COEF)]
+    terms = [INTERCEPT, *shown.rows.expert_labels]
+    return table.isel({PARAMETER: np.concatenate(own)}).assign_coords(term=(PARAMETER, terms))
+
+
+def _of_output(params: xr.Dataset, output: int | None) -> xr.Dataset:
+    """Parameters of one output alone, where there are several."""
+    return params if output is None else params.isel({OUTPUT: output})
 
 
 def _offset(k: int, n_experts: int) -> float:
@@ -157,16 +189,14 @@ def _largest(rows: xr.Dataset, factor: FloatArray) -> Any:
     return np.sort(np.argsort(-size, kind="stable")[:_MOST_TERMS])
 
 
-def _effect(
-    model: MixtureOfExperts, variable: str, standardized: bool, rows: xr.Dataset, level: float
-) -> str:
-    units, link = model.rows.target_attrs.get("units"), model.densities.predictor_units
+def _effect(shown: Shown, variable: str, standardized: bool, rows: xr.Dataset, level: float) -> str:
+    units, link = shown.rows.target_attrs.get("units"), shown.family.predictor_units
     if variable == "gate_coef":
         of = "log odds of the expert"
     elif link == "{}":
-        of = f"{model.target} [{units}]" if units else model.target
+        of = f"{shown.target} [{units}]" if units else shown.target
     else:
-        of = f"the linear predictor of {model.target}"
+        of = f"the linear predictor of {shown.target}"
     per = "a standard deviation" if standardized else "a unit"
     interval = f", {level:.0%} interval" if bool(rows["lower"].notnull().any()) else ""
     left = rows.sizes["parameter"] - _MOST_TERMS
@@ -182,9 +212,9 @@ class _Parameter(NamedTuple):
     position: int
 
 
-def _parameter(model: MixtureOfExperts, term: str | None) -> _Parameter:
+def _parameter(shown: Shown, term: str | None) -> _Parameter:
     """The intercept or coefficient that a term of the table names; the first where it is None."""
-    table = model.table()
+    table = _table(shown)
     terms = [
         (variable, str(each))
         for variable in (INTERCEPT, COEF)
@@ -203,15 +233,15 @@ def _flat(params: xr.Dataset, leading: tuple[str, ...], name: str) -> FloatArray
     found = params[name]
     if CLASS in found.dims:
         found = found.isel({CLASS: slice(1, None)})
-    values = found.transpose(*leading, *(dim for dim in (CLASS, FEATURE) if dim in found.dims)).values
+    values = found.transpose(*leading, *(dim for dim in (CLASS, OUTPUT, FEATURE) if dim in found.dims)).values
     return np.asarray(values.reshape(*values.shape[: len(leading)], -1))
 
 
 def _plan(model: MixtureOfExperts) -> xr.DataArray | None:
-    found = model.diagnostics
-    if found is None or "plan_mass" not in found or found["plan_mass"].sizes[EXPERT] != model.n_experts:
+    try:
+        return model.transport_plan().mass
+    except InvalidDataError:
         return None
-    return found["plan_mass"]
 
 
 def _belongs(model: MixtureOfExperts, local: xr.Dataset) -> np.ndarray[Any, np.dtype[np.intp]]:
@@ -219,12 +249,8 @@ def _belongs(model: MixtureOfExperts, local: xr.Dataset) -> np.ndarray[Any, np.d
     parts = (PARTITION, LOCAL_EXPERT)
     known = np.isfinite(_flat(local, parts, INTERCEPT)[..., 0])
     plan = _plan(model)
-    if (
-        plan is not None
-        and plan.sizes[PARTITION] == len(known)
-        and plan.sizes[LOCAL_EXPERT] == known.shape[1]
-    ):
-        found = plan.transpose(PARTITION, LOCAL_EXPERT, EXPERT).values.argmax(axis=2)
+    if plan is not None and plan.shape[:2] == known.shape:
+        found = plan.values.argmax(axis=2)
     else:
         both = (INTERCEPT, COEF)
         own = np.concatenate([_flat(model.params, (EXPERT,), name) for name in both], axis=-1)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from daskmoe.model import MixtureOfExperts
-from daskmoe.model.outputs import require_one_output
+from daskmoe.model import MixtureOfExperts, MixtureWithAtoms
 from daskmoe.plotting.along import draw_experts, draw_gates
 from daskmoe.plotting.ascent import draw_convergence
 from daskmoe.plotting.checks import draw_calibration, draw_residuals
 from daskmoe.plotting.drift import draw_drift
 from daskmoe.plotting.estimates import draw_coefficients, draw_partitions, draw_transport_plan
 from daskmoe.plotting.places import draw_ruling_expert
+from daskmoe.plotting.shown import Shown
 from daskmoe.rows import Data
 
 if TYPE_CHECKING:
@@ -24,20 +24,30 @@ class Pictures:
     Each takes ``ax``, matplotlib axes to draw on, or makes a figure, and returns the axes. Those that look at
     data take them first; they show some 20,000 rows, in runs from all over the data, or less.
 
+    Atoms are experts with a mass at one value, behind the others; how their gates were fitted,
+    ``model.atom_gates.plot`` shows. Pictures of ``model.experts.plot`` are of the rows at no atom.
+
     Parameters
     ----------
-    model : MixtureOfExperts
+    model : MixtureOfExperts or MixtureWithAtoms
     """
 
-    def __init__(self, model: MixtureOfExperts) -> None:
-        require_one_output(model.rows, "plot", "Plot what model.predict(data) gives of each of them.")
+    def __init__(self, model: MixtureOfExperts | MixtureWithAtoms) -> None:
         self._model = model
+        self._shown = Shown(model)
 
     def __repr__(self) -> str:
         pictures = [name for name in dir(type(self)) if not name.startswith("_")]
         return f"<{type(self).__name__} of {self._model!r}: {', '.join(pictures)}>"
 
-    def experts(self, data: Data, feature: str | None = None, *, ax: Axes | None = None) -> Axes:
+    def experts(
+        self,
+        data: Data,
+        feature: str | None = None,
+        *,
+        output: str | float | None = None,
+        ax: Axes | None = None,
+    ) -> Axes:
         """The fits of the experts along a feature, over the data's density.
 
         Other features are at their means over the rows that are an expert's own, or most frequent levels.
@@ -50,6 +60,8 @@ class Pictures:
             The target need not be there.
         feature : str, optional
             A variable, or a column of one that has several; by default the first feature.
+        output : str or number, optional
+            Of a target of several outputs the one that is drawn, by label or else by position.
         ax : matplotlib axes, optional
 
         Returns
@@ -59,11 +71,11 @@ class Pictures:
         Raises
         ------
         InvalidOptionError
-            If ``feature`` is none.
+            If ``feature`` is none, or of several outputs ``output`` is not one.
         ImportError
             As all pictures: if matplotlib is not installed.
         """
-        return draw_experts(self._model, data, feature, ax)
+        return draw_experts(Shown.of(self._model, output), data, feature, ax)
 
     def gates(
         self, data: Data, feature: str | None = None, other: str | None = None, *, ax: Axes | None = None
@@ -90,7 +102,7 @@ class Pictures:
         InvalidOptionError
             If ``feature`` or ``other`` is none, or two are asked for and one has levels.
         """
-        return draw_gates(self._model, data, feature, other, ax)
+        return draw_gates(self._shown, data, feature, other, ax)
 
     def ruling_expert(
         self, data: Data, *, by: Literal["gate", "responsibility"] = "gate", ax: Axes | None = None
@@ -117,7 +129,7 @@ class Pictures:
         InvalidDataError
             If the rows have one dimension only.
         """
-        return draw_ruling_expert(self._model, data, by, ax)
+        return draw_ruling_expert(self._shown, data, by, ax)
 
     def coefficients(
         self,
@@ -125,6 +137,7 @@ class Pictures:
         *,
         level: float = 0.95,
         standardized: bool | None = None,
+        output: str | float | None = None,
         ax: Axes | None = None,
     ) -> Axes:
         """The coefficients of all experts with their intervals, where the model has errors.
@@ -138,6 +151,8 @@ class Pictures:
         standardized : bool, optional
             Whether they are effects of a standard deviation of each feature, which makes them comparable; by
             default where the model knows these. Of more than 40 the largest are shown.
+        output : str or number, optional
+            As in `experts`; the gating network is that of all outputs.
         ax : matplotlib axes, optional
 
         Returns
@@ -147,9 +162,11 @@ class Pictures:
         Raises
         ------
         InvalidOptionError
-            If the deviations are asked for and not known.
+            If the deviations are asked for and not known; for ``output`` as `experts`.
         """
-        return draw_coefficients(self._model, variable, level, standardized, ax)
+        of_gates = variable == "gate_coef" and output is None
+        shown = self._shown if of_gates else Shown.of(self._model, output)
+        return draw_coefficients(shown, variable, level, standardized, ax)
 
     def convergence(
         self, of: Literal["rounds", "mm", "starts"] | None = None, *, ax: Axes | None = None
@@ -172,7 +189,7 @@ class Pictures:
         InvalidDataError
             If the model has none.
         """
-        return draw_convergence(self._model, of, ax)
+        return draw_convergence(self._shown.experts, of, ax)
 
     def drift(self, *, ax: Axes | None = None) -> Axes:
         """How far the rows of each `daskmoe.update` were from the model that they came to.
@@ -194,9 +211,11 @@ class Pictures:
         InvalidDataError
             If the model has not been updated.
         """
-        return draw_drift(self._model, ax)
+        return draw_drift(self._shown.experts, ax)
 
-    def partitions(self, term: str | None = None, *, ax: Axes | None = None) -> Axes:
+    def partitions(
+        self, term: str | None = None, *, output: str | float | None = None, ax: Axes | None = None
+    ) -> Axes:
         """A coefficient of the partitions' own experts beside the model's, with its interval.
 
         Local experts have the colour of the expert that the transport plan sends most of them to.
@@ -206,6 +225,8 @@ class Pictures:
         term : str, optional
             A feature; by default the intercept. Where the target is labels, a class before it, as
             ``"mild, x1"``, or alone for its intercept; by default the second.
+        output : str or number, optional
+            As in `experts`.
         ax : matplotlib axes, optional
 
         Returns
@@ -217,9 +238,9 @@ class Pictures:
         InvalidDataError
             If the model has no local estimates.
         InvalidOptionError
-            If ``term`` is none.
+            If ``term`` is none; for ``output`` as `experts`.
         """
-        return draw_partitions(self._model, term, ax)
+        return draw_partitions(Shown.of(self._model, output), term, ax)
 
     def transport_plan(self, *, ax: Axes | None = None) -> Axes:
         """Which share of each partition's mass the transport plan moves to each expert.
@@ -237,15 +258,17 @@ class Pictures:
         InvalidDataError
             If the model has no plan.
         """
-        return draw_transport_plan(self._model, ax)
+        return draw_transport_plan(self._shown, ax)
 
-    def residuals(self, data: Data, *, ax: Axes | None = None) -> Axes:
+    def residuals(self, data: Data, *, output: str | float | None = None, ax: Axes | None = None) -> Axes:
         """The residuals y - E[y|x] by the prediction: their density, mean and standard deviation.
 
         Parameters
         ----------
         data : xr.Dataset, str or path
             With the target.
+        output : str or number, optional
+            As in `experts`.
         ax : matplotlib axes, optional
 
         Returns
@@ -256,19 +279,23 @@ class Pictures:
         ------
         InvalidDataError
             If the target is missing, or is labels.
+        InvalidOptionError
+            For ``output`` as `experts`.
         """
-        return draw_residuals(self._model, data, ax)
+        return draw_residuals(Shown.of(self._model, output), data, ax)
 
-    def calibration(self, data: Data, *, ax: Axes | None = None) -> Axes:
+    def calibration(self, data: Data, *, output: str | float | None = None, ax: Axes | None = None) -> Axes:
         """The probability integral transform F(y|x) of the rows, which is uniform if the model is right.
 
         A hump says that the model's distribution is too wide, a trough that it is too narrow. Of whole
-        numbers it is drawn between F(y - 1|x) and F(y|x).
+        numbers, and at atoms, it is drawn between P(Y < y|x) and P(Y <= y|x).
 
         Parameters
         ----------
         data : xr.Dataset, str or path
             With the target; rows that the fit did not see say more.
+        output : str or number, optional
+            As in `experts`.
         ax : matplotlib axes, optional
 
         Returns
@@ -279,9 +306,11 @@ class Pictures:
         ------
         InvalidDataError
             If the target is missing, or is labels.
+        InvalidOptionError
+            For ``output`` as `experts`.
 
         References
         ----------
         A. P. Dawid, Statistical theory: the prequential approach, JRSS A 147 (1984).
         """
-        return draw_calibration(self._model, data, ax)
+        return draw_calibration(Shown.of(self._model, output), data, ax)

@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from daskmoe.errors import InvalidDataError
-from daskmoe.model import MixtureOfExperts
-from daskmoe.plotting.canvas import axes_of, colours, faded, key, names, quantity
+from daskmoe.plotting.canvas import axes_of, faded, key, quantity
+from daskmoe.plotting.shown import Shown
 from daskmoe.rows import Data
 from daskmoe.rows.computing import computed
 from daskmoe.rows.names import EXPERT
@@ -25,10 +25,10 @@ _DEGREES: Final = {"x": "degrees_east", "y": "degrees_north"}
 
 
 def draw_ruling_expert(
-    model: MixtureOfExperts, data: Data, by: Literal["gate", "responsibility"], ax: Axes | None
+    shown: Shown, data: Data, by: Literal["gate", "responsibility"], ax: Axes | None
 ) -> Axes:
     """See `Pictures.ruling_expert`."""
-    ax = axes_of(ax)
+    ax, model = axes_of(ax), shown.model
     chances = model.gating_probabilities(data) if by == "gate" else model.responsibilities(data)
     y, x = _plane(chances)
     over = [dim for dim in chances.dims if dim not in (EXPERT, x, y)]
@@ -36,13 +36,13 @@ def draw_ruling_expert(
     values = mean.values
     certainty = np.where(np.isnan(values).all(axis=0), np.nan, np.nan_to_num(values).max(axis=0))
     ruling = np.nan_to_num(values).argmax(axis=0)
-    palette = colours(model.n_experts)
+    palette = shown.palette
     across, up = (_positions(mean, dim) for dim in (x, y))
     ax.pcolormesh(across, up, faded(certainty, ruling, palette), shading="nearest", rasterized=True)
     ax.set(xlabel=_label(mean, x), ylabel=_label(mean, y))
     if _direction(mean, y) == "y" and str(_attrs(mean, y).get("units", "")).startswith("degrees"):
         ax.set_aspect(1.0 / max(0.1, float(np.cos(np.radians(up.mean())))))
-    key(ax, names(model), palette)
+    key(ax, shown.names, palette)
     return ax
 
 

@@ -11,9 +11,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError, InvalidOptionError
-from daskmoe.model import MixtureOfExperts
+from daskmoe.model import MixtureWithAtoms
 from daskmoe.model.prediction import match_data
+from daskmoe.numerics.base.atoms import at_value
 from daskmoe.numerics.base.parameters import FloatArray
+from daskmoe.plotting.shown import Shown
 from daskmoe.rows import Data, RowSchema
 from daskmoe.rows.codings import Levels
 from daskmoe.rows.columns import class_codes, stack_features
@@ -36,7 +38,7 @@ class Sample(NamedTuple):
     sources: dict[str, NDArray[Any]]
     # (n, p)
     features: FloatArray
-    # (n,): Codes of labels; None where the data have no target.
+    # (n,): Codes of labels; of several outputs the one that is shown, else (n, O); None without a target.
     response: FloatArray | None
     # The data's attributes.
     data: xr.Dataset
@@ -111,12 +113,14 @@ class Axis:
         return np.split(order, np.flatnonzero(np.diff(bin_of[order])) + 1)
 
 
-def take_sample(model: MixtureOfExperts, data: Data, *, need_target: bool = False) -> Sample:
+def take_sample(shown: Shown, data: Data, *, need_target: bool = False) -> Sample:
     """At most `MOST_ROWS` complete rows, the same in every call.
+
+    Of experts beside atoms alone they are those at no atom, where the target is known.
 
     Parameters
     ----------
-    model : MixtureOfExperts
+    shown : Shown
     data : xr.Dataset, str or path
     need_target : bool
         Whether data without the target are an error.
@@ -126,10 +130,10 @@ def take_sample(model: MixtureOfExperts, data: Data, *, need_target: bool = Fals
     InvalidDataError
         If a variable is missing, or no row is complete.
     """
-    dataset, rows = match_data(data, model.rows, with_target=need_target)
-    with_target = model.target in dataset.variables
+    dataset, rows = match_data(data, shown.rows, with_target=need_target)
+    with_target = rows.target in dataset.variables
     if with_target and not need_target:
-        dataset, rows = match_data(dataset, model.rows, with_target=True)
+        dataset, rows = match_data(dataset, shown.rows, with_target=True)
     wanted = [*rows.sources, *([rows.target] if with_target else [])]
     some = computed(dataset[wanted].isel(_runs({dim: dataset.sizes[dim] for dim in rows.sample_dims})))
     shape = tuple(some.sizes[dim] for dim in rows.sample_dims)
@@ -139,12 +143,11 @@ def take_sample(model: MixtureOfExperts, data: Data, *, need_target: bool = Fals
     )
     response = None
     if with_target:
-        values = _flat(some[rows.target], rows.sample_dims, None, shape)
-        labels = rows.classes is not None
-        response = class_codes(values, rows, unknown_is_missing=True) if labels else values.astype(np.float64)
+        values = _flat(some[rows.target], rows.sample_dims, rows.output_dim, shape)
+        response = _response(values, rows, shown)
     complete = np.isfinite(features).all(axis=1)
     if response is not None:
-        complete &= np.isfinite(response)
+        complete &= np.isfinite(response.reshape(len(response), -1)).all(axis=1)
     if not complete.any():
         raise InvalidDataError("data: expected rows without missing values, got none among those looked at.")
     return Sample(
@@ -154,6 +157,17 @@ def take_sample(model: MixtureOfExperts, data: Data, *, need_target: bool = Fals
         None if response is None else response[complete],
         some,
     )
+
+
+def _response(values: NDArray[Any], rows: RowSchema, shown: Shown) -> FloatArray:
+    """The target as numbers, of one output where one is shown."""
+    if rows.classes is not None:
+        return class_codes(values, rows, unknown_is_missing=True)
+    found = values.astype(np.float64)
+    for atom in rows.atoms:
+        # In its own precision a value may be next to the atom only.
+        found[at_value(values, atom)] = atom if isinstance(shown.model, MixtureWithAtoms) else np.nan
+    return found if shown.output is None else found[:, shown.output]
 
 
 def axis_of(sample: Sample, feature: str | None) -> Axis:

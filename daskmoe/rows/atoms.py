@@ -12,6 +12,7 @@ from daskmoe.errors import InvalidDataError
 from daskmoe.numerics.base.atoms import at_value
 from daskmoe.numerics.base.parameters import FloatArray
 from daskmoe.rows.computing import computed
+from daskmoe.rows.lazily import apply_in_blocks, explained_sums
 from daskmoe.rows.learning import find_spreads
 from daskmoe.rows.values import plain
 from daskmoe.rows.variables import listed
@@ -78,14 +79,13 @@ def repeated(values: FloatArray) -> list[tuple[float, float]]:
     return atoms
 
 
+@explained_sums()
 def _shares(variable: xr.Variable, values: Sequence[float]) -> dict[float, float]:
     """The share of the rows, of those that have a target, at each value; one computation."""
     given = xr.DataArray(plain(variable))
     counts = {"there": given.notnull().sum()}
     for number, value in enumerate(values):
-        at = xr.apply_ufunc(
-            at_value, given, kwargs={"value": value}, dask="parallelized", output_dtypes=[np.bool_]
-        )
+        at = apply_in_blocks(at_value, given, dtype=np.bool_, value=value)
         counts[str(number)] = at.sum()
     sums = computed(xr.Dataset(counts))
     there = max(float(sums["there"]), 1.0)

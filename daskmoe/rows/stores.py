@@ -82,7 +82,8 @@ def open_variable(store: Store, name: str) -> xr.Variable:
 
 def load_together(box: xr.Dataset, names: Collection[str]) -> xr.Dataset:
     """Some variables of a box from a store in memory, read at once: one after the other each would wait."""
-    some = xr.Dataset({name: box.variables[name].copy(deep=False) for name in names})
+    # A copy, as the box stays lazy; made anew it would be checked and aligned, which takes ten times as long.
+    some = box[list(names)].copy(deep=False)
     try:
         return sync(some.load_async())
     # Not every kind of lazy array can; what is wrong with the data is said again.

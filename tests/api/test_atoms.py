@@ -219,8 +219,43 @@ def test_what_a_model_shows(model: Any, data: xr.Dataset) -> None:
     assert_allclose(float(table["bic"]), model.bic())
     assert "atoms.estimate" in table
     assert "beside the atom 0" in model._repr_html_()
-    with pytest.raises(AttributeError, match="use model"):
-        _ = model.plot
+
+
+def test_divergence_is_that_of_the_masses_and_of_the_experts_elsewhere(
+    data: xr.Dataset, tmp_path: Path
+) -> None:
+    rows, options = data.compute(), KNOWN | {"family": "gaussian"}
+    halves: list[Any] = [
+        daskmoe.fit_local(rows.isel(row=part), "y", n_experts=1, **options)
+        for part in (slice(0, 300), slice(300, 2000))
+    ]
+    some = rows.isel(row=slice(0, 100))
+    p, q = (half.gating_probabilities(some).values for half in halves)
+    (m, s), (n, t) = (
+        (half.experts.predict(some[["X"]]).values, half.params["variance"].values) for half in halves
+    )
+    of_masses = (p * np.log(p / q)).sum(axis=0)
+    of_experts = p[0] * 0.5 * ((s + (m - n) ** 2) / t - 1 + np.log(t / s))
+    halves[1].to_zarr(tmp_path / "model.zarr")
+    for kind in ("relaxed", "exact"):
+        # Of one expert it is the Kullback-Leibler divergence itself.
+        found = daskmoe.transportation_divergence(halves[0], tmp_path / "model.zarr", some, kind=kind)
+        assert_allclose(found, (of_masses + of_experts).mean(), rtol=1e-8)
+        assert daskmoe.transportation_divergence(halves[0], halves[0], some, kind=kind) < 1e-12
+
+
+def test_divergence_is_of_the_same_atoms_only(model: Any, data: xr.Dataset) -> None:
+    capped = data.assign(y=data["y"].clip(max=3.0)).compute()
+    other: Any = daskmoe.fit_local(capped, "y", n_experts=1, **(KNOWN | {"atoms": [0.0, 3.0]}))
+    with pytest.raises(InvalidDataError, match=r"model_b: expected the atoms \[0.0\] .*, got \[0.0, 3.0\]"):
+        daskmoe.transportation_divergence(model, other, data)
+    with pytest.raises(InvalidDataError, match=r"expected the atoms \[0.0\] of model_a, got \[\]"):
+        daskmoe.transportation_divergence(model, model.experts, data)
+    assert model.match(other).params.identical(model.params)
+    with pytest.raises(InvalidDataError, match=r"expected a model with atoms, .*Match model\.experts"):
+        model.match(other.experts)
+    with pytest.raises(InvalidDataError, match=r"of one with atoms take other\.experts"):
+        other.experts.match(model)
 
 
 def test_the_regressor_takes_atoms(data: xr.Dataset) -> None:
@@ -238,7 +273,5 @@ def test_what_atoms_cannot_be(model: Any, data: xr.Dataset) -> None:
         daskmoe.fit(data, "y", n_experts=1, **(KNOWN | {"atoms": ["dry"]}))
     with pytest.raises(InvalidDataError, match="which none of its rows is equal to"):
         daskmoe.fit(data, "y", n_experts=1, **(KNOWN | {"atoms": [0.0, 77.0]}))
-    with pytest.raises(InvalidOptionError, match="expected a model without atoms"):
-        daskmoe.transportation_divergence(model, model, data)
     with pytest.raises(InvalidDataError, match=r"to be numbers above zero.*, got -1, or at an atom"):
         model.log_likelihood(data.assign(y=data["y"] - 1).compute())

@@ -11,7 +11,7 @@ import xarray as xr
 from distributed import LocalCluster
 
 import daskmoe
-from daskmoe import InvalidDataError, InvalidOptionError, MixtureOfExperts
+from daskmoe import FitWarning, InvalidDataError, InvalidOptionError, MixtureOfExperts
 from daskmoe.cli.commands import run
 from daskmoe.cli.exit_codes import DONE
 
@@ -243,11 +243,103 @@ def test_what_cannot_be_is_refused(
         fit(data, **options)
 
 
+def check_prediction_ranges(model: MixtureOfExperts, data: xr.Dataset, partitions: int) -> None:
+    """How far predictions go, and where; of a weighted average they are of the support, here of all rows."""
+    predicted, found = model.predict(data), model.diagnostics
+    assert found is not None
+    ends = [predicted.min("row"), predicted.max("row")]
+    np.testing.assert_allclose(found["prediction_range"].values.T, ends, rtol=1e-9)
+    numbers = np.stack([predicted.argmin("row"), predicted.argmax("row")])
+    size, where = data.sizes["row"] // partitions, found["prediction_partition"].values.T.tolist()
+    if where != [["the support"] * 2] * 2:
+        np.testing.assert_array_equal(found["prediction_row"].values.T, numbers % size)
+        assert where == [[f"partition '{i // size}'" for i in each] for each in numbers]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"n_experts": 1}, {"partitions": 1}, {"refine": 1}, {"aggregation": "weighted"}],
+    ids=["auto", "one expert", "one partition", "refined", "weighted"],
+)
+def test_predictions_keep_to_the_range_of_each_output(
+    data: xr.Dataset, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    known = {"partitions": 3, "start_rows": 300, "n_init": 2} | options
+    some = data.isel(row=slice(0, 900))
+    model = fit(some, **known)
+    assert model.diagnostics is not None
+    limits = model.diagnostics["target_range"]
+    assert limits.dims == ("output", "bound")
+    assert limits["output"].values.tolist() == [10, 500]
+    ends = [some["y"].min("row"), some["y"].max("row")]
+    np.testing.assert_allclose(limits.values.T, ends, rtol=1e-6)
+    if options == {"n_experts": 1}:
+        assert "prediction_range" not in model.diagnostics
+    else:
+        check_prediction_ranges(model, some, known["partitions"])
+    far = some[["X"]].isel(row=slice(0, 90)) * 50
+    kept = model.predict(far, clip=True)
+    low, high = (limits.isel(bound=i).rename(output="level") for i in (0, 1))
+    xr.testing.assert_equal(kept, model.predict(far).clip(low, high))
+    assert bool((kept != model.predict(far)).any("row").all())
+    xr.testing.assert_identical(model.predict(far.chunk(row=40), clip=True).compute(), kept)
+    model.to_zarr(tmp_path / "model.zarr")
+    xr.testing.assert_identical(daskmoe.open_model(tmp_path / "model.zarr").predict(far, clip=True), kept)
+
+
+def test_ranges_are_the_same_of_arrays_chunks_and_any_order_of_dimensions(data: xr.Dataset) -> None:
+    some = data.isel(row=slice(0, 600))
+    known = fit(some, partitions=3, n_init=2, start_rows=200).diagnostics
+    turned = some.assign(y=some["y"].transpose()).chunk(row=200, level=1)
+    found = fit(turned, n_init=2, start_rows=200).diagnostics
+    assert known is not None
+    assert found is not None
+    names = ["target_range", "prediction_range", "prediction_row", "prediction_partition"]
+    xr.testing.assert_equal(known[names], found[names])
+
+
+def test_ranges_grow_with_updates_and_are_found_by_a_refinement(data: xr.Dataset, tmp_path: Path) -> None:
+    old, new = (data.isel(row=slice(start, start + 600)).copy(deep=True) for start in (0, 600))
+    new["y"][0, 1], new["y"][1, 0] = 900.0, -12.0
+    model = fit(old, partitions=2, n_init=2, start_rows=200)
+    updated = daskmoe.update(model, new)
+    assert updated.diagnostics is not None
+    both = xr.concat([old, new], "row")["y"]
+    np.testing.assert_allclose(
+        updated.diagnostics["target_range"].values.T, [both.min("row"), both.max("row")], rtol=1e-6
+    )
+    # One of a version that knew no ranges of several outputs.
+    whole = model.to_dataset()
+    whole.drop_vars([name for name in whole if "range" in str(name)]).to_netcdf(tmp_path / "older.nc")
+    older = daskmoe.open_model(tmp_path / "older.nc")
+    with pytest.raises(InvalidDataError, match=r"clip: expected a model that knows .* daskmoe\.refine"):
+        older.predict(new, clip=True)
+    after = daskmoe.update(older, new).diagnostics
+    assert after is not None
+    assert "target_range" not in after
+    refined = daskmoe.refine(older, old, rounds=1)
+    xr.testing.assert_equal(refined.predict(old * 50, clip=True).max("row"), old["y"].max("row").drop_attrs())
+
+
+def test_an_output_that_is_predicted_far_outside_its_range_is_named() -> None:
+    rng = np.random.default_rng(4)
+    x = rng.uniform(-1.0, 1.0, (800, 2))
+    y = x[:, 0] * np.sign(x[:, 1]) + 0.1 * rng.standard_normal(800)
+    x[517], y[517] = [9.0, 9.0], 1.0
+    weight = np.where(np.arange(800) == 517, 1e-6, 1.0)
+    rows = xr.Dataset(
+        {
+            "X": (("row", "feature"), x),
+            "y": (("row", "level"), np.stack([rng.standard_normal(800), 100 * y], axis=1)),
+            "w": ("row", weight),
+        },
+        {"level": ["a", "b"]},
+    )
+    with pytest.warns(FitWarning, match=r"predicts output 'b' of 'y' far outside its range, .*at row 117 of"):
+        fit(rows, features="X", sample_weight="w", partitions=4)
+
+
 def test_what_is_of_one_output_is_refused(data: xr.Dataset, best: MixtureOfExperts) -> None:
-    with pytest.raises(InvalidDataError, match="clip: expected a model of one output, got one of 2 outputs"):
-        best.predict(data, clip=True)
-    with pytest.raises(InvalidDataError, match="plot: expected a model of one output"):
-        best.plot.experts(data, "a")
     turned = data.isel(level=[1, 0])
     with pytest.raises(
         InvalidDataError, match=r"expected the outputs \[10, 500\] along 'level'.*sel\(level="

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -39,19 +36,6 @@ def test_chunks_do_not_change_the_data(n_rows: int, chunks: int, seed: int, desi
     xr.testing.assert_identical(same_truth.params, truth.params)
     full, rest = divmod(n_rows, chunks)
     assert lazy.chunksizes["row"] == (chunks,) * full + ((rest,) if rest else ())
-
-
-def test_arrays_that_dask_plans_as_expressions_hold_the_same_rows() -> None:
-    script = (
-        "import daskmoe, xarray as xr\n"
-        "known = {'n_features': 2, 'n_experts': 2, 'random_state': 0}\n"
-        "(lazy, _), (data, _) = daskmoe.simulate(900, chunks=400, **known), daskmoe.simulate(900, **known)\n"
-        "xr.testing.assert_identical(lazy.compute(), data)\n"
-        "daskmoe.fit(lazy, 'y', n_experts=2, random_state=0, progress=False)\n"
-    )
-    # Dask reads it when it is imported.
-    planned = os.environ | {"DASK_ARRAY__QUERY_PLANNING": "True", "DASK_SCHEDULER": "synchronous"}
-    subprocess.run([sys.executable, "-c", script], env=planned, check=True)
 
 
 def test_building_draws_no_rows(raise_if_dask_computes: Guard) -> None:

@@ -603,7 +603,7 @@ def test_figure_is_svg_with_every_row_and_coefficient() -> None:
 @pytest.mark.cluster
 def test_demo_leaves_model_predictions_and_figure(tmp_path: Path) -> None:
     output = tmp_path / "demo"
-    command = [sys.executable, "-m", "daskmoe.cli", "demo", "--rows", "40000", "--partitions", "4"]
+    command = [sys.executable, "-m", "daskmoe", "demo", "--rows", "40000", "--partitions", "4"]
     done = subprocess.run(
         [*command, "--workers", "2", "--output", str(output)], capture_output=True, text=True, timeout=240
     )

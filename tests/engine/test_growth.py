@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import daskmoe
 from daskmoe import MixtureOfExperts
-from daskmoe.engine import kept_starts, kept_sums, passes, tasks
+from daskmoe.engine import graph, kept_starts, kept_sums, passes, tasks
+from daskmoe.numerics.combine import choice
 
 OPTIONS: dict[str, Any] = {"n_experts": 2, "n_init": 2, "random_state": 0, "features": "X"}
 ROWS = 100
@@ -291,3 +293,19 @@ def test_what_nothing_can_tell_from_others_is_not_kept(
     work.begin()
     fit(store, tmp_path)
     assert (work.fitted, work.pilots, work.reads) == ([], 0, 4)
+
+
+def test_what_all_partitions_share_is_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mark of the shared start, and the reduction from the first candidate where that is chosen."""
+    calls = []
+
+    def noted(name: str, whole: Callable[..., Any], *args: Any, **more: Any) -> Any:
+        calls.append(name)
+        return whole(*args, **more)
+
+    for module, name in ((graph, "mark_of_start"), (tasks, "mark_of_start"), (choice, "reduce_mixture")):
+        monkeypatch.setattr(module, name, partial(noted, name, getattr(module, name)))
+    data, _ = daskmoe.simulate(20_000, n_features=2, n_experts=2, design="overlap", random_state=0)
+    model = fit(data.chunk(row=4000), tmp_path / "kept", start_rows=1000, random_state=1)
+    assert model.diagnostics.attrs["aggregation"] == "one-shot"
+    assert sorted(calls) == ["mark_of_start", "reduce_mixture"]

@@ -253,7 +253,7 @@ def test_an_interrupt_ends_local_tasks_and_leaves_checkpoints(large: Path, tmp_p
     kept = tmp_path / "kept"
     with dask.config.set(scheduler="threads", num_workers=2):
         at = interrupt_a_fit(large, kept)
-        assert seconds_until_idle(at, lambda: threads._active) < 2.0
+        assert seconds_until_idle(at, lambda: threads.single_threaded_blas.inside) < 2.0
     assert 1 <= len(list(kept.glob("*.npz"))) < 4
 
 
@@ -265,7 +265,7 @@ def test_an_interrupt_ends_the_tasks_of_a_cluster(large: Path, tmp_path: Path, c
     def active() -> int:
         # A worker that had no task yet has not imported it.
         module = sys.modules.get("daskmoe.engine.threads")
-        return module._active if module is not None else 0
+        return module.single_threaded_blas.inside if module is not None else 0
 
     def busy() -> bool:
         return any(client.run(active).values())

@@ -15,6 +15,7 @@ from daskmoe import InvalidDataError, InvalidOptionError, MixtureOfExperts
 from daskmoe.numerics.predictive.mixture import log_gating
 from daskmoe.plotting.canvas import colours, faded
 from daskmoe.plotting.sampled import MOST_ROWS, Axis, axis_of, take_sample
+from daskmoe.plotting.shown import Shown
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -155,7 +156,7 @@ def test_lines_of_experts_have_their_slopes_and_pass_their_rows(
     model: MixtureOfExperts, data: xr.Dataset
 ) -> None:
     ax = model.plot.experts(data, "wind")
-    sample = take_sample(model, data)
+    sample = take_sample(Shown(model), data)
     assert sample.response is not None
     dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
     slopes = [np.polyfit(line.get_xdata(), line.get_ydata(), 1)[0] for line in dashed]
@@ -171,7 +172,7 @@ def test_lines_of_experts_have_their_slopes_and_pass_their_rows(
 
 
 def test_gates_are_averages_over_the_rows(model: MixtureOfExperts, data: xr.Dataset) -> None:
-    sample = take_sample(model, data)
+    sample = take_sample(Shown(model), data)
     axis = axis_of(sample, "lon")
     gate = model.gating_probabilities(data).isel(expert=0).where(data["y"].notnull())
     expected = gate.mean(("time", "lat"))
@@ -190,6 +191,15 @@ def test_bins_hold_about_as_many_rows_and_never_split_a_value() -> None:
     uniform = Axis("x", "x", None, np.random.default_rng(0).random(1_000))
     np.testing.assert_allclose(uniform.average(uniform.seen, 10), uniform.middles(10))
     assert len(uniform.middles(10)) == 10
+
+
+@pytest.mark.parametrize(("n_rows", "dots"), [(300, 300), (4_000, 0)])
+def test_few_rows_are_dots_each(n_rows: int, dots: int) -> None:
+    rows, truth = daskmoe.simulate(n_rows, n_features=1, n_experts=2, random_state=0)
+    for ax in (truth.plot.experts(rows, "x0"), truth.plot.residuals(rows)):
+        drawn = sum(len(line.get_xdata()) for line in ax.lines if line.get_marker() == ".")
+        # The 1,000th part with the lowest and highest targets is not drawn.
+        assert drawn == pytest.approx(dots, abs=4)
 
 
 def test_the_map_has_the_colour_of_the_ruling_expert(model: MixtureOfExperts, data: xr.Dataset) -> None:
@@ -250,6 +260,130 @@ def test_the_truth_is_calibrated() -> None:
     assert "90% interval covers" in ax.get_legend().get_texts()[-1].get_text()
 
 
+@pytest.fixture(scope="module")
+def several() -> tuple[xr.Dataset, MixtureOfExperts]:
+    """Two outputs, of which the first is a whole number times the second but for noise."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(900, 2))
+    first = np.where(x[:, 0] > 0, 3 + 2 * x[:, 1], -1 - x[:, 1])
+    y = np.stack([first, 100 * first], axis=1) + rng.normal(size=(900, 2)) * [0.3, 50]
+    rows = xr.Dataset(
+        {"X": (("row", "feature"), x), "y": (("row", "level"), y, {"units": "K"})},
+        {"feature": ["a", "b"], "level": [10, 500]},
+    ).chunk(row=300)
+    options: dict[str, Any] = {"output_dim": "level", "n_init": 2, "refine": 1, "random_state": 0}
+    return rows, daskmoe.fit(rows, "y", n_experts=2, **options)
+
+
+OF_ONE_OUTPUT: dict[str, Callable[[Any, xr.Dataset, Any], Any]] = {
+    "experts": lambda plot, data, output: plot.experts(data, "b", output=output),
+    "coefficients": lambda plot, _, output: plot.coefficients(output=output),
+    "partitions": lambda plot, _, output: plot.partitions("b", output=output),
+    "residuals": lambda plot, data, output: plot.residuals(data, output=output),
+    "calibration": lambda plot, data, output: plot.calibration(data, output=output),
+}
+
+
+@pytest.mark.parametrize("name", OF_ONE_OUTPUT)
+def test_a_picture_is_of_one_output(name: str, several: tuple[xr.Dataset, MixtureOfExperts]) -> None:
+    rows, model = several
+    ax = OF_ONE_OUTPUT[name](model.plot, rows, 500)
+    ax.figure.canvas.draw()
+    assert "y[500]" in ax.get_ylabel() + ax.get_xlabel()
+    params, other = model.params.sel(output=500), OF_ONE_OUTPUT[name](model.plot, rows, 1)
+    assert other.get_xlabel() == ax.get_xlabel()
+    if name == "experts":
+        dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
+        slopes = [np.polyfit(line.get_xdata(), line.get_ydata(), 1)[0] for line in dashed]
+        np.testing.assert_allclose(slopes, params["coef"].sel(feature="b"), rtol=1e-6)
+    elif name == "coefficients":
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+        effects = params["coef"].values * rows["X"].std("row").values
+        found = [each.lines[0].get_xdata() for each in ax.containers]
+        np.testing.assert_allclose(found, effects, rtol=1e-6)
+    elif name == "partitions":
+        lines = [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "-"]
+        np.testing.assert_allclose(lines, params["coef"].sel(feature="b"))
+    elif name == "calibration":
+        assert np.abs(ax.patches[-1].get_data().values - 1).max() < 0.6
+    for missing in (None, 50, "b", [10]):
+        with pytest.raises(InvalidOptionError, match=r"one of the outputs \[10, 500\].*Use output=10"):
+            OF_ONE_OUTPUT[name](model.plot, rows, missing)
+
+
+def test_other_pictures_are_of_all_outputs(several: tuple[xr.Dataset, MixtureOfExperts]) -> None:
+    rows, model = several
+    plot = model.plot
+    for ax in (
+        plot.gates(rows, "a"),
+        plot.gates(rows.drop_vars("y"), "a", "b"),
+        plot.coefficients("gate_coef"),
+        plot.transport_plan(),
+        plot.convergence(),
+    ):
+        ax.figure.canvas.draw()
+
+
+def test_one_output_is_not_asked_which(reduced: MixtureOfExperts) -> None:
+    with pytest.raises(InvalidOptionError, match="output: expected none, as the target 'y' has one output"):
+        reduced.plot.coefficients(output=0)
+
+
+def rainy(n: int = 3_000) -> xr.Dataset:
+    """Single-precision zeros and tenths, the caps, which are no numbers of double precision."""
+    rng = np.random.default_rng(0)
+    shape = (n // 30, 5, 6)
+    x = rng.normal(size=shape)
+    place = (rng.random(shape) * (1 + np.exp(-x)) < 1).astype(int) + (rng.random(shape) < 0.1)
+    y = np.choose(place, [10 + x + rng.normal(size=shape), 0.0, 0.1]).astype(np.float32)
+    dims = ("time", "lat", "lon")
+    return xr.Dataset({"x": (dims, x), "y": (dims, y, {"units": "mm"})}).chunk(time=n // 90)
+
+
+@pytest.fixture(scope="module")
+def beside() -> tuple[xr.Dataset, Any]:
+    rows = rainy()
+    options: dict[str, Any] = {"atoms": [0.0, np.float32(0.1).item()], "refine": 1, "random_state": 0}
+    return rows, daskmoe.fit(rows, "y", features="x", n_experts=1, **options)
+
+
+def test_atoms_are_experts_with_a_value(beside: tuple[xr.Dataset, Any]) -> None:
+    rows, model = beside
+    ax = model.plot.experts(rows, "x")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [*model.expert_names, "mixture"]
+    dashed = [line.get_ydata() for line in ax.lines if line.get_linestyle() == "--"]
+    np.testing.assert_allclose(dashed[1], 0.0)
+    np.testing.assert_allclose(dashed[2], 0.1)
+    dotted = next(line for line in ax.lines if line.get_linestyle() == ":")
+    assert dotted.get_ydata().mean() == pytest.approx(float(model.predict(rows).mean()), rel=0.02)
+    areas = model.plot.gates(rows, "x").collections
+    assert len(areas) == 3
+    for by in ("gate", "responsibility"):
+        assert len(model.plot.ruling_expert(rows, by=by).get_legend().get_texts()) == 3
+    for ax in (model.plot.coefficients(), model.plot.partitions("x"), model.plot.transport_plan()):
+        ax.figure.canvas.draw()
+        legend = ax.get_legend()
+        assert legend is None or len(legend.get_texts()) == 1
+
+
+def test_calibration_and_residuals_know_the_mass_of_atoms(beside: tuple[xr.Dataset, Any]) -> None:
+    rows, model = beside
+    for each in (model.plot, model.experts.plot):
+        heights = each.calibration(rows).patches[-1].get_data().values
+        # Twenty counts of at least 60, standard deviation 0.13 each.
+        assert np.abs(heights - 1).max() < 0.45
+    whole = take_sample(Shown(model), rows)
+    off = take_sample(Shown(model.experts), rows)
+    assert (whole.response.size, off.response.size) == (3_000, int((rows["y"] > 1).sum()))  # type: ignore[union-attr]
+    middle = model.plot.residuals(rows).lines[1].get_ydata()
+    assert abs(middle.mean()) < 0.3
+
+
+def test_gates_of_one_expert_have_no_coefficients(beside: tuple[xr.Dataset, Any]) -> None:
+    with pytest.raises(InvalidDataError, match="coefficients: expected a model of several experts, got one"):
+        beside[1].atom_gates.plot.coefficients("gate_coef")
+
+
 @pytest.mark.parametrize("family", ["poisson", "gamma"])
 def test_other_families(family: str) -> None:
     rng = np.random.default_rng(0)
@@ -268,9 +402,9 @@ def test_other_families(family: str) -> None:
 
 def test_few_rows_of_many_are_looked_at() -> None:
     rows, truth = daskmoe.simulate(60_000, n_features=2, n_experts=2, chunks=1_000, random_state=0)
-    sample = take_sample(truth, rows)
+    sample = take_sample(Shown(truth), rows)
     assert 0.9 * MOST_ROWS < len(sample.features) <= MOST_ROWS
-    np.testing.assert_array_equal(sample.features, take_sample(truth, rows).features)
+    np.testing.assert_array_equal(sample.features, take_sample(Shown(truth), rows).features)
 
 
 def test_what_cannot_be_drawn_says_why(

@@ -1,6 +1,6 @@
 """The lowest and the highest of some quantities over rows, and where: partitions' extremes merge.
 
-Pure NumPy. Q quantities.
+Pure NumPy. Q quantities, which have a value a row, or of several outputs O.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Places = NDArray[np.intp]
 
 
 class Extremes(NamedTuple):
-    """The lowest and the highest of Q quantities, each of shape (Q, 2)."""
+    """The lowest and the highest of Q quantities, each of shape (Q, 2), of several outputs (Q, O, 2)."""
 
     values: Quantities
     # Their rows, by position among those of their partition.
@@ -25,9 +25,9 @@ class Extremes(NamedTuple):
 
     @classmethod
     def of(cls, values: NDArray[np.floating[Any]], first_row: int = 0) -> Extremes:
-        """Of values (Q, B) of consecutive rows."""
-        places = np.stack([values.argmin(axis=1), values.argmax(axis=1)], axis=1)
-        found = np.take_along_axis(values, places, axis=1).astype(np.float64)
+        """Of values (Q, B), or (Q, O, B), of consecutive rows."""
+        places = np.stack([values.argmin(axis=-1), values.argmax(axis=-1)], axis=-1)
+        found = np.take_along_axis(values, places, axis=-1).astype(np.float64)
         return cls(found, places + first_row, np.zeros_like(places))
 
     def within(self, partition: int) -> Extremes:
@@ -44,7 +44,8 @@ class Extremes(NamedTuple):
             own[quantities] = new
 
     def moved(self, location: float | Quantities, scale: float | Quantities) -> Extremes:
-        """Of the quantities times a positive scale and moved."""
+        """Of the quantities times a positive scale and moved; of several outputs by (O,) each."""
+        location, scale = (np.asarray(each)[..., np.newaxis] for each in (location, scale))
         return self._replace(values=location + scale * self.values)
 
 
@@ -53,6 +54,6 @@ def merge_extremes(first: Extremes | None, second: Extremes) -> Extremes:
     if first is None:
         return second
     newer = np.stack(
-        [second.values[:, 0] < first.values[:, 0], second.values[:, 1] > first.values[:, 1]], axis=1
+        [second.values[..., 0] < first.values[..., 0], second.values[..., 1] > first.values[..., 1]], axis=-1
     )
     return Extremes(*(np.where(newer, b, a) for a, b in zip(first, second, strict=True)))

@@ -86,7 +86,7 @@ class _Separate:
             total += np.multiply(rows, weight, out=weighted) @ rows.T
 
     def packed(self) -> FloatArray:
-        a, b = np.triu_indices(self._sums.shape[1])
+        a, b = upper_pairs(self._sums.shape[1])
         return np.asarray(self._sums[:, a, b])
 
 
@@ -105,7 +105,7 @@ class _Joint:
             self._sums += self._cycle.products(design[:, part]) @ weights[:, part].T
 
     def packed(self) -> FloatArray:
-        a, b = np.triu_indices(self._size)
+        a, b = upper_pairs(self._size)
         distance = b - a
         # The pair (a, b) stands where its distance around the cycle is at most half of it.
         around = distance > self._size // 2
@@ -171,9 +171,17 @@ def packed_rows(size: int) -> tuple[slice, ...]:
 
 
 @lru_cache(maxsize=64)
+def upper_pairs(size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """``np.triu_indices``, which costs more than the sums of few rows: found once, not to be written to."""
+    first, second = np.triu_indices(size)
+    first.flags.writeable = second.flags.writeable = False
+    return first, second
+
+
+@lru_cache(maxsize=64)
 def _unpacking(size: int) -> NDArray[np.intp]:
     index = np.empty((size, size), dtype=np.intp)
-    upper = np.triu_indices(size)
+    upper = upper_pairs(size)
     index[upper] = np.arange(packed_size(size))
     index.T[upper] = index[upper]
     return index

@@ -19,6 +19,7 @@ from daskmoe.numerics.base.parameters import FloatArray, LargeMoE, Mixture, MoEP
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.likelihood.e_step import EStep, Runs
 from daskmoe.numerics.predictive.mixture import block_rows, log_likelihood, mixture_mean, row_blocks
+from daskmoe.numerics.predictive.outputs import output_means
 
 
 class Candidate(NamedTuple):
@@ -109,7 +110,7 @@ def score_rows(rows: Observations, ballot: Ballot) -> Tally:
     n_candidates = len(ballot.parameters)
     n_experts = ballot.parameters[plain[0]].n_experts if plain else 0
     totals, mass = np.zeros(n_candidates + 1), np.zeros((n_candidates, n_experts))
-    values = np.zeros((n_candidates + 1, 2))
+    values = np.zeros((n_candidates + 1, *rows.response.shape[1:], 2))
     places = np.zeros(values.shape, dtype=np.intp)
     totals[-1] = rows.total_weight
     entropies = np.full(n_candidates, np.nan) if ballot.entropies else None
@@ -126,8 +127,7 @@ def score_rows(rows: Observations, ballot: Ballot) -> Tally:
             totals[i], own = _large(rows, parameters, ballot.family)
             if own is not None:
                 extremes.put([i, n_candidates], own)
-    told = ballot.responses and not ballot.family.by_predictor
-    return Tally(totals, mass, extremes if told else None, entropies)
+    return Tally(totals, mass, extremes if ballot.responses else None, entropies)
 
 
 # A candidate may be wild; what overflows is not chosen.
@@ -148,9 +148,8 @@ def _side_by_side(rows: Observations, models: Sequence[Mixture], ballot: Ballot)
         mass += found.responsibilities @ weight
         if entropies is not None:
             entropies += scipy.special.entr(found.responsibilities).sum(axis=1) @ weight
-        if not ballot.family.by_predictor:
-            each = np.vstack([e_step.means(found), block.response])
-            extremes = merge_extremes(extremes, Extremes.of(each, n_rows))
+        each = np.concatenate([e_step.means(found), block.response[np.newaxis]])
+        extremes = merge_extremes(extremes, Extremes.of(each, n_rows))
         n_rows += block.width
     totals -= rows.total_weight * shift.log_jacobian
     if extremes is not None:
@@ -159,15 +158,13 @@ def _side_by_side(rows: Observations, models: Sequence[Mixture], ballot: Ballot)
 
 
 def _large(rows: Observations, parameters: LargeMoE, family: Family) -> tuple[float, Extremes | None]:
-    """Log-likelihood under a weighted average, extremes of its E[y|x] and of y, if it is one."""
+    """Log-likelihood under a weighted average, extremes of its E[y|x] and of y."""
     response = np.asarray(rows.response, dtype=np.float64)
     weight = None if rows.weight is None else rows.weight.astype(np.float64)
     value = log_likelihood(parameters, family, rows.features, response, weight)
-    extremes = None
-    if family.by_predictor:
-        return value, None
+    extremes, mean = None, output_means if family.by_predictor else mixture_mean
     for part in row_blocks(rows.n_rows, block_rows(parameters.n_experts)):
-        both = np.vstack([mixture_mean(parameters, family, rows.features[part]), response[part]])
+        both = np.stack([mean(parameters, family, rows.features[part]), response[part].T])
         extremes = merge_extremes(extremes, Extremes.of(both, part.start))
     return value, extremes
 

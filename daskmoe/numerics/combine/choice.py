@@ -94,7 +94,7 @@ class Proposal(NamedTuple):
     """Candidates, the first of them the estimator that was asked for, and how each came about."""
 
     candidates: list[Candidate]
-    # By name of a candidate; of those of other shared starts it is made for the one that is chosen.
+    # By name of a candidate; from shared starts those of most are made for the one that is chosen.
     aggregates: dict[str, Aggregate]
     # What was sent from each shared start, or once without one.
     sent: list[Sent]
@@ -201,9 +201,12 @@ def propose_one_shot(
         {},
         "reduction",
     )
+    # The reduction that goes on from the first tells of its transport, too.
+    explained = aggregate._replace(parameters=first, chosen=candidates[0].kind)
+    aggregates = {candidates[0].name: explained, "reduction": aggregate}
     candidates.append(known.candidate("reduction", reduced.parameters))
     candidates += known.least_squares(n_experts)
-    return Proposal(candidates, {"reduction": aggregate}, list(sent), known, pilots)
+    return Proposal(candidates, aggregates, list(sent), known, pilots)
 
 
 def _behind(sent: Sequence[Sent]) -> set[int]:

@@ -35,7 +35,7 @@ from daskmoe.numerics.likelihood.statistics import (
 class PackedStatistics(NamedTuple):
     """`LikelihoodStatistics` without what symmetry and structure repeat: under (P + 1)^2 numbers.
 
-    Beside them K masses and the twelve numbers of extremes.
+    Beside them K masses and the twelve numbers of an output's extremes.
     """
 
     value: float

@@ -103,6 +103,6 @@ class EStep:
         return Posterior(log_density, gates, joint, eta)
 
     def means(self, found: Posterior) -> FloatArray:
-        """E[y|x] = sum_k pi_k(x) E[y|x, expert k] of what a block gave, shape (R, B)."""
+        """E[y|x] = sum_k pi_k(x) E[y|x, expert k] of what a block gave: (R, B), of outputs (R, O, B)."""
         means = self.family.mean(found.eta, self._nuisance)
-        return np.asarray(np.einsum("rkb,rkb->rb", found.gates, means))
+        return np.asarray(np.einsum("rkb,rk...b->r...b", found.gates, means))

@@ -17,7 +17,7 @@ from daskmoe.numerics.base.buffers import Buffers
 from daskmoe.numerics.base.extremes import Extremes, merge_extremes
 from daskmoe.numerics.base.layout import Layout
 from daskmoe.numerics.base.observations import Block
-from daskmoe.numerics.base.packed import packed_rows, packed_size, pairwise_products, unpack
+from daskmoe.numerics.base.packed import packed_rows, packed_size, pairwise_products, unpack, upper_pairs
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.families import Family
 from daskmoe.numerics.families.protocol import Derivatives
@@ -83,15 +83,15 @@ class RowSums:
         self.scalar = np.zeros(self.n_scalars)
         self.mass = np.zeros(layout.n_experts)
         # Pairs of an expert's own predictors, c <= c'.
-        self._rows, self._columns = np.triu_indices(layout.n_predictors)
+        self._rows, self._columns = upper_pairs(layout.n_predictors)
         pairs, free = packed_size(self.vectors), layout.n_experts - 1
         gates = pairs + packed_size(free)
         experts = gates + layout.n_experts * len(self._rows)
         self._ends = _Ends(pairs, gates, experts, experts + metric * (experts - pairs))
         self._own = self._ends.metric if second_order else 0
-        everywhere = np.triu_indices(self.vectors)
+        everywhere = upper_pairs(self.vectors)
         first = free + layout.n_predictors * np.arange(layout.n_experts)[:, None]
-        own = [np.triu_indices(free), ((first + self._rows).ravel(), (first + self._columns).ravel())]
+        own = [upper_pairs(free), ((first + self._rows).ravel(), (first + self._columns).ravel())]
         between = [everywhere, *own, *own * metric] if second_order else []
         self.outer = OuterSums(layout, Between.join([*between, *[everywhere] * scores]), precision)
         self._information = _Cross(self.n_scalars, n_linear)
@@ -114,9 +114,8 @@ class RowSums:
         self.mass += tau.sum(axis=1) if weight is None else tau @ weight
         if self.with_story:
             self.entropy += entropy_of_rows(tau, weight, self._buffers)
-            if not self.family.by_predictor:
-                both = np.vstack([self._e_step.means(state), block.response])
-                self.extremes = merge_extremes(self.extremes, Extremes.of(both, self._n_rows))
+            both = np.concatenate([self._e_step.means(state), block.response[np.newaxis]])
+            self.extremes = merge_extremes(self.extremes, Extremes.of(both, self._n_rows))
             self._n_rows += block.width
         if not (self.second_order or self.scores):
             return

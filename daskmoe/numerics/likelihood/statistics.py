@@ -86,15 +86,13 @@ def log_likelihood_of(parameters: MoEParameters, blocks: Iterable[Block], family
 def entropy_and_extremes(
     parameters: MoEParameters, blocks: Iterable[Block], family: Family
 ) -> tuple[float, Extremes | None]:
-    """The entropy of the responsibilities, summed over rows; extremes of E[y|x] and of y, if it is one."""
+    """The entropy of the responsibilities, summed over rows; extremes of E[y|x] and of y."""
     total, e_step, buffers = 0.0, EStep(Runs.one(parameters), family), Buffers()
     extremes, n_rows = None, 0
     for block in blocks:
         found = e_step(block)
         total += entropy_of_rows(found.responsibilities[0], block.weight, buffers)
-        if family.by_predictor:
-            continue
-        both = np.vstack([e_step.means(found), block.response])
+        both = np.concatenate([e_step.means(found), block.response[np.newaxis]])
         extremes = merge_extremes(extremes, Extremes.of(both, n_rows))
         n_rows += block.width
     return total, extremes

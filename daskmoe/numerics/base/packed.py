@@ -171,14 +171,6 @@ def packed_rows(size: int) -> tuple[slice, ...]:
 
 
 @lru_cache(maxsize=64)
-def upper_pairs(size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """``np.triu_indices``, which costs more than the sums of few rows: found once, not to be written to."""
-    first, second = np.triu_indices(size)
-    first.flags.writeable = second.flags.writeable = False
-    return first, second
-
-
-@lru_cache(maxsize=64)
 def _unpacking(size: int) -> NDArray[np.intp]:
     index = np.empty((size, size), dtype=np.intp)
     upper = upper_pairs(size)

@@ -164,6 +164,15 @@ def packed_size(size: int) -> int:
 
 
 @lru_cache(maxsize=64)
+def upper_pairs(size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the packed entries, as of ``np.triu_indices``, which small problems wait for."""
+    rows, columns = np.triu_indices(size)
+    rows.setflags(write=False)
+    columns.setflags(write=False)
+    return rows, columns
+
+
+@lru_cache(maxsize=64)
 def packed_rows(size: int) -> tuple[slice, ...]:
     """Where every row of a packed symmetric matrix stands, from its diagonal entry on."""
     starts = [a * size - a * (a - 1) // 2 for a in range(size + 1)]

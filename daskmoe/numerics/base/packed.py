@@ -165,11 +165,10 @@ def packed_size(size: int) -> int:
 
 @lru_cache(maxsize=64)
 def upper_pairs(size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of the packed entries, as of ``np.triu_indices``, which small problems wait for."""
-    rows, columns = np.triu_indices(size)
-    rows.setflags(write=False)
-    columns.setflags(write=False)
-    return rows, columns
+    """``np.triu_indices``, which costs more than the sums of few rows: found once, not to be written to."""
+    first, second = np.triu_indices(size)
+    first.flags.writeable = second.flags.writeable = False
+    return first, second
 
 
 @lru_cache(maxsize=64)

@@ -143,7 +143,8 @@ def _feature_names(name: str, value: Any) -> Any:
     if strange := [each for each in given if not isinstance(each, str | Term)]:
         raise InvalidOptionError(
             f"{name}: expected names of variables, which are text, or terms of daskmoe.features, got "
-            f"{strange[0]!r}."
+            f"{strange[0]!r}. Where names are none: "
+            "data.rename({name: str(name) for name in data.variables})."
         )
     return given
 

@@ -185,7 +185,7 @@ def test_terms_that_do_not_fit_are_refused(
 
 
 def test_features_that_are_no_names_are_refused(data: xr.Dataset) -> None:
-    with pytest.raises(InvalidOptionError, match=r"names of variables, which are text, .* got 0"):
+    with pytest.raises(InvalidOptionError, match=r"names of variables, which are text, .* got 0.*rename"):
         daskmoe.fit(data, "y", features=[0, 1], n_experts=2)  # type: ignore[list-item]
 
 

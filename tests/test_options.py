@@ -125,7 +125,7 @@ def test_the_command_line_has_every_option_with_its_default_and_help() -> None:
             default = FIELDS[name].default
             assert flag.required == (default is dataclasses.MISSING)
             assert flag.required or flag.default == default
-    assert flags["random_state"].opts == ["--seed"]
+    assert flags["random_state"].opts == ["--seed", "--random-state"]
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ from daskmoe.errors import (
 from daskmoe.model.blockwise import FLOAT_TYPES, FloatType
 from daskmoe.model.selection import CRITERIA
 from daskmoe.model.store import require_new, require_writable, save_zarr
-from daskmoe.options import AGGREGATIONS, Aggregation, FitOptions, Rounds, check_rounds
+from daskmoe.options import AGGREGATIONS, ON_ERROR, Aggregation, FitOptions, OnError, Rounds, check_rounds
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ _LOGGERS = ("daskmoe", "py.warnings")
 _FILE = click.Path(exists=True, dir_okay=False)
 
 # Of the options of a fit those that say nothing of a pass over the rows of a model.
-_NOT_OF_PASSES = set(FitOptions.known()) - {"partitions", "on_error", "missing_chunks"}
+_NOT_OF_PASSES = set(FitOptions.known()) - {"partitions", "on_error", "missing_chunks", "progress"}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -140,6 +140,11 @@ log_format_option = click.option(
 )
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, expose_value=False, callback=_log_details, help="Log details too."
+)
+
+
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace the output once the new one is written."
 )
 
 
@@ -233,7 +238,9 @@ def _log_to_stderr() -> None:
 @click.option("--output", type=click.Path(path_type=Path), help="Folder to make.  [default: daskmoe-demo]")
 @click.option("--rows", type=click.IntRange(min=100), default=1_000_000, help="Rows to simulate and fit.")
 @click.option("--partitions", type=click.IntRange(min=1), default=32, help="Chunks of the store.")
-@click.option("--seed", type=int, default=0, help="Seed of the simulation and the fit.")
+@click.option(
+    "--seed", "--random-state", "seed", type=int, default=0, help="Seed of the simulation and the fit."
+)
 @cluster_options
 def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: Any) -> None:
     """Simulate a store, fit it on worker processes, compare with the truth: a minute on two cores."""
@@ -252,7 +259,7 @@ def demo(output: Path | None, rows: int, partitions: int, seed: int, **cluster: 
 @fit_options
 @click.option("--output", type=click.Path(), help="Model to write: Zarr, or netCDF if it ends in .nc.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, as `daskmoe preview`, and end.")
-@click.option("--overwrite", is_flag=True, help="Replace the output once the new one is written.")
+@overwrite_option
 @click.option("--summary", type=click.Path(), metavar="FILE", help="Write how the job went as JSON.")
 @click.option("--report", type=click.Path(), metavar="FILE", help="Write Dask's performance report as HTML.")
 @click.option(
@@ -342,6 +349,7 @@ def _sizes(context: click.Context, parameter: click.Parameter, text: str) -> lis
 )
 @partial(fit_options, without=("n_experts", "n_local_experts"))
 @click.option("--output", type=click.Path(), help="The chosen model: Zarr, or netCDF if it ends in .nc.")
+@overwrite_option
 @cluster_options
 def select(
     store: str,
@@ -350,18 +358,19 @@ def select(
     criterion: str,
     held_out: float | None,
     output: str | None,
+    overwrite: bool,
     **options: Any,
 ) -> int:
     """Fit models of several numbers of experts to a Zarr STORE and print how they compare."""
     choice, options = _split(options)
     if output is not None:
-        _require_output(output)
+        _require_output(output, overwrite)
     plan = plan_selection(store, target, n_experts, criterion, held_out, options)
     with resumable(options["checkpoint"]), connect(choice):
         selection = select_among(plan)
     click.echo(selection)
     if output is not None:
-        _save(selection.model, output)
+        _save(selection.model, output, overwrite)
     return PARTITIONS_LEFT_OUT if left_out(experts_of(selection.model)) else DONE
 
 
@@ -371,14 +380,30 @@ def select(
 @click.option("--output", type=click.Path(), required=True, help="Zarr store to write.")
 @click.option("--clip", is_flag=True, help="Keep to the target's range in the fit.")
 @click.option("--dtype", type=click.Choice(FLOAT_TYPES), default="float64", help="Of the predictions.")
+@click.option(
+    "--on-error",
+    type=click.Choice(ON_ERROR),
+    default="raise",
+    help="What a level that the fit did not have is: an error, or a missing value.",
+)
+@overwrite_option
 @cluster_options
-def predict(model: str, store: str, output: str, clip: bool, dtype: FloatType, **cluster: Any) -> None:
+def predict(
+    model: str,
+    store: str,
+    output: str,
+    clip: bool,
+    dtype: FloatType,
+    on_error: OnError,
+    overwrite: bool,
+    **cluster: Any,
+) -> None:
     """Predict the target of MODEL on the rows of STORE, chunk by chunk."""
     choice = _choose_cluster(**cluster)
-    _require_output(output)
-    prediction = daskmoe.open_model(model).predict(store, clip=clip, dtype=dtype)
+    _require_output(output, overwrite)
+    prediction = daskmoe.open_model(model).predict(store, clip=clip, dtype=dtype, on_error=on_error)
     with connect(choice):
-        save_zarr(prediction.to_dataset(), output)
+        save_zarr(prediction.to_dataset(), output, overwrite=overwrite)
     click.echo(output)
 
 
@@ -403,7 +428,7 @@ def _rounds(context: click.Context, parameter: click.Parameter, text: str) -> Ro
 @click.option(
     "--output", type=click.Path(), required=True, help="Model to write: Zarr, or netCDF if it ends in .nc."
 )
-@click.option("--overwrite", is_flag=True, help="Replace the output once the new one is written.")
+@overwrite_option
 @cluster_options
 def refine(
     model: str,
@@ -432,7 +457,7 @@ def refine(
 @click.option(
     "--output", type=click.Path(), required=True, help="Model to write: Zarr, or netCDF if it ends in .nc."
 )
-@click.option("--overwrite", is_flag=True, help="Replace the output once the new one is written.")
+@overwrite_option
 @cluster_options
 def update(
     model: str,
@@ -461,10 +486,13 @@ def update(
 @click.option(
     "--method", type=click.Choice(AGGREGATIONS), default="reduction", help="Estimator of the result."
 )
-@click.option("--seed", type=int, help="Seed of all randomness.")
+@click.option("--seed", "--random-state", "seed", type=int, help="Seed of all randomness.")
 @click.option(
     "--output", type=click.Path(), required=True, help="Model to write: Zarr, or netCDF if it ends in .nc."
 )
+@overwrite_option
+@log_format_option
+@verbose_option
 def aggregate(
     models: tuple[str, ...],
     support: str,
@@ -472,11 +500,12 @@ def aggregate(
     method: Aggregation,
     seed: int | None,
     output: str,
+    overwrite: bool,
 ) -> None:
     """Join models that were fitted elsewhere into one."""
-    _require_output(output)
+    _require_output(output, overwrite)
     joined = daskmoe.aggregate(models, support, n_experts=n_experts, method=method, random_state=seed)
-    _save(joined, output)
+    _save(joined, output, overwrite)
 
 
 @commands.command()

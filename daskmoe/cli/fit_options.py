@@ -29,6 +29,9 @@ def fit_options(
 def with_flags(text: str) -> str:
     """A message of the library with its options as flags: ``on_error='skip'`` as ``--on-error skip``."""
     flags = {name: _name_of(name, known.flag) for name, known in FitOptions.known().items() if known.flag}
+    text = text.replace("overwrite=True", "--overwrite")
+    # Levels by variable, as their flag takes them: ``categories={'c': [...]}`` as ``--categories c=...``.
+    text = re.sub(r"categories=\{'(\w+)': \[(.*?)\]\}", r"--categories \1=\2", text)
     option = rf"(?<![\w-])({'|'.join(flags)})="
     text = re.sub(rf"{option}'([^']*)'", lambda found: f"{flags[found[1]]} {found[2]}", text)
     text = re.sub(rf"{option}([\w.]*\w|\.{{3}})", lambda found: f"{flags[found[1]]} {found[2]}", text)
@@ -59,7 +62,9 @@ def _flag(each: Field[Any], known: Option, flag: Flag) -> Callable[[Command], Co
     else:
         # Click would take the type of the default, which is that of the parsed value.
         settings |= {"type": str, "callback": _parsed(known, flag)}
-    return click.option(_name_of(each.name, flag), each.name, **settings)
+    # By the library's name too, where the flag has another.
+    names = dict.fromkeys([_name_of(each.name, flag), f"--{each.name.replace('_', '-')}"])
+    return click.option(*names, each.name, **settings)
 
 
 def _parsed(known: Option, flag: Flag) -> Callable[..., Any]:

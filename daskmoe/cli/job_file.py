@@ -22,14 +22,16 @@ def with_job_file(arguments: Sequence[str], commands: click.Group) -> list[str]:
     Raises
     ------
     click.UsageError
-        If the file is no such mapping, or a key is no option of the command.
+        If there is no such file, it is no such mapping, or a key is no option of the command.
     """
     if len(arguments) < 2 or not arguments[1].endswith(_ENDINGS):
         return list(arguments)
     command = commands.commands.get(arguments[0])
     path = Path(arguments[1])
-    if command is None or not path.is_file():
+    if command is None:
         return list(arguments)
+    if not path.is_file():
+        raise click.UsageError(f"{path}: expected a file of options and their values; there is none")
     content = _read(path)
     named = {_key(name): param for param in command.params for name in (param.name or "", *param.opts)}
     given: list[str] = []
@@ -71,7 +73,7 @@ def _key(name: str) -> str:
 
 def _spelled(param: click.Parameter, value: Any) -> list[str]:
     """An option as it is on the command line."""
-    flag = max(param.opts, key=len)
+    flag = next((name for name in param.opts if name.startswith("--")), param.opts[0])
     if isinstance(value, bool) and isinstance(param, click.Option) and param.is_flag:
         return [flag] if value else []
     return [flag, _text(value)]

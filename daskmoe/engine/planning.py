@@ -50,7 +50,10 @@ _SPARE = 10
 def plan_request(data: Data, target: str, options: FitOptions) -> FitRequest:
     """A request to fit, with everything validated that can be before data are read."""
     if not isinstance(target, str):
-        raise InvalidOptionError(f"target: expected the name of a variable, got {type(target).__name__}.")
+        raise InvalidOptionError(
+            f"target: expected the name of a variable, which is text, got {type(target).__name__}. Where "
+            "names are none: data.rename({name: str(name) for name in data.variables})."
+        )
     _check_offset(options)
     _check_scale(options)
     dataset, source = source_of(data)

@@ -22,6 +22,22 @@ Found = xr.DataArray | xr.Dataset
 Ask = Callable[[MixtureOfExperts, xr.Dataset, int, OnError], Found]
 
 
+class Probabilities(pd.DataFrame):  # type: ignore[misc] # pandas has no types here
+    """A table of probabilities of which columns are taken as of an array too, as ``table[:, 1]``.
+
+    Scorers and ensembles of scikit-learn do so. What is made of it is a plain table.
+    """
+
+    @property
+    def _constructor(self) -> Any:
+        return pd.DataFrame
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, tuple) and any(isinstance(part, slice | np.ndarray) for part in key):
+            return self.to_numpy()[key]
+        return super().__getitem__(key)
+
+
 def answer(ask: Ask, model: MixtureOfExperts, X: Any, labels: Labels, on_error: OnError) -> Any:
     """What ``ask`` says of rows that are not labelled, held as they are.
 
@@ -79,7 +95,9 @@ def _of_table(
     if complete:
         _check_complete(found, on_error, labels.output)
     if isinstance(found, xr.DataArray) and CLASS in found.dims:
-        return pd.DataFrame(found.values.T, index=table.index, columns=found[CLASS].values)
+        # A part of a lazy table is as Dask's example of it, a plain one.
+        kind = Probabilities if complete else pd.DataFrame
+        return kind(found.values.T, index=table.index, columns=found[CLASS].values)
     if labels.output is not None:
         return _of_outputs(found, labels.output, table.index)
     if isinstance(found, xr.DataArray):

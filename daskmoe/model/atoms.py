@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskmoe.errors import InvalidDataError
-from daskmoe.model import criteria, prediction
+from daskmoe.model import criteria, distribution, prediction
 from daskmoe.model import store as storage
 from daskmoe.model.beside import figures_of, joined_html, joined_summary, joined_tables, with_atoms
 from daskmoe.model.blockwise import Evaluation, FloatType, RowFunction
@@ -150,6 +150,12 @@ class MixtureWithAtoms:
         gates = self.atom_gates.standard_errors(kind)
         return with_atoms(self.experts.standard_errors(kind), gates, self.atoms, "standard_errors")
 
+    def confidence_interval(self, level: float = 0.95, kind: str = "model") -> xr.Dataset:
+        """Confidence intervals shaped like ``params``; see `MixtureOfExperts.confidence_interval`."""
+        gates = self.atom_gates.confidence_interval(level, kind)
+        experts = self.experts.confidence_interval(level, kind)
+        return with_atoms(experts, gates, self.atoms, "confidence_interval")
+
     @property
     def plot(self) -> Any:
         """Pictures of the model, atoms among its experts: see `daskmoe.plotting.Pictures`."""
@@ -180,6 +186,28 @@ class MixtureWithAtoms:
             block_rows(self.mixture.n_experts), Evaluation(on_error, dtype),
         )  # fmt: skip
         return found.assign_attrs(level=level)
+
+    def quantile(
+        self,
+        data: Data,
+        q: float | Sequence[float] = 0.5,
+        *,
+        on_error: OnError = "raise",
+        dtype: FloatType = "float64",
+    ) -> xr.DataArray:
+        """The least y with P(Y <= y|x) >= q, often an atom; see `MixtureOfExperts.quantile`."""
+        return distribution.quantile(self._distribution, data, q, Evaluation(on_error, dtype))
+
+    def cdf(
+        self,
+        data: Data,
+        y: float | Sequence[float] | xr.DataArray | None = None,
+        *,
+        on_error: OnError = "raise",
+        dtype: FloatType = "float64",
+    ) -> xr.DataArray:
+        """P(Y <= y|x), which jumps at atoms; see `MixtureOfExperts.cdf`."""
+        return distribution.cdf(self._distribution, data, y, Evaluation(on_error, dtype))
 
     def gating_probabilities(
         self, data: Data, *, on_error: OnError = "raise", dtype: FloatType = "float64"
@@ -370,6 +398,11 @@ class MixtureWithAtoms:
     def _all_rows(self) -> RowSchema:
         """Rows at atoms too."""
         return replace(self.experts.rows, atoms=())
+
+    @property
+    def _distribution(self) -> distribution.Distribution:
+        mixture = self.mixture
+        return distribution.Distribution(mixture.quantiles, mixture.cdf, mixture.n_experts, self._all_rows)
 
     def _off_atoms(self, data: Data | None) -> Data | None:
         """The data with nothing in place of the target at atoms, in which the experts have no part."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import xarray as xr
 
 from daskmoe.errors import InvalidDataError
-from daskmoe.model import classes, criteria, outputs, prediction
+from daskmoe.model import classes, criteria, distribution, outputs, prediction
 from daskmoe.model.blockwise import Evaluation, FloatType
 from daskmoe.model.labels import expert_names
 from daskmoe.model.moments import known_moments, target_range
@@ -251,6 +251,95 @@ class MixtureOfExperts(NamedExperts):
         classes.require_numbers(self.rows, "predict_interval")
         interval = prediction.interval if self.rows.output_dim is None else outputs.interval
         return interval(self.mixture, self.densities, data, self.rows, level, Evaluation(on_error, dtype))
+
+    def quantile(
+        self,
+        data: Data,
+        q: float | Sequence[float] = 0.5,
+        *,
+        on_error: OnError = "raise",
+        dtype: FloatType = "float64",
+    ) -> xr.DataArray:
+        """The least y with P(Y <= y|x) >= q, of every row; of several outputs, that of each alone.
+
+        Parameters
+        ----------
+        data : xr.Dataset, str or path
+            The target need not be there.
+        q : float or sequence of float
+            Strictly between 0 and 1.
+        on_error : {"raise", "skip"}
+            As in `predict`.
+        dtype : {"float64", "float32"}
+            Of the result.
+
+        Returns
+        -------
+        xr.DataArray
+            Like the result of `predict`; with several ``q`` a dimension ``quantile`` before the others.
+
+        Raises
+        ------
+        InvalidOptionError
+            If ``q`` is not between 0 and 1.
+        InvalidDataError
+            As `predict`, or if the target is labels.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, truth = daskmoe.simulate(100, n_features=2, n_experts=2, random_state=0)
+        >>> truth.quantile(data, [0.1, 0.9]).dims
+        ('quantile', 'row')
+        """
+        classes.require_numbers(self.rows, "quantile")
+        return distribution.quantile(self._distribution, data, q, Evaluation(on_error, dtype))
+
+    def cdf(
+        self,
+        data: Data,
+        y: float | Sequence[float] | xr.DataArray | None = None,
+        *,
+        on_error: OnError = "raise",
+        dtype: FloatType = "float64",
+    ) -> xr.DataArray:
+        """P(Y <= y|x) of every row; of several outputs, that of each alone.
+
+        Parameters
+        ----------
+        data : xr.Dataset, str or path
+            The target need not be there where ``y`` is given.
+        y : float, sequence of float or xr.DataArray, optional
+            The value or values at which the distribution is asked for, in an array one a row along all or
+            some of its dimensions; by default each row's own target.
+        on_error : {"raise", "skip"}
+            As in `predict`.
+        dtype : {"float64", "float32"}
+            Of the result.
+
+        Returns
+        -------
+        xr.DataArray
+            With the dimensions of the result of `predict`; with a sequence ``y`` a dimension ``value`` before
+            them.
+
+        Raises
+        ------
+        InvalidOptionError
+            If ``y`` is not a number or several.
+        InvalidDataError
+            As `predict`, if the target is labels, or if ``y`` is not along the rows.
+
+        Examples
+        --------
+        >>> import daskmoe
+        >>> data, truth = daskmoe.simulate(100, n_features=2, n_experts=2, random_state=0)
+        >>> median = truth.quantile(data, 0.5)
+        >>> bool((abs(truth.cdf(data, median) - 0.5) < 1e-9).all())
+        True
+        """
+        classes.require_numbers(self.rows, "cdf")
+        return distribution.cdf(self._distribution, data, y, Evaluation(on_error, dtype))
 
     def gating_probabilities(
         self, data: Data, *, on_error: OnError = "raise", dtype: FloatType = "float64"
@@ -653,6 +742,10 @@ class MixtureOfExperts(NamedExperts):
         if self.rows.output_dim is not None:
             return outputs.r_squared(self.mixture, self.densities, data, self.rows, on_error)
         return prediction.r_squared(self.mixture, self.densities, data, self.rows, on_error)
+
+    @property
+    def _distribution(self) -> distribution.Distribution:
+        return distribution.distribution_of(self.mixture, self.densities, self.rows)
 
     def _named(self, found: xr.DataArray) -> xr.DataArray:
         """A result with the labels of the experts."""

@@ -39,7 +39,7 @@ def mean(
     dataset, _ = match_data(data, rows)
     function = within(limits, partial(output_means, parameters, family))
     found = _evaluated(function, parameters, family, dataset, rows, how)
-    return _labelled(found, dataset, rows)
+    return with_output_labels(found, dataset, rows)
 
 
 def interval(
@@ -61,7 +61,7 @@ def interval(
     bounds: dict[str, xr.DataArray] = {}
     for i, name in enumerate((LOWER, UPPER)):
         own = found.isel({_BOUNDS: slice(i * family.n_outputs, (i + 1) * family.n_outputs)})
-        bounds[name] = _labelled(
+        bounds[name] = with_output_labels(
             own.drop_vars(_BOUNDS).rename({_BOUNDS: str(rows.output_dim)}), dataset, rows
         )
     return xr.Dataset(bounds, attrs={"level": level})
@@ -79,7 +79,9 @@ def draw(
     dataset, _ = match_data(data, rows)
     size, leading = _block_size(parameters, family), (str(rows.output_dim), family.n_outputs)
     function = partial(_drawn, parameters, family)
-    return _labelled(draw_by(function, dataset, rows, random_state, size, how, leading), dataset, rows)
+    return with_output_labels(
+        draw_by(function, dataset, rows, random_state, size, how, leading), dataset, rows
+    )
 
 
 @explained_sums()
@@ -126,7 +128,7 @@ def _evaluated(
     )
 
 
-def _labelled(found: xr.DataArray, dataset: xr.Dataset, rows: RowSchema) -> xr.DataArray:
+def with_output_labels(found: xr.DataArray, dataset: xr.Dataset, rows: RowSchema) -> xr.DataArray:
     """With the labels of the outputs, as the data have them or else as the fit had; their dimension last."""
     dim = str(rows.output_dim)
     labels: Any = np.asarray(rows.outputs)

@@ -49,7 +49,7 @@ _POINTS: Final = 200
 _MOST_DOTS: Final = 3_000
 
 
-def draw_experts(shown: Shown, data: Data, feature: str, ax: Axes | None) -> Axes:
+def draw_experts(shown: Shown, data: Data, feature: str | None, ax: Axes | None) -> Axes:
     """See `Pictures.experts`."""
     ax, sample = axes_of(ax), take_sample(shown, data)
     axis, family = axis_of(sample, feature), shown.family
@@ -82,7 +82,7 @@ def draw_experts(shown: Shown, data: Data, feature: str, ax: Axes | None) -> Axe
     return ax
 
 
-def draw_gates(shown: Shown, data: Data, feature: str, other: str | None, ax: Axes | None) -> Axes:
+def draw_gates(shown: Shown, data: Data, feature: str | None, other: str | None, ax: Axes | None) -> Axes:
     """See `Pictures.gates`."""
     ax, sample = axes_of(ax), take_sample(shown, data)
     gates, axis, palette = shown.gates(sample.features), axis_of(sample, feature), shown.palette

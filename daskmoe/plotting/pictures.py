@@ -41,7 +41,12 @@ class Pictures:
         return f"<{type(self).__name__} of {self._model!r}: {', '.join(pictures)}>"
 
     def experts(
-        self, data: Data, feature: str, *, output: str | float | None = None, ax: Axes | None = None
+        self,
+        data: Data,
+        feature: str | None = None,
+        *,
+        output: str | float | None = None,
+        ax: Axes | None = None,
     ) -> Axes:
         """The fits of the experts along a feature, over the data's density.
 
@@ -53,8 +58,8 @@ class Pictures:
         ----------
         data : xr.Dataset, str or path
             The target need not be there.
-        feature : str
-            A variable, or a column of one that has several.
+        feature : str, optional
+            A variable, or a column of one that has several; by default the first feature.
         output : str or number, optional
             Of a target of several outputs the one that is drawn, by label or else by position.
         ax : matplotlib axes, optional
@@ -72,7 +77,9 @@ class Pictures:
         """
         return draw_experts(Shown.of(self._model, output), data, feature, ax)
 
-    def gates(self, data: Data, feature: str, other: str | None = None, *, ax: Axes | None = None) -> Axes:
+    def gates(
+        self, data: Data, feature: str | None = None, other: str | None = None, *, ax: Axes | None = None
+    ) -> Axes:
         """The gating probabilities along a feature, or the ruling expert along two.
 
         They are averages over the rows near each value. Of two features, colours are the paler the less
@@ -82,8 +89,8 @@ class Pictures:
         ----------
         data : xr.Dataset, str or path
             The target need not be there.
-        feature, other : str
-            As in `experts`.
+        feature, other : str, optional
+            As in `experts`; by default one feature, the first.
         ax : matplotlib axes, optional
 
         Returns

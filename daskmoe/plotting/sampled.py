@@ -170,9 +170,17 @@ def _response(values: NDArray[Any], rows: RowSchema, shown: Shown) -> FloatArray
     return found if shown.output is None else found[:, shown.output]
 
 
-def axis_of(sample: Sample, feature: str) -> Axis:
-    """The axis along ``feature``, a variable or a column of one; `InvalidOptionError` if it is none."""
-    name, position = _find(sample, feature)
+def axis_of(sample: Sample, feature: str | None) -> Axis:
+    """The axis along ``feature``, a variable or a column of one, the first one for None.
+
+    `InvalidOptionError` if it is none.
+    """
+    columns = _columns(sample)
+    if feature is None:
+        feature = next(iter(columns), "none")
+    if feature not in columns:
+        raise InvalidOptionError(f"feature: expected one of {list(columns)}, got {feature!r}.")
+    name, position = columns[feature]
     values = sample.sources[name] if position is None else sample.sources[name][:, position]
     codings = (leaf.coding for each in sample.rows.variables for leaf in each.leaves if leaf.name == name)
     coding = next((coding for coding in codings if coding is not None), None)
@@ -211,8 +219,8 @@ def features_along(sample: Sample, axis: Axis, grid: NDArray[Any], weight: Float
     return np.asarray(stack_features(values, sample.rows.variables, (len(grid),)), np.float64)
 
 
-def _find(sample: Sample, feature: str) -> tuple[str, int | None]:
-    """The variable that is meant, and its column where it has several."""
+def _columns(sample: Sample) -> dict[str, tuple[str, int | None]]:
+    """The variable that a name means, and its column where it has several."""
     columns: dict[str, tuple[str, int | None]] = {}
     for each in sample.rows.variables:
         for variable in each.leaves:
@@ -222,9 +230,7 @@ def _find(sample: Sample, feature: str) -> tuple[str, int | None]:
             for j, label in enumerate(variable.labels):
                 position = j if variable.positions is None else variable.positions[j]
                 columns[label] = (variable.name, position)
-    if feature not in columns:
-        raise InvalidOptionError(f"feature: expected one of {list(columns)}, got {feature!r}.")
-    return columns[feature]
+    return columns
 
 
 def _typical(values: NDArray[Any], weight: FloatArray) -> NDArray[Any]:

@@ -98,6 +98,15 @@ def test_means_intervals_and_draws_know_the_mass(model: Any, data: xr.Dataset) -
     assert model.score(data) > 0.1
 
 
+def test_parameters_of_both_have_intervals(model: Any) -> None:
+    interval = model.confidence_interval(0.9)
+    assert interval.attrs["level"] == 0.9
+    assert set(interval.data_vars) == set(model.params.data_vars)
+    for name in ("coef", "shape", "atom_intercept", "atom_coef"):
+        low, high = (interval[name].sel(bound=bound) for bound in ("lower", "upper"))
+        assert bool(((low < model.params[name]) & (model.params[name] < high)).all())
+
+
 def test_rows_at_atoms_change_nothing_of_the_experts(model: Any, data: xr.Dataset) -> None:
     wet = data.isel(row=np.flatnonzero(data["y"].values)).compute()
     alone = daskmoe.fit_local(wet, "y", features="X", n_experts=1, family="gamma", random_state=0)

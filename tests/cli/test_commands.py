@@ -24,7 +24,7 @@ from distributed import Client, LocalCluster, default_client
 
 import daskmoe
 from daskmoe.cli.cluster import ClusterChoice, connect
-from daskmoe.cli.commands import run
+from daskmoe.cli.commands import commands, run
 from daskmoe.cli.demo import Row, format_table, free_folder
 from daskmoe.cli.demo_figure import draw_demo_figure
 from daskmoe.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PARTITIONS_LEFT_OUT
@@ -312,7 +312,35 @@ def test_an_output_that_exists_is_left_alone(
     }
     assert run(arguments[command]) == BAD_INPUT
     assert "exists already and is not overwritten" in caplog.text
+    assert "use --overwrite," in caplog.text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_output_may_be_replaced(store: Path, model_path: Path, tmp_path: Path, client: Client) -> None:
+    where = ["--output", str(tmp_path / "out.zarr"), "--overwrite"]
+    on = ["--scheduler", client.scheduler.address]
+    assert run(["predict", str(model_path), str(store), *where, *on]) == DONE
+    support = ["--support", str(store), "--random-state", "0"]
+    assert run(["aggregate", str(model_path), *support, *where]) == DONE
+    assert daskmoe.open_model(tmp_path / "out.zarr").n_experts == 2
+    for name in ("fit", "select", "refine", "update"):
+        assert {"overwrite", "progress"} <= {param.name for param in commands.commands[name].params}
+
+
+def test_predict_takes_unknown_levels_as_missing(
+    tmp_path: Path, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(0)
+    data = xr.Dataset({"c": ("row", rng.choice(["a", "b"], 300)), "y": ("row", rng.normal(size=300))})
+    daskmoe.fit_local(data, "y", n_experts=1).to_zarr(tmp_path / "model.zarr")
+    data[["c"]].assign(c=data["c"].where(data["y"] < 1, "z")).to_zarr(tmp_path / "new.zarr", zarr_format=2)
+    arguments = ["predict", str(tmp_path / "model.zarr"), str(tmp_path / "new.zarr")]
+    arguments += ["--output", str(tmp_path / "out.zarr"), "--scheduler", client.scheduler.address]
+    assert run(arguments) == BAD_INPUT
+    assert "--on-error skip takes them as missing" in caplog.text
+    assert run([*arguments, "--on-error", "skip"]) == DONE
+    with xr.open_zarr(tmp_path / "out.zarr") as found:
+        np.testing.assert_array_equal(found["y"].isnull(), data["y"] >= 1)
 
 
 def test_a_missing_target_is_bad_input(store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -337,6 +365,10 @@ def test_missing_values_are_bad_input(
     ("said", "heard"),
     [
         ("on_error='skip' drops such rows.", "--on-error skip drops such rows."),
+        (
+            "name them (categories={'c': [...]}) or use overwrite=True,",
+            "name them (--categories c=...) or use --overwrite,",
+        ),
         ("Use min_scale=0.1. Or random_state=0.", "Use --min-scale 0.1. Or --seed 0."),
         ("Go on with n_experts=range(3, 8).", "Go on with --n-experts 3-7."),
         ("Set min_scale= to the precision", "Set --min-scale to the precision"),

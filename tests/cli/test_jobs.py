@@ -67,6 +67,8 @@ def test_what_is_no_job_is_refused(
     (tmp_path / "job.yaml").write_text(text)
     assert run(["fit", str(tmp_path / "job.yaml")]) == BAD_INPUT
     assert said in capsys.readouterr().err
+    assert run(["fit", str(tmp_path / "other.yaml")]) == BAD_INPUT
+    assert "expected a file of options and their values; there is none" in capsys.readouterr().err
 
 
 def test_the_log_is_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from numpy.typing import NDArray
+from sklearn.model_selection import cross_val_score
 
 import daskmoe
 from daskmoe import InvalidDataError, MoEClassifier, MoERegressor, features
@@ -278,6 +279,13 @@ def test_labels_of_tables(X: NDArray[Any], labels: NDArray[Any]) -> None:
     assert predicted.name == "weather"
     assert predicted.index.equals(table.index)
     assert list(chances.columns) == ["dry", "rain"]
+    # As scorers of scikit-learn take the columns of an array.
+    np.testing.assert_array_equal(chances[:, 1], chances["rain"])
+    scores = cross_val_score(classifier(n_init=1), table, target, cv=2, scoring="neg_log_loss")
+    assert (scores > -0.69).all()
+    pd.testing.assert_frame_equal(
+        chances.copy(), pd.DataFrame(chances.to_numpy(), chances.index, chances.columns)
+    )
     lazy = dd.from_pandas(table, npartitions=3)
     on_parts = classifier().fit(lazy, dd.from_pandas(target.astype(str), npartitions=3))
     assert on_parts.model_.local_estimates is not None

@@ -132,6 +132,10 @@ METHODS: dict[str, Callable[[MixtureOfExperts, Any], Any]] = {
     "responsibilities": lambda model, data: model.responsibilities(data),
     "log_density": lambda model, data: model.log_density(data),
     "predict_interval": lambda model, data: model.predict_interval(data, 0.8),
+    "quantile": lambda model, data: model.quantile(data, 0.2),
+    "quantiles": lambda model, data: model.quantile(data, [0.2, 0.7]),
+    "cdf": lambda model, data: model.cdf(data),
+    "cdf of values": lambda model, data: model.cdf(data, [0.0, 1.0]),
     "sample": lambda model, data: model.sample(data, 1),
 }
 
@@ -195,15 +199,22 @@ def test_labels(layout: tuple[xr.Dataset, MixtureOfExperts], method: str) -> Non
         assert set(result) == {"lower", "upper"}
         assert result.attrs == {"level": 0.8}
         result = result["lower"]
-    if method in ("predict", "sample"):
+    elif method in ("quantiles", "cdf of values"):
+        dim, labels = ("quantile", [0.2, 0.7]) if method == "quantiles" else ("value", [0.0, 1.0])
+        assert result.dims == (dim, *target.dims)
+        assert result[dim].values.tolist() == labels
+        result = result.isel({dim: 0}, drop=True)
+    if method in ("predict", "sample", "quantile", "quantiles"):
         assert result.name == model.target
-    if method in ("predict", "sample", "predict_interval"):
+    if method in ("predict", "sample", "predict_interval", "quantile", "quantiles"):
         assert result.attrs == {k: v for k, v in target.attrs.items() if k != "comment"}
     assert result.dims == target.dims
     xr.testing.assert_identical(result.coords.to_dataset(), target.coords.to_dataset())
 
 
-@pytest.mark.parametrize("method", ["predict", "gating_probabilities", "predict_interval", "sample"])
+@pytest.mark.parametrize(
+    "method", ["predict", "gating_probabilities", "predict_interval", "quantiles", "cdf of values", "sample"]
+)
 def test_target_is_not_needed(layout: tuple[xr.Dataset, MixtureOfExperts], method: str) -> None:
     data, model = layout
     xr.testing.assert_identical(

@@ -144,6 +144,8 @@ def test_drift_shows_which_updates_were_far(reduced: MixtureOfExperts) -> None:
 def test_units_are_on_the_axes(model: MixtureOfExperts, data: xr.Dataset) -> None:
     ax = model.plot.experts(data, "wind")
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("wind speed [m s-1]", "y [K]")
+    assert model.plot.experts(data).get_xlabel() == "wind speed [m s-1]"
+    assert model.plot.gates(data).get_xlabel() == "wind speed [m s-1]"
     assert model.plot.gates(data, "blue").get_xlabel() == "blue"
     assert model.plot.ruling_expert(data).get_ylabel() == "lat [degrees_north]"
     assert "y [K]" in model.plot.coefficients().get_xlabel()

@@ -103,7 +103,8 @@ class MixtureBesideAtoms(NamedTuple):
     def cdf(self, features: Features, response: FloatArray) -> FloatArray:
         """P(Y <= y|x), which jumps at atoms, shape (n,)."""
         chances = self.chances(features)
-        reached = np.asarray(self.values)[:, np.newaxis] <= response
+        # Of a response in single precision, a value at an atom may be a little below it.
+        reached = (np.asarray(self.values)[:, np.newaxis] <= response) | self.places(response)
         below = mixture_cdf(self.experts, self.family, features, response)
         return np.asarray(chances[0] * below + (chances[1:] * reached).sum(axis=0))
 

@@ -38,3 +38,11 @@ def output_quantiles(
         for o in range(family.n_outputs)
     ]
     return np.stack(parts, axis=1)
+
+
+def output_cdf(parameters: Mixture, family: Family, features: Features, response: FloatArray) -> FloatArray:
+    """P(Y_o <= y_o|x) of every output, of responses (n, O) or the same for all, (n,), shape (O, n)."""
+    gates = np.exp(log_gating(parameters, features))
+    eta = linear_predictor(parameters.coef, features)
+    y = np.broadcast_to(np.asarray(response, np.float64).T, eta.shape[1:])
+    return np.asarray(np.einsum("kn,kon->on", gates, family.cdf(y, eta, parameters.nuisance)))

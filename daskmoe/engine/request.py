@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -84,6 +84,15 @@ class FitRequest:
         return Sends(rows, self.support == "labelled", alone)
 
     @property
+    def seen(self) -> FitOptions:
+        """The options as tasks see them; those of an only partition are for all rows."""
+        seen = self.options.in_tasks()
+        if len(self.partitions) > 1:
+            return seen
+        known = self.options.regularization.of_all_rows(self.options.n_experts, nominal=self.family.nominal)
+        return replace(seen, prior_strength=known.strength)
+
+    @property
     def n_parameters(self) -> int:
         """P of a local estimator."""
         q_gate, q_expert = len(self.schema.gate_labels) + 1, len(self.schema.expert_labels) + 1
@@ -104,7 +113,7 @@ class FitRequest:
     @cached_property
     def kept_token(self) -> str:
         """Names what is kept, beside the content of rows: store and partitions may grow, move and change."""
-        seen = self.options.in_tasks()
+        seen = self.seen
         # Another version may fit the same request in another way.
         code = version("daskmoe"), seen.local
         schema = self.schema.identity()
@@ -144,7 +153,7 @@ def task_plan(request: FitRequest) -> TaskPlan:
     return TaskPlan(
         source=source if isinstance(source, str) else None,
         schema=request.schema,
-        options=request.options.in_tasks(),
+        options=request.seen,
         checkpoint=None if folder is None else str(folder),
         token=request.kept_token if folder else "",
         sends=request.sends,

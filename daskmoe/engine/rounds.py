@@ -189,7 +189,8 @@ def _begin(
         pooled, dropped = found(counted)[:2]
     family = settings.family
     coordinates = coordinates_from(pooled, family.scaling(pooled))
-    prior = prior_from(pooled, coordinates, parameters.n_experts, family, settings.regularization)
+    regularization = settings.regularization.of_all_rows(parameters.n_experts, nominal=family.nominal)
+    prior = prior_from(pooled, coordinates, parameters.n_experts, family, regularization)
     state = first_state(parameters, coordinates)
     return Ascent(settings, state, coordinates, prior, pooled, dropped, began=time.time())
 

@@ -29,7 +29,7 @@ class TaskPlan(NamedTuple):
     # The store that tasks open; None where each is handed its piece of a dataset.
     source: str | None
     schema: RowSchema
-    # As `FitOptions.in_tasks` gives them.
+    # As `FitRequest.seen` gives them.
     options: FitOptions
     # Folder of finished work.
     checkpoint: str | None

@@ -157,12 +157,22 @@ def test_a_model_is_saved_and_joined(data: xr.Dataset, best: MixtureOfExperts, t
 def test_one_expert_is_the_regression_of_scikit_learn(data: xr.Dataset) -> None:
     theirs = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10_000).fit(data["X"].values, data["y"].values)
     expected = theirs.predict_proba(data["X"].values)
-    # The weak prior keeps separated classes finite; without it the maximum is that of the likelihood.
-    for strength, apart in ((1e-8, 1e-6), (1.0, 1e-3)):
-        ours = daskmoe.fit_local(
-            data, "y", n_experts=1, family="categorical", prior_strength=strength
-        ).predict_proba(data)
-        np.testing.assert_allclose(ours.values.T, expected, atol=apart)
+    options = {"n_experts": 1, "family": "categorical", "random_state": 0}
+    whole = daskmoe.fit_local(data, "y", **options)
+    parts = daskmoe.fit(data.chunk(row=500), "y", **options, refine="converged")
+    for ours in (whole, parts):
+        np.testing.assert_allclose(ours.predict_proba(data).values.T, expected, atol=1e-6)
+
+
+def test_one_expert_of_separable_classes_is_finite() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2_000, 2))
+    rows = xr.Dataset({"X": (("row", "feature"), X), "y": ("row", X[:, 0] > 0)}).chunk(row=500)
+    options = {"n_experts": 1, "family": "categorical", "random_state": 0}
+    refined = daskmoe.fit(rows, "y", **options, refine="converged")
+    for model in (daskmoe.fit_local(rows, "y", **options), refined):
+        assert np.isfinite(model.params["coef"].values).all()
+        assert bool((model.predict(rows) == rows["y"]).all())
 
 
 def labels_of(kind: str, code: np.ndarray[Any, Any]) -> xr.DataArray:

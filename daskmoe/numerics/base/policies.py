@@ -6,7 +6,7 @@ where they guard.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 
@@ -19,6 +19,15 @@ class Regularization:
     # Least standard deviation of an expert, in the response's units, for all outputs or each; None for a
     # share of the response's own.
     min_scale: float | tuple[float, ...] | None = None
+
+    def of_all_rows(self, n_experts: int, *, nominal: bool) -> Regularization:
+        """That of a fit to all rows: one expert of classes is next to maximum likelihood.
+
+        Parts of the rows may be separable where all of them are not, so theirs keep the priors.
+        """
+        if n_experts > 1 or not nominal:
+            return self
+        return replace(self, strength=self.strength * PRIOR.alone)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +65,8 @@ class PriorPolicy:
     nuisance: float = 1.0
     # w, a mean square of logits: gates steeper than its root are hardly drawn back. As a, of one slope.
     gate_width: float = 5.0
+    # Of these strengths, what is left where one expert of classes has all rows.
+    alone: float = 1e-6
     # f in units of the response's variance.
     floor_share: float = 2.25e-6
     # s0 in units of the variance that one linear regression leaves, and of the response's.

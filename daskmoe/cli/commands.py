@@ -293,7 +293,7 @@ def fit(
             require_writable(path)
     with summarized(summary, {"store": store, "target": target, "output": output}) as known:
         # Planned before the cluster starts, so that bad input is said at once.
-        _require_output(output, overwrite)
+        _require_output(output, overwrite, read=[store])
         request = plan_request(store, target, FitOptions(**options))
         require_folder(request.options.checkpoint)
         with resumable(options["checkpoint"]), within(time_budget), connect(choice), reported(report):
@@ -364,7 +364,7 @@ def select(
     """Fit models of several numbers of experts to a Zarr STORE and print how they compare."""
     choice, options = _split(options)
     if output is not None:
-        _require_output(output, overwrite)
+        _require_output(output, overwrite, read=[store])
     plan = plan_selection(store, target, n_experts, criterion, held_out, options)
     with resumable(options["checkpoint"]), connect(choice):
         selection = select_among(plan)
@@ -400,7 +400,7 @@ def predict(
 ) -> None:
     """Predict the target of MODEL on the rows of STORE, chunk by chunk."""
     choice = _choose_cluster(**cluster)
-    _require_output(output, overwrite)
+    _require_output(output, overwrite, read=[model, store])
     prediction = daskmoe.open_model(model).predict(store, clip=clip, dtype=dtype, on_error=on_error)
     with connect(choice):
         save_zarr(prediction.to_dataset(), output, overwrite=overwrite)
@@ -441,7 +441,7 @@ def refine(
 ) -> None:
     """Take MODEL to the maximum of the likelihood of the rows of STORE, a pass a round, and write it."""
     choice, options = _split(options)
-    _require_output(output, overwrite)
+    _require_output(output, overwrite, read=[store])
     # Planned before the cluster starts, so that bad input is said at once.
     plans = plan_refinements(model, store, rounds=rounds, cluster=cluster, **options)
     with connect(choice):
@@ -469,7 +469,7 @@ def update(
 ) -> None:
     """Add the new rows of STORE to MODEL and write it; the old rows are not needed."""
     choice, options = _split(options)
-    _require_output(output, overwrite)
+    _require_output(output, overwrite, read=[store])
     # Planned before the cluster starts, so that bad input is said at once.
     plans = plan_updates(model, store, forget=forget, **options)
     with connect(choice):
@@ -503,7 +503,7 @@ def aggregate(
     overwrite: bool,
 ) -> None:
     """Join models that were fitted elsewhere into one."""
-    _require_output(output, overwrite)
+    _require_output(output, overwrite, read=[support])
     joined = daskmoe.aggregate(models, support, n_experts=n_experts, method=method, random_state=seed)
     _save(joined, output, overwrite)
 
@@ -529,10 +529,17 @@ def sweep(checkpoint: str, unused_days: float, dry_run: bool) -> None:
     )
 
 
-def _require_output(output: str | Path, overwrite: bool = False) -> None:
-    """Raise before any work for what could not be written after it."""
+def _require_output(output: str | Path, overwrite: bool = False, *, read: Sequence[str] = ()) -> None:
+    """Raise before any work for what could not be written after it, or would replace what is read."""
     if not overwrite:
         require_new(output)
+    new = Path(output).resolve()
+    for path in read:
+        known = Path(path).resolve()
+        if new == known or new in known.parents or known in new.parents:
+            raise InvalidOptionError(
+                f"--output: expected a path apart from {path!r}, which is read, got {str(output)!r}."
+            )
     require_writable(output)
 
 

@@ -156,6 +156,14 @@ class MixtureWithAtoms:
         experts = self.experts.confidence_interval(level, kind)
         return with_atoms(experts, gates, self.atoms, "confidence_interval")
 
+    def __getattr__(self, name: str) -> Any:
+        if hasattr(MixtureOfExperts, name) and not name.startswith("_"):
+            raise AttributeError(
+                f"{name}: expected one model, got one beside atoms: use model.experts.{name}, of the rows at "
+                f"no atom, or model.atom_gates.{name}."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     @property
     def plot(self) -> Any:
         """Pictures of the model, atoms among its experts: see `daskmoe.plotting.Pictures`."""

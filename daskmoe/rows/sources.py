@@ -105,14 +105,16 @@ def _kind_of(data: Any) -> str:
 def _advice(data: Any) -> str:
     """The line that makes a dataset of it, behind a semicolon."""
     if isinstance(data, xr.DataArray):
+        if "variable" in data.dims:
+            return "; its variables are a dimension: data.to_dataset(dim='variable')"
         line = "data.to_dataset(name='x')" if data.name is None else "data.to_dataset()"
         return f"; make a dataset of it: {line}, and add the other variables with assign"
-    if hasattr(data, "__array__") and hasattr(data, "ndim"):
-        return "; label it: xr.Dataset({'X': (('row', 'feature'), X), 'y': ('row', y)})"
     if hasattr(data, "to_dask_array"):
         return (
             "; label its columns: xr.Dataset({c: ('row', data[c].to_dask_array(lengths=True)) for c in data})"
         )
+    if hasattr(data, "__array__") and hasattr(data, "ndim"):
+        return "; label it: xr.Dataset({'X': (('row', 'feature'), X), 'y': ('row', y)})"
     if hasattr(data, "to_pandas"):
         return "; use data.to_pandas()"
     return ""

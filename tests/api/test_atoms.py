@@ -275,3 +275,12 @@ def test_what_atoms_cannot_be(model: Any, data: xr.Dataset) -> None:
         daskmoe.fit(data, "y", n_experts=1, **(KNOWN | {"atoms": [0.0, 77.0]}))
     with pytest.raises(InvalidDataError, match=r"to be numbers above zero.*, got -1, or at an atom"):
         model.log_likelihood(data.assign(y=data["y"] - 1).compute())
+
+
+def test_what_two_models_do_not_have_together_says_where_it_is(model: Any) -> None:
+    with pytest.raises(AttributeError, match=r"use model.experts.covariance, .* model.atom_gates"):
+        model.covariance()
+    with pytest.raises(AttributeError, match="object has no attribute 'covarianse'"):
+        model.covarianse()
+    assert not hasattr(model, "transport_plan")
+    assert model.experts.transport_plan().table()["share"].dims == ("partition", "expert")

@@ -630,3 +630,20 @@ def test_select_prints_the_table_and_writes_the_model(
     assert printed[-1] == str(output)
     assert daskmoe.open_model(output).n_experts == 2
     assert run(["select", str(store), "--target", "y", "--n-experts", "some"]) == BAD_INPUT
+
+
+def test_no_command_replaces_what_it_reads(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data, truth = daskmoe.simulate(300, n_features=2, n_experts=2, random_state=0)
+    store, model = str(tmp_path / "rows.zarr"), str(tmp_path / "model.zarr")
+    data.to_zarr(store, zarr_format=2)
+    truth.to_zarr(model)
+    inside = str(tmp_path / "rows.zarr" / "model")
+    for output in (store, str(tmp_path / "other" / ".." / "rows.zarr"), inside, str(tmp_path)):
+        where = ["--output", output, "--overwrite"]
+        assert run(["fit", store, "--target", "y", "--n-experts", "2", *where]) == BAD_INPUT
+        assert run(["predict", model, store, *where]) == BAD_INPUT
+        assert run(["refine", model, store, *where]) == BAD_INPUT
+        assert run(["aggregate", model, model, "--support", store, *where]) == BAD_INPUT
+    assert run(["predict", model, store, "--output", model, "--overwrite"]) == BAD_INPUT
+    assert caplog.text.count("expected a path apart from") == 17
+    xr.testing.assert_identical(xr.open_zarr(store).load(), data)

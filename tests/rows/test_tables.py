@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
@@ -199,6 +200,8 @@ def test_missing_text_is_a_missing_value() -> None:
         (lambda t: t.set_index(["wind", "x"]), "got a MultiIndex; use reset_index"),
         (lambda t: t.to_numpy(), "got numpy.ndarray; label it: xr.Dataset"),
         (lambda t: t["x"].to_xarray(), "got xarray.DataArray; make a dataset of it"),
+        (lambda t: t.to_xarray().to_dataarray(), r"a dimension: data.to_dataset\(dim='variable'\)"),
+        (lambda t: dd.from_pandas(t, npartitions=2), "DataFrame; label its columns: .*to_dask_array"),
         (lambda t: t["x"], "got pandas.Series; label it"),
         (
             lambda t: t.rename(columns={"wet": "index"}),

@@ -20,6 +20,7 @@ from benchmarks import (
     beijing_hits,
     compare,
     cost,
+    families,
     golden,
     growth,
     local_fit,
@@ -326,6 +327,17 @@ def test_what_a_checkpoint_saves_where_a_store_grows(capsys: pytest.CaptureFixtu
     assert [line.split()[0] for line in lines] == ["reduction", "auto"]
     for line in lines:
         assert all(float(value) > 0 for value in re.findall(r"(?:full|grown|rows|keeping) +(\S+)", line))
+
+
+def test_families_are_measured_beside_the_fit_of_all_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    one = ["--families", "poisson"]
+    families.main(["accuracy", "--rows", "2000", "--partitions", "2", "--seeds", "1", *one])
+    (row,) = cells(capsys.readouterr().out)
+    assert all(abs(float(row[head].split(",")[0])) < 1e-3 for head in row if head != "family")
+    families.main(["coverage", "--rows", "1500", "--datasets", "1", *one])
+    assert float(capsys.readouterr().out.split()[1]) > 0.8
+    families.main(["passes", "--rows", "2000", "--repeats", "1", *one])
+    assert "EM pass" in capsys.readouterr().out
 
 
 def test_selection_finds_what_drew_the_data(capsys: pytest.CaptureFixture[str]) -> None:

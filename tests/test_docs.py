@@ -1,7 +1,7 @@
-"""The documentation is run: every Python block of README and docs, or its opt-out gives a reason.
+"""The documentation is run: every Python block of README and docs.
 
-Blocks of one page share a namespace, as a reader would type them one after the other. A block is left out by
-a comment on the line above it: ``<!-- not run: why -->``. Examples of docstrings are run too. Cells of
+Blocks of one page share a namespace, as a reader would type them one after the other. One that starts worker
+processes is a script of its own: ``<!-- a script -->`` above it. Examples of docstrings are run too. Cells of
 notebooks (``{code-cell}``) are run by the build of the documentation, which fails where one does.
 """
 
@@ -11,6 +11,8 @@ import ast
 import doctest
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ PAGES = [
     *sorted(p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts),
 ]
 BLOCK = re.compile(
-    r"(?:^<!-- not run:(?P<reason>.*?)-->\n)?^```(?:\{code-block\} )?python\n(?P<code>.*?)^```", re.M | re.S
+    r"(?P<script>^<!-- a script -->\n)?^```(?:\{code-block\} )?python\n(?P<code>.*?)^```", re.M | re.S
 )
 LINK = re.compile(r"!?\[[^\]]*\]\((?!https?:|#)(?P<target>[^)#]+)[^)]*\)")
 
@@ -50,12 +52,21 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
     text = page.read_text(encoding="utf-8")
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in BLOCK.finditer(text):
-        if block["reason"] is not None:
-            assert block["reason"].strip(), "an opt-out needs its reason"
+        if block["script"] is not None:
+            run_script(block["code"])
             continue
         # Blank lines in front give the line numbers of the page in a traceback.
         lines_before = text.count("\n", 0, block.start("code"))
         exec(compile("\n" * lines_before + block["code"], str(page), "exec"), namespace)
+
+
+def run_script(code: str) -> None:
+    """A script that starts worker processes, beside the rows that it reads."""
+    Path("script.py").write_text(code, encoding="utf-8")
+    if not Path("rows.zarr").exists():
+        data, _ = daskmoe.simulate(600, n_features=2, n_experts=2, chunks=200, random_state=0)
+        data.to_zarr("rows.zarr", zarr_format=2)
+    subprocess.run([sys.executable, "script.py"], check=True, timeout=120)
 
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?")
@@ -102,11 +113,11 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert public <= reference
 
 
-def test_the_block_pattern_sees_blocks_and_reasons() -> None:
-    page = "```python\na = 1\n```\n<!-- not run: needs SLURM -->\n```python\nb = 1\n```\n```bash\nls\n```\n"
-    assert [(b["code"], b["reason"]) for b in BLOCK.finditer(page)] == [
-        ("a = 1\n", None),
-        ("b = 1\n", " needs SLURM "),
+def test_the_block_pattern_sees_blocks_and_scripts() -> None:
+    page = "```python\na = 1\n```\n<!-- a script -->\n```python\nb = 1\n```\n```bash\nls\n```\n"
+    assert [(b["code"], b["script"] is not None) for b in BLOCK.finditer(page)] == [
+        ("a = 1\n", False),
+        ("b = 1\n", True),
     ]
 
 

@@ -6,8 +6,8 @@
 
 ``accuracy`` has nats a row below the fit to all rows (negative: above it), median and worst of the seeds, of
 `fit` and of `fit` with three rounds, partitions exchangeable and in order of a feature. ``coverage`` has the
-shares of 95 % intervals with the truth inside, of converged fits. ``passes`` has the processor time of a pass
-over that of gaussian experts with as many linear predictors.
+shares of 95 % intervals with the truth inside, of the truth refined to convergence. ``passes`` has the
+processor time of a pass over that of gaussian experts with as many linear predictors.
 """
 
 from __future__ import annotations
@@ -142,6 +142,15 @@ def as_drawn(model: MixtureOfExperts, truth: dict[str, FloatArray]) -> MixtureOf
     return model.permute(min(itertools.permutations(range(EXPERTS)), key=distance))
 
 
+def parameters_of(truth: dict[str, FloatArray], n_predictors: int, n_nuisances: int) -> MoEParameters:
+    """As arrays, an expert's predictors repeated where they are more."""
+    gate = np.column_stack([truth["gate_intercept"], truth["gate_coef"]])
+    coef = np.concatenate([truth["intercept"][..., None], truth["coef"]], axis=-1)
+    coef = coef.reshape(EXPERTS, -1, FEATURES + 1)
+    coef = np.repeat(coef, n_predictors // coef.shape[1], axis=1)
+    return MoEParameters(gate, coef, np.full((EXPERTS, n_nuisances), SCALE))
+
+
 def free(values: xr.Dataset, name: str) -> FloatArray:
     """A variable without the class that others are against."""
     found = values[name]
@@ -151,10 +160,11 @@ def free(values: xr.Dataset, name: str) -> FloatArray:
 def covered(family: str, n_rows: int, seed: int, level: float = 0.95) -> Iterator[bool]:
     """For each coefficient of experts and gates, whether its interval has the truth."""
     data, truth = draw(family, n_rows, seed)
-    options: dict[str, Any] = {"n_experts": EXPERTS, "family": family, "random_state": seed}
-    fitted = daskmoe.fit_local(data, "y", **options)
+    one = daskmoe.fit_local(data, "y", n_experts=1, family=family)
+    known = parameters_of(truth, one.densities.n_predictors, one.densities.n_nuisances)
+    start = MixtureOfExperts.from_parameters(known, family=family, rows=one.rows)
     # Rounds put experts in the order of their shares.
-    model = as_drawn(daskmoe.refine(fitted, data, rounds="converged", progress=False), truth)
+    model = as_drawn(daskmoe.refine(start, data, rounds="converged", progress=False), truth)
     errors, wide = model.standard_errors(), norm.ppf(0.5 + level / 2)
     for name, value in truth.items():
         far, error = abs(free(model.params, name) - value), free(errors, name)
@@ -182,13 +192,7 @@ def kernels(family: str, n_rows: int, n_predictors: int) -> dict[str, Callable[[
     rows = Observations(drawn.data["X"].values, y)
     known = moments(rows)
     coordinates = coordinates_from(known, own.scaling(known))
-    gate = np.column_stack([drawn.truth["gate_intercept"], drawn.truth["gate_coef"]])
-    coef = np.concatenate([drawn.truth["intercept"][..., None], drawn.truth["coef"]], axis=-1)
-    coef = coef.reshape(EXPERTS, -1, FEATURES + 1)
-    if coef.shape[1] < n_predictors:
-        coef = np.repeat(coef, n_predictors, axis=1)
-    nuisance = np.full((EXPERTS, own.n_nuisances), SCALE)
-    inner = coordinates.from_data(MoEParameters(gate, coef, nuisance))
+    inner = coordinates.from_data(parameters_of(drawn.truth, n_predictors, own.n_nuisances))
     problem = Problem(rows, coordinates, prior_from(known, coordinates, EXPERTS, own), own)
     runs = Runs.one(inner)
     return {

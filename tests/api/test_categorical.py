@@ -304,3 +304,19 @@ def test_experts_without_a_scale_have_no_least_one(family: str) -> None:
     data = xr.Dataset({"x": ("row", np.arange(8.0)), "y": ("row", np.arange(8) % 2)})
     with pytest.raises(InvalidOptionError, match=f"min_scale: expected None with family='{family}'"):
         daskmoe.fit(data, "y", n_experts=1, family=family, min_scale=0.1)
+
+
+def test_classes_that_are_rare_at_a_level_do_not_stop_a_fit() -> None:
+    """Where the sample of the shared start lacks a pair of class and level, nothing curves the likelihood."""
+    rng = np.random.default_rng(7)
+    n, share = 60_000, 1 / np.arange(1, 31) ** 1.3
+    level, x = rng.choice(30, n, p=share / share.sum()), rng.normal(size=(n, 2))
+    logits = np.log([0.45, 0.45, 0.06, 0.03, 0.01]) + 0.7 * rng.normal(size=(30, 5))[level]
+    logits += np.where(x[:, :1] + rng.logistic(size=(n, 1)) > 0, x, -x) @ rng.normal(size=(2, 5))
+    y = np.argmax(logits + rng.gumbel(size=logits.shape), axis=1)
+    soil = np.array([f"s{k}" for k in range(30)])[level]
+    rows = xr.Dataset({"X": (("row", "feature"), x), "soil": ("row", soil), "y": ("row", y)})
+    options = {"n_experts": 2, "family": "categorical", "random_state": 0}
+    model = daskmoe.fit(rows.chunk(row=n // 4), "y", **options)
+    scores = model.diagnostics["candidate_objective"].to_series()
+    assert scores.drop(["pilot", "reduction"]).max() > scores["pilot"] + 0.005

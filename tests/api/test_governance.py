@@ -154,10 +154,10 @@ def test_of_a_large_support_only_a_sample_is_handed_over(data: xr.Dataset, tmp_p
 def test_a_large_support_is_used_up_to_ten_thousand_rows(data: xr.Dataset) -> None:
     model = daskmoe.fit_local(data.isel(row=slice(0, 1_000)), "y", n_experts=1)
     support = large_support()
-    sample = support_sample(support, model, 0)
+    sample = support_sample(support, model.rows, 0)
     assert sample.features.shape == (10_000, P)
     assert np.isfinite(sample.features).all()
-    assert not np.array_equal(sample.features, support_sample(support, model, 1).features)
+    assert not np.array_equal(sample.features, support_sample(support, model.rows, 1).features)
     known = {row.tobytes() for row in support["X"].values}
     assert {row.tobytes() for row in sample.features} <= known
     assert len({row.tobytes() for row in sample.features}) == 10_000

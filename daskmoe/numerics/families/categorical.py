@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from daskmoe.numerics.base.buffers import Buffers
 from daskmoe.numerics.base.coordinates import Coordinates, Scaling
+from daskmoe.numerics.base.packed import upper_pairs
 from daskmoe.numerics.base.parameters import FloatArray, Moments
 from daskmoe.numerics.base.policies import PRIOR
 from daskmoe.numerics.families.protocol import (
@@ -25,6 +26,7 @@ from daskmoe.numerics.families.protocol import (
     ResponsePrior,
     Targets,
     convex_regression,
+    tied,
 )
 
 
@@ -94,6 +96,19 @@ class Categorical(Family):
         empty = np.zeros((len(eta), 0, y.size), chances.dtype)
         cross = np.zeros((len(eta), 0, self.n_predictors, y.size), chances.dtype)
         return Derivatives(self._hits(y) - chances, empty, curvature, None, cross, empty)
+
+    def step_curvature(self, slopes: Derivatives, eta: Array) -> Array:
+        """That of a softmax whose products p_c p_c' of chances have heavy tails, as those of the gates.
+
+        A class that is next to impossible at a level has no curvature there, and Newton's step no end.
+        """
+        chances = self.class_probabilities(eta)
+        ties = tied(chances[:, :, None] * chances[:, None])
+        first, second = upper_pairs(self.n_predictors)
+        out: Array = -ties[:, first + 1, second + 1]
+        own = np.arange(1, self.n_classes)
+        out[:, first == second] = ties[:, own].sum(axis=2) - ties[:, own, own]
+        return out
 
     def working(self, y: Array, eta: Array, nuisance: Array, out: Array) -> Array | None:
         """1[y = c + 1] - p_c, with weights p_c (1[c = c'] - p_c')."""
@@ -201,7 +216,7 @@ def packed_curvature(chances: Array) -> Array:
     n_predictors = chances.shape[-2]
     if n_predictors == 1:
         return np.asarray(chances * (1.0 - chances))
-    first, second = np.triu_indices(n_predictors)
+    first, second = upper_pairs(n_predictors)
     out: Array = -chances[..., first, :] * chances[..., second, :]
     out[..., first == second, :] += chances
     return out

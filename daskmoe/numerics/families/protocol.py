@@ -112,6 +112,19 @@ class Derivatives(NamedTuple):
     nuisance_curvature: Array
 
 
+# Under which a product of probabilities is as good as none.
+_LEAST = 1e-16
+
+
+def tied(product: Array) -> Array:
+    """What a product p p' of probabilities counts as in the metric of steps: 1 / (4 + log(4 p p')^2).
+
+    It is above the product, and falls so slowly that a step of length one is about the distance to where the
+    one has the other's part.
+    """
+    return np.asarray(1.0 / (4.0 + np.log(4.0 * np.maximum(product, _LEAST)) ** 2))
+
+
 class WorkingRows(NamedTuple):
     """What the sums over a block of rows are made of, with the experts' nuisances."""
 
@@ -237,6 +250,10 @@ class Family(ABC):
         self, y: Array, eta: Array, nuisance: Array, buffers: Buffers, *, second_order: bool
     ) -> Derivatives:
         """Derivatives of log phi; those of second order may be left empty where they are not asked for."""
+
+    def step_curvature(self, slopes: Derivatives, eta: Array) -> Array:
+        """What steps are measured by, shape (K, CC, B): the expected curvature, or more where it vanishes."""
+        return slopes.curvature if slopes.expected is None else slopes.expected
 
     def nuisance_information(self, nuisance: Array) -> FloatArray:
         """Expected curvature of log phi in the log-nuisances of one row, shape (..., DD)."""

@@ -20,7 +20,7 @@ from daskmoe.numerics.base.observations import Block
 from daskmoe.numerics.base.packed import packed_rows, packed_size, pairwise_products, unpack, upper_pairs
 from daskmoe.numerics.base.parameters import FloatArray, MoEParameters
 from daskmoe.numerics.families import Family
-from daskmoe.numerics.families.protocol import Derivatives
+from daskmoe.numerics.families.protocol import Derivatives, tied
 from daskmoe.numerics.likelihood.e_step import NEGLIGIBLE, EStep, Runs
 from daskmoe.numerics.likelihood.outer import Between, OuterSums
 
@@ -125,7 +125,7 @@ class RowSums:
         if self.second_order:
             # The pieces of a row's information are those of its score, with tau_k for the gates.
             rows[: self.layout.n_experts - 1] = tau[:-1]
-            self._add_information(block, tau, gates, slopes, rows, weights)
+            self._add_information(block, tau, gates, state.eta[0], slopes, rows, weights)
         if weight is not None:
             weights *= self._cast(weight)
         self.outer.add(block, weights)
@@ -142,16 +142,23 @@ class RowSums:
         )
 
     def _add_information(
-        self, block: Block, tau: Array, gates: Array, slopes: Derivatives, pieces: Array, weights: Array
+        self,
+        block: Block,
+        tau: Array,
+        gates: Array,
+        eta: Array,
+        slopes: Derivatives,
+        pieces: Array,
+        weights: Array,
     ) -> None:
         """Write the weights of u u' in the information, add its products with u and among nuisances."""
         small, shares = self._cast(pieces), tau[:, None]
+        alone = self.family.step_curvature(slopes, eta)
         curvature = expected = self._cast(shares * slopes.curvature)
-        if slopes.expected is not None:
-            expected = self._cast(shares * slopes.expected)
+        if alone is not slopes.curvature:
+            expected = self._cast(shares * alone)
         self._write_complete(self._cast(gates), expected, weights)
         if self._ends.metric > self._ends.experts:
-            alone = slopes.curvature if slopes.expected is None else slopes.expected
             self._write_metric(gates, tau, alone, weights[self._ends.experts : self._ends.metric])
         first = second = slopes.score
         if self.layout.n_predictors > 1:
@@ -181,7 +188,10 @@ class RowSums:
         return array.astype(self.precision, copy=False)
 
     def _write_complete(self, gates: Array, expected: Array, out: Array) -> None:
-        """Row weights of u u' in the complete data's information, behind those of the observed one."""
+        """Row weights of u u' in the complete data's information, behind those of the observed one.
+
+        With the curvature by which a family's steps are measured.
+        """
         start = self._ends.pairs
         for k in range(self.layout.n_experts - 1):
             stop = start + self.layout.n_experts - 1 - k
@@ -193,13 +203,12 @@ class RowSums:
     def _write_metric(self, gates: Array, tau: Array, alone: Array, out: Array) -> None:
         """Row weights of u u' in the metric: the complete data's with heavy tails.
 
-        pi_k pi_l counts as 1 / (4 + log(4 pi_k pi_l)^2), which is above it, and tau_k, the share of an
-        expert's curvature ``alone``, as 1 / (1 - log tau_k), which is above tau_k. A step of length one is
+        pi_k pi_l counts as 1 / (4 + log(4 pi_k pi_l)^2) (`tied`), which is above it, and tau_k, the share of
+        an expert's curvature ``alone``, as 1 / (1 - log tau_k), which is above tau_k. A step of length one is
         then about the distance to where one row changes hands, however far that is.
         """
         free = self.layout.n_experts - 1
-        pairs = np.maximum(gates[:, None] * gates, NEGLIGIBLE)
-        ties = 1.0 / (4.0 + np.log(4.0 * pairs) ** 2)
+        ties = tied(gates[:, None] * gates)
         start = 0
         for k in range(free):
             stop = start + free - k

@@ -190,3 +190,17 @@ def test_quantiles_of_huge_counts() -> None:
     found = family.quantile(0.975, eta, np.zeros((1, 0)))[0]
     mean = np.exp(eta[0, 0])
     np.testing.assert_allclose((found - mean) / np.sqrt(mean), 1.96, rtol=2e-2)
+
+
+def test_counts_that_are_rare_at_a_level_do_not_stop_a_fit() -> None:
+    """Where the sample of the shared start has no event at a level, nothing curves the likelihood."""
+    rng = np.random.default_rng(3)
+    n, share = 40_000, 1 / np.arange(1, 31) ** 1.3
+    level, x = rng.choice(30, n, p=share / share.sum()), np.sort(rng.normal(size=n))
+    rate = (1.5 * rng.normal(size=30) - 3)[level] + np.where(x + rng.logistic(size=n) > 0, 0.8, -0.8) * x
+    soil = np.array([f"s{k}" for k in range(30)])[level]
+    rows = xr.Dataset({"x": ("row", x), "soil": ("row", soil), "y": ("row", rng.poisson(np.exp(rate)))})
+    model = daskmoe.fit(rows.chunk(row=n // 4), "y", n_experts=2, family="poisson", random_state=0)
+    scores = model.diagnostics["candidate_objective"].to_series()
+    steps = scores[["Newton step", "damped step", "short step", "EM step", "sure step"]]
+    assert steps.min() > scores["pilot"]

@@ -30,6 +30,7 @@ from daskmoe.numerics.families.protocol import (
     Targets,
     WorkingRows,
     convex_regression,
+    growing,
 )
 
 # Of a linear predictor, either way: means from 1e-26 to 1e26.
@@ -126,6 +127,10 @@ class Gamma(Family):
     def dispersion(self, nuisance: Array) -> Array:
         """nu."""
         return nuisance[..., 0]
+
+    def step_curvature(self, slopes: Derivatives, eta: Array) -> Array:
+        """The mean or the residual's size, whichever is more."""
+        return growing(slopes)
 
     def working(self, y: Array, eta: Array, nuisance: Array, out: Array) -> Array | None:
         """y / mu - 1, with weight one."""

@@ -20,6 +20,7 @@ from daskmoe.numerics.families.protocol import (
     Family,
     ResponsePrior,
     convex_regression,
+    growing,
 )
 
 # Of a linear predictor: means up to 1e26 and down to 1e-26, whose squares single precision holds still.
@@ -78,6 +79,10 @@ class Poisson(Family):
         mean = np.exp(np.minimum(eta, _LARGEST))
         empty = np.zeros((len(eta), 0, y.size), mean.dtype)
         return Derivatives(y - mean, empty, mean, None, empty[:, :, None], empty)
+
+    def step_curvature(self, slopes: Derivatives, eta: Array) -> Array:
+        """The mean or the residual's size, whichever is more."""
+        return growing(slopes)
 
     def working(self, y: Array, eta: Array, nuisance: Array, out: Array) -> Array | None:
         """y - mu, with weight mu."""

@@ -125,6 +125,16 @@ def tied(product: Array) -> Array:
     return np.asarray(1.0 / (4.0 + np.log(4.0 * np.maximum(product, _LEAST)) ** 2))
 
 
+def growing(slopes: Derivatives) -> Array:
+    """The step curvature of one predictor whose mean is an exponential: at least the score's size.
+
+    A mean next to zero has no curvature, and a row far above it would take a step without end; so it is about
+    one, by which the mean grows e-fold.
+    """
+    expected = slopes.curvature if slopes.expected is None else slopes.expected
+    return np.maximum(expected, np.abs(slopes.score))
+
+
 class WorkingRows(NamedTuple):
     """What the sums over a block of rows are made of, with the experts' nuisances."""
 

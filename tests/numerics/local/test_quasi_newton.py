@@ -81,7 +81,12 @@ def test_metric_is_the_complete_information(rng: np.random.Generator, name: str)
         whole[start:end, start:end] = block
         start = end
     assert start == layout.size
-    np.testing.assert_allclose(whole, complete, rtol=0, atol=1e-5 * np.abs(complete).max())
+    largest = np.abs(complete).max()
+    if name in ("gaussian", "outputs"):
+        np.testing.assert_allclose(whole, complete, rtol=0, atol=1e-5 * largest)
+    else:
+        # Newton's steps are measured by more, where a family's curvature vanishes.
+        assert np.linalg.eigvalsh(complete - whole).min() > -1e-5 * largest
 
 
 @FAMILIES

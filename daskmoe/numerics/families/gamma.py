@@ -129,7 +129,7 @@ class Gamma(Family):
         return nuisance[..., 0]
 
     def step_curvature(self, slopes: Derivatives, eta: Array) -> Array:
-        """The mean or the residual's size, whichever is more."""
+        """The shape or the score's size, whichever is more."""
         return growing(slopes)
 
     def working(self, y: Array, eta: Array, nuisance: Array, out: Array) -> Array | None:

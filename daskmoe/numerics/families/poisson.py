@@ -81,7 +81,7 @@ class Poisson(Family):
         return Derivatives(y - mean, empty, mean, None, empty[:, :, None], empty)
 
     def step_curvature(self, slopes: Derivatives, eta: Array) -> Array:
-        """The mean or the residual's size, whichever is more."""
+        """The mean or the score's size, whichever is more."""
         return growing(slopes)
 
     def working(self, y: Array, eta: Array, nuisance: Array, out: Array) -> Array | None:
